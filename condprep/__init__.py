@@ -1,0 +1,31 @@
+"""condprep: pictures in, ControlNet training pairs out, aligned to the pixel."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "build": "condprep.build",
+    "annotate": "condprep.annotate",
+    "load_annotator": "condprep.annotators",
+    "Annotator": "condprep.annotators.base",
+    "AnnotatorSpec": "condprep.annotators.base",
+    "Maps": "condprep.types",
+    "Weights": "condprep.weights",
+    "CondprepError": "condprep.errors",
+}
+__all__ = [*_PUBLIC, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported on first use: `import condprep` costs milliseconds."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'condprep' has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

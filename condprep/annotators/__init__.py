@@ -1,0 +1,140 @@
+"""The table of annotators: `load_annotator("openpose:blaze")` finds, validates and loads one by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from condprep.annotators.base import Annotator, AnnotatorSpec
+from condprep.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from condprep.weights import Weights
+
+GROUP = "condprep.annotators"
+
+BUILTIN = (
+    AnnotatorSpec(
+        name="canny",
+        summary="Canny edges, byte for byte those of controlnet_aux",
+        load="condprep.annotators.canny:load",
+        params="condprep.annotators.canny:CannyParams",
+        variants={
+            "": "fixed thresholds (low 100, high 200)",
+            "random": "thresholds drawn per picture, as ControlNet 1.1 trained; recorded in a column",
+        },
+    ),
+    AnnotatorSpec(
+        name="openpose",
+        summary="body poses of several people, drawn as OpenPose draws them, with keypoints",
+        load="condprep.annotators.openpose:load",
+        params="condprep.annotators.openpose:OpenposeParams",
+        variants={
+            "": "cmu where its weights are at hand or reachable, else blaze",
+            "cmu": "the CMU network (non-commercial use only)",
+            "blaze": "BlazePose detector and landmarks (Apache-2.0)",
+        },
+        licence="cmu: CMU OpenPose licence, non-commercial use only; blaze: Apache-2.0",
+        weights={
+            "cmu": ("body_pose_model.pth",),
+            "blaze": ("pose_detection.tflite", "pose_landmark_full.tflite"),
+        },
+    ),
+)
+
+
+def specs() -> dict[str, AnnotatorSpec]:
+    """Every annotator by name: the built-in ones and those of installed packages (entry points `condprep.annotators`)."""
+    table = {spec.name: spec for spec in BUILTIN}
+    for point in entry_points(group=GROUP):
+        spec = point.load()
+        if not isinstance(spec, AnnotatorSpec):
+            raise AnnotatorError(
+                f"the entry point {point.value!r} in the group {GROUP!r} is a {type(spec).__name__}; "
+                "it must be a condprep.AnnotatorSpec"
+            )
+        table[spec.name] = spec
+    return table
+
+
+def parse(text: str) -> tuple[AnnotatorSpec, str]:
+    """ "openpose:blaze" -> (its spec, "blaze"). Raises AnnotatorError with the nearest names for an unknown one."""
+    name, _, variant = text.partition(":")
+    table = specs()
+    names = {alias: spec for spec in table.values() for alias in (spec.name, *spec.aliases)}
+    if name not in names:
+        raise AnnotatorError(f"unknown annotator {name!r}{_nearest(name, names)}; `condprep annotators` lists them all")
+    spec = names[name]
+    if variant and variant not in spec.variants:
+        raise AnnotatorError(f"annotator {spec.name!r} has no variant {variant!r}{_nearest(variant, spec.variants)}")
+    return spec, variant
+
+
+def load_annotator(
+    name: str,
+    *,
+    device: str = "cpu",
+    params: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
+) -> Annotator:
+    """Load an annotator by `name` or `name:variant`, ready to be called with a batch.
+
+    `params` are the annotator's own parameters ({"low": 50}), validated before anything is loaded; `weights` says where
+    weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). Raises AnnotatorError for an unknown
+    name, variant, parameter or device and WeightsError where weights are missing or damaged.
+    """
+    from condprep.weights import Weights
+
+    spec, variant = parse(name)
+    load: Callable[..., Annotator] = _resolve(spec.load)
+    return load(variant, validate(spec, params or {}), device=check_device(device), weights=weights or Weights())
+
+
+def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:
+    """The annotator's parameters as its own model. Raises AnnotatorError that quotes the key and the value."""
+    if spec.params is None:
+        if params:
+            raise AnnotatorError(f"annotator {spec.name!r} has no parameters, but got {', '.join(params)}")
+        return None
+    from pydantic import ValidationError
+
+    model = _resolve(spec.params)
+    unknown = [key for key in params if key not in model.model_fields]
+    if unknown:
+        raise AnnotatorError(f"{spec.name} has no parameter {unknown[0]!r}{_nearest(unknown[0], model.model_fields)}")
+    try:
+        return model(**params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([spec.name, *map(str, first["loc"])])
+        raise AnnotatorError(f"{where} = {first['input']!r}: {first['msg']}") from None
+
+
+def check_device(device: str) -> str:
+    """The device, if torch can use it. Raises AnnotatorError: a missing GPU is never a silent CPU run."""
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise AnnotatorError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise AnnotatorError(
+            f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA device; use --device cpu"
+        )
+    return device
+
+
+def _resolve(target: Any) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _nearest(word: str, words: Any) -> str:
+    near = difflib.get_close_matches(word, [w for w in words if w], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(sorted(w for w in words if w))}"

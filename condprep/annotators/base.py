@@ -1,0 +1,57 @@
+"""What an annotator is: the protocol that networks and filters implement and the entry that describes them by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from condprep.types import Maps
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pydantic import BaseModel
+    from torch import Tensor
+
+    from condprep.weights import Weights
+
+
+class Annotator(Protocol):
+    """Turns pictures into condition maps. Deterministic, and independent of the batch that a picture is in."""
+
+    name: str  # as in the table: "canny"; names the column of the maps
+    variant: str  # the variant that was really loaded: "cmu", "blaze", "random", or "" where there is one only
+    device: str  # where `rgb` is expected: "cpu", "cuda", "cuda:1"
+    batch_size: int  # pictures a call at 512 x 512; 1 means batching gains nothing and worker threads call it at once
+    binary: bool  # the maps hold only 0 and 255 in one channel, and are stored as 1-bit PNG
+    columns: Mapping[str, pa.DataType]  # what it returns beside the maps, e.g. {"keypoints": ...}
+    provenance: Mapping[
+        str, Any
+    ]  # {"parameters": {...}, "weights": {file: sha256}, "licence": ..., "commercial": bool}
+
+    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+        """(B, 3, H, W) uint8 RGB and B keys (sha256 hex; seeds for what is random) -> maps (B, C, H, W) uint8.
+
+        Any H, W >= 1: a size that a network cannot take is padded inside and the map cropped back.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class AnnotatorSpec:
+    """An entry of the table of names. Third parties register one in the entry point group `condprep.annotators`."""
+
+    name: str
+    summary: str  # one line for `condprep annotators`
+    load: (
+        Callable[..., Annotator] | str
+    )  # load(variant, params, device=, weights=), or "module:function", imported late
+    variants: Mapping[str, str] = field(
+        default_factory=dict
+    )  # variant -> one line; "" is the default where it may be left out
+    params: type[BaseModel] | str | None = (
+        None  # a pydantic model (or "module:Class"): validates `--set name.key=value`
+    )
+    licence: str = "Apache-2.0"  # of code and weights, in words
+    weights: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variant -> names of weights files
+    aliases: Sequence[str] = ()

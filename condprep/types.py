@@ -1,0 +1,55 @@
+"""The few things that move through the pipeline.
+
+Pictures are RGB, uint8, 0..255. As numpy arrays they are (H, W, 3); as tensors (3, H, W) or (B, 3, H, W) in
+channels_last memory, so that both views share the same bytes. Sizes are (height, width) in pixels after EXIF orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Captions = str | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One input as a source lists it, before anything of it is read. Small: a build plans millions of them."""
+
+    name: str  # stable and unique in its source: relative path, `shard.tar#member`, or row; becomes the `source` column
+    stamp: str  # changes when the content changed: size and mtime of the files, or a fingerprint
+    offset: int = 0  # where the bytes start (tar) or the row's number (Hugging Face dataset)
+    size: int = -1  # how many bytes, -1 when unknown
+    text: tuple[str, ...] | None = None  # captions known from the listing (metadata); None: read them with the picture
+    problem: str | None = None  # why this input can only be a reject (missing file, path outside the source, ...)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One input, read: the encoded picture exactly as found and its captions (empty when there are none)."""
+
+    name: str
+    data: bytes
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One input that did not become a row, and why."""
+
+    source: str
+    stage: str  # source, read, decode, fit or annotate
+    reason: str
+    key: str | None = None  # sha256 of the source bytes, where they could be read
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """What an annotator returns for a batch of B pictures."""
+
+    maps: Tensor  # (B, C, H, W) uint8, C in {1, 3}, same H and W as the pictures
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # further columns, B values each
