@@ -1,7 +1,7 @@
 """The few things that move through the pipeline.
 
 Pictures are RGB, uint8, 0..255. As numpy arrays they are (H, W, 3); as tensors (3, H, W) or (B, 3, H, W) in
-channels_last memory, so that both views share the same bytes. Sizes are (height, width) in pixels after EXIF orientation.
+channels_last memory, so that both views share the same bytes. Sizes are (height, width), pixels, after EXIF orientation.
 """
 
 from __future__ import annotations

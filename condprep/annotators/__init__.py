@@ -47,7 +47,7 @@ BUILTIN = (
 
 
 def specs() -> dict[str, AnnotatorSpec]:
-    """Every annotator by name: the built-in ones and those of installed packages (entry points `condprep.annotators`)."""
+    """Every annotator by name: the built-in ones and those of installed packages (entry point group above)."""
     table = {spec.name: spec for spec in BUILTIN}
     for point in entry_points(group=GROUP):
         spec = point.load()
@@ -82,9 +82,9 @@ def load_annotator(
 ) -> Annotator:
     """Load an annotator by `name` or `name:variant`, ready to be called with a batch.
 
-    `params` are the annotator's own parameters ({"low": 50}), validated before anything is loaded; `weights` says where
-    weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). Raises AnnotatorError for an unknown
-    name, variant, parameter or device and WeightsError where weights are missing or damaged.
+    `params` are the annotator's own parameters ({"low": 50}), validated before anything is loaded; `weights` says
+    where weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). Raises AnnotatorError for an
+    unknown name, variant, parameter or device and WeightsError where weights are missing or damaged.
     """
     from condprep.weights import Weights
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from torch import Tensor
 
-    from condprep.weights import Weights
 
 
 class Annotator(Protocol):
