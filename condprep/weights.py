@@ -11,6 +11,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -99,7 +100,8 @@ class Weights:
             shutil.copyfile(source.path, partial)
             partial.replace(target)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise WeightsError(f"cannot write {target}: {error.strerror}; choose another folder with --to") from error
         return target
 
