@@ -1,0 +1,101 @@
+"""Reading a dataset where it lies: its files by split, its columns, its rows in batches, without `datasets`.
+
+Arrow files are mapped into memory and columns that are not asked for are never touched, so a dataset of any size is
+read in constant memory. Files are not trusted: every batch is validated before anything is computed from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from condprep.errors import DatasetError
+
+BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
+IMAGE = {"bytes", "path"}  # the fields of `datasets.Image`
+HUB_NAME = re.compile(r"(?P<split>.+)-\d+-of-\d+$")  # train-00000-of-00012
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One file of a dataset."""
+
+    path: Path
+    split: str
+
+
+def shards(root: Path) -> list[Shard]:
+    """The dataset's files, by split and name: a `save_to_disk` folder or one of Parquet files.
+
+    Raises DatasetError for a folder that is missing, holds no dataset, or a build that has not finished.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    private = root / ".condprep"
+    if (private / "plan.json").exists() and not (private / "done.json").exists():
+        raise DatasetError(f"{root} is a build that has not finished; run its `condprep build` again, and it goes on")
+    paths = [*root.glob("*.arrow"), *root.glob("*/*.arrow"), *root.glob("*.parquet"), *root.glob("*/*.parquet")]
+    files = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
+    if not files:
+        raise DatasetError(f"{root} holds no dataset: neither .arrow nor .parquet files, in it or one folder below")
+    return sorted(files, key=lambda file: (file.split != "train", file.split, file.path.name))
+
+
+def schema(path: Path) -> pa.Schema:
+    """The columns of a file. Raises DatasetError that names it when it is damaged."""
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_schema(path, memory_map=True)
+        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+            return reader.schema
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged: {_first_line(error)}") from error
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, those columns alone. Raises DatasetError that names file and row where it is damaged."""
+    rows = 0
+    try:
+        for batch in _parquet(path, columns) if path.suffix == ".parquet" else _arrow(path, columns):
+            batch.validate(full=True)
+            rows += len(batch)
+            yield batch
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged after row {rows}: {_first_line(error)}") from error
+
+
+def is_image(kind: pa.DataType) -> bool:
+    """Whether a column holds pictures: {"bytes", "path"}."""
+    return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == IMAGE
+
+
+def _arrow(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    names = schema(path).names
+    options = pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source, options=options) as reader:
+        yield from reader
+
+
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(path, memory_map=True) as file:
+        yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+
+
+def _is_data(root: Path, path: Path) -> bool:
+    """`datasets` leaves cache files beside its own; folders whose name starts with a dot are private."""
+    return not path.name.startswith("cache-") and not path.relative_to(root).parts[0].startswith(".")
+
+
+def _split(root: Path, path: Path) -> str:
+    if path.suffix == ".parquet" and (named := HUB_NAME.match(path.stem)):
+        return named["split"]
+    return "train" if path.parent in (root, root / "data") else path.parent.name
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
