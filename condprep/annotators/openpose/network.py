@@ -1,0 +1,102 @@
+"""The body network of Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields" (COCO model).
+
+A VGG trunk and six stages of two branches: L1 the part affinity fields (PAFs), L2 the heatmaps. Layers have the names of
+the published checkpoint (`body_pose_model.pth`), so that its keys are those of our state dict.
+"""
+
+from __future__ import annotations
+
+import pickle
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from condprep.errors import WeightsError
+from condprep.weights import WeightFile
+
+STRIDE = 8  # pixels of the network's input a cell of its output
+HEATMAPS, PAFS = 19, 38  # 18 joints and the background; x and y of 19 limbs
+
+# name: output channels; all 3 x 3
+TRUNK = {
+    **{"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv2_2": 128},
+    **{"conv3_1": 256, "conv3_2": 256, "conv3_3": 256, "conv3_4": 256},
+    **{"conv4_1": 512, "conv4_2": 512, "conv4_3_CPM": 256, "conv4_4_CPM": 128},
+}
+POOLED = {"conv1_2", "conv2_2", "conv3_4"}  # followed by a 2 x 2 max pooling
+BRANCHES = {"L1": PAFS, "L2": HEATMAPS}
+STAGES = range(1, 7)
+
+
+class BodyNetwork(nn.ModuleDict):
+    """(B, 3, H, W) float BGR, value / 256 - 0.5, H and W multiples of 8 -> heatmaps (B, 19, H/8, W/8), PAFs (B, 38, ...)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = 3
+        for name, width in TRUNK.items():
+            self[name] = nn.Conv2d(channels, width, 3, padding=1)
+            channels = width
+        for stage in STAGES:
+            for branch in BRANCHES:
+                self.update(_branch(stage, branch, channels))
+            channels = TRUNK["conv4_4_CPM"] + PAFS + HEATMAPS
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for name in TRUNK:
+            x = F.relu(self[name](x), inplace=True)
+            x = F.max_pool2d(x, 2) if name in POOLED else x
+        features = x
+        for stage in STAGES:
+            pafs, heatmaps = (self._run(x, _names(stage, branch)) for branch in BRANCHES)
+            x = torch.cat([pafs, heatmaps, features], 1)
+        # The published network rectifies its last heatmaps, unlike those of the earlier stages.
+        return F.relu(heatmaps), pafs
+
+    def _run(self, x: Tensor, names: list[str]) -> Tensor:
+        for name in names[:-1]:
+            x = F.relu(self[name](x), inplace=True)
+        last: Tensor = self[names[-1]](x)
+        return last
+
+
+def _names(stage: int, branch: str) -> list[str]:
+    if stage == 1:
+        return [f"conv5_{i}_CPM_{branch}" for i in range(1, 6)]
+    return [f"Mconv{i}_stage{stage}_{branch}" for i in range(1, 8)]
+
+
+def _branch(stage: int, branch: str, channels: int) -> dict[str, nn.Module]:
+    """The layers of one branch of a stage: 3 x 3 (first stage) or 7 x 7 convolutions, the last two of them 1 x 1."""
+    names = _names(stage, branch)
+    kernels = [3 if stage == 1 else 7] * (len(names) - 2) + [1, 1]
+    widths = [128] * (len(names) - 2) + [512 if stage == 1 else 128, BRANCHES[branch]]
+    return {
+        name: nn.Conv2d(before, width, kernel, padding=kernel // 2)
+        for name, before, width, kernel in zip(names, [channels, *widths], widths, kernels)
+    }
+
+
+def load_network(file: WeightFile) -> BodyNetwork:
+    """The network with the weights of a file, float32 on the CPU. Raises WeightsError for any other file."""
+    try:
+        state = torch.load(file.path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+        raise WeightsError(f"{file.path} is damaged or no checkpoint: {_first_line(error)}; {_REMEDY}") from None
+    with torch.device("meta"):
+        network = BodyNetwork()
+    try:
+        network.load_state_dict(state, strict=True, assign=True)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{file.path} does not hold the OpenPose body network: {_first_line(error)}; {_REMEDY}"
+        ) from None
+    return network.float()
+
+
+_REMEDY = "replace it (`condprep weights pull body_pose_model.pth`) or take it out of the weights folder"
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

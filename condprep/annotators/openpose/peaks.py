@@ -1,0 +1,156 @@
+"""Network maps -> candidate joints and scored limbs, for a whole batch, on its device.
+
+Only these few numbers go to the host, once a batch. Everything is float64, as in the reference, so that a peak on a nearly
+flat top falls on the same pixel; the work that costs is spared by looking only at rows in which a peak can be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from condprep.annotators.openpose.keypoints import JOINTS, LIMBS
+from condprep.annotators.openpose.operators import Operators
+
+PEAK = 0.1  # a peak of the smoothed heatmap is above that
+SAMPLES = 10  # of the PAF along a limb
+SAMPLE = 0.05  # a sample that speaks for the limb is above that,
+AGREEING = 0.8  # and more than this share of them has to be
+MOST_PEAKS = 127  # of one joint in one picture, the strongest; OpenPose's own limit. Bounds the pairs
+
+# The two PAF maps (x, y) of each limb.
+PAF_OF_LIMB = (
+    *((12, 13), (20, 21), (14, 15), (16, 17), (22, 23), (24, 25), (0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11)),
+    *((28, 29), (30, 31), (34, 35), (32, 33), (36, 37), (18, 19), (26, 27)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Peaks:
+    """K candidate joints, by picture, joint, row, column."""
+
+    group: Tensor  # (K,) int64: picture x 18 + joint
+    y: Tensor  # (K,) int64, pixels
+    x: Tensor
+    score: Tensor  # (K,) float64: the heatmap there, not smoothed
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """P candidate limbs that the PAFs support, by picture, limb, first peak, second peak."""
+
+    group: Tensor  # (P,) int64: picture x 19 + limb
+    first: Tensor  # (P,) int64, index into the peaks of the batch
+    second: Tensor
+    score: Tensor  # (P,) float64, above 0
+
+
+def find_peaks(heatmaps: Tensor, matrices: Operators) -> Peaks:
+    """(B, 19, h, w) -> the peaks of the 18 joints: not below any of their four neighbours, and above 0.1."""
+    joints = heatmaps[:, : len(JOINTS)].double().flatten(0, 1)  # (B * 18, h, w)
+    height, width = (len(matrix) for matrix in matrices.smooth)
+    room = 2**27 if joints.is_cuda else 2**21  # numbers at a time: few launches there, the cache here
+    step = max(1, room // (height * width))
+    found = [_peaks_of(maps, matrices.smooth) for maps in joints.split(step)]
+    group = torch.cat([index + step * i for i, (index, _, _, _) in enumerate(found)])
+    y, x, smoothed = (torch.cat([part[i] for part in found]) for i in (1, 2, 3))
+    if len(group) > MOST_PEAKS:
+        kept = _strongest(group, smoothed)
+        group, y, x = group[kept], y[kept], x[kept]
+    raw_y, raw_x = matrices.raw
+    score = torch.einsum("kh,khw,kw->k", raw_y[y], joints[group], raw_x[x])
+    return Peaks(group, y, x, score)
+
+
+def _peaks_of(maps: Tensor, smooth: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(M, h, w) -> map, y, x and smoothed value of each peak."""
+    height = len(smooth[0])
+    rows = (smooth[0] @ maps).flatten(0, 1)  # (M * H, w)
+    # No pixel of a row can exceed the row's largest cell times the largest gain of the columns' filter.
+    gain = smooth[1].abs().sum(1).max()
+    kept = (rows.abs().amax(1) * gain > PEAK).nonzero()[:, 0]
+    values = rows[kept] @ smooth[1].T  # (N, W)
+    peak = _peak_mask(values, neighbours=(kept[1:] == kept[:-1] + 1) & (kept[1:] % height != 0))
+    index, x = peak.nonzero(as_tuple=True)
+    return kept[index] // height, kept[index] % height, x, values[index, x]
+
+
+def _peak_mask(values: Tensor, neighbours: Tensor) -> Tensor:
+    """Rows (N, W) and whether each two of them (N - 1,) are neighbours in one map -> which pixels are peaks (N, W).
+
+    What lies outside, or in a row that was left out, is not above the threshold and so below any peak.
+    """
+    apart = ~neighbours[:, None]
+    peak = values > PEAK
+    peak[:, 1:] &= values[:, 1:] >= values[:, :-1]
+    peak[:, :-1] &= values[:, :-1] >= values[:, 1:]
+    peak[1:] &= (values[1:] >= values[:-1]) | apart
+    peak[:-1] &= (values[:-1] >= values[1:]) | apart
+    return peak
+
+
+def _strongest(group: Tensor, value: Tensor) -> Tensor:
+    """Sorted groups (K,) and values (K,) -> the indices of the MOST_PEAKS largest of each group, in their order."""
+    by_value = value.argsort(descending=True, stable=True)
+    order = by_value[group[by_value].argsort(stable=True)]  # by group, the largest first
+    _, sizes = group.unique_consecutive(return_counts=True)
+    rank = _count_within(sizes)
+    return order[rank < MOST_PEAKS].sort().values
+
+
+def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> Pairs:
+    """PAFs (B, 38, h, w) and the peaks -> every pair of peaks that can be a limb, with its score.
+
+    The score is the mean of the PAF along the pair, less a penalty where it is longer than half the picture's height.
+    """
+    raw_y, raw_x = matrices.raw
+    columns = raw_x @ pafs.double().mT  # (B, 38, W, h): every column of the picture, rows still to be mixed
+    group, first, second = _all_pairs(peaks, len(pafs))
+    kept, scores = [], []
+    for part in torch.arange(len(group), device=group.device).split(2**14):
+        score, agreeing = _score(columns, raw_y, peaks, group[part], first[part], second[part])
+        good = (agreeing > AGREEING * SAMPLES) & (score > 0)
+        kept.append(part[good])
+        scores.append(score[good])
+    index = torch.cat(kept) if kept else group
+    score = torch.cat(scores) if scores else peaks.score[:0]
+    return Pairs(group[index], first[index], second[index], score)
+
+
+def _all_pairs(peaks: Peaks, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs (first, second) of the peaks that a limb could join, in every picture, with their group."""
+    device = peaks.group.device
+    counts = torch.bincount(peaks.group, minlength=batch * len(JOINTS)).view(batch, -1)
+    starts = (counts.flatten().cumsum(0) - counts.flatten()).view(batch, -1)
+    a, b = torch.tensor(LIMBS, device=device).T
+    sizes = (counts[:, a] * counts[:, b]).flatten()  # (B * 19,)
+    group = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
+    within, seconds = _count_within(sizes), counts[:, b].flatten()[group]
+    return group, starts[:, a].flatten()[group] + within // seconds, starts[:, b].flatten()[group] + within % seconds
+
+
+def _count_within(sizes: Tensor) -> Tensor:
+    """(2, 0, 3) -> (0, 1, 0, 1, 2)."""
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return torch.arange(len(starts), device=sizes.device) - starts
+
+
+def _score(
+    columns: Tensor, raw_y: Tensor, peaks: Peaks, group: Tensor, first: Tensor, second: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Score and number of agreeing samples of P pairs."""
+    point = torch.stack([peaks.x, peaks.y], 1).double()
+    start, span = point[first], point[second] - point[first]  # (P, 2)
+    length = span.square().sum(1).sqrt().clamp_min(0.001)
+    steps = torch.arange(SAMPLES, device=span.device)[:, None] * (span / (SAMPLES - 1))[:, None]  # (P, 10, 2)
+    x, y = (steps + start[:, None]).round().long().unbind(2)  # (P, 10)
+    maps = torch.tensor(PAF_OF_LIMB, device=span.device)[group % len(LIMBS)]  # (P, 2)
+    along = span / length[:, None]
+    samples = sum(
+        (columns[(group // len(LIMBS))[:, None], maps[:, i, None], x] * raw_y[y]).sum(2) * along[:, i, None]
+        for i in (0, 1)
+    )  # (P, 10)
+    prior = (0.5 * len(raw_y) / length - 1).clamp_max(0)
+    return samples.sum(1) / SAMPLES + prior, (samples > SAMPLE).sum(1)
