@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 import simplejpeg
 
-ImageFormat = Literal["jpeg", "png", "webp"]
+from condprep.types import ImageFormat
 
 
 def encode_picture(rgb: np.ndarray, image_format: ImageFormat = "jpeg", quality: int = 95) -> bytes:
-    """(H, W, 3) uint8 RGB, C-contiguous -> bytes. quality 1..100, for JPEG (4:4:4, no chroma is thrown away) and WebP."""
+    """(H, W, 3) uint8 RGB, C-contiguous -> bytes. quality 1..100, for JPEG (4:4:4: full chroma) and WebP."""
     if image_format == "jpeg":
         return bytes(simplejpeg.encode_jpeg(rgb, quality, "RGB", "444"))
     if image_format == "webp":

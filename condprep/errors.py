@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CondprepError(Exception):
     """Base of all errors that condprep raises on purpose; the command line prints them without a stack trace."""
@@ -36,7 +38,14 @@ class WeightsUnavailable(WeightsError):
 
 
 class BuildFailed(CondprepError):
-    """The build ended without what was asked for: no rows, too many rejects, or no space left."""
+    """The build ended without what was asked for: no rows, too many rejects, or no space left.
+
+    `result` is the BuildResult where the build came to its end.
+    """
+
+    def __init__(self, message: str, result: Any = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class Rejected(CondprepError):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 
 from condprep.errors import Rejected
+from condprep.types import FitMode
 
 Size = tuple[int, int]  # (height, width), pixels
-FitMode = Literal["crop", "bucket", "pad", "keep"]
 MULTIPLE = 64  # bucket sides: what controlnet_aux and the U-Nets of Stable Diffusion divide by
 
 
@@ -49,8 +48,8 @@ class Placement:
 class Geometry:
     """The policy of a dataset. resolution: side of crop and pad, square root of the area of a bucket; pixels.
 
-    crop: the middle square, resized. bucket: the nearest aspect bucket, filled and cropped. pad: the whole picture, black
-    around it. keep: the size as it is.
+    crop: the middle square, resized. bucket: the nearest aspect bucket, filled and cropped. pad: the whole picture,
+    black around it. keep: the size as it is.
     """
 
     resolution: int = 512
@@ -63,7 +62,8 @@ class Geometry:
         scale = max(placement.scale)
         if scale > self.max_upscale:
             raise Rejected(
-                "fit", f"too small: {size[1]} x {size[0]} px would be enlarged {scale:.2f} x (limit {self.max_upscale:g})"
+                "fit",
+                f"too small: {size[1]} x {size[0]} px would be enlarged {scale:.2f} x (limit {self.max_upscale:g})",
             )
         return placement
 
@@ -76,7 +76,7 @@ class Geometry:
         return _cover(size, target)
 
     def smallest(self, size: Size) -> Size:
-        """The smallest decoded size of a picture of `size` that is not enlarged afterwards (for reduced JPEG decoding)."""
+        """The smallest decoded size of a picture of `size` that is not enlarged afterwards."""
         scale = min(1.0, max(self._place(size).scale))
         return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
 

@@ -1,19 +1,20 @@
 """The few things that move through the pipeline.
 
 Pictures are RGB, uint8, 0..255. As numpy arrays they are (H, W, 3); as tensors (3, H, W) or (B, 3, H, W) in
-channels_last memory, so that both views share the same bytes. Sizes are (height, width), pixels, after EXIF orientation.
+channels_last memory, so that both views share the same bytes. Sizes are (height, width) in pixels, EXIF applied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Captions = str | list[str]
+FitMode = Literal["crop", "bucket", "pad", "keep"]
+ImageFormat = Literal["jpeg", "png", "webp"]
 
 
 @dataclass(frozen=True, slots=True)

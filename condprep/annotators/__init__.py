@@ -157,10 +157,21 @@ def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:
         raise AnnotatorError(f"{where} = {first['input']!r}: {first['msg']}") from None
 
 
+def parameters(spec: AnnotatorSpec) -> dict[str, str]:
+    """The annotator's parameters, name -> what it is."""
+    model = _resolve(spec.params)
+    return {name: field.description or "" for name, field in model.model_fields.items()} if model else {}
+
+
 def check_device(device: str) -> str:
-    """The device, if torch can use it. Raises AnnotatorError: a missing GPU is never a silent CPU run."""
+    """The device, if torch can use it; "auto" is CUDA where there is one.
+
+    Raises AnnotatorError: a GPU that was asked for and is missing is never a silent CPU run.
+    """
     import torch
 
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device).type
     except RuntimeError as error:

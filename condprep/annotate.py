@@ -1,0 +1,197 @@
+"""Condition maps for a few pictures, without a dataset: at inference time, in a notebook, inside another pipeline."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from condprep.annotators import load_annotator
+from condprep.annotators.base import Annotator
+from condprep.annotators.runner import Result, Runner, as_batch
+from condprep.decode import decode, rgb_pixels
+from condprep.errors import AnnotatorError, Rejected, UsageError
+from condprep.files import commit, commit_json, read_json
+from condprep.flow import group
+from condprep.geometry import Geometry, Placement, pad, resize
+from condprep.options import parse_options
+from condprep.sources.base import read_regular
+from condprep.types import Reject
+
+if TYPE_CHECKING:
+    from condprep.weights import Weights
+
+Picture = str | Path | bytes | Image.Image | np.ndarray  # a file, its bytes, a PIL picture, or (H, W, 3) uint8 RGB
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A picture as the annotators saw it, its maps of the same size by column, and what they found besides."""
+
+    image: Image.Image  # RGB
+    maps: Mapping[str, Image.Image]  # "canny" -> L or RGB
+    columns: Mapping[str, Any]  # "keypoints" -> {"people": [...]}
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A picture on its way through `annotate`."""
+
+    number: int
+    name: str
+    key: str  # sha256 of the bytes or pixels
+    rgb: np.ndarray  # (*content, 3) uint8
+    placement: Placement
+
+
+def annotate(
+    images: Sequence[Picture],
+    annotators: str | Sequence[str] = (),
+    *,
+    like: str | Path | None = None,
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    resolution: int = 512,
+    fit: str = "keep",
+    device: str = "auto",
+    weights: Weights | None = None,
+) -> list[Annotated | Reject]:
+    """Maps of `images`, in their order; a picture that cannot be read is a Reject with its reason.
+
+    annotators: names as "canny" or "openpose:blaze". like: a dataset made by condprep, whose annotators, parameters and
+    geometry are repeated exactly instead. params: {"canny": {"low": 50}}. fit: "keep" (the size as it is), "crop",
+    "bucket" or "pad" to `resolution` pixels. Raises UsageError for what the caller got wrong, WeightsError for weights.
+    """
+    names = (annotators,) if isinstance(annotators, str) else tuple(annotators)
+    if bool(names) == bool(like):
+        raise UsageError("give either annotators or like=, the dataset whose annotators are repeated")
+    if like:
+        geometry, loaded = load_like(like, device, weights)
+    else:
+        options = parse_options(annotators=names, params=params or {}, resolution=resolution, fit=fit)
+        geometry = options.geometry
+        loaded = {
+            column: load_annotator(
+                name, device=device, params=options.params.get(name.partition(":")[0]), weights=weights
+            )
+            for name, column in options.columns().items()
+        }
+    results: dict[int, Annotated | Reject] = {}
+    placed = _place_all(images, geometry, results)
+    full = max(annotator.batch_size for annotator in loaded.values()) * 512 * 512
+    runners = {column: Runner(annotator) for column, annotator in loaded.items()}
+    for batch in group(placed, lambda p: p.rgb.shape, lambda p: p.rgb.size // 3, full, 4 * full):
+        results.update(_annotate(batch, runners))
+    return [results[number] for number in range(len(images))]
+
+
+def annotate_files(
+    images: Sequence[Path], out: Path, *, pictures: bool = False, overwrite: bool = False, **how: Any
+) -> tuple[list[Path], list[Reject]]:
+    """Maps of picture files as `out/NAME.png` (`NAME.COLUMN.png` of several annotators), keypoints as `NAME.json`.
+
+    pictures: also `NAME.image.png`, the picture as the annotators saw it. how: what `annotate` takes. Returns the files
+    written and the pictures that could not be read. Raises UsageError where a file is there already, unless `overwrite`.
+    """
+    names = _output_names(images)
+    written, rejects = [], []
+    for name, result in zip(names, annotate(list(images), **how)):
+        if isinstance(result, Reject):
+            rejects.append(result)
+            continue
+        files: dict[str, Any] = {
+            f"{name}.png" if len(result.maps) == 1 else f"{name}.{column}.png": image
+            for column, image in result.maps.items()
+        }
+        files |= {f"{name}.image.png": result.image} if pictures else {}
+        files |= {f"{name}.json": result.columns["keypoints"]} if "keypoints" in result.columns else {}
+        out.mkdir(parents=True, exist_ok=True)
+        written += [_write(out / file, value, overwrite) for file, value in files.items()]
+    return written, rejects
+
+
+def _output_names(images: Sequence[Path]) -> list[str]:
+    """The stems; the whole file name where two pictures share one. Raises UsageError when that is shared, too."""
+    stems, names = Counter(image.stem for image in images), Counter(image.name for image in images)
+    if twice := [name for name, n in names.items() if n > 1]:
+        raise UsageError(f"two of the pictures are called {twice[0]!r}; annotate them into different folders")
+    return [image.stem if stems[image.stem] == 1 else image.name for image in images]
+
+
+def _write(path: Path, value: Any, overwrite: bool) -> Path:
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; choose another --out or say --overwrite")
+    if isinstance(value, Image.Image):
+        commit(path, lambda partial: value.save(partial, "PNG"))
+    else:
+        commit_json(path, value)
+    return path
+
+
+def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[Geometry, dict[str, Annotator]]:
+    """The geometry and the annotators (by column) that made a dataset. Raises where they cannot be had exactly."""
+    stored = Path(path) / ".condprep" / "provenance.json"
+    if not stored.exists():
+        raise UsageError(f"{path} is no dataset made by condprep: {stored} is missing")
+    provenance = read_json(stored)
+    loaded = {}
+    for recorded in provenance["annotators"]:
+        name = ":".join(filter(None, (recorded["annotator"], recorded["variant"])))
+        params = provenance["params"].get(recorded["annotator"])
+        annotator = load_annotator(name, device=device, params=params, weights=weights)
+        if annotator.provenance["weights"] != recorded["weights"]:
+            raise AnnotatorError(
+                f"{name}: {path} was made with the weights {recorded['weights']}, here are "
+                f"{annotator.provenance['weights']}; point --weights at the same files"
+            )
+        loaded[recorded["column"]] = annotator
+    return Geometry(**provenance["geometry"]), loaded
+
+
+def _place_all(
+    images: Iterable[Picture], geometry: Geometry, results: dict[int, Annotated | Reject]
+) -> Iterator[Placed]:
+    for number, image in enumerate(images):
+        name = str(image) if isinstance(image, str | Path) else f"picture {number}"
+        try:
+            key, rgb = _read(image)
+            placement = geometry.place((rgb.shape[0], rgb.shape[1]))
+            yield Placed(number, name, key, resize(rgb, placement), placement)
+        except Rejected as rejected:
+            results[number] = Reject(name, rejected.stage, rejected.reason)
+
+
+def _read(image: Picture) -> tuple[str, np.ndarray]:
+    """The key and the pixels, (H, W, 3) uint8 RGB. Raises Rejected."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise Rejected("decode", f"an array of {image.shape} {image.dtype} is not (H, W, 3) uint8 RGB")
+        return sha256(image.tobytes()).hexdigest(), image
+    if isinstance(image, Image.Image):
+        rgb = rgb_pixels(image)
+        return sha256(rgb.tobytes()).hexdigest(), rgb
+    data = image if isinstance(image, bytes) else read_regular(Path(image))
+    return sha256(data).hexdigest(), decode(data).rgb
+
+
+def _annotate(batch: list[Placed], runners: Mapping[str, Runner]) -> Iterator[tuple[int, Annotated | Reject]]:
+    """Pictures of one shape through every annotator."""
+    rgb, keys = as_batch([placed.rgb for placed in batch]), [placed.key for placed in batch]
+    by_column = {column: runner(rgb, keys) for column, runner in runners.items()}
+    for i, placed in enumerate(batch):
+        yield placed.number, _annotated(placed, {column: found[i] for column, found in by_column.items()})
+
+
+def _annotated(placed: Placed, results: Mapping[str, Result]) -> Annotated | Reject:
+    maps, columns = {}, {}
+    for column, result in results.items():
+        if isinstance(result, Rejected):
+            return Reject(placed.name, result.stage, result.reason, placed.key)
+        maps[column] = Image.fromarray(pad(result[0], placed.placement))
+        columns.update(result[1])
+    return Annotated(Image.fromarray(pad(placed.rgb, placed.placement)), maps, columns)

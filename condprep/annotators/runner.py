@@ -1,0 +1,90 @@
+"""Calling an annotator so that one picture cannot stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from condprep.annotators.base import Annotator
+from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
+from condprep.types import Maps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Result = tuple[np.ndarray, dict[str, Any]] | Rejected  # a map (H, W) or (H, W, 3) uint8 with its columns, or why not
+
+HOPELESS = 20  # pictures in a row on which an annotator fails before the run stops: then it is not the pictures
+
+
+class Runner:
+    """An annotator that returns a result for every picture: what fails in a batch is tried in halves, then alone."""
+
+    def __init__(self, annotator: Annotator) -> None:
+        self.annotator = annotator
+        self._failures = 0
+
+    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> list[Result]:
+        """(B, 3, H, W) uint8 RGB on any device, B keys -> B results. Raises BuildFailed when nothing works any more."""
+        try:
+            maps = self.annotator(to_device(rgb, self.annotator.device), keys)
+            _check(maps, self.annotator, rgb)
+        except Rejected as rejected:
+            failure = rejected
+        except CondprepError:
+            raise
+        except Exception as error:
+            failure = Rejected("annotate", f"{self.annotator.name} failed: {_short(error)}")
+        else:
+            self._failures = 0
+            return _split(maps)
+        if len(keys) > 1:
+            half = len(keys) // 2
+            return self(rgb[:half], keys[:half]) + self(rgb[half:], keys[half:])
+        self._count(failure)
+        return [failure]
+
+    def _count(self, failure: Rejected) -> None:
+        self._failures += 1
+        if self._failures >= HOPELESS:
+            raise BuildFailed(f"{HOPELESS} pictures in a row could not be annotated; the last one: {failure.reason}")
+
+
+def to_device(rgb: Tensor, device: str) -> Tensor:
+    """A copy that does not wait where the device allows it."""
+    if torch.device(device).type == "cuda" and rgb.device.type == "cpu":
+        rgb = rgb.pin_memory()
+    return rgb.to(device, non_blocking=True)
+
+
+def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Pictures (H, W, 3) uint8 of one size -> (B, 3, H, W), channels_last: one picture is a view, several are copied."""
+    stacked = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+    return torch.from_numpy(stacked).permute(0, 3, 1, 2)
+
+
+def _split(maps: Maps) -> list[Result]:
+    pixels = maps.maps.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, C)
+    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    rows = [{name: values[i] for name, values in maps.columns.items()} for i in range(len(pixels))]
+    return list(zip(pixels, rows))
+
+
+def _check(maps: Maps, annotator: Annotator, rgb: Tensor) -> None:
+    """The protocol's promise; raises AnnotatorError that names the annotator that breaks it."""
+    shape, batch = tuple(maps.maps.shape), len(rgb)
+    right = shape in ((batch, 1, *rgb.shape[2:]), (batch, 3, *rgb.shape[2:])) and maps.maps.dtype == torch.uint8
+    if not right or any(len(values) != batch for values in maps.columns.values()):
+        lengths = {name: len(values) for name, values in maps.columns.items()}
+        raise AnnotatorError(
+            f"annotator {annotator.name!r} returned maps {shape} {maps.maps.dtype} and columns {lengths} for pictures "
+            f"{tuple(rgb.shape)}; it must return (B, 1 or 3, H, W) uint8 and B values a column"
+        )
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else 'no message'}"

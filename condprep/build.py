@@ -1,0 +1,269 @@
+"""The only orchestration: source, plan, pipeline, shards, dataset."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import count, groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from condprep import __version__
+from condprep.annotators import load_annotator
+from condprep.annotators.base import Annotator
+from condprep.card import write_card
+from condprep.decode import lifted_pil_limit
+from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
+from condprep.files import commit_json
+from condprep.layout import Layout, features, finish
+from condprep.options import BuildOptions, parse_options
+from condprep.pipeline import Pipeline, Work
+from condprep.plan import Plan, check_config, check_inputs, make_plan
+from condprep.shards import Counts, ShardWriter
+from condprep.sources import open_source
+from condprep.sources.base import Source
+from condprep.types import Reject
+from condprep.weights import Weights
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a build is; passed to the callback for every picture."""
+
+    stage: Literal["list", "build", "finish"]
+    done: int  # inputs
+    total: int | None  # None while listing
+    rejects: int = 0
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made. inputs = sum of rows + sum of rejects."""
+
+    path: Path
+    inputs: int
+    rows: Mapping[str, int]  # split -> rows
+    rejects: Mapping[str, int]  # "stage: reason" -> pictures
+    bytes: int  # of pictures and maps
+    enlarged: int  # rows whose picture was enlarged
+    untouched: int  # rows that hold the source's own bytes
+    without_caption: int
+    annotators: Sequence[Mapping[str, Any]]  # provenance, one each
+    resumed: int  # inputs that an earlier run had done already
+    seconds: float  # of this run
+
+
+def build(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    annotators: str | Sequence[str],
+    *,
+    source_kind: str | None = None,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    split: str | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    weights: Weights | None = None,
+    overwrite: bool = False,
+    max_rejects: float | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+    **options: Any,
+) -> BuildResult:
+    """Turn the pictures of `source` into a Hugging Face dataset of training pairs at `out`.
+
+    source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id) or WebDataset tars.
+    annotators: names as `canny` or `openpose:blaze`; each gives a column. options: the fields of BuildOptions
+    (resolution=512, fit="crop", ...). workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
+    A build that was interrupted goes on where it stopped when the same call is made again.
+
+    Raises UsageError (or its children) for what the caller got wrong and BuildFailed when no row came out, more than
+    `max_rejects` (a share, 0..1) of the inputs were rejected, or the disk is full.
+    """
+    began = time.monotonic()
+    names = (annotators,) if isinstance(annotators, str) else tuple(annotators)
+    chosen = parse_options(annotators=names, **options)
+    layout = Layout(Path(out))
+    check_folders(Path(source), layout.root)
+    with locked(layout), _disk_errors(layout.root):
+        pictures = open_source(
+            str(source),
+            source_kind,
+            image_column=image_column,
+            caption_column=caption_column,
+            split=split,
+            exclude=layout.root.absolute(),
+        )
+        run = _Run(layout, pictures, chosen, progress)
+        counts = run.build(
+            None if overwrite else Plan.load(layout.private),
+            device,
+            weights or Weights(),
+            workers or usable_cores(),
+        )
+        result = run.result(counts, time.monotonic() - began)
+    _check_rejects(result, max_rejects)
+    return result
+
+
+class _Run:
+    """One call of `build`, once its output folder is locked."""
+
+    def __init__(
+        self, layout: Layout, source: Source, options: BuildOptions, progress: Callable[[Progress], None]
+    ) -> None:
+        self.layout, self.source, self.options, self.progress = layout, source, options, progress
+        self.resumed = 0
+
+    def build(self, plan: Plan | None, device: str, weights: Weights, workers: int) -> Counts:
+        """Plan or resume, do the shards that are missing, finish. Returns the counts of the whole dataset."""
+        requested = {"options": self.options.model_dump(mode="json"), "source": dict(self.source.identity)}
+        if plan:
+            check_config(plan, {"condprep": __version__, "requested": requested})
+            check_inputs(plan, self.source)
+        annotators = self._load(plan, device, weights)
+        self.provenance = [describe(column, annotator) for column, annotator in annotators.items()]
+        if plan:
+            check_config(plan, {"annotators": self.provenance})
+        self.plan = plan or self._plan({"condprep": __version__, "requested": requested, "annotators": self.provenance})
+        if self.layout.done.exists():
+            self.resumed = self.plan.inputs
+            return Counts.load(self.layout.done)
+        columns = features(self.options, annotators)
+        self._write_shards(annotators, columns.arrow_schema, workers)
+        return self._finish(columns)
+
+    def _load(self, plan: Plan | None, device: str, weights: Weights) -> dict[str, Annotator]:
+        """column -> annotator; a resumed build loads the very variants with which it was begun."""
+        loaded = {}
+        for number, (text, column) in enumerate(self.options.columns().items()):
+            if plan:
+                recorded = plan.config["annotators"][number]
+                text = ":".join(filter(None, (recorded["annotator"], recorded["variant"])))
+            params = self.options.params.get(text.partition(":")[0])
+            loaded[column] = load_annotator(text, device=device, params=params, weights=weights)
+        return loaded
+
+    def _plan(self, config: Mapping[str, Any]) -> Plan:
+        def seen(inputs: int) -> None:
+            self.progress(Progress("list", inputs, None))
+
+        self.layout.clear()
+        plan = make_plan(self.layout.private, self.source, config, self.options.shard_rows, seen)
+        if not plan.inputs:
+            self.layout.clear()
+            raise SourceError("the source holds no pictures; give a folder, tar, parquet or dataset that does")
+        return plan
+
+    def _write_shards(self, annotators: Mapping[str, Annotator], schema: pa.Schema, workers: int) -> None:
+        pending = [shard for shard in range(self.plan.shards) if not self.layout.shard(shard).exists()]
+        self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
+        rejects, pipeline = 0, Pipeline(self.source, self.options, annotators, workers)
+        with closing(pipeline.run(self._work(pending))) as outcomes, lifted_pil_limit():
+            for shard, of_shard in groupby(outcomes, lambda step: step[0].shard):
+                writer = ShardWriter(
+                    self.layout.shard(shard), schema, f".{self.options.format}", self.options.shard_bytes
+                )
+                with writer:
+                    for _, outcome in of_shard:
+                        writer.add(outcome)
+                        done, rejects = done + 1, rejects + isinstance(outcome, Reject)
+                        self.progress(Progress("build", done, self.plan.inputs, rejects))
+
+    def _work(self, shards: list[int]) -> Iterator[Work]:
+        numbers = count()
+        for shard in shards:
+            for entry in self.plan.entries(shard):
+                yield Work(next(numbers), shard, entry)
+
+    def _finish(self, columns: Any) -> Counts:
+        """Final names, what `datasets` reads, the card; `done.json` last, then the shards' folders go."""
+        self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
+        counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
+        total = finish(self.layout, counts, columns, self.options, self.plan.id)
+        if total.rows:
+            write_card(self.layout, self.options, self.plan, self.provenance, total)
+        commit_json(self.layout.done, vars(total))
+        shutil.rmtree(self.layout.shards)
+        return total
+
+    def result(self, counts: Counts, seconds: float) -> BuildResult:
+        return BuildResult(
+            path=self.layout.root,
+            inputs=self.plan.inputs,
+            rows=counts.rows,
+            rejects=counts.rejects,
+            bytes=counts.bytes,
+            enlarged=counts.enlarged,
+            untouched=counts.untouched,
+            without_caption=counts.without_caption,
+            annotators=self.provenance,
+            resumed=self.resumed,
+            seconds=seconds,
+        )
+
+
+def describe(column: str, annotator: Annotator) -> dict[str, Any]:
+    """An annotator's provenance, as it is recorded in the plan and the dataset."""
+    names = {"column": column, "annotator": annotator.name, "variant": annotator.variant}
+    return names | dict(annotator.provenance)
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_folders(source: Path, out: Path) -> None:
+    """Raises UsageError where the output folder holds other things or the source itself."""
+    here, there = out.absolute(), source.absolute()
+    if source.exists() and (here.resolve() == there.resolve() or here.resolve() in there.resolve().parents):
+        raise UsageError(f"the source {source} lies inside the output folder {out}; choose an --out beside it")
+    if out.exists() and not out.is_dir():
+        raise DatasetError(f"{out} is a file; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / ".condprep").is_dir():
+        raise DatasetError(
+            f"{out} is not empty and was not made by condprep; choose another --out or empty it yourself"
+        )
+
+
+@contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """One process a dataset. The operating system frees the lock when the process ends, however it ends."""
+    layout.private.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(layout.private / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise DatasetError(f"another process is building {layout.root}; wait for it or choose another --out") from None
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """A full or broken disk as an error with its remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+            raise
+        raise BuildFailed(f"{out}: {error.strerror}; make room, then run the same command again: it goes on") from error
+
+
+def _check_rejects(result: BuildResult, limit: float | None) -> None:
+    rejected = sum(result.rejects.values())
+    if not result.rows.get("train"):
+        reasons = ", ".join(f"{reason} ({n})" for reason, n in Counter(result.rejects).most_common(3))
+        raise BuildFailed(f"none of {result.inputs} inputs became a row of the training split: {reasons}", result)
+    if limit is not None and rejected > limit * result.inputs:
+        share = rejected / result.inputs
+        raise BuildFailed(
+            f"{rejected} of {result.inputs} inputs ({share:.1%}) were rejected, more than {limit:.1%}", result
+        )

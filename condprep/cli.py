@@ -1,0 +1,308 @@
+"""The command line: every verb is one call of the public API, and a print."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from condprep import __version__
+from condprep.errors import BuildFailed, CondprepError, UsageError
+from condprep.types import FitMode, ImageFormat
+
+app = typer.Typer(
+    help="Pictures in, ControlNet training pairs out: maps that line up to the pixel, in Hugging Face datasets.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+weights_app = typer.Typer(
+    help="Which weights the annotators need, where they lie, and getting them.", no_args_is_help=True
+)
+app.add_typer(weights_app, name="weights")
+
+Annotators = Annotated[
+    list[str], typer.Option("--annotator", "-a", help="name or name:variant, see `condprep annotators`; repeatable")
+]
+Settings = Annotated[list[str], typer.Option("--set", help="an annotator's parameter, as canny.low=50; repeatable")]
+WeightsFolder = Annotated[
+    Path | None, typer.Option("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
+]
+StrictWeights = Annotated[
+    bool, typer.Option("--strict-weights", help="missing weights are an error, nothing stands in")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Json = Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="start afresh, deleting what is there")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False) -> None:
+    if version:
+        print(f"condprep {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def build(
+    source: Annotated[
+        str, typer.Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars")
+    ],
+    annotator: Annotators,
+    out: Annotated[Path, typer.Option(help="the dataset's folder; the same command again resumes")],
+    resolution: Annotated[int, typer.Option(help="side of crop and pad, root of a bucket's area; pixels")] = 512,
+    fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "crop",
+    max_upscale: Annotated[float, typer.Option(help="what would be enlarged more is rejected")] = 2.0,
+    settings: Settings = [],  # noqa: B006
+    primary: Annotated[
+        str | None, typer.Option(help="whose map is also conditioning_image (default: the first)")
+    ] = None,
+    source_kind: Annotated[
+        Literal["folder", "imagefolder", "huggingface", "webdataset"] | None,
+        typer.Option(help="what the source is, where it is taken for another"),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="column of the pictures")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
+    split: Annotated[str | None, typer.Option(help="split of the source")] = None,
+    captions: Annotated[
+        Literal["first", "list"], typer.Option(help="of several captions: the first, or all")
+    ] = "first",
+    validation: Annotated[float, typer.Option(help="share of the rows for validation, chosen by key")] = 0.0,
+    image_format: Annotated[
+        ImageFormat, typer.Option(help="of pictures that are changed; others keep their bytes")
+    ] = "jpeg",
+    image_quality: Annotated[int, typer.Option(help="of JPEG (4:4:4) and WebP")] = 95,
+    max_pixels: Annotated[int, typer.Option(help="larger pictures are rejected before decoding")] = 200_000_000,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="use what can be decoded of cut files")
+    ] = False,
+    fast_decode: Annotated[
+        bool, typer.Option("--fast-decode", help="decode large JPEGs at a smaller scale; changes pixels")
+    ] = False,
+    shard_size: Annotated[str, typer.Option(help="rows, bytes or both: 1000, 500MB, 1000,500MB")] = "1000,500MB",
+    format: Annotated[Literal["arrow", "parquet"], typer.Option(help="parquet is the Hub's layout")] = "arrow",
+    batch_size: Annotated[
+        int | None, typer.Option(help="pictures a network call (default: the annotator's own)")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
+    device: Device = "auto",
+    weights: WeightsFolder = None,
+    strict_weights: StrictWeights = False,
+    max_rejects: Annotated[float | None, typer.Option(help="exit code 1 when a larger share is rejected")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn pictures into a dataset of training pairs."""
+    from condprep import console
+    from condprep.build import build as run
+    from condprep.options import parse_shard_size
+
+    with console.progress() as progress:
+        result = run(
+            source,
+            out,
+            _names(annotator),
+            params=_params(settings),
+            resolution=resolution,
+            fit=fit,
+            max_upscale=max_upscale,
+            primary=primary,
+            source_kind=source_kind,
+            image_column=image_column,
+            caption_column=caption_column,
+            split=split,
+            captions=captions,
+            validation=validation,
+            image_format=image_format,
+            image_quality=image_quality,
+            max_pixels=max_pixels,
+            allow_truncated=allow_truncated,
+            fast_decode=fast_decode,
+            format=format,
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            weights=_weights(weights, strict_weights),
+            max_rejects=max_rejects,
+            overwrite=overwrite,
+            progress=progress,
+            **parse_shard_size(shard_size),
+        )
+    console.show_build(result, as_json)
+
+
+@app.command()
+def inspect(
+    dataset: Annotated[Path, typer.Argument(help="a dataset's folder")],
+    sheet: Annotated[
+        Path | None, typer.Option(help="also draw pictures beside their maps, into this PNG or JPEG")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="rows on the sheet")] = 12,
+    as_json: Json = False,
+) -> None:
+    """What is in a dataset: rows, sizes, captions, provenance, rejects."""
+    from condprep import console
+    from condprep.inspect import summarize
+    from condprep.sheet import sheet as draw
+
+    console.show_dataset(summarize(dataset), as_json)
+    if sheet:
+        draw(dataset, sheet, rows=rows)
+        console.say(f"contact sheet: {sheet}")
+
+
+@app.command()
+def annotate(
+    images: Annotated[list[Path], typer.Argument(help="pictures")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the maps: NAME.png, keypoints in NAME.json")],
+    annotator: Annotators = [],  # noqa: B006
+    like: Annotated[
+        Path | None, typer.Option(help="a dataset whose annotators and geometry are repeated exactly")
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    resolution: Annotated[int, typer.Option(help="for a fit that changes the size; pixels")] = 512,
+    fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "keep",
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="also write each picture as the annotators saw it")
+    ] = False,
+    device: Device = "auto",
+    weights: WeightsFolder = None,
+    strict_weights: StrictWeights = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Condition maps for a few pictures, at inference time for example."""
+    from condprep import console
+    from condprep.annotate import annotate_files
+
+    written, rejects = annotate_files(
+        images,
+        out,
+        annotators=_names(annotator),
+        like=like,
+        params=_params(settings),
+        resolution=resolution,
+        fit=fit,
+        pictures=pictures,
+        device=device,
+        weights=_weights(weights, strict_weights),
+        overwrite=overwrite,
+    )
+    console.show_annotated(written, rejects)
+    if rejects:
+        raise typer.Exit(1)
+
+
+@app.command()
+def annotators(as_json: Json = False) -> None:
+    """The annotators, their variants, parameters, licences and weights."""
+    from condprep import console
+    from condprep.annotators import specs
+
+    console.show_annotators(list(specs().values()), as_json)
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="where datasets will be written")] = Path(),
+    weights: WeightsFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Versions that do not fit together, GPU, memory, disk, weights."""
+    from condprep import console
+    from condprep.doctor import diagnose
+
+    findings = diagnose(folder, weights=_weights(weights, strict=False))
+    console.show_findings(findings, as_json)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+@weights_app.command("list")
+def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
+    """Every weights file: source, size, licence, sha256, and where it lies on this machine."""
+    from condprep import console
+    from condprep.weights import table
+
+    store = _weights(weights, strict=False)
+    console.show_weights([(pin, store.locate(pin.name)) for pin in table()], as_json)
+
+
+@weights_app.command("pull")
+def weights_pull(
+    names: Annotated[list[str], typer.Argument(help="files as `weights list` names them")],
+    to: Annotated[Path | None, typer.Option(help="copy them into this folder, to be carried elsewhere")] = None,
+) -> None:
+    """Download weights, checked against their pinned sha256."""
+    store = _weights(None, strict=False)
+    for name in names:
+        print(store.pull(name, to) if to else store.get(name).path)
+
+
+@weights_app.command("where")
+def weights_where(
+    names: Annotated[list[str], typer.Argument(help="files as `weights list` names them")],
+    weights: WeightsFolder = None,
+) -> None:
+    """Where weights lie on this machine; exit code 1 when one does not."""
+    from condprep import console
+
+    store = _weights(weights, strict=False)
+    found = {name: store.find(name) for name in names}
+    for name, file in found.items():
+        print(file.path) if file else console.say(f"{name} is not on this machine; `condprep weights pull {name}`")
+    if not all(found.values()):
+        raise typer.Exit(1)
+
+
+class _Stop(BaseException):
+    """Ctrl-C, or the SIGTERM of a cluster's preemption: both end cleanly."""
+
+
+def _stop(*_: object) -> None:
+    raise _Stop
+
+
+def main() -> None:
+    """The `condprep` command. Exit codes: 0 done, 1 not (all) done, 2 a mistake in what was asked for."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
+    try:
+        app()
+    except CondprepError as error:
+        from condprep import console
+
+        if isinstance(error, BuildFailed) and error.result:
+            console.show_build(error.result, as_json="--json" in sys.argv)
+        console.fail(str(error))
+        sys.exit(error.exit_code)
+    except _Stop:
+        from condprep import console
+
+        console.fail("stopped; what was finished stays, and the same command goes on from there")
+        sys.exit(1)
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    return tuple(name for text in given for name in text.split(","))
+
+
+def _params(settings: list[str]) -> dict[str, dict[str, Any]]:
+    """["canny.low=50"] -> {"canny": {"low": "50"}}; the annotator's own model validates the values."""
+    params: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        annotator, dot, parameter = key.partition(".")
+        if not (equals and dot and annotator and parameter):
+            raise UsageError(f"--set {setting!r} is not of the form annotator.parameter=value, as canny.low=50")
+        params.setdefault(annotator, {})[parameter] = value
+    return params
+
+
+def _weights(folder: Path | None, strict: bool) -> Any:
+    from condprep import console
+    from condprep.weights import Weights
+
+    return Weights(folder, strict=strict, say=console.say)

@@ -1,0 +1,140 @@
+"""The dataset on disk: its columns, its files, and the last step of a build that puts the shards in their places.
+
+    ds/README.md  dataset_dict.json  train/data-00000-of-00012.arrow ...     what `datasets` reads
+    ds/.condprep/plan.json  provenance.json  rejects.jsonl  done.json        what condprep knows; ignored by `datasets`
+
+Every step here can be repeated: a build that is killed while finishing finishes when it is run again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from condprep.annotators.base import Annotator
+from condprep.errors import DatasetError
+from condprep.files import commit, commit_json
+from condprep.options import BuildOptions
+from condprep.pipeline import further_column
+from condprep.shards import Counts
+
+SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of the dataset at `root` lies."""
+
+    root: Path
+
+    @property
+    def private(self) -> Path:
+        return self.root / ".condprep"
+
+    @property
+    def shards(self) -> Path:
+        return self.private / "shards"
+
+    @property
+    def done(self) -> Path:
+        return self.private / "done.json"
+
+    def shard(self, number: int) -> Path:
+        return self.shards / f"{number:06d}"
+
+    def data(self, split: str, number: int, count: int, suffix: str) -> Path:
+        """The names that `datasets` itself gives: save_to_disk's for Arrow, the Hub's for Parquet."""
+        if suffix == ".parquet":
+            return self.root / "data" / f"{split}-{number:05d}-of-{count:05d}.parquet"
+        return self.root / split / f"data-{number:05d}-of-{count:05d}.arrow"
+
+    def clear(self) -> None:
+        """Remove what a build makes, the plan first; files of others in the folder stay."""
+        for path in [self.private / "plan.json", self.root / "dataset_dict.json", self.root / "README.md"]:
+            path.unlink(missing_ok=True)
+        for folder in (*SPLITS, "data"):
+            shutil.rmtree(self.root / folder, ignore_errors=True)
+        for path in self.private.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+
+
+def features(options: BuildOptions, annotators: Mapping[str, Annotator]) -> Any:
+    """The columns in their order, as `datasets.Features`; the order is the one that diffusers' script guesses by."""
+    from datasets import Features, Image, Value
+    from datasets.features.features import generate_from_arrow_type
+
+    text = pa.string() if options.captions == "first" else pa.list_(pa.string())
+    further = {
+        further_column(column, annotator, name): generate_from_arrow_type(kind)
+        for column, annotator in annotators.items()
+        for name, kind in annotator.columns.items()
+    }
+    return Features(
+        {"image": Image(), "text": generate_from_arrow_type(text), "conditioning_image": Image()}
+        | ({column: Image() for column in annotators} if len(annotators) > 1 else {})
+        | {"key": Value("string"), "source": Value("string"), "width": Value("int32"), "height": Value("int32")}
+        | {"transform": generate_from_arrow_type(pa.list_(pa.float64()))}
+        | further
+    )
+
+
+def finish(layout: Layout, counts: list[Counts], columns: Any, options: BuildOptions, plan_id: str) -> Counts:
+    """Move the committed shards' files to their final names and write what `datasets` needs beside them."""
+    total, suffix = Counts(), f".{options.format}"
+    for shard in counts:
+        total.merge(shard)
+    commit(layout.private / "rejects.jsonl", lambda partial: _join(layout, len(counts), partial))
+    for split in SPLITS:
+        files = list(_files(layout, counts, split))
+        for number, (path, stored) in enumerate(files):
+            final = layout.data(split, number, len(files), suffix)
+            final.parent.mkdir(exist_ok=True)
+            if path.exists():
+                path.replace(final)
+            elif not final.exists():
+                raise DatasetError(f"{path} is gone; start afresh with --overwrite")
+            total.files.append(stored | {"name": final.relative_to(layout.root).as_posix()})
+    if options.format == "arrow":
+        for split in total.rows:
+            _describe_split(layout, split, total, columns, plan_id)
+        commit_json(layout.root / "dataset_dict.json", {"splits": [split for split in SPLITS if total.rows[split]]})
+    return total
+
+
+def _files(layout: Layout, counts: list[Counts], split: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for number, shard in enumerate(counts):
+        for stored in shard.files:
+            if stored["split"] == split:
+                yield layout.shard(number) / stored["name"], stored
+
+
+def _join(layout: Layout, shards: int, partial: Path) -> None:
+    with partial.open("wb") as joined:
+        for number in range(shards):
+            joined.write((layout.shard(number) / "rejects.jsonl").read_bytes())
+
+
+def _describe_split(layout: Layout, split: str, total: Counts, columns: Any, plan_id: str) -> None:
+    """`dataset_info.json` and `state.json`, as `Dataset.save_to_disk` writes them."""
+    folder = layout.root / split
+    empty = dict.fromkeys(("citation", "description", "homepage", "license"), "")
+    commit_json(folder / "dataset_info.json", empty | {"features": columns.to_dict()})
+    state = {
+        "_data_files": [{"filename": Path(file["name"]).name} for file in total.files if file["split"] == split],
+        "_fingerprint": sha256(f"{plan_id} {split}".encode()).hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    commit_json(folder / "state.json", state)

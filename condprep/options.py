@@ -1,0 +1,93 @@
+"""What a build can be told. Everything here changes the dataset's bytes, so it is recorded in the plan and a resumed
+build must say the same; what does not (workers, device, where weights lie) are arguments of `condprep.build`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from condprep.errors import UsageError
+from condprep.geometry import Geometry
+from condprep.types import FitMode, ImageFormat
+
+MEGA = 1_000_000
+
+
+class BuildOptions(BaseModel):
+    """The options of `condprep build`, validated. Sizes in pixels, bytes in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    annotators: tuple[str, ...] = Field(min_length=1)
+    params: dict[str, dict[str, Any]] = {}  # annotator name -> its parameters
+    primary: str | None = None  # which annotator's map is also `conditioning_image`; default: the first
+    resolution: int = Field(512, ge=64, le=8192, multiple_of=8)
+    fit: FitMode = "crop"
+    max_upscale: float = Field(2.0, ge=1)
+    image_format: ImageFormat = "jpeg"
+    image_quality: int = Field(95, ge=1, le=100)
+    max_pixels: int = Field(200 * MEGA, ge=1)
+    allow_truncated: bool = False
+    fast_decode: bool = False
+    captions: Literal["first", "list"] = "first"
+    validation: float = Field(0.0, ge=0, lt=1)
+    shard_rows: int = Field(1000, ge=1)
+    shard_bytes: int = Field(500 * MEGA, ge=MEGA)
+    batch_size: int | None = Field(None, ge=1)  # pictures a call of a batched annotator; default: its own
+    format: Literal["arrow", "parquet"] = "arrow"
+
+    @field_validator("annotators")
+    @classmethod
+    def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) < len(names):
+            raise ValueError("an annotator is named twice")
+        return names
+
+    @model_validator(mode="after")
+    def _known_names(self) -> BuildOptions:
+        named = {text.partition(":")[0] for text in self.annotators}
+        if stray := sorted(set(self.params) - named):
+            raise ValueError(
+                f"parameters for {stray[0]!r}, which is not among the annotators {', '.join(sorted(named))}"
+            )
+        if self.primary and self.primary not in self.annotators:
+            raise ValueError(f"primary {self.primary!r} is not among the annotators {', '.join(self.annotators)}")
+        return self
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.resolution, self.fit, self.max_upscale)
+
+    def columns(self) -> dict[str, str]:
+        """annotator -> the column of its map: its name, with the variant where two share the name."""
+        names = [text.partition(":")[0] for text in self.annotators]
+        return {
+            text: name if names.count(name) == 1 else text.replace(":", "_").replace("/", "_")
+            for text, name in zip(self.annotators, names)
+        }
+
+
+def parse_options(**values: Any) -> BuildOptions:
+    """BuildOptions, or a UsageError that quotes the option and the value in words of the command line."""
+    try:
+        return BuildOptions(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = first["msg"].removeprefix("Value error, ")
+        if not first["loc"]:
+            raise UsageError(message) from None
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"{option} = {first['input']!r}: {message}") from None
+
+
+def parse_shard_size(text: str) -> dict[str, int]:
+    """ "1000" rows, "500MB" bytes, or both: "1000,500MB" -> shard_rows and shard_bytes."""
+    units = {"KB": 1000, "MB": MEGA, "GB": 1000 * MEGA}
+    sizes: dict[str, int] = {}
+    for part in text.upper().replace(" ", "").split(","):
+        number, unit = (part[:-2], part[-2:]) if part[-2:] in units else (part, "")
+        if not number.isdigit():
+            raise UsageError(f"--shard-size {text!r} is neither rows (1000), bytes (500MB), nor both (1000,500MB)")
+        sizes["shard_bytes" if unit else "shard_rows"] = int(number) * units.get(unit, 1)
+    return sizes

@@ -1,0 +1,206 @@
+"""A picture's way from its source to a finished row.
+
+    read -> decode -> fit -> encode      worker threads, a picture at a time, together with filters such as canny
+    batch of equal shape -> device       one thread: every network sees the same tensor
+    maps -> encode                       worker threads
+
+Everything is pulled by the consumer and a bounded number of pictures is under way, so memory does not grow with the
+dataset. Batches are formed in plan order within a shard: which pictures share one does not depend on timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import chain, groupby
+from typing import Any
+
+import numpy as np
+
+from condprep.annotators.base import Annotator
+from condprep.annotators.runner import Result, Runner, as_batch, to_device
+from condprep.decode import decode
+from condprep.encode import encode_map, encode_picture
+from condprep.errors import Rejected
+from condprep.flow import group, in_order, ordered_map
+from condprep.geometry import Placement, compose, pad, resize
+from condprep.options import BuildOptions
+from condprep.shards import Row
+from condprep.sources.base import Source
+from condprep.types import Entry, Reject, Sample
+
+REFERENCE_AREA = 512 * 512  # an annotator's batch_size is for pictures of this many pixels
+PENDING_BATCHES = 4  # full batches' worth of pictures that may wait for others of their shape
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One input on its way."""
+
+    number: int  # 0, 1, 2, ... in the order in which the rows are wanted
+    shard: int
+    entry: Entry
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A picture that was read and fitted, and what is known of its row so far."""
+
+    key: str  # sha256 of the source bytes
+    rgb: np.ndarray  # (*content, 3) uint8
+    placement: Placement
+    columns: dict[str, Any]
+    untouched: bool
+    captioned: bool
+    maps: dict[str, np.ndarray] = field(default_factory=dict)  # column -> (h, w) or (h, w, 3) uint8, not yet encoded
+
+
+Step = tuple[Work, Prepared | Reject]
+
+
+def further_column(column: str, annotator: Annotator, name: str) -> str:
+    """Where an annotator's further column goes: `keypoints`, or `keypoints_blaze` when its map is `openpose_blaze`."""
+    return name + column.removeprefix(annotator.name)
+
+
+class Pipeline:
+    """Turns work into rows or rejects, in order. `annotators`: column of a map -> its annotator."""
+
+    def __init__(
+        self, source: Source, options: BuildOptions, annotators: Mapping[str, Annotator], workers: int
+    ) -> None:
+        self.source, self.options, self.workers = source, options, workers
+        self.geometry = options.geometry
+        self.annotators = annotators
+        self.filters = {column: Runner(a) for column, a in annotators.items() if a.batch_size == 1}
+        self.networks = {column: Runner(a) for column, a in annotators.items() if a.batch_size > 1}
+        own = max((runner.annotator.batch_size for runner in self.networks.values()), default=1)
+        self.batch_size = options.batch_size or own
+
+    def run(self, work: Iterable[Work]) -> Iterator[tuple[Work, Row | Reject]]:
+        """Every piece of work with what became of it. Close the generator to stop early."""
+        pool = ThreadPoolExecutor(self.workers, "condprep-worker")
+        device = ThreadPoolExecutor(1, "condprep-device")
+        ahead = self.workers if self.geometry.fit == "keep" else 4 * self.workers  # kept pictures may be huge
+        try:
+            steps = ordered_map(pool, self._prepare, work, ahead + 2 * self.batch_size * bool(self.networks))
+            if self.networks:
+                annotated = chain.from_iterable(ordered_map(device, self._annotate, self._batches(steps), 2))
+                steps = in_order(ordered_map(pool, self._encode, annotated, ahead), lambda step: step[0].number)
+            yield from ((item, self._outcome(step)) for item, step in steps)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            device.shutdown(cancel_futures=True)
+
+    def _prepare(self, work: Work) -> Step:
+        """Read, decode, fit, encode, and run the filters: all that needs no other picture."""
+        key = None
+        try:
+            if work.entry.problem:
+                raise Rejected("source", work.entry.problem)
+            sample = self.source.read(work.entry)
+            key = sha256(sample.data).hexdigest()
+            prepared = self._fit(work.entry, key, sample)
+            for column, runner in self.filters.items():
+                self._take(prepared, column, runner(as_batch([prepared.rgb]), [key])[0])
+            return self._encode((work, prepared))
+        except Rejected as rejected:
+            return work, Reject(work.entry.name, rejected.stage, rejected.reason, key)
+
+    def _fit(self, entry: Entry, key: str, sample: Sample) -> Prepared:
+        """Decode and place the picture, and fill the columns that are known before annotation."""
+        options, geometry = self.options, self.geometry
+        picture = decode(
+            sample.data,
+            max_pixels=options.max_pixels,
+            allow_truncated=options.allow_truncated,
+            min_size=geometry.smallest if options.fast_decode else None,
+        )
+        decoded = (picture.rgb.shape[0], picture.rgb.shape[1])
+        placement = geometry.place(picture.size)
+        untouched = picture.pristine and not placement.changes(picture.size)
+        if decoded != picture.size:
+            placement = geometry.place(decoded)
+        rgb = resize(picture.rgb, placement)
+        stored = sample.data if untouched else self._encode_picture(pad(rgb, placement))
+        text = entry.text if entry.text is not None else sample.text
+        columns = {
+            "image": {"bytes": stored, "path": None},
+            "text": (text[0] if text else "") if options.captions == "first" else list(text) or [""],
+            "key": key,
+            "source": entry.name,
+            "width": placement.canvas[1],
+            "height": placement.canvas[0],
+            "transform": compose(placement, decoded, picture.size),
+        }
+        return Prepared(key, rgb, placement, columns, untouched, captioned=any(text))
+
+    def _encode_picture(self, rgb: np.ndarray) -> bytes:
+        return encode_picture(rgb, self.options.image_format, self.options.image_quality)
+
+    def _batches(self, steps: Iterable[Step]) -> Iterator[list[Step]]:
+        """Pictures of one shard and shape, as many as make up a reference batch; rejects go alone."""
+
+        def shape(step: Step) -> tuple[int, ...] | None:
+            return None if isinstance(step[1], Reject) else step[1].rgb.shape
+
+        def area(step: Step) -> int:
+            return 0 if isinstance(step[1], Reject) else step[1].rgb.size // 3
+
+        full = self.batch_size * REFERENCE_AREA
+        for _, of_shard in groupby(steps, lambda step: step[0].shard):
+            yield from group(of_shard, shape, area, full, PENDING_BATCHES * full)
+
+    def _annotate(self, batch: list[Step]) -> list[Step]:
+        """Run every network on pictures of one shape, copied to the device once."""
+        pictures = [state for _, state in batch if isinstance(state, Prepared)]
+        if not pictures:
+            return batch
+        failed: dict[str, Rejected] = {}
+        keys = [picture.key for picture in pictures]
+        rgb = to_device(as_batch([picture.rgb for picture in pictures]), self._device())
+        for column, runner in self.networks.items():
+            for picture, result in zip(pictures, runner(rgb, keys)):
+                try:
+                    self._take(picture, column, result)
+                except Rejected as rejected:
+                    failed[picture.key] = rejected
+        return [
+            (work, Reject(work.entry.name, failed[key].stage, failed[key].reason, key) if key in failed else state)
+            for (work, state), key in zip(batch, keys)
+        ]
+
+    def _device(self) -> str:
+        return next(iter(self.networks.values())).annotator.device
+
+    def _take(self, picture: Prepared, column: str, result: Result) -> None:
+        """An annotator's result into the picture's row. Raises the Rejected that it may be."""
+        if isinstance(result, Rejected):
+            raise result
+        picture.maps[column], further = result
+        picture.columns.update(
+            {further_column(column, self.annotators[column], name): further[name] for name in further}
+        )
+
+    def _encode(self, step: Step) -> Step:
+        """Encode the maps that are there, and forget their pixels."""
+        state = step[1]
+        if isinstance(state, Prepared):
+            for column, pixels in state.maps.items():
+                encoded = encode_map(pad(pixels, state.placement), self.annotators[column].binary)
+                state.columns[column] = {"bytes": encoded, "path": None}
+            state.maps.clear()
+        return step
+
+    def _outcome(self, step: Step) -> Row | Reject:
+        state = step[1]
+        if isinstance(state, Reject):
+            return state
+        primary = self.options.columns()[self.options.primary or self.options.annotators[0]]
+        state.columns["conditioning_image"] = state.columns[primary]
+        if len(self.annotators) == 1:
+            del state.columns[primary]
+        split = "validation" if int(state.key[:16], 16) < self.options.validation * 2**64 else "train"
+        return Row(state.columns, split, max(state.placement.scale) > 1, state.untouched, state.captioned)

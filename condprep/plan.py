@@ -1,0 +1,163 @@
+"""The plan of a build: every input in order, cut into shards of fixed size, and the configuration they are built with.
+
+It is written before any picture is read. What a shard holds follows from the plan alone, so an interrupted build that
+is resumed, with any number of workers, gives the same bytes as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from condprep.errors import DatasetError
+from condprep.files import commit, commit_json, read_json
+from condprep.sources.base import Source
+from condprep.types import Entry
+
+SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "stamp": pa.string(),
+        "offset": pa.int64(),
+        "size": pa.int64(),
+        "text": pa.list_(pa.string()),
+        "problem": pa.string(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `.condprep/plan.json` and `plan.parquet` hold: one row group a shard."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    inputs: int
+    shard_rows: int
+    listing: str  # sha256 over all names and stamps: tells whether the inputs are still the same
+
+    @property
+    def id(self) -> str:
+        """The same for the same inputs and configuration."""
+        return hashlib.sha256((self.listing + json.dumps(self.config, sort_keys=True)).encode()).hexdigest()
+
+    @property
+    def shards(self) -> int:
+        return -(-self.inputs // self.shard_rows)
+
+    def rows(self, shard: int) -> int:
+        """How many inputs a shard has."""
+        return min(self.shard_rows, self.inputs - shard * self.shard_rows)
+
+    def entries(self, shard: int) -> list[Entry]:
+        """The inputs of one shard, in order."""
+        rows = pq.ParquetFile(self.folder / "plan.parquet").read_row_group(shard).to_pylist()
+        return [_entry(row) for row in rows]
+
+    @classmethod
+    def load(cls, folder: Path) -> Plan | None:
+        """The plan in `.condprep`, or None where no build has got that far."""
+        path = folder / "plan.json"
+        if not path.exists():
+            return None
+        stored = read_json(path)
+        return cls(folder, stored["config"], stored["inputs"], stored["shard_rows"], stored["listing"])
+
+
+def make_plan(
+    folder: Path, source: Source, config: Mapping[str, Any], shard_rows: int, seen: Callable[[int], None]
+) -> Plan:
+    """List the source once and write the plan; `seen` is told the number of inputs found so far."""
+    digest, inputs = hashlib.sha256(), 0
+
+    def write(partial: Path) -> None:
+        nonlocal inputs
+        with pq.ParquetWriter(partial, SCHEMA) as writer:
+            for entries in _chunks(source.entries(), shard_rows):
+                for entry in entries:
+                    _add(digest, entry)
+                writer.write_table(pa.Table.from_pylist([_row(entry) for entry in entries], SCHEMA))
+                inputs += len(entries)
+                seen(inputs)
+
+    commit(folder / "plan.parquet", write)
+    plan = Plan(folder, config, inputs, shard_rows, digest.hexdigest())
+    commit_json(
+        folder / "plan.json",
+        {"config": config, "inputs": inputs, "shard_rows": shard_rows, "listing": plan.listing},
+    )
+    return plan
+
+
+def check_inputs(plan: Plan, source: Source) -> None:
+    """Raises DatasetError, naming examples, when the source no longer holds what the plan lists."""
+    digest = hashlib.sha256()
+    for entry in source.entries():
+        _add(digest, entry)
+    if digest.hexdigest() != plan.listing:
+        raise DatasetError(f"the inputs changed since this build began: {_difference(plan, source)}; {OVERWRITE}")
+
+
+OVERWRITE = "put them back as they were to go on, or start afresh with --overwrite"
+
+
+def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
+    """Raises DatasetError that lists each setting of `config` that is another in the build that was begun."""
+    before, now = _flat({name: plan.config.get(name) for name in config}), _flat(config)
+    differing = [
+        f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
+        for key in sorted(before | now)
+        if before.get(key) != now.get(key)
+    ]
+    if differing:
+        raise DatasetError(
+            f"{plan.folder.parent} was begun with other settings ({'; '.join(differing)}); "
+            "use the same ones to go on, another --out, or --overwrite to start afresh"
+        )
+
+
+def _difference(plan: Plan, source: Source) -> str:
+    """Which inputs were added, removed or changed; holds all names in memory, which only this error path does."""
+    before = {entry.name: entry.stamp for shard in range(plan.shards) for entry in plan.entries(shard)}
+    now = {entry.name: entry.stamp for entry in source.entries()}
+    kinds = {
+        "new": sorted(now.keys() - before.keys()),
+        "gone": sorted(before.keys() - now.keys()),
+        "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
+    }
+    return ", ".join(
+        f"{len(names)} {kind} ({names[0]!r}{' ...' * (len(names) > 1)})" for kind, names in kinds.items() if names
+    )
+
+
+def _chunks(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
+    while chunk := list(islice(entries, size)):
+        yield chunk
+
+
+def _add(digest: Any, entry: Entry) -> None:
+    digest.update(f"{entry.name}\0{entry.stamp}\0".encode())
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return asdict(entry) | {"text": None if entry.text is None else list(entry.text)}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(**row | {"text": None if row["text"] is None else tuple(row["text"])})
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": [1]}} -> {"a.b.0": 1}"""
+    if not isinstance(value, (Mapping, list)) or not value:
+        return {prefix: value}
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    return {key: leaf for name, item in items for key, leaf in _flat(item, f"{prefix}.{name}".lstrip(".")).items()}

@@ -1,0 +1,179 @@
+"""Writing one shard of the plan, exactly once.
+
+A shard is a folder `.condprep/shards/00012/` with its rows (one file a split, more when they grow beyond the byte
+limit), its rejects and its counts. It is filled under a partial name, put on disk and renamed: that is the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from condprep.files import fsync, read_json
+from condprep.types import Reject
+
+BATCH_ROWS, BATCH_BYTES = (
+    100,
+    32_000_000,
+)  # a record batch: `datasets` reads one to reach a row; far below Arrow's 2 GiB
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished row: its columns, and what the summary counts."""
+
+    columns: dict[str, Any]
+    split: str
+    enlarged: bool
+    untouched: bool  # the source's own bytes were kept
+    captioned: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of its pictures and maps."""
+        return sum(
+            len(value["bytes"]) for value in self.columns.values() if isinstance(value, dict) and "bytes" in value
+        )
+
+
+@dataclass
+class Counts:
+    """What happened to the inputs of a shard, or of a whole build. inputs = sum of rows + sum of rejects."""
+
+    rows: Counter[str] = field(default_factory=Counter)  # by split
+    rejects: Counter[str] = field(default_factory=Counter)  # by "stage: reason"
+    bytes: int = 0
+    enlarged: int = 0
+    untouched: int = 0
+    without_caption: int = 0
+    files: list[dict[str, Any]] = field(default_factory=list)  # {"name", "split", "rows", "bytes"} in order
+
+    def add(self, row: Row) -> None:
+        self.rows[row.split] += 1
+        self.bytes += row.size
+        self.enlarged += row.enlarged
+        self.untouched += row.untouched
+        self.without_caption += not row.captioned
+
+    def merge(self, other: Counts) -> None:
+        self.rows += other.rows
+        self.rejects += other.rejects
+        self.bytes += other.bytes
+        self.enlarged += other.enlarged
+        self.untouched += other.untouched
+        self.without_caption += other.without_caption
+
+    @classmethod
+    def load(cls, path: Path) -> Counts:
+        stored = read_json(path)
+        return cls(**stored | {"rows": Counter(stored["rows"]), "rejects": Counter(stored["rejects"])})
+
+
+class Sink(Protocol):
+    """An open Arrow stream or Parquet file."""
+
+    def write_batch(self, batch: pa.RecordBatch) -> None: ...
+    def close(self) -> None: ...
+
+
+class Part:
+    """One growing file of rows of one split."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.schema = path, schema
+        self.rows = self.bytes = 0
+        self._waiting: list[dict[str, Any]] = []
+        self._waiting_bytes = 0
+        self._sink: Sink = (
+            pq.ParquetWriter(path, schema, compression="none")
+            if path.suffix == ".parquet"
+            else pa.ipc.new_stream(str(path), schema)
+        )
+
+    def add(self, row: Row) -> None:
+        self._waiting.append(row.columns)
+        self._waiting_bytes += row.size
+        self.rows += 1
+        self.bytes += row.size
+        if len(self._waiting) >= BATCH_ROWS or self._waiting_bytes >= BATCH_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._sink.write_batch(pa.RecordBatch.from_pylist(self._waiting, self.schema))
+        self._waiting, self._waiting_bytes = [], 0
+
+    def close(self) -> None:
+        self._flush()
+        self._sink.close()
+        fsync(self.path)
+
+
+class ShardWriter:
+    """Collects the rows and rejects of one shard and commits them together."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, suffix: str, max_bytes: int) -> None:
+        """folder: the final name; suffix: ".arrow" or ".parquet"; max_bytes: pictures and maps a file, about."""
+        self.folder, self.partial = folder, folder.with_name(folder.name + ".partial")
+        self.schema, self.suffix, self.max_bytes = schema, suffix, max_bytes
+        self.counts = Counts()
+        self._open: dict[str, Part] = {}
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        self._rejects = (self.partial / "rejects.jsonl").open("w", encoding="utf-8")
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Commits, or forgets the shard when something went wrong: a resumed build does it anew."""
+        if kind is None:
+            self.commit()
+        else:
+            self._rejects.close()
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def add(self, outcome: Row | Reject) -> None:
+        if isinstance(outcome, Row):
+            self._row(outcome)
+        else:
+            self._reject(outcome)
+
+    def _row(self, row: Row) -> None:
+        part = self._open.get(row.split)
+        if part is None:
+            number = sum(file["split"] == row.split for file in self.counts.files)
+            part = Part(self.partial / f"{row.split}-{number:03d}{self.suffix}", self.schema)
+            self._open[row.split] = part
+        part.add(row)
+        self.counts.add(row)
+        if part.bytes >= self.max_bytes:
+            self._close(row.split)
+
+    def _reject(self, reject: Reject) -> None:
+        self._rejects.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
+        self.counts.rejects[f"{reject.stage}: {reject.reason.partition(':')[0]}"] += 1
+
+    def _close(self, split: str) -> None:
+        part = self._open.pop(split)
+        part.close()
+        self.counts.files.append({"name": part.path.name, "split": split, "rows": part.rows, "bytes": part.bytes})
+
+    def commit(self) -> None:
+        """Everything onto the disk, then the final name."""
+        for split in sorted(self._open):
+            self._close(split)
+        self._rejects.close()
+        counts = self.partial / "counts.json"
+        counts.write_text(json.dumps(vars(self.counts), sort_keys=True), encoding="utf-8")
+        for path in (self.partial / "rejects.jsonl", counts, self.partial):
+            fsync(path)
+        self.partial.rename(self.folder)
+        fsync(self.folder.parent)
