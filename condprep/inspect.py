@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from condprep.errors import DatasetError
-from condprep.stored import Shard, batches, is_image, schema, shards
+from condprep.stored import Shard, batches, first_schema, is_image, schema, shards
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,12 @@ def summarize(path: str | Path) -> DatasetSummary:
     """
     root = Path(path)
     files, tally, problems = shards(root), Tally(), []
-    columns: pa.Schema | None = None
+    columns = first_schema(files)
     for file in files:
         try:
-            columns = columns or schema(file.path)
             tally.add_file(file)
         except DatasetError as error:
             problems.append(str(error))
-    if columns is None:
-        raise DatasetError(f"no file of {root} can be read; {problems[0]}")
     sizes: Counter[str] = Counter()
     for file in files:
         sizes[file.split] += file.path.stat().st_size

@@ -7,9 +7,12 @@ read in constant memory. Files are not trusted: every batch is validated before 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -57,6 +60,14 @@ def schema(path: Path) -> pa.Schema:
         raise DatasetError(f"{path} is damaged: {_first_line(error)}") from error
 
 
+def first_schema(files: Sequence[Shard]) -> pa.Schema:
+    """The columns of the first file that can be read. Raises DatasetError where none can."""
+    for file in files:
+        with suppress(DatasetError):
+            return schema(file.path)
+    return schema(files[0].path)
+
+
 def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The rows of a file, those columns alone. Raises DatasetError that names file and row where it is damaged."""
     rows = 0
@@ -67,6 +78,26 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             yield batch
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged after row {rows}: {_first_line(error)}") from error
+
+
+def readable_rows(path: Path) -> int:
+    """How many rows can be read: all, or those before the damage."""
+    rows = 0
+    with suppress(DatasetError):
+        for batch in batches(path, schema(path).names[-1:]):
+            rows += len(batch)
+    return rows
+
+
+def take(path: Path, columns: Sequence[str], numbers: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of those numbers, ascending, in file order. Raises DatasetError as `batches` does."""
+    wanted, start = deque(numbers), 0
+    for batch in batches(path, columns):
+        while wanted and wanted[0] < start + len(batch):
+            yield batch.slice(wanted.popleft() - start, 1).to_pylist()[0]
+        if not wanted:
+            return
+        start += len(batch)
 
 
 def is_image(kind: pa.DataType) -> bool:

@@ -185,7 +185,7 @@ def test_what_is_no_dataset_is_an_error(tmp_path: Path) -> None:
         summarize(tmp_path)
     path = write_arrow(tmp_path / "train" / "data-00000-of-00001.arrow", [row()])
     path.write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"no file of .* can be read"):
+    with pytest.raises(DatasetError, match="is damaged"):
         summarize(tmp_path)
     shutil.rmtree(path.parent)
     write_arrow(finished(tmp_path / "ds") / "train" / "data-00000-of-00001.arrow", [row()])
