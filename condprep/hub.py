@@ -24,7 +24,8 @@ def download(pin: Pin, hub: Hub, announce: Callable[[], None]) -> Path:
     `announce` is called once the Hub has answered. Raises whatever the library raises without network, with
     HF_HUB_OFFLINE=1, on a full disk.
     """
-    from huggingface_hub import get_session, hf_hub_download, hf_hub_url
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.utils import get_session
 
     # One question without retries first: alone, hf_hub_download tries for 23 s before it says that there is no network.
     get_session().head(hf_hub_url(hub.repo, pin.name, revision=hub.revision), timeout=REACH_SECONDS)

@@ -6,7 +6,9 @@ import io
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from condprep.stored import Shard, first_schema, is_image, readable_rows, shards
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_PIXELS = 100_000_000  # of a sheet: 300 MB while it is drawn
 GAP, LINE, TEXT = 12, 18, 13  # pixels: between pairs, a line of text, its letters
+FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "arial.ttf")
 LONGEST = 1000  # letters of a caption that are looked at
 PAPER, MAT, INK = (250, 250, 250), (224, 224, 224), (32, 32, 32)
 
@@ -154,8 +157,17 @@ def _place(sheet: Image.Image, pair: Pair, corner: tuple[int, int], cell: int, w
 
 def _write(sheet: Image.Image, corner: tuple[int, int], text: str, width: int) -> None:
     """One line of text, cut where the width ends."""
-    font = ImageFont.load_default(TEXT)
+    font = _font()
     ImageDraw.Draw(sheet).text(corner, clip(text, width, font.getlength), INK, font)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """One with many alphabets where the machine has one; Pillow's own knows little more than English."""
+    for name in FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(name, TEXT)
+    return ImageFont.load_default(TEXT)
 
 
 def clip(text: str, width: float, length: Callable[[str], float]) -> str:

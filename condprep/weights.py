@@ -11,13 +11,13 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from condprep import hub, wheels
 from condprep.errors import UsageError, WeightsError, WeightsUnavailable
+from condprep.files import commit
 from condprep.pins import PINS, Hub, Pin, pin
 
 if TYPE_CHECKING:
@@ -92,16 +92,11 @@ class Weights:
 
     def pull(self, name: str, to: Path) -> Path:
         """Put a file, downloaded if need be, into a folder that can serve as `--weights` elsewhere; its new path."""
-        source = self.get(name)
-        target = to / name
-        partial = to / f"{name}.partial"
+        source, target = self.get(name), to / name
         try:
             to.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source.path, partial)
-            partial.replace(target)
+            commit(target, lambda partial: shutil.copyfile(source.path, partial))
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()
             raise WeightsError(f"cannot write {target}: {error.strerror}; choose another folder with --to") from error
         return target
 
