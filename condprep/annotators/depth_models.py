@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condprep.annotators.dpt_hybrid import STRIDE, DptHybrid, load_network
-from condprep.annotators.padding import pad_to_multiple
+from condprep.annotators.dpt_hybrid import DptHybrid, load_network
+from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import autocast
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.pins import pin
@@ -58,7 +58,7 @@ class Midas:
     @torch.inference_mode()
     def _compute(self, rgb: Tensor) -> Tensor:
         height, width = rgb.shape[-2:]
-        padded = pad_to_multiple(rgb, STRIDE).to(torch.float32, memory_format=torch.channels_last)
+        padded = pad_to_grid(rgb).to(torch.float32, memory_format=torch.channels_last)
         with autocast(self.precision, self.device):
             depth: Tensor = self.network(padded / 127.5 - 1)
         return depth[..., :height, :width]

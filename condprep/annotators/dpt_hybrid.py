@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from condprep.weights import WeightFile, load_into, load_state_dict
 
-STRIDE = 32  # the coarsest feature map: sides are multiples of this
 WIDTH, HEADS, LAYERS = 768, 12, 12  # ViT-B
 TAPS = (8, 11)  # the transformer blocks that the decoder reads
 FEATURES = 256  # of the decoder

@@ -13,8 +13,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from condprep.annotators.hed_network import STRIDE, HedNetwork, load_network
-from condprep.annotators.padding import pad_to_multiple
+from condprep.annotators.hed_network import HedNetwork, load_network
+from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import Precision, autocast, resolve
 from condprep.errors import WeightsUnavailable
 from condprep.pins import pin
@@ -73,7 +73,7 @@ class Hed:
     def probabilities(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> edge probabilities (B, 1, H, W) float32, 0..1."""
         height, width = rgb.shape[-2:]
-        padded = pad_to_multiple(rgb, STRIDE).to(torch.float32, memory_format=torch.channels_last)
+        padded = pad_to_grid(rgb).to(torch.float32, memory_format=torch.channels_last)
         with autocast(self.precision, self.device):
             logits: Tensor = self.network(padded)
         return logits[..., :height, :width].sigmoid()

@@ -15,7 +15,6 @@ from condprep.weights import WeightFile, load_into, load_state_dict
 if TYPE_CHECKING:
     import h5py
 
-STRIDE = 16  # four poolings: sides are multiples of this
 BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))  # in, out, convolutions
 
 
