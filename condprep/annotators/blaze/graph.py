@@ -7,7 +7,7 @@ Layout: http://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/sche
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Op:
     inputs: tuple[int, ...]
     output: int
     options: Any  # the schema's options table of this kind, or None
+    padding: tuple[int, int] = (0, 0)  # rows and columns of zeros on each side of the input, by a PAD folded into it
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ def _graph(data: bytes) -> Graph:
         else:
             ops.append(op)
     (start,) = net.InputsAsNumpy()
-    return Graph(tuple(ops), shapes, constants, int(start), tuple(int(i) for i in net.OutputsAsNumpy()))
+    return Graph(
+        tuple(_fold_padding(ops, constants)), shapes, constants, int(start), tuple(int(i) for i in net.OutputsAsNumpy())
+    )
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
@@ -94,6 +97,22 @@ def _op(model: Any, op: Any, tensors: int) -> Op:
     if op.OutputsLength() != 1 or not all(-1 <= i < tensors for i in (*inputs, output)):
         raise WeightsError(f"{kind} refers to tensors that do not exist")
     return Op(kind, inputs, output, _options(op))
+
+
+def _fold_padding(ops: list[Op], constants: dict[int, np.ndarray]) -> list[Op]:
+    """PAD before a convolution without padding becomes that convolution's padding, which costs no copy."""
+    pads = {op.output: op for op in ops if op.kind == "PAD"}
+    return [
+        _padded(op, pads[op.inputs[0]], constants) if op.inputs[0] in pads else op for op in ops if op.kind != "PAD"
+    ]
+
+
+def _padded(op: Op, pad: Op, constants: dict[int, np.ndarray]) -> Op:
+    none, (top, bottom), (left, right), channels = constants[pad.inputs[1]].tolist()
+    plain = op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and op.options.Padding() == tflite.Padding.VALID
+    if not plain or [*none, *channels] != [0] * 4 or (top, left) != (bottom, right) or min(top, left) < 0:
+        raise WeightsError(f"a PAD other than the same all around a convolution, before {op.kind}; not known here")
+    return replace(op, inputs=(pad.inputs[0], *op.inputs[1:]), padding=(top, left))
 
 
 def _options(op: Any) -> Any:

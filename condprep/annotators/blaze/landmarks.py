@@ -68,7 +68,7 @@ def refine(points: Tensor, heatmaps: Tensor) -> Tensor:
     x, y = cell[..., :1] + offset, cell[..., 1:] + offset  # (n, K, 7) each
     inside = ((x >= 0) & (x < width))[..., None, :] & ((y >= 0) & (y < height))[..., :, None]
     index = y.clamp(0, height - 1)[..., :, None] * width + x.clamp(0, width - 1)[..., None, :]
-    mass = heatmaps.flatten(2).gather(2, index.long().flatten(2)).unflatten(2, (WINDOW, WINDOW)).sigmoid() * inside
+    mass = heatmaps.flatten(2).gather(2, index.long().flatten(2)).view(index.shape).sigmoid() * inside
     total = mass.sum((2, 3)).clamp_min(1e-9)
     centre = torch.stack([(mass.sum(2) * x).sum(2) / width, (mass.sum(3) * y).sum(2) / height], -1) / total[..., None]
     return torch.where(mass.amax((2, 3))[..., None] >= MIN_PEAK, centre, points)

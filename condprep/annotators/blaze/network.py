@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,25 +71,32 @@ class Network(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution, its bias and its activation. weight (O, I / groups, kh, kw); `same`: TensorFlow's SAME padding."""
+    """A convolution, its bias and its activation.
+
+    weight: (O, I / groups, kh, kw); padding: rows and columns on each side, None for TensorFlow's SAME.
+    """
 
     weight: Tensor
     bias: Tensor | None
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, *, stride: tuple[int, int], groups: int, same: bool, activation: int
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        stride: tuple[int, int],
+        padding: tuple[int, int] | None,
+        groups: int,
+        activation: int,
     ) -> None:
         super().__init__()
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", bias)
-        self.stride, self.groups, self.same, self.activation = stride, groups, same, activation
+        self.stride, self.padding, self.groups, self.activation = stride, padding, groups, activation
 
     def forward(self, x: Tensor) -> Tensor:
-        before, after = _same(x.shape[2:], self.weight.shape[2:], self.stride) if self.same else ((0, 0), (0, 0))
-        if before != after:
-            x = F.pad(x, (before[1], after[1], before[0], after[0]))
-            before = (0, 0)
-        return _activate(F.conv2d(x, self.weight, self.bias, self.stride, before, groups=self.groups), self.activation)
+        x, padding = (x, self.padding) if self.padding is not None else _pad_same(x, self.weight.shape[2:], self.stride)
+        return _activate(F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups), self.activation)
 
 
 class Apply(nn.Module):
@@ -158,8 +164,8 @@ def _any_conv(op: Op, graph: Graph, weight: Tensor, groups: int) -> nn.Module:
         weight,
         bias,
         stride=(options.StrideH(), options.StrideW()),
+        padding=None if options.Padding() == Padding.SAME else op.padding,
         groups=groups,
-        same=options.Padding() == Padding.SAME,
         activation=_known(options.FusedActivationFunction()),
     )
 
@@ -176,22 +182,19 @@ def _activate(x: Tensor, activation: int) -> Tensor:
     return x if limits is None else x.clamp_(*limits)
 
 
-def _same(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> tuple[Any, Any]:
-    """TensorFlow's SAME padding, ((top, left), (bottom, right)): the odd pixel goes to the end."""
-    total = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
-    return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+def _pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+    """TensorFlow's SAME: ceil(n / stride) outputs, an odd pixel of padding at the end; x and what is left to pad."""
+    total = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
+    top, left = (t // 2 for t in total)
+    if total != [top * 2, left * 2]:
+        x = F.pad(x, (left, total[1] - left, top, total[0] - top))
+        top, left = 0, 0
+    return x, (top, left)
 
 
 def _add(op: Op, graph: Graph) -> nn.Module:
     activation = _known(op.options.FusedActivationFunction())
     return Apply("ADD", lambda a, b: _activate(a + b, activation))
-
-
-def _pad(op: Op, graph: Graph) -> nn.Module:
-    (none, top, left, channels) = _constant(op, graph, 1).tolist()
-    if none != [0, 0] or channels != [0, 0]:
-        raise WeightsError("PAD of the batch or of channels, which is not known here")
-    return Apply("PAD", partial(F.pad, pad=(*left, *top)))
 
 
 def _resize(op: Op, graph: Graph) -> nn.Module:
@@ -246,7 +249,6 @@ BUILDERS: dict[str, Callable[[Op, Graph], nn.Module]] = {
     "DEPTH_TO_SPACE": _depth_to_space,
     "LOGISTIC": _logistic,
     "MAX_POOL_2D": _max_pool,
-    "PAD": _pad,
     "RESHAPE": _reshape,
     "RESIZE_BILINEAR": _resize,
 }

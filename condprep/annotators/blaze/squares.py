@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 MAX_LEVEL = 16  # a square is shrunk by at most 2 ** 16; no picture asks for more
 
 
@@ -90,7 +89,7 @@ def _grid(squares: Squares, points: int, span: np.ndarray, device: torch.device)
     scale = 2 / span
     centre, (right, down) = (squares.centre + 0.5) * scale - 1, squares.axes()
     frame = np.stack([centre, right * scale, down * scale])[:, :, None, None]
-    start, across, along = torch.tensor(frame, dtype=torch.float32, device=device)  # (N, 1, 1, 2) each
+    start, across, along = torch.tensor(frame, dtype=torch.float32, device=device).unbind()  # (N, 1, 1, 2) each
     steps = (torch.arange(points, device=device) + 0.5) / points - 0.5
     return start + steps[:, None] * across + steps[:, None, None] * along
 
