@@ -171,7 +171,7 @@ def load_state_dict(file: WeightFile) -> dict[str, Tensor]:
         raise WeightsError(
             f"{file.path} cannot be read as a checkpoint: {_first_line(error)}; fetch it again"
         ) from error
-    if not isinstance(state, Mapping) or not all(hasattr(value, "shape") for value in state.values()):
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and hasattr(v, "shape") for k, v in state.items()):
         raise WeightsError(f"{file.path} is no state dict: it must hold tensors by name and nothing else")
     return dict(state)
 
