@@ -8,8 +8,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "build": "condprep.build",
-    "annotate": "condprep.annotate",
+    "build": "condprep.builder",
+    "annotate": "condprep.annotation",
     "load_annotator": "condprep.annotators",
     "Annotator": "condprep.annotators.base",
     "AnnotatorSpec": "condprep.annotators.base",

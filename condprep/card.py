@@ -11,6 +11,8 @@ from condprep.layout import SPLITS, Layout
 from condprep.options import BuildOptions
 from condprep.plan import Plan
 from condprep.shards import Counts
+from condprep.sheet import draw_sheet
+from condprep.stored import files
 
 PREVIEW = "preview.jpg"
 
@@ -28,6 +30,7 @@ def write_card(
         "counts": {"inputs": plan.inputs} | {k: v for k, v in vars(total).items() if k != "files"},
     }
     commit_json(layout.private / "provenance.json", provenance)
+    draw_sheet(files(layout.root), layout.private / PREVIEW, rows=6)
     commit_text(layout.root / "README.md", f"---\n{_header(options, total)}---\n\n{_body(options, plan, provenance)}")
 
 

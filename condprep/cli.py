@@ -97,7 +97,7 @@ def build(
 ) -> None:
     """Turn pictures into a dataset of training pairs."""
     from condprep import console
-    from condprep.build import build as run
+    from condprep.builder import build as run
     from condprep.options import parse_shard_size
 
     with console.progress() as progress:
@@ -175,7 +175,7 @@ def annotate(
 ) -> None:
     """Condition maps for a few pictures, at inference time for example."""
     from condprep import console
-    from condprep.annotate import annotate_files
+    from condprep.annotation import annotate_files
 
     written, rejects = annotate_files(
         images,

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from condprep.build import BuildResult, Progress
+    from condprep.builder import BuildResult, Progress
 
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
 

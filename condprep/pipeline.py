@@ -89,7 +89,7 @@ class Pipeline:
             if self.networks:
                 annotated = chain.from_iterable(ordered_map(device, self._annotate, self._batches(steps), 2))
                 steps = in_order(ordered_map(pool, self._encode, annotated, ahead), lambda step: step[0].number)
-            yield from ((item, self._outcome(step)) for item, step in steps)
+            yield from ((item, self._outcome(state)) for item, state in steps)
         finally:
             pool.shutdown(cancel_futures=True)
             device.shutdown(cancel_futures=True)
@@ -194,8 +194,7 @@ class Pipeline:
             state.maps.clear()
         return step
 
-    def _outcome(self, step: Step) -> Row | Reject:
-        state = step[1]
+    def _outcome(self, state: Prepared | Reject) -> Row | Reject:
         if isinstance(state, Reject):
             return state
         primary = self.options.columns()[self.options.primary or self.options.annotators[0]]

@@ -61,12 +61,16 @@ def sheet(dataset: str | Path, out: str | Path, *, rows: int = 12, seed: int = 0
     Every column of pictures is shown; one that repeats another in all these rows is left out. Returns what the rows
     show, by source or number. Raises DatasetError where there is no dataset or it holds no pictures.
     """
-    files = shards(Path(dataset))
+    return draw_sheet(shards(Path(dataset)), Path(out), rows=rows, seed=seed, cell=cell)
+
+
+def draw_sheet(files: Sequence[Shard], out: Path, *, rows: int, seed: int = 0, cell: int = 256) -> list[str]:
+    """`sheet` of given files."""
     pictures, further = _columns(first_schema(files))
     chosen = _sample(files, pictures + further, rows, seed)
     names = _distinct(pictures, [row for _, row in chosen])
     pairs = [Pair([_open(row[name], cell) for name in names], _lines(label, row)) for label, row in chosen]
-    contact_sheet(pairs, Path(out), titles=names, columns=max(1, 4 // len(names)), cell=cell)
+    contact_sheet(pairs, out, titles=names, columns=max(1, 4 // len(names)), cell=cell)
     return [label for label, _ in chosen]
 
 

@@ -42,11 +42,16 @@ def shards(root: Path) -> list[Shard]:
     private = root / ".condprep"
     if (private / "plan.json").exists() and not (private / "done.json").exists():
         raise DatasetError(f"{root} is a build that has not finished; run its `condprep build` again, and it goes on")
+    return files(root)
+
+
+def files(root: Path) -> list[Shard]:
+    """The same, also of a build that is just finishing. Raises DatasetError where there are none."""
     paths = [*root.glob("*.arrow"), *root.glob("*/*.arrow"), *root.glob("*.parquet"), *root.glob("*/*.parquet")]
-    files = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
-    if not files:
+    found = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
+    if not found:
         raise DatasetError(f"{root} holds no dataset: neither .arrow nor .parquet files, in it or one folder below")
-    return sorted(files, key=lambda file: (file.split != "train", file.split, file.path.name))
+    return sorted(found, key=lambda file: (file.split != "train", file.split, file.path.name))
 
 
 def schema(path: Path) -> pa.Schema:

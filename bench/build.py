@@ -1,0 +1,214 @@
+"""Pictures per second and peak memory of a canny build at 512, against what people do today, in one run.
+
+    python bench/build.py [--pictures 2000] [--threads 2] [--json]
+
+Makes JPEGs of about 1 Mpx from real photographs, then times, each in a process of its own and with the same cores:
+
+    condprep     `condprep build raw/ --annotator canny --out ds/`, all of it, start-up included
+    bare stages  read, decode, resize, canny, encode, write in as many threads, and nothing else
+    peer         datasets' imagefolder + map(controlnet_aux's CannyDetector, num_proc) + save_to_disk, start-up included
+
+and prints what every stage costs. Speeds on shared machines wander: compare within a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
+SIZE = 512
+
+
+def photographs() -> list[Image.Image]:
+    """Real photographs: scikit-image's, and those of the shared test data where they are at hand."""
+    from skimage import data
+
+    own = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
+    own += [Image.fromarray(picture) for picture in data.stereo_motorcycle()[:2]]
+    return own + [Image.open(path).convert("RGB") for path in sorted(SHARED.glob("data/*/*.jpg"))]
+
+
+def make_pictures(folder: Path, count: int) -> None:
+    """JPEGs of about 1 Mpx in varied aspects: crops of the photographs, enlarged, with the noise that sensors have."""
+    folder.mkdir(parents=True)
+    sources, rng = photographs(), random.Random(0)
+    noise = np.random.default_rng(0).normal(0, 2, (1400, 1400, 3)).astype(np.float32)
+    for number in range(count):
+        picture = rng.choice(sources)
+        aspect = rng.choice([1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9])
+        width, height = round((1e6 * aspect) ** 0.5), round((1e6 / aspect) ** 0.5)
+        scale = rng.uniform(0.6, 1) * min(picture.width / width, picture.height / height)
+        left = rng.uniform(0, picture.width - width * scale)
+        top = rng.uniform(0, picture.height - height * scale)
+        box = (left, top, left + width * scale, top + height * scale)
+        enlarged = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS, box), np.float32)
+        noisy = (enlarged + noise[:height, :width]).clip(0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{number:05d}.jpg", quality=90)
+
+
+def run_condprep(raw: Path, out: Path, threads: int) -> None:
+    from condprep import build
+
+    build(raw, out, "canny", resolution=SIZE, workers=threads)
+
+
+def run_bare(raw: Path, out: Path, threads: int) -> None:
+    """The stages and nothing else: no plan, no key, no checks, no resume."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import pyarrow as pa
+
+    from condprep.annotators.canny import canny
+    from condprep.decode import decode
+    from condprep.encode import encode_map, encode_picture
+    from condprep.geometry import Geometry, resize
+
+    geometry = Geometry(SIZE)
+
+    def work(path: Path) -> dict[str, bytes]:
+        picture = decode(path.read_bytes())
+        rgb = resize(picture.rgb, geometry.place(picture.size))
+        return {"image": encode_picture(rgb), "map": encode_map(canny(rgb, 100, 200), binary=True)}
+
+    out.mkdir()
+    schema = pa.schema({"image": pa.binary(), "map": pa.binary()})
+    with ThreadPoolExecutor(threads) as pool, pa.ipc.new_stream(str(out / "data.arrow"), schema) as sink:
+        rows = []
+        for row in pool.map(work, sorted(raw.iterdir())):
+            rows.append(row)
+            if len(rows) == 100:
+                sink.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+                rows = []
+        sink.write_batch(pa.RecordBatch.from_pylist(rows, schema))
+
+
+def run_peer(raw: Path, out: Path, threads: int) -> None:
+    """What a careful user writes today."""
+    from controlnet_aux.canny import CannyDetector
+    from datasets import load_dataset
+
+    detector = CannyDetector()
+
+    def annotate(row: dict[str, object]) -> dict[str, object]:
+        return {"conditioning_image": detector(row["image"], detect_resolution=SIZE, image_resolution=SIZE)}
+
+    rows = load_dataset("imagefolder", data_dir=str(raw), split="train", cache_dir=str(out) + ".cache")
+    rows.map(annotate, num_proc=threads).save_to_disk(str(out))
+
+
+RUNS: dict[str, Callable[[Path, Path, int], None]] = {
+    "condprep": run_condprep,
+    "bare stages": run_bare,
+    "peer": run_peer,
+}
+
+
+def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
+    """Seconds and peak memory (MB, all processes; pages shared by several are counted in each) of a run."""
+    command = [sys.executable, __file__, "--run", name, "--raw", str(raw), "--out", str(out), "--threads", str(threads)]
+    began, peak = time.perf_counter(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while process.poll() is None:
+        peak = max(peak, resident(process.pid))
+        time.sleep(0.2)
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        raise SystemExit(f"{name} failed:\n{process.stderr.read().decode()}")  # type: ignore[union-attr]
+    return {"pictures_per_second": len(list(raw.iterdir())) / seconds, "peak_mb": peak / 1e6}
+
+
+def resident(pid: int) -> int:
+    try:
+        process = psutil.Process(pid)
+        return sum(p.memory_info().rss for p in [process, *process.children(recursive=True)])
+    except psutil.Error:
+        return 0
+
+
+def stage_costs(raw: Path) -> dict[str, float]:
+    """Milliseconds a picture of every stage, in one thread."""
+    import cv2
+    import torch
+
+    from condprep.annotators.canny import canny
+    from condprep.decode import decode
+    from condprep.encode import encode_map, encode_picture
+    from condprep.geometry import Geometry, resize
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    paths, geometry = sorted(raw.iterdir())[:100], Geometry(SIZE)
+    values: list = [paths]
+    stages: dict[str, Callable] = {
+        "read": lambda path: path.read_bytes(),
+        "decode": decode,
+        "resize": lambda picture: resize(picture.rgb, geometry.place(picture.size)),
+        "encode picture": encode_picture,
+        "canny": lambda rgb: canny(rgb, 100, 200),
+        "encode map": lambda edges: encode_map(edges, binary=True),
+    }
+    costs = {}
+    for name, stage in stages.items():
+        inputs = values[3] if name == "canny" else values[-1]
+        stage(inputs[0])
+        began = time.perf_counter()
+        results = [stage(value) for value in inputs]
+        costs[name] = (time.perf_counter() - began) * 1000 / len(inputs)
+        values.append(results)
+    return costs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
+    parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        RUNS[arguments.run](arguments.raw, arguments.out, arguments.threads)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw"
+        make_pictures(raw, arguments.pictures)
+        results = {name: measure(name, raw, Path(folder) / name.split()[0], arguments.threads) for name in RUNS}
+        costs = stage_costs(raw)
+    if arguments.json:
+        print(json.dumps({"runs": results, "stages_ms": costs}, indent=2))
+    else:
+        show(results, costs)
+
+
+def show(results: dict[str, dict[str, float]], costs: dict[str, float]) -> None:
+    console, ours = Console(), results["condprep"]["pictures_per_second"]
+    table = Table("run", "pictures/s", "condprep is", "peak memory")
+    for name, result in results.items():
+        rate = result["pictures_per_second"]
+        table.add_row(name, f"{rate:.1f}", f"{ours / rate:.2f} x", f"{result['peak_mb']:.0f} MB")
+    console.print(table)
+    stages = Table("stage", "ms a picture, one thread")
+    for name, cost in costs.items():
+        stages.add_row(name, f"{cost:.2f}")
+    stages.add_row("sum", f"{sum(costs.values()):.2f}")
+    console.print(stages)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m condprep`, the same as `condprep`."""
+
+from condprep.cli import main
+
+main()
