@@ -26,7 +26,6 @@ from condprep.types import Maps
 if TYPE_CHECKING:
     from condprep.weights import WeightFile, Weights
 
-DEFAULT_TILES = 2  # how many sizes of tiles are used: the third finds smaller people in twice the time
 WEIGHTS = ("pose_detection.tflite", "pose_landmark_full.tflite")
 
 
@@ -38,8 +37,11 @@ class Blaze:
     binary = False
     columns: Mapping[str, pa.DataType] = MappingProxyType({"keypoints": KEYPOINTS})
 
-    def __init__(self, detector: WeightFile, landmarks: WeightFile, *, device: str, tiles: int = DEFAULT_TILES) -> None:
-        """tiles: 0 (at most one or two people, fast) to 3 (also small ones, slow). Raises WeightsError."""
+    def __init__(self, detector: WeightFile, landmarks: WeightFile, *, device: str, tiles: int) -> None:
+        """tiles: how many sizes of tiles are looked at, 0 (finds one or two people, fast) to 3 (small ones too, slow).
+
+        Raises WeightsError where a file is damaged or another model.
+        """
         on_cpu = torch.device(device).type == "cpu"
         self.device, self.tiles = device, tiles
         self.batch_size = 4 if on_cpu else 32

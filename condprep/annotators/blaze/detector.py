@@ -17,6 +17,7 @@ from condprep.annotators.blaze.squares import Rows, Squares, run_in_chunks
 
 SIZE = 224  # pixels, side of the network's input
 STRIDES = (8, 16, 32, 32, 32)  # of the network's five layers of anchors, two anchors a cell
+ANCHORS = 2254
 MIN_SCORE = 0.5
 MAX_OVERLAP = 0.3  # intersection over union above which two faces are one
 ROI_SCALE = 1.25  # the landmark network sees this many times the circle around the body
@@ -36,7 +37,7 @@ class Detector:
     """The network with its decoding. `chunk`: views a forward."""
 
     def __init__(self, path: Path, device: str, chunk: int) -> None:
-        self.network = Network(path, outputs=(0, 1)).to(device)
+        self.network = Network(path, size=SIZE, outputs={0: (ANCHORS, 12), 1: (ANCHORS, 1)}).to(device)
         self.anchors = torch.tensor(anchors(), dtype=torch.float32, device=device)
         self.chunk = chunk
 

@@ -1,7 +1,7 @@
 """A .tflite file as plain data: its operations in order, its constants as float arrays, its shapes.
 
 The file is untrusted: whatever is wrong with it becomes a WeightsError, and the memory it can ask for is bounded.
-Layout: http://github.com/tensorflow/tensorflow/blob/master/tensorflow/lite/schema/schema.fbs
+Layout: tensorflow/lite/schema/schema.fbs in the TensorFlow repository, as the package `tflite` reads it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import tflite
 from condprep.errors import WeightsError
 
 MAX_FILE = 64 << 20  # bytes; the largest BlazePose file has 27 MB
+MAX_PARTS = 10_000  # tensors, and operations; the BlazePose models have under 700
 MAX_CONSTANTS = 64 << 20  # values in all constants together, so that a small sparse file cannot fill the memory
 MAX_ACTIVATION = 16 << 20  # values in one tensor of one picture; the BlazePose models need 1 M
 DTYPES: dict[int, np.dtype[Any]] = {
@@ -25,6 +26,7 @@ DTYPES: dict[int, np.dtype[Any]] = {
     tflite.TensorType.INT32: np.dtype("<i4"),
 }
 KINDS = {code: name for name, code in vars(tflite.BuiltinOperator).items() if isinstance(code, int)}
+OPTIONS = {code: name for name, code in vars(tflite.BuiltinOptions).items() if isinstance(code, int)}
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def _graph(data: bytes) -> Graph:
         raise WeightsError("not a .tflite model (no TFL3 mark)")
     model = tflite.Model.GetRootAs(data, 0)
     net = model.Subgraphs(0)
+    if max(net.TensorsLength(), net.OperatorsLength()) > MAX_PARTS:
+        raise WeightsError(f"more than {MAX_PARTS} tensors or operations")
     shapes = tuple(_shape(net.Tensors(i)) for i in range(net.TensorsLength()))
     constants = _constants(model, net, shapes)
     ops = []
@@ -116,9 +120,7 @@ def _padded(op: Op, pad: Op, constants: dict[int, np.ndarray]) -> Op:
 
 
 def _options(op: Any) -> Any:
-    table = op.BuiltinOptions()
-    names = {code: name for name, code in vars(tflite.BuiltinOptions).items() if isinstance(code, int)}
-    name = names.get(op.BuiltinOptionsType(), "NONE")
+    table, name = op.BuiltinOptions(), OPTIONS.get(op.BuiltinOptionsType(), "NONE")
     if table is None or name == "NONE":
         return None
     options = getattr(tflite, name)()

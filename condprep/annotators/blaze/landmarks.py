@@ -16,7 +16,7 @@ from condprep.annotators.blaze.network import Network
 from condprep.annotators.blaze.squares import Rows, Squares, run_in_chunks
 
 SIZE = 256  # pixels, side of the network's input
-HEATMAP = 64  # cells, side of its heatmaps
+CELLS = 64  # side of its heatmaps
 POINTS = 39  # landmarks: 0-32 the body, 33 the mid hip, 34 a point of the circle around the body, then unused ones
 WINDOW = 7  # cells, side of the heatmap's part that refines a landmark
 MIN_PEAK = 0.5  # of a heatmap in that part, else the landmark stays as it is
@@ -36,7 +36,9 @@ class Landmarker:
     """The network with its decoding. `chunk`: people a forward."""
 
     def __init__(self, path: Path, device: str, chunk: int) -> None:
-        self.network = Network(path, outputs=(0, 1, 3)).to(device)
+        self.network = Network(path, size=SIZE, outputs={0: (POINTS * 5,), 1: (1,), 3: (CELLS, CELLS, POINTS)}).to(
+            device
+        )
         self.chunk = chunk
 
     def __call__(self, rgb: Tensor, regions: Squares) -> Poses:

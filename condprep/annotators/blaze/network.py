@@ -7,7 +7,7 @@ the file. Weights are converted once, when the network is made.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -30,15 +30,17 @@ LIMITS: dict[int, tuple[float, float] | None] = {  # activation -> the range it 
 class Network(nn.Module):
     """The part of a .tflite graph that the wanted outputs need.
 
-    `outputs` numbers the file's outputs; what only the others need (a segmentation head) is never computed.
-    Raises WeightsError for a damaged file, an unknown operation, and shapes that differ from those the file declares.
+    `size`: side of the input picture; `outputs`: number of an output in the file -> its shape without the batch. What
+    only the other outputs need, such as a segmentation head, is never computed. Raises WeightsError for a damaged file,
+    an unknown operation, and shapes that differ from these and from those that the file declares.
     """
 
-    def __init__(self, path: Path, outputs: Sequence[int]) -> None:
+    def __init__(self, path: Path, *, size: int, outputs: Mapping[int, tuple[int, ...]]) -> None:
         super().__init__()
         graph = read_graph(path)
         try:
             self.input, self.outputs = graph.input, [graph.outputs[i] for i in outputs]
+            _check_shapes(graph, {self.input: (size, size, 3), **dict(zip(self.outputs, outputs.values()))})
             ops = _needed(graph, self.outputs)
             self.steps = nn.ModuleList(_step(op, graph) for op in ops)
             self.wiring = [(_activations(op, graph), op.output) for op in ops]
@@ -111,6 +113,12 @@ class Apply(nn.Module):
 
     def extra_repr(self) -> str:
         return self.name
+
+
+def _check_shapes(graph: Graph, expected: Mapping[int, tuple[int, ...]]) -> None:
+    for tensor, shape in expected.items():
+        if graph.shapes[tensor] != (1, *shape):
+            raise WeightsError(f"another model: a tensor of shape {graph.shapes[tensor]} where {(1, *shape)} belongs")
 
 
 def _needed(graph: Graph, outputs: Sequence[int]) -> list[Op]:

@@ -13,6 +13,7 @@ from condprep.annotators.blaze.squares import Squares
 # The four numbers below were chosen on four COCO pictures with 12 people: no more than a good start.
 ZOOM_OUT = 1.5  # a view of so many times the picture's long side, for people who fill it
 TILES = (0.67, 0.45, 0.3)  # sides of tiles, in units of the long side; `scales` says how many of these are used
+SCALES = 2 + len(TILES)
 OVERLAP = 0.5  # of neighbouring tiles
 MAX_PERSON = 1.3  # in units of the tile's side; larger people are seen better by a larger view
 
@@ -55,8 +56,8 @@ def _along(length: int, side: float) -> list[float]:
 def candidates(found: Detections, seen: Views) -> Squares:
     """Where the landmark network shall look: one region a person in each picture and scale."""
     found = found[_well_seen(found, seen)]
-    groups = np.stack([seen.picture[found.view], seen.scale[found.view]], 1)
-    people = [suppress(found[(groups == group).all(1)]) for group in np.unique(groups, axis=0)]
+    group = (seen.picture * SCALES + seen.scale)[found.view]
+    people = [suppress(found[group == one]) for one in np.unique(group)]
     return _regions(Detections.join([found[:0], *people]), seen)
 
 
