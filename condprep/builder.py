@@ -94,7 +94,7 @@ def build(
     chosen = parse_options(annotators=names, **options)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
-    with locked(layout), _disk_errors(layout.root):
+    with _disk_errors(layout.root), locked(layout):
         pictures = open_source(
             str(source),
             source_kind,
@@ -248,11 +248,13 @@ def locked(layout: Layout) -> Iterator[None]:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """A full or broken disk as an error with its remedy."""
+    """What the disk of the output refuses, as an error with its remedy; the source's own faults are rejects."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise DatasetError(f"{error.filename or out}: {error.strerror}; choose an --out you may write to") from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         raise BuildFailed(f"{out}: {error.strerror}; make room, then run the same command again: it goes on") from error
 
