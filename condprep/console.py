@@ -20,7 +20,9 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from condprep.builder import BuildResult, Progress
+    from condprep.inspect import DatasetSummary
 
+MOST_SIZES = 8  # lines of sizes that `inspect` shows
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
 
 out, err = Console(), Console(stderr=True)
@@ -104,9 +106,8 @@ def show_build(result: BuildResult, as_json: bool) -> None:
     table.add_row("rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none")
     for reason, n in sorted(result.rejects.items(), key=lambda item: -item[1]):
         table.add_row("rejected", escape(f"{n:,} x {reason}"))
-    for annotator in result.annotators:
-        name = ":".join(filter(None, (annotator["annotator"], annotator["variant"])))
-        table.add_row(annotator["column"], escape(f"{name}, {annotator['licence']}"))
+    for made in result.annotators:
+        table.add_row(made["column"], escape(_annotator(made)))
     table.add_row("enlarged", f"{result.enlarged:,}")
     table.add_row("kept bytes", f"{result.untouched:,} pictures needed no change")
     table.add_row("no caption", f"{result.without_caption:,}")
@@ -118,6 +119,44 @@ def show_build(result: BuildResult, as_json: bool) -> None:
     )
     table.add_row("dataset", escape(str(result.path)))
     out.print(table)
+
+
+def show_dataset(summary: DatasetSummary, as_json: bool) -> None:
+    """What `inspect` found."""
+    if as_json:
+        print(summary.to_json())
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for split, rows in summary.rows.items():
+        table.add_row("rows", f"{split} {rows:,}, {summary.bytes[split] / 1e6:,.1f} MB")
+    table.add_row("columns", escape(", ".join(f"{name} ({kind})" for name, kind in summary.columns.items())))
+    for size, rows in list((summary.sizes or {}).items())[:MOST_SIZES]:
+        table.add_row("size", f"{size} px: {rows:,}")
+    if len(summary.sizes or {}) > MOST_SIZES:
+        table.add_row("", f"and {len(summary.sizes or {}) - MOST_SIZES:,} other sizes")
+    if summary.captions:
+        shortest, median, longest = summary.captions.words
+        words = f"words: {shortest} to {longest}, median {median}"
+        table.add_row("captions", f"{summary.captions.missing:,} missing, {summary.captions.several:,} several; {words}")
+    if summary.enlarged is not None:
+        table.add_row("enlarged", f"{summary.enlarged:,}")
+    for column, counts in summary.people.items():
+        table.add_row(column, ", ".join(f"{people} people: {rows:,}" for people, rows in counts.items()))
+    for made in (summary.provenance or {}).get("annotators", []):
+        table.add_row(made["column"], escape(_annotator(made)))
+    for reason, inputs in (summary.rejects or {}).items():
+        table.add_row("rejected", escape(f"{inputs:,} x {reason}"))
+    out.print(table)
+    for problem in summary.problems:
+        fail(problem)
+
+
+def _annotator(made: Mapping[str, Any]) -> str:
+    """ "openpose:cmu, low = 100, weights body_pose_model.pth 25a948c16078, CMU licence" """
+    name = ":".join(filter(None, (made["annotator"], made["variant"])))
+    parameters = [f"{key} = {value}" for key, value in made["parameters"].items()]
+    weights = [f"{file} {sha256[:12]}" for file, sha256 in made["weights"].items()]
+    return "; ".join([name, *parameters, *weights, made["licence"]])
 
 
 def show_annotated(written: Sequence[Path], rejects: Sequence[Any]) -> None:

@@ -128,7 +128,7 @@ def resize(rgb: np.ndarray, placement: Placement) -> np.ndarray:
     if max(placement.scale) > 1:
         import cv2
 
-        return cv2.resize(view, placement.content[::-1], interpolation=cv2.INTER_LANCZOS4)
+        return np.asarray(cv2.resize(view, placement.content[::-1], interpolation=cv2.INTER_LANCZOS4))
     import torch
     from torch.nn.functional import interpolate
 

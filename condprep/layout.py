@@ -128,7 +128,7 @@ def _describe_split(layout: Layout, split: str, total: Counts, columns: Any, pla
     folder = layout.root / split
     empty = dict.fromkeys(("citation", "description", "homepage", "license"), "")
     commit_json(folder / "dataset_info.json", empty | {"features": columns.to_dict()})
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": Path(file["name"]).name} for file in total.files if file["split"] == split],
         "_fingerprint": sha256(f"{plan_id} {split}".encode()).hexdigest()[:16],
         "_format_columns": None,

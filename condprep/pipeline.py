@@ -10,7 +10,7 @@ dataset. Batches are formed in plan order within a shard: which pictures share o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -79,7 +79,7 @@ class Pipeline:
         own = max((runner.annotator.batch_size for runner in self.networks.values()), default=1)
         self.batch_size = options.batch_size or own
 
-    def run(self, work: Iterable[Work]) -> Iterator[tuple[Work, Row | Reject]]:
+    def run(self, work: Iterable[Work]) -> Generator[tuple[Work, Row | Reject]]:
         """Every piece of work with what became of it. Close the generator to stop early."""
         pool = ThreadPoolExecutor(self.workers, "condprep-worker")
         device = ThreadPoolExecutor(1, "condprep-device")

@@ -102,7 +102,7 @@ def canny(rgb: np.ndarray, low: int, high: int) -> np.ndarray:
     """
     height, width = rgb.shape[:2]
     if height * width > 1 << 22:
-        return cv2.Canny(rgb, low, high)  # large pictures are rare, and their buffers would stay
+        return np.asarray(cv2.Canny(rgb, low, high))  # large pictures are rare, and their buffers would stay
     s = _scratch.fit((height, width))
     cv2.split(rgb, s.channels)
     (best_x, best_y), best = s.gradients[0], s.norms[0]
@@ -115,7 +115,7 @@ def canny(rgb: np.ndarray, low: int, high: int) -> np.ndarray:
             cv2.copyTo(dx, s.larger, best_x)
             cv2.copyTo(dy, s.larger, best_y)
             cv2.max(best, norm, best)
-    return cv2.Canny(best_x, best_y, low, high)
+    return np.asarray(cv2.Canny(best_x, best_y, low, high))
 
 
 def random_thresholds(key: str) -> tuple[int, int]:
