@@ -19,7 +19,8 @@ from condprep.errors import WeightsError
 MAX_FILE = 64 << 20  # bytes; the largest BlazePose file has 27 MB
 MAX_PARTS = 10_000  # tensors, and operations; the BlazePose models have under 700
 MAX_CONSTANTS = 64 << 20  # values in all constants together, so that a small sparse file cannot fill the memory
-MAX_ACTIVATION = 16 << 20  # values in one tensor of one picture; the BlazePose models need 1 M
+MAX_TENSOR = 16 << 20  # values in one tensor of one picture; the BlazePose models need 1 M
+MAX_ACTIVATIONS = 64 << 20  # values in all that the operations make of one picture; the BlazePose models need 9 M
 DTYPES: dict[int, np.dtype[Any]] = {
     tflite.TensorType.FLOAT32: np.dtype("<f4"),
     tflite.TensorType.FLOAT16: np.dtype("<f2"),
@@ -87,8 +88,8 @@ def _graph(data: bytes) -> Graph:
 
 def _shape(tensor: Any) -> tuple[int, ...]:
     shape = tuple(int(tensor.Shape(i)) for i in range(tensor.ShapeLength()))
-    if min(shape, default=0) < 0 or math.prod(shape) > MAX_ACTIVATION:
-        raise WeightsError(f"a tensor of shape {shape}; at most {MAX_ACTIVATION} values are allowed")
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_TENSOR:
+        raise WeightsError(f"a tensor of shape {shape}; at most {MAX_TENSOR} values are allowed")
     return shape
 
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tflite import ActivationFunctionType, Padding
 from torch import Tensor, nn
 
-from condprep.annotators.blaze.graph import MAX_ACTIVATION, Graph, Op, read_graph
+from condprep.annotators.blaze.graph import MAX_ACTIVATIONS, Graph, Op, read_graph
 from condprep.errors import WeightsError
 
 LIMITS: dict[int, tuple[float, float] | None] = {  # activation -> the range it clamps to
@@ -39,8 +39,8 @@ class Network(nn.Module):
         super().__init__()
         graph = read_graph(path)
         try:
+            _check_model(graph, size, outputs)
             self.input, self.outputs = graph.input, [graph.outputs[i] for i in outputs]
-            _check_shapes(graph, {self.input: (size, size, 3), **dict(zip(self.outputs, outputs.values()))})
             ops = _needed(graph, self.outputs)
             self.steps = nn.ModuleList(_step(op, graph) for op in ops)
             self.wiring = [(_activations(op, graph), op.output) for op in ops]
@@ -62,14 +62,12 @@ class Network(nn.Module):
 
     def _rehearse(self, graph: Graph) -> None:
         """Run without memory: every activation must have its declared shape, which bounds what a real run needs."""
+        if sum(math.prod(graph.shapes[output]) for _, output in self.wiring) > MAX_ACTIVATIONS:
+            raise WeightsError(f"more than {MAX_ACTIVATIONS} values in the activations of one picture")
         twin = deepcopy(self).to("meta")
-        values = {self.input: torch.empty(_chw(graph.shapes[self.input]), device="meta")}
-        for step, (inputs, output) in zip(twin.steps, self.wiring, strict=True):
-            values[output] = step(*(values[i] for i in inputs))
-            if values[output].shape != _chw(graph.shapes[output]):
-                raise WeightsError(f"{step} gives {tuple(values[output].shape)}, declared {graph.shapes[output]}")
-        if sum(value.numel() for value in values.values()) > 4 * MAX_ACTIVATION:
-            raise WeightsError("the activations are too large")
+        for step, (_, output) in zip(twin.steps, self.wiring, strict=True):
+            step.register_forward_hook(partial(_compare, declared=_chw(graph.shapes[output])))
+        twin(torch.empty(_chw(graph.shapes[self.input]), device="meta"))
 
 
 class Conv(nn.Module):
@@ -115,10 +113,16 @@ class Apply(nn.Module):
         return self.name
 
 
-def _check_shapes(graph: Graph, expected: Mapping[int, tuple[int, ...]]) -> None:
-    for tensor, shape in expected.items():
-        if graph.shapes[tensor] != (1, *shape):
-            raise WeightsError(f"another model: a tensor of shape {graph.shapes[tensor]} where {(1, *shape)} belongs")
+def _check_model(graph: Graph, size: int, outputs: Mapping[int, tuple[int, ...]]) -> None:
+    found = [graph.shapes[graph.input], *(graph.shapes[i] for i in graph.outputs)]
+    expected = {0: (1, size, size, 3), **{1 + number: (1, *shape) for number, shape in outputs.items()}}
+    if max(expected) >= len(found) or any(found[i] != shape for i, shape in expected.items()):
+        raise WeightsError(f"another model: its input and outputs have the shapes {found}")
+
+
+def _compare(step: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, declared: tuple[int, ...]) -> None:
+    if output.shape != declared:
+        raise WeightsError(f"{step} gives {tuple(output.shape)}, but {declared} is declared")
 
 
 def _needed(graph: Graph, outputs: Sequence[int]) -> list[Op]:
