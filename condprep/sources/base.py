@@ -1,0 +1,112 @@
+"""What a source is, and the rules that every kind shares: what counts as a picture, how captions read, how much is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from condprep.errors import Rejected
+from condprep.types import Entry, Sample
+
+PICTURES = frozenset("jpg jpeg jpe jfif png apng webp avif bmp tif tiff gif".split())  # extensions that make an input
+CAPTION_COLUMNS = ("text", "caption")  # tried in this order where the user names no column
+MAX_FILE = 1 << 30  # bytes; a larger file or member is a problem entry, so that one input cannot exhaust memory
+MAX_CAPTION = 1 << 16  # bytes of one caption file that are read; what follows is cut
+
+
+class Source(Protocol):
+    """A pile of encoded pictures with captions. Picklable, so that workers can read from it."""
+
+    @property
+    def kind(self) -> str:
+        """ "folder", "imagefolder", "huggingface" or "webdataset"."""
+        ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What must not change between a build and its resumption, as JSON: kind, options, digests. No absolute path."""
+        ...
+
+    def entries(self) -> Iterator[Entry]:
+        """Every input, in an order that depends on nothing but the content. Reads no picture.
+
+        An input that cannot be used is an entry with its `problem`, so that inputs = rows + rejects.
+        """
+        ...
+
+    def read(self, entry: Entry) -> Sample:
+        """The encoded picture and its captions. Thread-safe. Raises Rejected("read", reason)."""
+        ...
+
+
+def is_picture(name: str) -> bool:
+    """Whether the extension makes a file an input. Its content is looked at only when it is decoded."""
+    return name.rpartition(".")[2].lower() in PICTURES
+
+
+def captions(data: bytes) -> tuple[str, ...]:
+    """One caption per non-empty line; UTF-8, bad bytes replaced, cut at MAX_CAPTION bytes."""
+    text = data[:MAX_CAPTION].decode("utf-8-sig", "replace").replace("\0", "\ufffd")
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
+
+
+def caption_values(value: Any) -> tuple[str, ...]:
+    """The captions in a metadata value: a string, a list of strings, or nothing. Raises Rejected("source", reason)."""
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) for one in values):
+        raise Rejected("source", f"the caption {value!r:.80} is neither a string nor a list of strings")
+    return tuple(one.strip()[:MAX_CAPTION] for one in values if one.strip())
+
+
+def read_regular(path: Path, *, cut: int | None = None) -> bytes:
+    """The content of a regular file, or its first `cut` bytes. Raises Rejected("read", reason)."""
+    try:
+        # without O_NONBLOCK, opening a named pipe called photo.jpg would wait for ever
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if cut is None and (problem := file_problem(os.fstat(file.fileno()))):
+                raise Rejected("read", problem)
+            return file.read(cut or MAX_FILE)
+    except OSError as error:
+        raise Rejected("read", f"{path.name!r} cannot be read: {error.strerror}") from None
+
+
+def file_problem(status: os.stat_result) -> str | None:
+    """Why a file cannot be an input, judged by its status alone."""
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_size > MAX_FILE:
+        return f"{status.st_size} bytes > limit {MAX_FILE} bytes"
+    return None
+
+
+def stamp(*paths: Path) -> str:
+    """Size and mtime of the files ("-" for a missing one): changes when a content changed."""
+    return " ".join(map(_stamp, paths))
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "-"
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def portable(path: str) -> str:
+    r"""A relative path as text that any encoder takes: bytes that are no UTF-8 become \xNN, a backslash is doubled."""
+    escaped = path.replace("\\", "\\\\")
+    return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def native(name: str) -> str:
+    """The path that `portable` was given."""
+    return re.sub(r"\\(\\|x[0-9a-f]{2})", _unescape, name)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = match[1]
+    return "\\" if code == "\\" else bytes([int(code[1:], 16)]).decode("utf-8", "surrogateescape")
