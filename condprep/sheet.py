@@ -22,6 +22,7 @@ from condprep.stored import Shard, first_schema, is_image, readable_rows, shards
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_PIXELS = 100_000_000  # of a sheet: 300 MB while it is drawn
+MAX_PICTURE = 200_000_000  # pixels of a stored picture: more is not decoded
 GAP, LINE, TEXT = 12, 18, 13  # pixels: between pairs, a line of text, its letters
 FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "arial.ttf")
 LONGEST = 1000  # letters of a caption that are looked at
@@ -114,6 +115,8 @@ def _open(value: Mapping[str, Any] | None, cell: int) -> Picture:
         return "not in the file"
     try:
         picture = Image.open(io.BytesIO(value["bytes"]))
+        if picture.width * picture.height > MAX_PICTURE:
+            return f"too large: {picture.width} x {picture.height} px"
         picture.draft("RGB", (2 * cell, 2 * cell))
         return ImageOps.contain(_rgb(ImageOps.exif_transpose(picture)), (cell, cell))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
