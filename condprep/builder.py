@@ -21,7 +21,6 @@ from condprep import __version__
 from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.card import write_card
-from condprep.decode import lifted_pil_limit
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
 from condprep.files import commit_json
 from condprep.layout import Layout, features, finish
@@ -168,7 +167,7 @@ class _Run:
         pending = [shard for shard in range(self.plan.shards) if not self.layout.shard(shard).exists()]
         self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
         rejects, pipeline = 0, Pipeline(self.source, self.options, annotators, workers)
-        with closing(pipeline.run(self._work(pending))) as outcomes, lifted_pil_limit():
+        with closing(pipeline.run(self._work(pending))) as outcomes:
             for shard, of_shard in groupby(outcomes, lambda step: step[0].shard):
                 writer = ShardWriter(
                     self.layout.shard(shard), schema, f".{self.options.format}", self.options.shard_bytes

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from condprep.errors import Rejected
 from condprep.types import Entry, Sample
 
-PICTURES = frozenset("jpg jpeg jpe jfif png apng webp avif bmp tif tiff gif".split())  # extensions that make an input
+# the extensions that make a file an input
+PICTURES = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "bmp", "tif", "tiff", "gif"})
 CAPTION_COLUMNS = ("text", "caption")  # tried in this order where the user names no column
 MAX_FILE = 1 << 30  # bytes; a larger file or member is a problem entry, so that one input cannot exhaust memory
 MAX_CAPTION = 1 << 16  # bytes of one caption file that are read; what follows is cut
