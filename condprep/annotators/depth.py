@@ -56,7 +56,8 @@ class Depth:
     def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8; one depth everywhere gives 0 everywhere.
 
-        `depth_raw`: a 16-bit grey PNG; the model's inverse depth is low + value / 65535 * (high - low).
+        `depth_raw`: a 16-bit grey PNG; the model's inverse depth is low + value / 65535 * (high - low). In bf16 a map
+        differs from fp32's by less than 0.25 grey levels on average, and by at most 2 in 99.9 % of its pixels.
         """
         depth = self.model(rgb)
         maps = (stretch(depth) * 255).byte()
