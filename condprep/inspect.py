@@ -184,7 +184,7 @@ def _kind(kind: pa.DataType) -> str:
     if _is_list(kind):
         return f"list<{_kind(kind.value_type)}>"
     if pa.types.is_struct(kind):
-        return f"{{{', '.join(f'{field.name}: {_kind(field.type)}' for field in kind)}}}"
+        return f"{{{', '.join(field.name for field in kind)}}}"
     return str(kind)
 
 
