@@ -20,7 +20,8 @@ from condprep.errors import AnnotatorError, Rejected, UsageError
 from condprep.files import commit, commit_json, read_json
 from condprep.flow import group
 from condprep.geometry import Geometry, Placement, pad, resize
-from condprep.options import parse_options
+from condprep.options import BuildOptions, parse_options
+from condprep.pipeline import further_column
 from condprep.sources.base import read_regular
 from condprep.types import Reject
 
@@ -56,31 +57,31 @@ def annotate(
     *,
     like: str | Path | None = None,
     params: Mapping[str, Mapping[str, Any]] | None = None,
-    resolution: int = 512,
-    fit: str = "keep",
+    resolution: int | None = None,
+    fit: str | None = None,
     device: str = "auto",
     weights: Weights | None = None,
 ) -> list[Annotated | Reject]:
     """Maps of `images`, in their order; a picture that cannot be read is a Reject with its reason.
 
     annotators: names as "canny" or "openpose:blaze". like: a dataset made by condprep, whose annotators, parameters and
-    geometry are repeated exactly instead. params: {"canny": {"low": 50}}. fit: "keep" (the size as it is), "crop",
-    "bucket" or "pad" to `resolution` pixels. Raises UsageError for what the caller got wrong, WeightsError for weights.
+    geometry are repeated exactly instead. params: {"canny": {"low": 50}}. fit: "keep" (the size as it is, the default),
+    "crop", "bucket" or "pad" to `resolution` pixels (default 512). Raises UsageError for what the caller got wrong,
+    WeightsError for weights.
     """
+    if isinstance(images, str | Path | bytes | Image.Image):
+        raise UsageError("images is one picture; give a list of them: [picture]")
     names = (annotators,) if isinstance(annotators, str) else tuple(annotators)
     if bool(names) == bool(like):
-        raise UsageError("give either annotators or like=, the dataset whose annotators are repeated")
+        raise UsageError("give either annotators (--annotator) or a dataset whose annotators are repeated (--like)")
     if like:
+        if params or resolution is not None or fit is not None:
+            raise UsageError("--like repeats a dataset's parameters and size; leave out --set, --resolution and --fit")
         geometry, loaded = load_like(like, device, weights)
     else:
-        options = parse_options(annotators=names, params=params or {}, resolution=resolution, fit=fit)
-        geometry = options.geometry
-        loaded = {
-            column: load_annotator(
-                name, device=device, params=options.params.get(name.partition(":")[0]), weights=weights
-            )
-            for name, column in options.columns().items()
-        }
+        chosen = {"resolution": 512 if resolution is None else resolution, "fit": "keep" if fit is None else fit}
+        options = parse_options(annotators=names, params=params or {}, **chosen)
+        geometry, loaded = options.geometry, _load(options, device, weights)
     results: dict[int, Annotated | Reject] = {}
     placed = _place_all(images, geometry, results)
     full = max(annotator.batch_size for annotator in loaded.values()) * 512 * 512
@@ -90,47 +91,66 @@ def annotate(
     return [results[number] for number in range(len(images))]
 
 
+def _load(options: BuildOptions, device: str, weights: Weights | None) -> dict[str, Annotator]:
+    """The annotators that were asked for, by column."""
+    return {
+        column: load_annotator(name, device=device, params=options.params.get(name.partition(":")[0]), weights=weights)
+        for name, column in options.columns().items()
+    }
+
+
 def annotate_files(
     images: Sequence[Path], out: Path, *, pictures: bool = False, overwrite: bool = False, **how: Any
 ) -> tuple[list[Path], list[Reject]]:
     """Maps of picture files as `out/NAME.png` (`NAME.COLUMN.png` of several annotators), keypoints as `NAME.json`.
 
     pictures: also `NAME.image.png`, the picture as the annotators saw it. how: what `annotate` takes. Returns the files
-    written and the pictures that could not be read. Raises UsageError where a file is there already, unless `overwrite`.
+    written and the pictures that could not be read. Raises UsageError, before anything is written, where a file is there
+    already and `overwrite` is not said.
     """
-    names = _output_names(images)
-    written, rejects = [], []
-    for name, result in zip(names, annotate(list(images), **how)):
+    files: dict[Path, Any] = {}
+    rejects = []
+    for name, result in zip(_output_names(images), annotate(list(images), **how)):
         if isinstance(result, Reject):
             rejects.append(result)
             continue
-        files: dict[str, Any] = {
-            f"{name}.png" if len(result.maps) == 1 else f"{name}.{column}.png": image
-            for column, image in result.maps.items()
-        }
-        files |= {f"{name}.image.png": result.image} if pictures else {}
-        files |= {f"{name}.json": result.columns["keypoints"]} if "keypoints" in result.columns else {}
+        for path, value in ((out / file, value) for file, value in _files(name, result, pictures)):
+            if path in files:
+                raise UsageError(f"two of the pictures would become {path}; annotate them into different folders")
+            if path.exists() and not overwrite:
+                raise UsageError(f"{path} exists; choose another --out or say --overwrite")
+            files[path] = value
+    try:
         out.mkdir(parents=True, exist_ok=True)
-        written += [_write(out / file, value, overwrite) for file, value in files.items()]
-    return written, rejects
+        for path, value in files.items():
+            _write(path, value)
+    except OSError as error:
+        raise UsageError(f"{error.filename or out}: {error.strerror}; choose another --out") from error
+    return list(files), rejects
 
 
 def _output_names(images: Sequence[Path]) -> list[str]:
-    """The stems; the whole file name where two pictures share one. Raises UsageError when that is shared, too."""
-    stems, names = Counter(image.stem for image in images), Counter(image.name for image in images)
-    if twice := [name for name, n in names.items() if n > 1]:
-        raise UsageError(f"two of the pictures are called {twice[0]!r}; annotate them into different folders")
+    """The stems; the whole file name where two pictures share one."""
+    stems = Counter(image.stem for image in images)
     return [image.stem if stems[image.stem] == 1 else image.name for image in images]
 
 
-def _write(path: Path, value: Any, overwrite: bool) -> Path:
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; choose another --out or say --overwrite")
+def _files(name: str, result: Annotated, pictures: bool) -> Iterator[tuple[str, Any]]:
+    """What is written of one picture: file name -> PIL picture or JSON."""
+    for column, image in result.maps.items():
+        yield f"{name}.png" if len(result.maps) == 1 else f"{name}.{column}.png", image
+    if pictures:
+        yield f"{name}.image.png", result.image
+    for column, value in result.columns.items():
+        if column.startswith("keypoints"):
+            yield f"{name}{column.removeprefix('keypoints').replace('_', '.', 1)}.json", value
+
+
+def _write(path: Path, value: Any) -> None:
     if isinstance(value, Image.Image):
         commit(path, lambda partial: value.save(partial, "PNG"))
     else:
         commit_json(path, value)
-    return path
 
 
 def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[Geometry, dict[str, Annotator]]:
@@ -138,19 +158,30 @@ def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[G
     stored = Path(path) / ".condprep" / "provenance.json"
     if not stored.exists():
         raise UsageError(f"{path} is no dataset made by condprep: {stored} is missing")
-    provenance = read_json(stored)
-    loaded = {}
-    for recorded in provenance["annotators"]:
-        name = ":".join(filter(None, (recorded["annotator"], recorded["variant"])))
-        params = provenance["params"].get(recorded["annotator"])
-        annotator = load_annotator(name, device=device, params=params, weights=weights)
-        if annotator.provenance["weights"] != recorded["weights"]:
-            raise AnnotatorError(
-                f"{name}: {path} was made with the weights {recorded['weights']}, here are "
-                f"{annotator.provenance['weights']}; point --weights at the same files"
+    try:
+        provenance = read_json(stored)
+        geometry = Geometry(**provenance["geometry"])
+        wanted = [
+            (
+                one["column"],
+                one["annotator"],
+                one["variant"],
+                provenance["params"].get(one["annotator"]),
+                one["weights"],
             )
-        loaded[recorded["column"]] = annotator
-    return Geometry(**provenance["geometry"]), loaded
+            for one in provenance["annotators"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{stored} is damaged ({type(error).__name__}: {error}); build the dataset again") from error
+    loaded = {}
+    for column, annotator, variant, params, used in wanted:
+        name = ":".join(filter(None, (annotator, variant)))
+        loaded[column] = load_annotator(name, device=device, params=params, weights=weights)
+        if (found := loaded[column].provenance["weights"]) != used:
+            raise AnnotatorError(
+                f"{name}: {path} was made with the weights {used}, here are {found}; point --weights at the same files"
+            )
+    return geometry, loaded
 
 
 def _place_all(
@@ -184,14 +215,19 @@ def _annotate(batch: list[Placed], runners: Mapping[str, Runner]) -> Iterator[tu
     rgb, keys = as_batch([placed.rgb for placed in batch]), [placed.key for placed in batch]
     by_column = {column: runner(rgb, keys) for column, runner in runners.items()}
     for i, placed in enumerate(batch):
-        yield placed.number, _annotated(placed, {column: found[i] for column, found in by_column.items()})
+        found = {column: results[i] for column, results in by_column.items()}
+        yield placed.number, _annotated(placed, found, {column: runners[column].annotator for column in runners})
 
 
-def _annotated(placed: Placed, results: Mapping[str, Result]) -> Annotated | Reject:
-    maps, columns = {}, {}
+def _annotated(
+    placed: Placed, results: Mapping[str, Result], annotators: Mapping[str, Annotator]
+) -> Annotated | Reject:
+    maps: dict[str, Image.Image] = {}
+    columns: dict[str, Any] = {}
     for column, result in results.items():
         if isinstance(result, Rejected):
             return Reject(placed.name, result.stage, result.reason, placed.key)
-        maps[column] = Image.fromarray(pad(result[0], placed.placement))
-        columns.update(result[1])
+        pixels, further = result
+        maps[column] = Image.fromarray(pad(pixels, placed.placement))
+        columns |= {further_column(column, annotators[column], name): further[name] for name in further}
     return Annotated(Image.fromarray(pad(placed.rgb, placed.placement)), maps, columns)

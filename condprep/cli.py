@@ -163,8 +163,10 @@ def annotate(
         Path | None, typer.Option(help="a dataset whose annotators and geometry are repeated exactly")
     ] = None,
     settings: Settings = [],  # noqa: B006
-    resolution: Annotated[int, typer.Option(help="for a fit that changes the size; pixels")] = 512,
-    fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "keep",
+    resolution: Annotated[
+        int | None, typer.Option(help="for a fit that changes the size; pixels (default: 512)")
+    ] = None,
+    fit: Annotated[FitMode | None, typer.Option(help="how a picture gets its size (default: keep)")] = None,
     pictures: Annotated[
         bool, typer.Option("--pictures", help="also write each picture as the annotators saw it")
     ] = False,
