@@ -106,7 +106,8 @@ def _distinct(names: list[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _lines(label: str, row: Mapping[str, Any]) -> list[str]:
     text = row.get("text") or ""
-    return [text if isinstance(text, str) else " | ".join(map(str, text)), label]
+    caption = text if isinstance(text, str) else " | ".join(map(str, text))
+    return [line for line in (caption, label) if line]
 
 
 def _open(value: Mapping[str, Any] | None, cell: int) -> Picture:
