@@ -280,6 +280,11 @@ def main() -> None:
             console.show_build(error.result, as_json="--json" in sys.argv)
         console.fail(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:  # what the operating system refuses and nothing above could explain better
+        from condprep import console
+
+        console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(1)
     except _Stop:
         from condprep import console
 

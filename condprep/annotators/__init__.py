@@ -154,7 +154,7 @@ def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([spec.name, *map(str, first["loc"])])
-        raise AnnotatorError(f"{where} = {first['input']!r}: {first['msg']}") from None
+        raise AnnotatorError(f"{where} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def parameters(spec: AnnotatorSpec) -> dict[str, str]:
