@@ -187,8 +187,8 @@ class DptHybrid(nn.Module):
         """(B, 512, H/8, W/8) and two (B, 768, H/16, W/16) -> (B, 256, H/4, W/4): the three coarser steps."""
         path = self.fusions[3](self.skips[3](self.halve(taps[1])))
         path = self.fusions[2](path, self.skips[2](taps[0]))
-        path = self.fusions[1](path, self.skips[1](middle))
-        return path
+        decoded: Tensor = self.fusions[1](path, self.skips[1](middle))
+        return decoded
 
     def transformer(self, features: Tensor) -> list[Tensor]:
         """(B, 1024, h, w) -> a feature map (B, 768, h, w) after each of the tapped blocks."""
