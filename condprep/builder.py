@@ -129,17 +129,31 @@ class _Run:
         if plan:
             check_config(plan, {"condprep": __version__, "requested": requested})
             check_inputs(plan, self.source)
-        annotators = self._load(plan, device, weights)
+        if plan and self.layout.done.exists():
+            self.plan, self.provenance, self.resumed = plan, plan.config["annotators"], plan.inputs
+        else:
+            self._build(plan, requested, self._load(plan, device, weights), workers)
+        shutil.rmtree(self.layout.shards, ignore_errors=True)
+        return self._done()
+
+    def _build(
+        self, plan: Plan | None, requested: Mapping[str, Any], annotators: Mapping[str, Annotator], workers: int
+    ) -> None:
         self.provenance = [describe(column, annotator) for column, annotator in annotators.items()]
         if plan:
             check_config(plan, {"annotators": self.provenance})
         self.plan = plan or self._plan({"condprep": __version__, "requested": requested, "annotators": self.provenance})
-        if self.layout.done.exists():
-            self.resumed = self.plan.inputs
-            return Counts.load(self.layout.done)
         columns = features(self.options, annotators)
         self._write_shards(annotators, columns.arrow_schema, workers)
-        return self._finish(columns)
+        self._finish(columns)
+
+    def _done(self) -> Counts:
+        """The counts of a finished dataset. Raises DatasetError where a file of it is missing."""
+        counts = Counts.load(self.layout.done)
+        for file in counts.files:
+            if not (self.layout.root / file["name"]).exists():
+                raise DatasetError(f"{self.layout.root / file['name']} is gone; start afresh with --overwrite")
+        return counts
 
     def _load(self, plan: Plan | None, device: str, weights: Weights) -> dict[str, Annotator]:
         """column -> annotator; a resumed build loads the very variants with which it was begun."""
@@ -184,16 +198,14 @@ class _Run:
             for entry in self.plan.entries(shard):
                 yield Work(next(numbers), shard, entry)
 
-    def _finish(self, columns: Any) -> Counts:
-        """Final names, what `datasets` reads, the card; `done.json` last, then the shards' folders go."""
+    def _finish(self, columns: Any) -> None:
+        """Final names, what `datasets` reads, the card, and `done.json` last."""
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
         counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
         total = finish(self.layout, counts, columns, self.options, self.plan.id)
         if total.rows:
             write_card(self.layout, self.options, self.plan, self.provenance, total)
         commit_json(self.layout.done, vars(total))
-        shutil.rmtree(self.layout.shards)
-        return total
 
     def result(self, counts: Counts, seconds: float) -> BuildResult:
         return BuildResult(
@@ -252,7 +264,9 @@ def _disk_errors(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DatasetError(f"{error.filename or out}: {error.strerror}; choose an --out you may write to") from error
+            raise DatasetError(
+                f"{error.filename or out}: {error.strerror}; choose an --out you may write to"
+            ) from error
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
             raise
         raise BuildFailed(f"{out}: {error.strerror}; make room, then run the same command again: it goes on") from error
