@@ -18,8 +18,8 @@ from condprep.annotators.openpose.operators import Frame, interpolation, resize_
 def network_input(rgb: Tensor, frame: Frame) -> Tensor:
     """(B, 3, H, W) uint8 RGB -> (B, 3, 8 h, 8 w) float32 BGR, value / 256 - 0.5, on the same device.
 
-    On the CPU the very bytes of the reference. On a GPU the same filter as two matrices, so that no picture travels back:
-    at most one grey level off, where float32 rounds the other way.
+    On the CPU the very bytes of the reference. On a GPU the same filter as two matrices, so that no picture travels
+    back: at most one grey level off, where a value lies between two.
     """
     small = _resize_on_cpu(rgb, frame) if rgb.device.type == "cpu" else resize_on_device(rgb, frame)
     height, width = (STRIDE * cells for cells in frame.cells)

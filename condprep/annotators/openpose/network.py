@@ -1,19 +1,16 @@
 """The body network of Cao et al., "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields" (COCO model).
 
-A VGG trunk and six stages of two branches: L1 the part affinity fields (PAFs), L2 the heatmaps. Layers have the names of
-the published checkpoint (`body_pose_model.pth`), so that its keys are those of our state dict.
+A VGG trunk and six stages of two branches: L1 the part affinity fields (PAFs), L2 the heatmaps. Layers have the names
+of the published checkpoint (`body_pose_model.pth`), so that its keys are those of our state dict.
 """
 
 from __future__ import annotations
-
-import pickle
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condprep.errors import WeightsError
-from condprep.weights import WeightFile
+from condprep.weights import WeightFile, load_into, load_state_dict
 
 STRIDE = 8  # pixels of the network's input a cell of its output
 HEATMAPS, PAFS = 19, 38  # 18 joints and the background; x and y of 19 limbs
@@ -30,7 +27,7 @@ STAGES = range(1, 7)
 
 
 class BodyNetwork(nn.ModuleDict):
-    """(B, 3, H, W) float BGR, value / 256 - 0.5, H and W multiples of 8 -> heatmaps (B, 19, H/8, W/8), PAFs (B, 38, ...)."""
+    """(B, 3, H, W) float BGR, value / 256 - 0.5, H and W multiples of 8 -> heatmaps (B, 19, H/8, W/8) and PAFs (B, 38, ..)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,24 +76,9 @@ def _branch(stage: int, branch: str, channels: int) -> dict[str, nn.Module]:
 
 
 def load_network(file: WeightFile) -> BodyNetwork:
-    """The network with the weights of a file, float32 on the CPU. Raises WeightsError for any other file."""
-    try:
-        state = torch.load(file.path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        raise WeightsError(f"{file.path} is damaged or no checkpoint: {_first_line(error)}; {_REMEDY}") from None
-    with torch.device("meta"):
+    """The network with a file's weights, float32 on the CPU. Raises WeightsError if they are damaged or another model's."""
+    with torch.device("meta"):  # no time for random weights
         network = BodyNetwork()
-    try:
-        network.load_state_dict(state, strict=True, assign=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{file.path} does not hold the OpenPose body network: {_first_line(error)}; {_REMEDY}"
-        ) from None
-    return network.float()
-
-
-_REMEDY = "replace it (`condprep weights pull body_pose_model.pth`) or take it out of the weights folder"
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+    network.to_empty(device="cpu")
+    load_into(network, load_state_dict(file), file)
+    return network

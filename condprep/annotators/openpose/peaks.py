@@ -1,7 +1,7 @@
 """Network maps -> candidate joints and scored limbs, for a whole batch, on its device.
 
-Only these few numbers go to the host, once a batch. Everything is float64, as in the reference, so that a peak on a nearly
-flat top falls on the same pixel; the work that costs is spared by looking only at rows in which a peak can be.
+Only these few numbers go to the host, once a batch. Everything is float64, as in the reference, so that a peak on a
+nearly flat top falls on the same pixel; the time comes from looking only at rows in which a peak can be.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ SAMPLES = 10  # of the PAF along a limb
 SAMPLE = 0.05  # a sample that speaks for the limb is above that,
 AGREEING = 0.8  # and more than this share of them has to be
 MOST_PEAKS = 127  # of one joint in one picture, the strongest; OpenPose's own limit. Bounds the pairs
+
+PAIRS = 2**14  # scored at a time; bounds the memory
 
 # The two PAF maps (x, y) of each limb.
 PAF_OF_LIMB = (
@@ -53,7 +55,7 @@ def find_peaks(heatmaps: Tensor, matrices: Operators) -> Peaks:
     height, width = (len(matrix) for matrix in matrices.smooth)
     room = 2**27 if joints.is_cuda else 2**21  # numbers at a time: few launches there, the cache here
     step = max(1, room // (height * width))
-    found = [_peaks_of(maps, matrices.smooth) for maps in joints.split(step)]
+    found = [_peaks_of(maps, matrices.smooth) for maps in torch.split(joints, step)]
     group = torch.cat([index + step * i for i, (index, _, _, _) in enumerate(found)])
     y, x, smoothed = (torch.cat([part[i] for part in found]) for i in (1, 2, 3))
     if len(group) > MOST_PEAKS:
@@ -95,7 +97,7 @@ def _strongest(group: Tensor, value: Tensor) -> Tensor:
     """Sorted groups (K,) and values (K,) -> the indices of the MOST_PEAKS largest of each group, in their order."""
     by_value = value.argsort(descending=True, stable=True)
     order = by_value[group[by_value].argsort(stable=True)]  # by group, the largest first
-    _, sizes = group.unique_consecutive(return_counts=True)
+    _, sizes = torch.unique_consecutive(group, return_counts=True)
     rank = _count_within(sizes)
     return order[rank < MOST_PEAKS].sort().values
 
@@ -109,7 +111,7 @@ def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> Pairs:
     columns = raw_x @ pafs.double().mT  # (B, 38, W, h): every column of the picture, rows still to be mixed
     group, first, second = _all_pairs(peaks, len(pafs))
     kept, scores = [], []
-    for part in torch.arange(len(group), device=group.device).split(2**14):
+    for part in torch.split(torch.arange(len(group), device=group.device), PAIRS):
         score, agreeing = _score(columns, raw_y, peaks, group[part], first[part], second[part])
         good = (agreeing > AGREEING * SAMPLES) & (score > 0)
         kept.append(part[good])
@@ -140,17 +142,16 @@ def _count_within(sizes: Tensor) -> Tensor:
 def _score(
     columns: Tensor, raw_y: Tensor, peaks: Peaks, group: Tensor, first: Tensor, second: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Score and number of agreeing samples of P pairs."""
+    """P pairs -> their scores (P,) and how many samples agree (P,). `columns`: see `score_limbs`."""
     point = torch.stack([peaks.x, peaks.y], 1).double()
     start, span = point[first], point[second] - point[first]  # (P, 2)
     length = span.square().sum(1).sqrt().clamp_min(0.001)
     steps = torch.arange(SAMPLES, device=span.device)[:, None] * (span / (SAMPLES - 1))[:, None]  # (P, 10, 2)
-    x, y = (steps + start[:, None]).round().long().unbind(2)  # (P, 10)
+    x, y = (start[:, None] + steps).round().long().unbind(2)
     maps = torch.tensor(PAF_OF_LIMB, device=span.device)[group % len(LIMBS)]  # (P, 2)
-    along = span / length[:, None]
-    samples = sum(
-        (columns[(group // len(LIMBS))[:, None], maps[:, i, None], x] * raw_y[y]).sum(2) * along[:, i, None]
-        for i in (0, 1)
-    )  # (P, 10)
+    picture = group // len(LIMBS)
+    fields = columns[picture[:, None, None], maps[:, None], x[:, :, None]]  # (P, 10, 2, h)
+    vectors = (fields * raw_y[y][:, :, None]).sum(3)
+    samples = (vectors * (span / length[:, None])[:, None]).sum(2)  # (P, 10)
     prior = (0.5 * len(raw_y) / length - 1).clamp_max(0)
     return samples.sum(1) / SAMPLES + prior, (samples > SAMPLE).sum(1)

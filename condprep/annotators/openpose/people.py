@@ -1,7 +1,7 @@
 """Candidate joints and limbs -> people, one picture at a time, by the reference's greedy rules.
 
-The rules keep its quirks, since ControlNet was trained on what they give: where two people share a joint and cannot be
-one, the first takes it and both keep it; and each such joint counts again in the first one's number of parts.
+The rules keep its quirk, since ControlNet was trained on what they give: where a limb from shoulder to ear connects two
+people who cannot be one, the ear replaces the first one's own, counts as one more part, and the second keeps it too.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _choose(candidates: Sequence[Limb]) -> list[Limb]:
 def _join(people: list[Person], a: int, b: int, limb: Limb, joints: Sequence[Joint], may_start: bool) -> None:
     """Give a limb from joint a to joint b to the person or the two people that it touches, or start a person."""
     score = joints[limb.second].score + limb.score
-    # A third one is possible where two people kept a joint; the reference stops there with an IndexError.
-    match [person for person in people if person.joints[a] == limb.first or person.joints[b] == limb.second][:2]:
+    # Three are impossible: joint b is new to all people but in the last two limbs, and a joint is in one limb of a kind.
+    match [person for person in people if person.joints[a] == limb.first or person.joints[b] == limb.second]:
         case [first, second] if first.disjoint(second):
             first.absorb(second, limb.score)
             people.remove(second)
