@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from condprep.errors import Rejected
+from condprep.errors import Rejected, SourceError
 from condprep.types import Entry, Sample
 
 # the extensions that make a file an input
 PICTURES = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "bmp", "tif", "tiff", "gif"})
 CAPTION_COLUMNS = ("text", "caption")  # tried in this order where the user names no column
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # what makes a folder an imagefolder
 MAX_FILE = 1 << 30  # bytes; a larger file or member is a problem entry, so that one input cannot exhaust memory
 MAX_CAPTION = 1 << 16  # bytes of one caption file that are read; what follows is cut
 
@@ -49,6 +50,33 @@ def is_picture(name: str) -> bool:
     return name.rpartition(".")[2].lower() in PICTURES
 
 
+def is_metadata(name: str) -> bool:
+    """Whether a file name is that of an imagefolder's listing."""
+    return name in METADATA
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file name is that of a tar, packed ones included: they are recognised to be refused with a reason."""
+    return re.search(r"\.(tar|tgz|tar\.\w+)$", name) is not None
+
+
+def listing(folder: Path) -> list[str]:
+    """The names in a folder, sorted, hidden ones left out; none if there is no such folder. Raises SourceError."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise SourceError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from None
+
+
+def existing_folder(path: str) -> Path:
+    """The folder at `path`. Raises SourceError if there is none."""
+    if not Path(path).is_dir():
+        raise SourceError(f"there is no folder {path!r}")
+    return Path(path)
+
+
 def captions(data: bytes) -> tuple[str, ...]:
     """One caption per non-empty line; UTF-8, bad bytes replaced, cut at MAX_CAPTION bytes."""
     text = data[:MAX_CAPTION].decode("utf-8-sig", "replace").replace("\0", "\ufffd")
@@ -56,10 +84,10 @@ def captions(data: bytes) -> tuple[str, ...]:
 
 
 def caption_values(value: Any) -> tuple[str, ...]:
-    """The captions in a metadata value: a string, a list of strings, or nothing. Raises Rejected("source", reason)."""
+    """The captions in a metadata value: a string, a list of strings, or nothing. Raises Rejected("read", reason)."""
     values = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) for one in values):
-        raise Rejected("source", f"the caption {value!r:.80} is neither a string nor a list of strings")
+        raise Rejected("read", f"the caption {value!r:.80} is neither a string nor a list of strings")
     return tuple(one.strip()[:MAX_CAPTION] for one in values if one.strip())
 
 
