@@ -202,7 +202,10 @@ def _read(image: Picture) -> tuple[str, np.ndarray]:
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise Rejected("decode", f"an array of {image.shape} {image.dtype} is not (H, W, 3) uint8 RGB")
-        return sha256(image.tobytes()).hexdigest(), image
+        own = np.array(
+            image, order="C"
+        )  # torch takes no read-only array, and no annotator shall write into the caller's
+        return sha256(own.tobytes()).hexdigest(), own
     if isinstance(image, Image.Image):
         rgb = rgb_pixels(image)
         return sha256(rgb.tobytes()).hexdigest(), rgb
