@@ -1,0 +1,87 @@
+"""The CMU body network: the reference's layers, and files that are not its weights."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from condprep.annotators.openpose.network import BodyNetwork, load_network
+from condprep.errors import WeightsError
+from condprep.weights import WeightFile
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    """The reference's network with random weights, and its state dict under the names of the published file."""
+    model = pytest.importorskip(
+        "controlnet_aux.open_pose.model", reason="the reference, controlnet_aux, is not installed"
+    )
+    torch.manual_seed(0)
+    network = model.bodypose_model().eval()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)
+    return network, {name.partition(".")[2]: value for name, value in network.state_dict().items()}
+
+
+def saved(state: object, path) -> WeightFile:
+    torch.save(state, path)
+    return WeightFile("body_pose_model.pth", path, "0" * 64, pinned=False)
+
+
+def test_the_published_weights_give_the_reference_s_maps(checkpoint, tmp_path):
+    """A checkpoint under the published names loads, and gives the reference's heatmaps and PAFs."""
+    theirs, state = checkpoint
+    ours = load_network(saved(state, tmp_path / "body_pose_model.pth")).eval()
+    x = torch.rand(1, 3, 40, 48, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        heatmaps, pafs = ours(x)
+        expected_pafs, expected_heatmaps = theirs(x)
+    assert heatmaps.std() > 0
+    assert torch.allclose(heatmaps, expected_heatmaps, rtol=1e-5, atol=1e-5 * float(expected_heatmaps.std()))
+    assert torch.allclose(pafs, expected_pafs, rtol=1e-5, atol=1e-5 * float(expected_pafs.std()))
+
+
+def test_another_model_s_checkpoint_is_refused(checkpoint, tmp_path):
+    """A checkpoint with a layer missing, too many, or of another shape is an error that names the file."""
+    _, state = checkpoint
+    for name, wrong in {
+        "missing": {name: value for name, value in state.items() if name != "conv1_1.bias"},
+        "more": state | {"conv9.weight": torch.zeros(1)},
+        "shape": state | {"conv1_1.bias": torch.zeros(63)},
+    }.items():
+        with pytest.raises(WeightsError, match=f"{name}.pth"):
+            load_network(saved(wrong, tmp_path / f"{name}.pth"))
+
+
+class Bomb:
+    def __reduce__(self):
+        return print, ("this must never be printed",)
+
+
+def test_a_file_that_runs_code_is_refused(tmp_path, capsys):
+    """A pickle that would run code is an error, and does not run."""
+    path = tmp_path / "body_pose_model.pth"
+    path.write_bytes(pickle.dumps({"conv1_1.weight": Bomb()}, protocol=2))
+    with pytest.raises(WeightsError, match=r"body_pose_model\.pth"):
+        load_network(WeightFile(path.name, path, "0" * 64, pinned=False))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_truncated_file_is_refused(checkpoint, tmp_path):
+    """Half a checkpoint is an error that names the file."""
+    file = saved({"conv1_1.weight": checkpoint[1]["conv1_1.weight"]}, tmp_path / "body_pose_model.pth")
+    file.path.write_bytes(file.path.read_bytes()[:-2000])
+    with pytest.raises(WeightsError, match=r"body_pose_model\.pth"):
+        load_network(file)
+
+
+def test_heatmaps_are_rectified():
+    """The last heatmaps are never below 0, the PAFs are: the published network's odd last layer."""
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        heatmaps, pafs = BodyNetwork()(torch.rand(1, 3, 16, 16))
+    assert heatmaps.min() >= 0
+    assert pafs.min() < 0
