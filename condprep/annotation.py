@@ -71,16 +71,18 @@ def annotate(
     """
     if isinstance(images, str | Path | bytes | Image.Image):
         raise UsageError("images is one picture; give a list of them: [picture]")
-    names = (annotators,) if isinstance(annotators, str) else tuple(annotators)
-    if bool(names) == bool(like):
+    if bool(annotators) == bool(like):
         raise UsageError("give either annotators (--annotator) or a dataset whose annotators are repeated (--like)")
     if like:
         if params or resolution is not None or fit is not None:
             raise UsageError("--like repeats a dataset's parameters and size; leave out --set, --resolution and --fit")
         geometry, loaded = load_like(like, device, weights)
     else:
-        chosen = {"resolution": 512 if resolution is None else resolution, "fit": "keep" if fit is None else fit}
-        options = parse_options(annotators=names, params=params or {}, **chosen)
+        chosen: dict[str, Any] = {
+            "resolution": 512 if resolution is None else resolution,
+            "fit": "keep" if fit is None else fit,
+        }
+        options = parse_options(annotators, params, **chosen)
         geometry, loaded = options.geometry, _load(options, device, weights)
     results: dict[int, Annotated | Reject] = {}
     placed = _place_all(images, geometry, results)

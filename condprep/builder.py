@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from condprep import __version__
 from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
+from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
 from condprep.files import commit_json
@@ -82,26 +83,25 @@ def build(
 
     source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id) or WebDataset tars.
     annotators: names as `canny` or `openpose:blaze`; each gives a column. options: the fields of BuildOptions
-    (resolution=512, fit="crop", ...). workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
+    (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
     A build that was interrupted goes on where it stopped when the same call is made again.
 
     Raises UsageError (or its children) for what the caller got wrong and BuildFailed when no row came out, more than
     `max_rejects` (a share, 0..1) of the inputs were rejected, or the disk is full.
     """
     began = time.monotonic()
-    names = (annotators,) if isinstance(annotators, str) else tuple(annotators)
-    chosen = parse_options(annotators=names, **options)
+    chosen = parse_options(annotators, **options)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
+    pictures = open_source(
+        str(source),
+        source_kind,
+        image_column=image_column,
+        caption_column=caption_column,
+        split=split,
+        exclude=layout.root.absolute(),
+    )
     with _disk_errors(layout.root), locked(layout):
-        pictures = open_source(
-            str(source),
-            source_kind,
-            image_column=image_column,
-            caption_column=caption_column,
-            split=split,
-            exclude=layout.root.absolute(),
-        )
         run = _Run(layout, pictures, chosen, progress)
         counts = run.build(
             None if overwrite else Plan.load(layout.private),
@@ -142,7 +142,14 @@ class _Run:
         self.provenance = [describe(column, annotator) for column, annotator in annotators.items()]
         if plan:
             check_config(plan, {"annotators": self.provenance})
-        self.plan = plan or self._plan({"condprep": __version__, "requested": requested, "annotators": self.provenance})
+        self.plan = plan or self._plan(
+            {
+                "condprep": __version__,
+                "requested": requested,
+                "annotators": self.provenance,
+                "batch_size": self._batch_size(annotators),
+            }
+        )
         columns = features(self.options, annotators)
         self._write_shards(annotators, columns.arrow_schema, workers)
         self._finish(columns)
@@ -166,6 +173,15 @@ class _Run:
             loaded[column] = load_annotator(text, device=device, params=params, weights=weights)
         return loaded
 
+    def _batch_size(self, annotators: Mapping[str, Annotator]) -> int:
+        """Pictures of 512 x 512 px a call: the annotators' own wish, halved until a GPU has the memory for it.
+
+        It is part of the plan: rounding may differ from batch to batch, and a resumed build must give the same bytes.
+        """
+        wanted = self.options.batch_size or max(annotator.batch_size for annotator in annotators.values())
+        on_gpu = [annotator for annotator in annotators.values() if annotator.device != "cpu"]
+        return fitting_batch(on_gpu, wanted)
+
     def _plan(self, config: Mapping[str, Any]) -> Plan:
         def seen(inputs: int) -> None:
             self.progress(Progress("list", inputs, None))
@@ -180,7 +196,10 @@ class _Run:
     def _write_shards(self, annotators: Mapping[str, Annotator], schema: pa.Schema, workers: int) -> None:
         pending = [shard for shard in range(self.plan.shards) if not self.layout.shard(shard).exists()]
         self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
-        rejects, pipeline = 0, Pipeline(self.source, self.options, annotators, workers)
+        pipeline = Pipeline(
+            self.source, self.options, annotators, batch_size=self.plan.config["batch_size"], workers=workers
+        )
+        rejects = 0
         with closing(pipeline.run(self._work(pending))) as outcomes:
             for shard, of_shard in groupby(outcomes, lambda step: step[0].shard):
                 writer = ShardWriter(

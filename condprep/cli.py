@@ -57,6 +57,10 @@ def build(
     fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "crop",
     max_upscale: Annotated[float, typer.Option(help="what would be enlarged more is rejected")] = 2.0,
     settings: Settings = [],  # noqa: B006
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"] | None,
+        typer.Option(help="of the networks that can choose (default: auto)"),
+    ] = None,
     primary: Annotated[
         str | None, typer.Option(help="whose map is also conditioning_image (default: the first)")
     ] = None,
@@ -67,6 +71,7 @@ def build(
     image_column: Annotated[str | None, typer.Option(help="column of the pictures")] = None,
     caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
     split: Annotated[str | None, typer.Option(help="split of the source")] = None,
+    drop_empty: Annotated[bool, typer.Option("--drop-empty", help="reject pictures in which nothing is found")] = False,
     captions: Annotated[
         Literal["first", "list"], typer.Option(help="of several captions: the first, or all")
     ] = "first",
@@ -106,6 +111,7 @@ def build(
             out,
             _names(annotator),
             params=_params(settings),
+            precision=precision,
             resolution=resolution,
             fit=fit,
             max_upscale=max_upscale,
@@ -114,6 +120,7 @@ def build(
             image_column=image_column,
             caption_column=caption_column,
             split=split,
+            drop_empty=drop_empty,
             captions=captions,
             validation=validation,
             image_format=image_format,

@@ -82,7 +82,7 @@ def features(options: BuildOptions, annotators: Mapping[str, Annotator]) -> Any:
         {"image": Image(), "text": generate_from_arrow_type(text), "conditioning_image": Image()}
         | ({column: Image() for column in annotators} if len(annotators) > 1 else {})
         | {"key": Value("string"), "source": Value("string"), "width": Value("int32"), "height": Value("int32")}
-        | {"transform": generate_from_arrow_type(pa.list_(pa.float64()))}
+        | {"transform": generate_from_arrow_type(pa.list_(pa.float64())), "empty": Value("bool")}
         | further
     )
 

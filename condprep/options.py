@@ -3,10 +3,12 @@ build must say the same; what does not (workers, device, where weights lie) are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from condprep.annotators import canonical, parameters, parse, validate
 from condprep.errors import UsageError
 from condprep.geometry import Geometry
 from condprep.types import FitMode, ImageFormat
@@ -30,6 +32,7 @@ class BuildOptions(BaseModel):
     max_pixels: int = Field(200 * MEGA, ge=1)
     allow_truncated: bool = False
     fast_decode: bool = False
+    drop_empty: bool = False  # reject pictures whose conditioning_image shows nothing
     captions: Literal["first", "list"] = "first"
     validation: float = Field(0.0, ge=0, lt=1)
     shard_rows: int = Field(1000, ge=1)
@@ -56,6 +59,11 @@ class BuildOptions(BaseModel):
         return self
 
     @property
+    def condition(self) -> str:
+        """The column whose map is `conditioning_image`."""
+        return self.columns()[self.primary or self.annotators[0]]
+
+    @property
     def geometry(self) -> Geometry:
         return Geometry(self.resolution, self.fit, self.max_upscale)
 
@@ -68,10 +76,24 @@ class BuildOptions(BaseModel):
         }
 
 
-def parse_options(**values: Any) -> BuildOptions:
-    """BuildOptions, or a UsageError that quotes the option and the value in words of the command line."""
+def parse_options(
+    annotators: str | Sequence[str],
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    precision: str | None = None,
+    **values: Any,
+) -> BuildOptions:
+    """BuildOptions, or a UsageError that quotes the option and the value in words of the command line.
+
+    precision: given to every annotator that has such a parameter and for which `params` does not set it.
+    """
+    names = tuple(map(canonical, (annotators,) if isinstance(annotators, str) else annotators))
+    settings = {canonical(name): dict(given) for name, given in (params or {}).items()}
+    for spec in (parse(name)[0] for name in names):
+        if precision and "precision" in parameters(spec):
+            settings.setdefault(spec.name, {}).setdefault("precision", precision)
+        validate(spec, settings.get(spec.name, {}))
     try:
-        return BuildOptions(**values)
+        return BuildOptions(annotators=names, params=settings, **values)
     except ValidationError as error:
         first = error.errors()[0]
         message = first["msg"].removeprefix("Value error, ")

@@ -69,15 +69,21 @@ class Pipeline:
     """Turns work into rows or rejects, in order. `annotators`: column of a map -> its annotator."""
 
     def __init__(
-        self, source: Source, options: BuildOptions, annotators: Mapping[str, Annotator], workers: int
+        self,
+        source: Source,
+        options: BuildOptions,
+        annotators: Mapping[str, Annotator],
+        *,
+        batch_size: int,
+        workers: int,
     ) -> None:
+        """batch_size: pictures of 512 x 512 px in a call of the networks; more of smaller ones, fewer of larger ones."""
         self.source, self.options, self.workers = source, options, workers
         self.geometry = options.geometry
         self.annotators = annotators
         self.filters = {column: Runner(a) for column, a in annotators.items() if a.batch_size == 1}
         self.networks = {column: Runner(a) for column, a in annotators.items() if a.batch_size > 1}
-        own = max((runner.annotator.batch_size for runner in self.networks.values()), default=1)
-        self.batch_size = options.batch_size or own
+        self.batch_size = batch_size
 
     def run(self, work: Iterable[Work]) -> Generator[tuple[Work, Row | Reject]]:
         """Every piece of work with what became of it. Close the generator to stop early."""
@@ -189,6 +195,8 @@ class Pipeline:
         state = step[1]
         if isinstance(state, Prepared):
             for column, pixels in state.maps.items():
+                if column == self.options.condition:
+                    state.columns["empty"] = not pixels.any()
                 encoded = encode_map(pad(pixels, state.placement), self.annotators[column].binary)
                 state.columns[column] = {"bytes": encoded, "path": None}
             state.maps.clear()
@@ -197,9 +205,12 @@ class Pipeline:
     def _outcome(self, state: Prepared | Reject) -> Row | Reject:
         if isinstance(state, Reject):
             return state
-        primary = self.options.columns()[self.options.primary or self.options.annotators[0]]
-        state.columns["conditioning_image"] = state.columns[primary]
+        condition = self.options.condition
+        if state.columns["empty"] and self.options.drop_empty:
+            reason = f"empty map: {self.annotators[condition].name} found nothing"
+            return Reject(state.columns["source"], "annotate", reason, state.key)
+        state.columns["conditioning_image"] = state.columns[condition]
         if len(self.annotators) == 1:
-            del state.columns[primary]
+            del state.columns[condition]
         split = "validation" if int(state.key[:16], 16) < self.options.validation * 2**64 else "train"
         return Row(state.columns, split, max(state.placement.scale) > 1, state.untouched, state.captioned)

@@ -19,6 +19,7 @@ from PIL import Image
 
 import condprep.annotators as table
 from condprep import AnnotatorSpec, Maps, build
+from condprep.annotators.runner import fitting_batch
 from condprep.builder import Progress, locked
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
 from condprep.layout import Layout
@@ -56,7 +57,7 @@ def test_loads_where_users_load_it(raw: Path, tmp_path: Path) -> None:
     disk = load_from_disk(str(tmp_path / "ds"))
     loaded = load_dataset(str(tmp_path / "ds"), cache_dir=str(tmp_path / "cache"))
     assert list(disk) == list(loaded) == ["train"]
-    expected = ["image", "text", "conditioning_image", "key", "source", "width", "height", "transform"]
+    expected = ["image", "text", "conditioning_image", "key", "source", "width", "height", "transform", "empty"]
     assert disk["train"].column_names == loaded["train"].column_names == expected
     assert disk["train"]["source"][:] == loaded["train"]["source"][:] == sorted(disk["train"]["source"][:])
     assert [text for text in disk["train"]["text"] if text] == [f"photograph {n}" for n in (3, 9, 1, 7, 5, 11)]
@@ -308,7 +309,7 @@ class Fragile:
     provenance: ClassVar = {"parameters": {}, "weights": {}, "licence": "none", "commercial": True}
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit, self.darkest = limit, 1
         self.batches: list[int] = []
 
     def __call__(self, rgb: torch.Tensor, keys: list[str]) -> Maps:
@@ -316,7 +317,7 @@ class Fragile:
         if len(rgb) > self.limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         means = rgb.float().mean((1, 2, 3))
-        if (means < 1).any():
+        if (means < self.darkest).any():
             raise ValueError("cannot normalise a black picture")
         return Maps(rgb.float().mean(1, keepdim=True).byte(), {"brightness": means.tolist()})
 
@@ -342,6 +343,24 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(raw: Path, tmp_path: P
         grey = np.asarray(row["image"]).astype(float).mean()
         assert row["brightness"] == pytest.approx(grey, abs=1)
         assert np.asarray(row["fragile"]).mean() == pytest.approx(grey, abs=1)
+
+
+def test_pictures_in_which_nothing_is_found_are_flagged_or_dropped(raw: Path, tmp_path: Path) -> None:
+    """A map without a single edge is flagged in the column `empty`; --drop-empty makes it a reject."""
+    Image.new("RGB", (200, 200), "blue").save(raw / "blue.png")
+    build(raw, tmp_path / "flagged", "canny", **SMALL)
+    rows = load_from_disk(str(tmp_path / "flagged"))["train"]
+    assert {row["source"] for row in rows if row["empty"]} == {"blue.png"}
+    result = build(raw, tmp_path / "dropped", "canny", drop_empty=True, **SMALL)
+    assert (result.rows, result.rejects) == ({"train": 12}, {"annotate: empty map": 1})
+
+
+def test_the_batch_is_halved_until_it_fits(fragile: Fragile) -> None:
+    """The probe before a build ends at the largest half of a half that does not run out of memory."""
+    fragile.limit, fragile.darkest = 5, 0
+    assert fitting_batch([fragile], 32, side=8) == 4
+    assert fragile.batches == [32, 16, 8, 4]
+    assert fitting_batch([], 32) == 32
 
 
 def test_batches_of_mixed_shapes_come_out_in_order(raw: Path, tmp_path: Path, fragile: Fragile) -> None:

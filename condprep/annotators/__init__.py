@@ -117,6 +117,12 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
     return spec, variant
 
 
+def canonical(text: str) -> str:
+    """The name without aliases: "midas" -> "depth"."""
+    spec, variant = parse(text)
+    return f"{spec.name}:{variant}" if variant else spec.name
+
+
 def load_annotator(
     name: str,
     *,

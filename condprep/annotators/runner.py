@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,19 @@ class Runner:
         self._failures += 1
         if self._failures >= HOPELESS:
             raise BuildFailed(f"{HOPELESS} pictures in a row could not be annotated; the last one: {failure.reason}")
+
+
+def fitting_batch(annotators: Iterable[Annotator], wanted: int, side: int = 512) -> int:
+    """The largest of wanted, wanted / 2, wanted / 4 ... pictures of side x side px on which no annotator runs out of memory."""
+    annotators = list(annotators)
+    while wanted > 1:
+        try:
+            for annotator in annotators:
+                annotator(torch.zeros(wanted, 3, side, side, dtype=torch.uint8, device=annotator.device), ["0"] * wanted)
+            return wanted
+        except torch.OutOfMemoryError:
+            wanted //= 2
+    return wanted
 
 
 def to_device(rgb: Tensor, device: str) -> Tensor:
