@@ -209,10 +209,18 @@ def _read(image: Picture) -> tuple[str, np.ndarray]:
         )  # torch takes no read-only array, and no annotator shall write into the caller's
         return sha256(own.tobytes()).hexdigest(), own
     if isinstance(image, Image.Image):
-        rgb = rgb_pixels(image)
+        rgb = _loaded(image)
         return sha256(rgb.tobytes()).hexdigest(), rgb
     data = image if isinstance(image, bytes) else read_regular(Path(image))
     return sha256(data).hexdigest(), decode(data).rgb
+
+
+def _loaded(image: Image.Image) -> np.ndarray:
+    """The pixels of a PIL picture, which is decoded only now where it was opened from a file. Raises Rejected."""
+    try:
+        return rgb_pixels(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Rejected("decode", f"{image.format or 'the picture'} cannot be decoded: {error}") from None
 
 
 def _annotate(batch: list[Placed], runners: Mapping[str, Runner]) -> Iterator[tuple[int, Annotated | Reject]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,17 +62,25 @@ def test_an_opened_picture_is_read_as_its_file_is(tmp_path: Path, photo: Path) -
 def test_results_keep_the_order_and_rejects_their_place(raw: Path, photo: Path) -> None:
     """Pictures of mixed sizes and bad ones among them: one result each, in the order of the pictures."""
     good = sorted(raw.rglob("*.[jpw]*"))
-    pictures: list[Any] = [*good[:6], b"no picture", *good[6:], raw / "missing.jpg", np.zeros((4, 4), np.uint8)]
+    cut = Image.open(BytesIO(good[0].read_bytes()[:5000]))
+    bad = [raw / "missing.jpg", np.zeros((4, 4), np.uint8), cut]
+    pictures: list[Any] = [*good[:6], b"no picture", *good[6:], *bad]
     results = annotate(pictures, "canny")
-    assert len(results) == len(pictures) == 15
+    assert len(results) == len(pictures) == 16
     for picture, result in zip(pictures, results):
         if isinstance(picture, Path) and picture.exists():
             rgb = np.asarray(Image.open(picture).convert("RGB"))
             np.testing.assert_array_equal(pixels(result), cv2.Canny(rgb, 100, 200))
     rejects = {number: result for number, result in enumerate(results) if isinstance(result, Reject)}
-    assert {number: reject.stage for number, reject in rejects.items()} == {6: "decode", 13: "read", 14: "decode"}
+    assert {number: reject.stage for number, reject in rejects.items()} == {
+        6: "decode",
+        13: "read",
+        14: "decode",
+        15: "decode",
+    }
     assert "missing.jpg" in rejects[13].source
     assert "(4, 4) uint8 is not (H, W, 3)" in rejects[14].reason
+    assert "truncated" in rejects[15].reason
 
 
 @pytest.mark.parametrize("fit", ["crop", "bucket", "pad", "keep"])

@@ -1,0 +1,334 @@
+"""The documents tell the truth: snippets run, commands are understood, tables say what the code says, links lead on."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tree
+from PIL import Image
+from typer.main import get_command
+
+import condprep
+from condprep import cli, errors
+from condprep.annotators import parameters, parse, specs
+from condprep.builder import BuildResult
+from condprep.decode import MAX_PIXELS
+from condprep.geometry import buckets
+from condprep.layout import features
+from condprep.options import BuildOptions, parse_options
+from condprep.pins import pin
+from condprep.sources import KINDS
+from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
+from condprep.sources.imagefolder import MAX_LINE
+from condprep.weights import Weights
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
+FENCE = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Fence:
+    """A fenced block of a page. Python and bash are run; of sh the commands are parsed alone.
+
+    words: after the language, "needs NAME:VARIANT" (its weights) or nothing.
+    """
+
+    page: Path
+    line: int
+    language: str
+    words: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The arguments of each `condprep ...` line."""
+        lines = [shlex.split(line, comments=True) for line in self.text.replace("\\\n", " ").splitlines()]
+        return [line[1:] for line in lines if line[:1] == ["condprep"]] if self.language in ("bash", "sh") else []
+
+
+def fences(page: Path) -> Iterator[Fence]:
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        yield Fence(page, text.count("\n", 0, match.start()) + 1, match[1], match[2] or "", match[3])
+
+
+FENCES = [fence for page in PAGES for fence in fences(page)]
+
+
+def run(fence: Fence, namespace: dict[str, Any]) -> None:
+    """Run a block; what its `print(...)  # ...` lines print must be what their comments say."""
+    if fence.language == "python":
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * fence.line + fence.text, str(fence.page), "exec"), namespace)
+        if expected := PRINTED.findall(fence.text):
+            assert printed.getvalue().splitlines() == expected, str(fence)
+    for arguments in fence.commands if fence.language == "bash" else ():
+        assert not cli.app(arguments, standalone_mode=False), f"{fence}: {arguments}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the snippets run: a few photographs in raw/, and photo.jpg."""
+    from skimage import data
+
+    (tmp_path / "raw").mkdir()
+    pictures = {"astronaut.jpg": data.astronaut, "cat.png": data.chelsea, "coffee.png": data.coffee}
+    for name, picture in pictures.items():
+        Image.fromarray(picture()).save(tmp_path / "raw" / name)
+    (tmp_path / "raw" / "coffee.txt").write_text("a cup of espresso on a wooden table")
+    Image.fromarray(data.astronaut()).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CONDPREP_WEIGHTS", raising=False)
+    return tmp_path
+
+
+def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install the package that a page shows: its module, and the entry points in its pyproject.toml."""
+    blocks = list(fences(page))
+    for project in (tomllib.loads(block.text) for block in blocks if block.language == "toml"):
+        name = project["project"]["name"].replace("-", "_")
+        (source,) = (block.text for block in blocks if block.text.startswith(f"# {name}.py\n"))
+        (folder / "site" / f"{name}-0.1.0.dist-info").mkdir(parents=True)
+        (folder / "site" / f"{name}.py").write_text(source)
+        points = "".join(
+            f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items())
+            for group, entries in project["project"]["entry-points"].items()
+        )
+        (folder / "site" / f"{name}-0.1.0.dist-info" / "entry_points.txt").write_text(points)
+        (folder / "site" / f"{name}-0.1.0.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 0.1.0\n")
+        monkeypatch.syspath_prepend(str(folder / "site"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(fences(page))], ids=lambda page: page.name)
+def test_the_snippets_of_a_page_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python and its commands run one after the other in one folder, and print what their comments say."""
+    install(page, folder, monkeypatch)
+    namespace: dict[str, Any] = {"__name__": "snippets"}
+    for fence in fences(page):
+        if not fence.words:
+            run(fence, namespace)
+
+
+@pytest.mark.parametrize("fence", [fence for fence in FENCES if fence.words.startswith("needs ")], ids=str)
+@pytest.mark.usefixtures("folder")
+def test_snippets_that_need_weights_run_where_these_are(fence: Fence) -> None:
+    """A block marked "needs NAME:VARIANT" runs alone, where that variant's weights are on the machine."""
+    name = fence.words.removeprefix("needs ")
+    spec, variant = parse(name)
+    if missing := [file for file in spec.weights[variant] if not Weights(offline=True).locate(file)]:
+        pytest.skip(f"{name} needs {', '.join(missing)}, not on this machine")
+    run(fence, {"__name__": "snippets"})
+
+
+@pytest.mark.parametrize("fence", [fence for fence in FENCES if fence.commands], ids=str)
+def test_every_command_line_is_understood(fence: Fence) -> None:
+    """Each `condprep ...` line names a verb and options that exist, with values of the right type."""
+    for arguments in fence.commands:
+        command: Any = get_command(cli.app)
+        while hasattr(command, "commands"):
+            command = command.commands[arguments.pop(0)]
+        command.make_context("condprep", arguments)
+
+
+def test_no_snippet_is_left_out_by_a_slip() -> None:
+    """Every block has a known language and known words, so that none is skipped unnoticed."""
+    for fence in FENCES:
+        assert fence.language in ("python", "bash", "sh", "text", "toml"), str(fence)
+        assert re.fullmatch(r"|needs \S+", fence.words), str(fence)
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Links between the pages name a file that exists, and a heading in it."""
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            if path.startswith(("http:", "https:")):
+                continue
+            there = (page.parent / path).resolve() if path else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in _anchors(there), f"{page.name}: {target}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """The headings as GitHub turns them into anchors."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading, up to the next one of its level or above."""
+    level = heading.partition(" ")[0]
+    pattern = rf"^{re.escape(heading)}$\n(.*?)(?=^#{{1,{len(level)}}} |\Z)"
+    found = re.search(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no heading {heading!r}"
+    return found[1]
+
+
+def tables(text: str) -> list[list[list[str]]]:
+    """The tables of a text: rows of cells, without their header."""
+    found = re.findall(r"^\|.+\n\|[-| ]+\n((?:\|.*\n?)+)", text, re.MULTILINE)
+    return [[[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()] for table in found]
+
+
+def ticked(cell: str) -> list[str]:
+    """The words in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def leaves(command: Any, path: str = "condprep") -> Iterator[tuple[str, Any]]:
+    """(full name, command) of every verb."""
+    for name, child in getattr(command, "commands", {}).items():
+        yield from leaves(child, f"{path} {name}")
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+def test_the_command_line_is_documented() -> None:
+    """docs/cli.md has every verb, each with every argument, option and default, and none that does not exist."""
+    text = (DOCS / "cli.md").read_text(encoding="utf-8")
+    commands = dict(leaves(get_command(cli.app)))
+    assert set(re.findall(r"^## (condprep .+)$", text, re.MULTILINE)) == set(commands)
+    for name, command in commands.items():
+        rows = tables(section(DOCS / "cli.md", f"## {name}"))[0]
+        documented = {tuple(ticked(names)): default for names, default, _ in rows}
+        assert documented == {_names(parameter): _default(parameter) for parameter in command.params}, name
+
+
+def _names(parameter: Any) -> tuple[str, ...]:
+    return tuple(parameter.opts) if parameter.param_type_name == "option" else (parameter.name.upper(),)
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required or parameter.default is None or parameter.default == []:
+        return ""
+    return "off" if parameter.default is False else str(parameter.default)
+
+
+def test_the_fields_of_a_result_are_documented() -> None:
+    """docs/cli.md lists what `build --json` prints."""
+    rows = tables(section(DOCS / "cli.md", "## condprep build"))[1]
+    assert [ticked(row[0])[0] for row in rows] == [field.name for field in fields(BuildResult)]
+
+
+def test_the_arguments_of_build_are_documented() -> None:
+    """docs/python.md has every argument and option of condprep.build with its default."""
+    rows = tables(section(DOCS / "python.md", "## condprep.build"))[0]
+    options = {name: field.default for name, field in BuildOptions.model_fields.items()}
+    for function in (parse_options, condprep.build):
+        taken = inspect.signature(function).parameters.values()
+        options |= {p.name: p.default for p in taken if p.kind is not p.VAR_KEYWORD}
+    expected = {name: "" if callable(value) else repr(value) for name, value in options.items()}
+    documented = {ticked(name)[0]: "".join(ticked(default)) for name, default, _ in rows}
+    assert documented == expected
+
+
+def test_the_public_names_and_errors_are_documented() -> None:
+    """docs/python.md names what `condprep` exports, and draws the tree of errors as it is."""
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in condprep.__all__ if name != "__version__")
+    tree = {
+        name: len(indent) // 2
+        for indent, name in re.findall(r"^    ( *)(\w+Error|Weights\w+|\w+Failed)\b", text, re.MULTILINE)
+    }
+    classes = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.CondprepError)]
+    assert tree == {c.__name__: c.__mro__.index(errors.CondprepError) for c in classes if c is not errors.Rejected}
+
+
+def test_the_columns_are_documented() -> None:
+    """docs/dataset.md has the columns of a dataset in their order."""
+    options = parse_options(annotators=("canny", "canny:random"))
+    loaded = {column: condprep.load_annotator(name) for name, column in options.columns().items()}
+    documented = [name for row in tables(section(DOCS / "dataset.md", "## Columns"))[0] for name in ticked(row[0])]
+    ours = ["canny", "openpose", "keypoints", "canny_thresholds"]  # of annotators: examples
+    actual = [name for name in features(options, loaded) if not name.startswith("canny")]
+    assert [name for name in documented if name not in ours] == actual
+    assert documented.index("conditioning_image") < documented.index("canny") < documented.index("key")
+
+
+def test_the_files_are_documented(folder: Path) -> None:
+    """docs/dataset.md draws the very files of a dataset."""
+    condprep.build("raw", "ds", "canny", validation=0.3)
+    drawing = next(fence for fence in fences(DOCS / "dataset.md") if fence.language == "text")
+    documented, parents = set(), [""]
+    for indent, name in re.findall(r"^( *)(\S+)", drawing.text, re.MULTILINE):
+        parents = [*parents[: len(indent) // 2 + 1], name]
+        documented.add("".join(parents[2:]))
+    actual = {path for path in tree(folder / "ds") if not path.startswith("validation/")}
+    assert {path for path in documented if path and not path.endswith("/")} - {".condprep/lock"} == actual
+    assert (folder / "ds" / ".condprep" / "lock").exists()
+    assert (folder / "ds" / "validation").is_dir()
+
+
+def test_the_buckets_are_documented() -> None:
+    """docs/geometry.md lists the buckets of 512."""
+    cells = [cell for row in tables(section(DOCS / "geometry.md", "## Buckets"))[0] for cell in row if cell]
+    documented = {(int(height), int(width)) for width, height in (cell.split(" x ") for cell in cells)}
+    assert documented == set(buckets(512))
+    assert len(cells) == len(documented)
+
+
+def test_the_annotators_are_documented() -> None:
+    """docs/annotators.md has every built-in annotator: aliases, variants, parameters, licence."""
+    rows = {ticked(row[0])[0]: row for row in tables((DOCS / "annotators.md").read_text(encoding="utf-8"))[0]}
+    assert rows.keys() == specs().keys()
+    for name, spec in specs().items():
+        cell, _, variants, documented, licence = rows[name]
+        assert ticked(cell) == [name, *spec.aliases]
+        assert ticked(variants) == [variant for variant in spec.variants if variant]
+        assert ticked(documented) == list(parameters(spec))
+        assert licence == spec.licence
+
+
+def test_the_weights_are_documented() -> None:
+    """docs/annotators.md has every weights file that an annotator needs: whose it is, size, origin, licence."""
+    users: dict[str, list[str]] = {}
+    for spec in specs().values():
+        for variant, files in spec.weights.items():
+            for file in files:
+                users.setdefault(file, []).append(f"{spec.name}{':' * bool(variant)}{variant}")
+    rows = tables(section(DOCS / "annotators.md", "## Weights"))[0]
+    documented = {ticked(file)[0]: (ticked(of), size, origin, licence) for file, of, size, origin, licence in rows}
+    assert documented == {
+        name: (users[name], pin(name).megabytes, str(pin(name).origin), pin(name).licence) for name in users
+    }
+
+
+def test_the_sources_are_documented() -> None:
+    """docs/sources.md has the kinds, the extensions that make an input, and the limits."""
+    page = DOCS / "sources.md"
+    assert tuple(ticked(row[0])[0] for row in tables(page.read_text(encoding="utf-8"))[0]) == KINDS
+    text = section(page, "## A folder")
+    assert set(re.findall(r"`\.(\w+)`", text)) == PICTURES
+    limits = {row[0]: row[1] for row in tables(section(page, "## Limits"))[0]}
+    assert limits["a picture"].startswith(f"{MAX_PIXELS // 10**6} Mpx")
+    assert limits["a file or a member of a tar"] == f"{MAX_FILE >> 30} GiB"
+    assert limits["a caption or caption file"].startswith(f"{MAX_CAPTION >> 10} KiB")
+    assert limits["a line of metadata"] == f"{MAX_LINE >> 20} MiB"
+
+
+def test_the_layout_is_documented() -> None:
+    """CONTRIBUTING.md has one line for every module of condprep and every folder of the project."""
+    rows = tables(section(ROOT / "CONTRIBUTING.md", "## Layout"))[0]
+    documented = [ticked(row[0])[0] for row in rows]
+    private = re.compile(r"__pycache__|py\.typed|\..*")
+    modules = [path for path in (ROOT / "condprep").iterdir() if not private.fullmatch(path.name)]
+    actual = [f"condprep/{path.name}{'/' * path.is_dir()}" for path in modules]
+    assert sorted(name for name in documented if name.startswith("condprep/")) == sorted(actual)
+    assert all((ROOT / name).exists() for name in documented)
