@@ -13,8 +13,8 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,6 +121,8 @@ def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
 
 def _reason(name: str, error: Exception) -> str:
     text = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError):
+        return text.partition(",")[0]
     cut = re.search(r"truncated|premature end of (jpeg|input)|unexpected end", text, re.IGNORECASE)
     return f"truncated {name}" if cut else f"broken {name}: {text}"
 
@@ -131,8 +133,19 @@ def _check_pixels(height: int, width: int, max_pixels: int) -> None:
         raise Rejected("decode", f"{width} x {height} px = {found:g} Mpx > limit {limit:g} Mpx")
 
 
-def _turn_for(height: int, width: int) -> AbstractContextManager[object]:
-    return _huge if height * width > HUGE else nullcontext()
+def _turn_for(height: int, width: int, max_pixels: int) -> AbstractContextManager[None]:
+    return _alone(max_pixels) if height * width > HUGE else nullcontext()
+
+
+@contextmanager
+def _alone(max_pixels: int) -> Iterator[None]:
+    """One thread at a time. Pillow's limit is ours meanwhile: its TIFF and WebP readers check it by themselves."""
+    with _huge:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, (max_pixels + 1) // 2  # an error at twice that
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: MinSize | None) -> Picture | None:
@@ -148,26 +161,29 @@ def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: Mi
     turned = meta.orientation > 4
     size = (width, height) if turned else (height, width)
     least = min_size(size) if min_size else (0, 0)
-    with _turn_for(height, width):
-        rgb, intact = _jpeg_pixels(data, least[::-1] if turned else least, allow_truncated)
+    with _turn_for(height, width, max_pixels):
+        rgb = _jpeg_pixels(data, least[::-1] if turned else least, allow_truncated)
+        if rgb is None:
+            return None
         srgb = meta.icc is None or is_srgb(meta.icc)
         if not srgb:
             rgb = np.array(to_srgb(Image.fromarray(rgb[..., 0] if colours == "Gray" else rgb), meta.icc))
-        pristine = intact and meta.sound and srgb and colours != "Gray" and meta.orientation == 1
+        pristine = meta.sound and srgb and colours != "Gray" and meta.orientation == 1
         rgb = upright(rgb, meta.orientation)
     return Picture(rgb, size, pristine and rgb.shape[:2] == size)
 
 
-def _jpeg_pixels(data: bytes, least: tuple[int, int], allow_truncated: bool) -> tuple[Pixels, bool]:
-    """(H, W, 3) of at least `least` (0: in full), and whether the decoder had nothing to complain about."""
+def _jpeg_pixels(data: bytes, least: tuple[int, int], allow_truncated: bool) -> Pixels | None:
+    """(H, W, 3) of at least `least` (0: in full); None where libjpeg complains, but not enough for a reject."""
     shrink = {"min_height": least[0], "min_width": least[1], "min_factor": 2} if min(least) > 0 else {}
     try:
-        return simplejpeg.decode_jpeg(data, **shrink), True
+        rgb: Pixels = simplejpeg.decode_jpeg(data, **shrink)
     except ValueError as error:
         # the other complaints are about headers (an unknown JFIF revision ...), and every viewer ignores them
         if not allow_truncated and re.search("corrupt|premature", str(error), re.IGNORECASE):
             raise
-        return simplejpeg.decode_jpeg(data, strict=False, **shrink), False
+        return None
+    return rgb
 
 
 def _through_pillow(
@@ -177,13 +193,22 @@ def _through_pillow(
         data += b"\xff\xd9"  # libjpeg then shows what it has; a second end marker after the first is never read
     if name == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise Rejected("decode", "truncated WebP")
-    image = reader(io.BytesIO(data))
+    image = _open(reader, data, max_pixels)
     width, height = image.size
     _check_pixels(height, width, max_pixels)
-    with _turn_for(height, width):
+    with _turn_for(height, width, max_pixels):
         intact = _load(image, allow_truncated)
         rgb = rgb_pixels(image)
     return Picture(rgb, (rgb.shape[0], rgb.shape[1]), intact and _is_pristine(image, name, data))
+
+
+def _open(reader: type[ImageFile.ImageFile], data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """The picture with its header read."""
+    try:
+        return reader(io.BytesIO(data))
+    except Image.DecompressionBombError:  # by Pillow's limit
+        with _alone(max_pixels):
+            return reader(io.BytesIO(data))
 
 
 def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> bool:

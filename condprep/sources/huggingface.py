@@ -119,7 +119,7 @@ def _image_column(features: Any, wanted: str | None, path: str) -> str:
 
     encoded = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     raw = [name for name, feature in features.items() if _holds_bytes(feature)]
-    if wanted in raw:
+    if wanted is not None and wanted in raw:
         return wanted
     return _only(wanted, encoded or raw, f"image columns in {path!r}", "--image-column")
 

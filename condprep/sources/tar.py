@@ -24,6 +24,8 @@ def find_tars(path: str) -> dict[str, Path]:
     """The tars of a folder, pattern or file, by a name that does not depend on where they lie. Raises SourceError."""
     if Path(path).is_dir():
         files = [os.path.join(path, name) for name in listing(Path(path)) if is_tar(name)]
+    elif os.path.isfile(path):
+        files = [path]
     else:
         patterns = list(islice(_braces(path), MAX_TARS + 1))
         if len(patterns) > MAX_TARS:
