@@ -23,7 +23,7 @@ from condprep import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.annotators.depth import Depth, normals, sobel, stretch
 from condprep.annotators.depth_models import is_metric
-from condprep.errors import AnnotatorError, CondprepError, WeightsError
+from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import Weights
 
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
@@ -254,9 +254,15 @@ def test_models_that_answer_in_metres_are_known() -> None:
 
 
 def test_a_folder_without_a_model_is_an_error(tmp_path: Path) -> None:
-    """`depth:FOLDER` of something else raises an error of ours that names the folder."""
-    with pytest.raises(CondprepError, match=tmp_path.name):
+    """`depth:FOLDER` of something else is an error that names the folder and what it needs."""
+    with pytest.raises(WeightsError, match=rf"{tmp_path.name}.*needs config\.json"):
         load_annotator(f"depth:{tmp_path}")
+
+
+def test_a_model_that_cannot_be_had_offline_comes_with_a_remedy() -> None:
+    """`depth:OWNER/MODEL` without a network names the model and the command that fetches it elsewhere."""
+    with pytest.raises(WeightsUnavailable, match=r"hf download nobody/nothing --local-dir"):
+        load_annotator("depth:nobody/nothing", weights=Weights(offline=True, say=lambda line: None))
 
 
 def test_pickled_models_are_not_opened(tiny_model: Path, tmp_path: Path) -> None:

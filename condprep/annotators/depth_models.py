@@ -115,11 +115,21 @@ def _from_pretrained(name: str, offline: bool) -> tuple[Any, Any]:
     try:
         processor = AutoImageProcessor.from_pretrained(name, local_files_only=offline)  # type: ignore[no-untyped-call]
         model = AutoModelForDepthEstimation.from_pretrained(name, local_files_only=offline, use_safetensors=True)
-    except OSError as error:
-        raise WeightsUnavailable(f"depth:{name}: {str(error).splitlines()[0]}") from error
-    except ValueError as error:
-        raise WeightsError(f"depth:{name} is no depth model of transformers: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError) as error:
+        raise _unusable(name, error) from error
     return processor, model
+
+
+def _unusable(name: str, error: Exception) -> WeightsError:
+    if Path(name).is_dir() or isinstance(error, ValueError):
+        return WeightsError(
+            f"depth:{name} is no depth model of transformers: it needs config.json, preprocessor_config.json and "
+            f"model.safetensors ({str(error).splitlines()[0]})"
+        )
+    return WeightsUnavailable(
+        f"depth:{name} is neither in the Hub cache nor reachable. On a connected machine run "
+        f"`hf download {name} --local-dir DIR`, copy DIR here, and use depth:DIR"
+    )
 
 
 def _fingerprints(name: str, model: Any) -> dict[str, str]:
