@@ -14,7 +14,6 @@ from condprep.annotators import blaze, openpose
 from condprep.annotators.openpose import OpenposeParams
 from condprep.annotators.openpose import annotator as annotator_module
 from condprep.annotators.openpose.annotator import Openpose, resolve
-from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.network import BodyNetwork
 from condprep.errors import WeightsUnavailable
@@ -67,7 +66,7 @@ def test_real_people_are_the_reference_s(dm14):
         ours = bodies(result.columns["keypoints"][0])
         assert len(ours) == len(theirs)
         assert all(np.abs(a - b).max() <= 1e-4 for a, b in zip(ours, theirs))
-        assert np.array_equal(result.maps[0].permute(1, 2, 0).numpy(), draw_bodies(theirs, *rgb.shape[:2]))
+        assert np.array_equal(result.maps[0].permute(1, 2, 0).numpy(), reference.draw(theirs, *rgb.shape[:2]))
         found += len(ours)
     assert found == 12
 

@@ -67,10 +67,10 @@ def test_random_crowds(seed, size, count, noise):
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @crowds
-def test_thousands_of_random_crowds(seed, size, count, noise):
-    """As above, two thousand times, and other ones in every run."""
+def test_a_thousand_random_crowds(seed, size, count, noise):
+    """As above, a thousand times, and other ones in every run."""
     check_crowd(seed, size, count, noise)
 
 

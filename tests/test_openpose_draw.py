@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openpose_reference import Reference
 
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, bodies, column_value
@@ -30,14 +30,8 @@ seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 @given(seeds, st.integers(1, 300), st.integers(1, 300), st.booleans())
 def test_bodies_are_drawn_as_the_reference_draws_them(rng, height, width, whole):
     """Any bodies, in pictures of any size, give the reference's map byte for byte."""
-    util = pytest.importorskip("controlnet_aux.open_pose.util")
-    from controlnet_aux.open_pose.body import Keypoint
-
     people = random_people(rng, height, width, whole)
-    expected = np.zeros((height, width, 3), np.uint8)
-    for body in people:
-        points = [Keypoint(x / width, y / height) if c else None for x, y, c in body.astype(float)]
-        expected = util.draw_bodypose(expected, points)
+    expected = Reference.draw(people, height, width)
     assert np.array_equal(draw_bodies(people, height, width), expected)
 
 

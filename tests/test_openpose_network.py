@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from openpose_reference import part_of_the_reference
 
 from condprep.annotators.openpose.network import BodyNetwork, load_network
 from condprep.errors import WeightsError
@@ -15,9 +16,7 @@ from condprep.weights import WeightFile
 @pytest.fixture(scope="module")
 def checkpoint():
     """The reference's network with random weights, and its state dict under the names of the published file."""
-    model = pytest.importorskip(
-        "controlnet_aux.open_pose.model", reason="the reference, controlnet_aux, is not installed"
-    )
+    model = part_of_the_reference("model")
     torch.manual_seed(0)
     network = model.bodypose_model().eval()
     for layer in network.modules():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from openpose_reference import part_of_the_reference
 from scipy.ndimage import gaussian_filter
 
 from condprep.annotators.openpose.inputs import network_input, resize_on_device
@@ -20,9 +21,7 @@ network_heights = st.sampled_from([184, 368])
 @pytest.fixture(scope="module")
 def reference():
     """controlnet_aux's resizing functions."""
-    return pytest.importorskip(
-        "controlnet_aux.open_pose.util", reason="the reference, controlnet_aux, is not installed"
-    )
+    return part_of_the_reference("util")
 
 
 @settings(max_examples=100, deadline=None)
