@@ -21,7 +21,7 @@ from condprep.files import commit, commit_json, read_json
 from condprep.flow import group
 from condprep.geometry import Geometry, Placement, pad, resize
 from condprep.options import BuildOptions, parse_options
-from condprep.pipeline import further_column
+from condprep.pipeline import further_columns
 from condprep.sources.base import read_regular
 from condprep.types import Reject
 
@@ -242,5 +242,5 @@ def _annotated(
             return Reject(placed.name, result.stage, result.reason, placed.key)
         pixels, further = result
         maps[column] = Image.fromarray(pad(pixels, placed.placement))
-        columns |= {further_column(column, annotators[column], name): further[name] for name in further}
+        columns |= further_columns(column, annotators[column], further, placed.placement)
     return Annotated(Image.fromarray(pad(placed.rgb, placed.placement)), maps, columns)

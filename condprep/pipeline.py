@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from condprep.annotators.base import Annotator
+from condprep.annotators.openpose.keypoints import moved
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
 from condprep.decode import decode
 from condprep.encode import encode_map, encode_picture
@@ -58,6 +59,15 @@ class Prepared:
 
 
 Step = tuple[Work, Prepared | Reject]
+
+
+def further_columns(
+    column: str, annotator: Annotator, values: Mapping[str, Any], placement: Placement
+) -> dict[str, Any]:
+    """What an annotator returned beside its map, by its columns in the dataset; keypoints in pixels of the stored picture."""
+    if "keypoints" in values and placement.offset != (0, 0):
+        values = {**values, "keypoints": moved(values["keypoints"], *placement.offset)}
+    return {further_column(column, annotator, name): value for name, value in values.items()}
 
 
 def further_column(column: str, annotator: Annotator, name: str) -> str:
@@ -186,9 +196,7 @@ class Pipeline:
         if isinstance(result, Rejected):
             raise result
         picture.maps[column], further = result
-        picture.columns.update(
-            {further_column(column, self.annotators[column], name): further[name] for name in further}
-        )
+        picture.columns.update(further_columns(column, self.annotators[column], further, picture.placement))
 
     def _encode(self, step: Step) -> Step:
         """Encode the maps that are there, and forget their pixels."""

@@ -17,7 +17,7 @@ from torch import Tensor
 import condprep.annotators as table
 from condprep import AnnotatorSpec, Maps, annotate, build
 from condprep.annotation import Annotated, annotate_files
-from condprep.annotators.openpose.keypoints import KEYPOINTS
+from condprep.annotators.openpose.keypoints import KEYPOINTS, PARTS
 from condprep.errors import AnnotatorError, UsageError
 from condprep.types import Reject
 
@@ -146,7 +146,7 @@ def test_a_single_picture_is_no_list(picture: Any) -> None:
 
 
 class Poses:
-    """A network stand-in: the map is the picture, and one person stands at the origin."""
+    """A network stand-in: the map is the picture, and one person's nose is at (0, 1), all else is missing."""
 
     name, device, batch_size, binary = "poses", "cpu", 2, False
     columns: ClassVar = {"keypoints": KEYPOINTS}
@@ -156,12 +156,15 @@ class Poses:
         self.variant = variant
 
     def __call__(self, rgb: Tensor, keys: list[str]) -> Maps:
-        return Maps(rgb, {"keypoints": [{"people": [self.variant]} for _ in keys]})
+        nose: dict[str, list[float]] = {part: [] for part in PARTS} | {
+            "pose_keypoints_2d": [0.0, 1.0, len(self.variant)] + [0.0] * 51
+        }
+        return Maps(rgb, {"keypoints": [{"people": [nose]} for _ in keys]})
 
 
 @pytest.fixture
 def poses(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = AnnotatorSpec("poses", "", load=lambda variant, *_, **__: Poses(variant), variants={"a": "", "b": ""})
+    spec = AnnotatorSpec("poses", "", load=lambda variant, *_, **__: Poses(variant), variants={"a": "", "bb": ""})
     monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
 
 
@@ -173,13 +176,32 @@ def test_files_are_named_after_their_pictures(raw: Path, tmp_path: Path, photo: 
     assert written == [out / "01.png", out / "01.json"]
     assert not rejects
     np.testing.assert_array_equal(np.asarray(Image.open(out / "01.png")), np.asarray(Image.open(photo)))
-    written, _ = annotate_files([photo], out, annotators=["poses:a", "poses:b", "canny"], pictures=True)
-    names = ["01.poses_a.png", "01.poses_b.png", "01.canny.png", "01.image.png", "01.a.json", "01.b.json"]
+    written, _ = annotate_files([photo], out, annotators=["poses:a", "poses:bb", "canny"], pictures=True)
+    names = ["01.poses_a.png", "01.poses_bb.png", "01.canny.png", "01.image.png", "01.a.json", "01.bb.json"]
     assert [path.name for path in written] == names
-    assert {name: json.loads((out / name).read_text())["people"] for name in names[-2:]} == {
-        "01.a.json": ["a"],
-        "01.b.json": ["b"],
-    }
+    for name, confidence in (("01.a.json", 1), ("01.bb.json", 2)):
+        (person,) = json.loads((out / name).read_text())["people"]
+        assert person["pose_keypoints_2d"][:4] == [0, 1, confidence, 0]
+
+
+@pytest.mark.usefixtures("poses")
+def test_keypoints_lie_where_the_picture_lies(tmp_path: Path) -> None:
+    """In a padded picture a joint is where its pixels are, missing ones stay 0, in annotate and in a dataset."""
+    (tmp_path / "wide").mkdir()
+    Image.new("RGB", (200, 100), "red").save(tmp_path / "wide" / "a.png")
+    Image.new("RGB", (100, 200), "red").save(tmp_path / "wide" / "b.png")
+    pictures = sorted((tmp_path / "wide").iterdir())
+    build(tmp_path / "wide", tmp_path / "ds", "poses:a", fit="pad", resolution=128)
+    stored = load_from_disk(str(tmp_path / "ds"))["train"]["keypoints"][:]
+    results = annotate(pictures, "poses:a", fit="pad", resolution=128)
+    for result, row, corner in zip(results, stored, ([0, 32], [32, 0])):
+        assert isinstance(result, Annotated)
+        x, y = corner
+        found = result.columns["keypoints"]["people"][0]["pose_keypoints_2d"]
+        assert found == row["people"][0]["pose_keypoints_2d"] == [x, y + 1, 1] + [0] * 51
+        assert result.maps["poses"].getpixel((x, y + 1)) == (255, 0, 0)
+        assert result.maps["poses"].getpixel((127 - x, 127 - y)) == (255, 0, 0)
+        assert result.maps["poses"].getpixel((max(0, x - 1), max(0, y - 1))) == (0, 0, 0)
 
 
 def test_nothing_is_overwritten_or_half_done(raw: Path, tmp_path: Path, photo: Path) -> None:

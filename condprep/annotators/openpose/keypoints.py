@@ -48,3 +48,15 @@ def column_value(people: Sequence[Body]) -> dict[str, Any]:
 def bodies(value: Mapping[str, Any]) -> list[Body]:
     """The inverse of `column_value`: a value of the column, or OpenPose's own JSON (COCO model), as bodies (18, 3)."""
     return [np.array(person["pose_keypoints_2d"], np.float32).reshape(len(JOINTS), 3) for person in value["people"]]
+
+
+def moved(value: Mapping[str, Any], down: int, right: int) -> dict[str, Any]:
+    """A value of the column whose picture begins (down, right) pixels inside a larger one; missing points stay 0, 0, 0."""
+    people = [{part: _moved(points, down, right) for part, points in person.items()} for person in value["people"]]
+    return {**value, "people": people}
+
+
+def _moved(points: Sequence[float], down: int, right: int) -> list[float]:
+    xyc = np.array(points, np.float32).reshape(-1, 3)
+    xyc[present(xyc), :2] += right, down
+    return list(map(float, xyc.ravel()))
