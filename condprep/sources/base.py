@@ -47,7 +47,8 @@ class Source(Protocol):
 
 def is_picture(name: str) -> bool:
     """Whether the extension makes a file an input. Its content is looked at only when it is decoded."""
-    return name.rpartition(".")[2].lower() in PICTURES
+    stem, _, extension = name.rpartition(".")
+    return bool(stem) and extension.lower() in PICTURES
 
 
 def is_metadata(name: str) -> bool:
