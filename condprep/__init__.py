@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "build": "condprep.builder",
+    "add_columns": "condprep.into",
     "annotate": "condprep.annotation",
     "load_annotator": "condprep.annotators",
     "Annotator": "condprep.annotators.base",

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -101,26 +101,50 @@ def build(
         split=split,
         exclude=layout.root.absolute(),
     )
-    with _disk_errors(layout.root), locked(layout):
-        run = _Run(layout, pictures, chosen, progress)
+    with disk_errors(layout.root), locked(layout):
+        run = Run(layout, pictures, chosen, progress)
         counts = run.build(
             None if overwrite else Plan.load(layout.private),
             device,
             weights or Weights(),
             workers or usable_cores(),
         )
-        result = run.result(counts, time.monotonic() - began)
+        result = build_result(layout.root, run.plan, counts, run.resumed, time.monotonic() - began)
     _check_rejects(result, max_rejects)
     return result
 
 
-class _Run:
+class Base(Protocol):
+    """What a dataset brings into a build that adds columns to it."""
+
+    @property
+    def features(self) -> Any:
+        """Its columns, as `datasets.Features`."""
+        ...
+
+    @property
+    def rejects(self) -> bytes:
+        """Its rejects.jsonl."""
+        ...
+
+    def merge(self, provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Its provenance, extended by that of the added columns."""
+        ...
+
+
+class Run:
     """One call of `build`, once its output folder is locked."""
 
     def __init__(
-        self, layout: Layout, source: Source, options: BuildOptions, progress: Callable[[Progress], None]
+        self,
+        layout: Layout,
+        source: Source,
+        options: BuildOptions,
+        progress: Callable[[Progress], None],
+        base: Base | None = None,
     ) -> None:
-        self.layout, self.source, self.options, self.progress = layout, source, options, progress
+        """base: the dataset to which the annotators' columns are added, where the source is one."""
+        self.layout, self.source, self.options, self.progress, self.base = layout, source, options, progress, base
         self.resumed = 0
 
     def build(self, plan: Plan | None, device: str, weights: Weights, workers: int) -> Counts:
@@ -130,7 +154,7 @@ class _Run:
             check_config(plan, {"condprep": __version__, "requested": requested})
             check_inputs(plan, self.source)
         if plan and self.layout.done.exists():
-            self.plan, self.provenance, self.resumed = plan, plan.config["annotators"], plan.inputs
+            self.plan, self.resumed = plan, plan.inputs
         else:
             self._build(plan, requested, self._load(plan, device, weights), workers)
         shutil.rmtree(self.layout.shards, ignore_errors=True)
@@ -139,18 +163,18 @@ class _Run:
     def _build(
         self, plan: Plan | None, requested: Mapping[str, Any], annotators: Mapping[str, Annotator], workers: int
     ) -> None:
-        self.provenance = [describe(column, annotator) for column, annotator in annotators.items()]
+        made = [describe(column, annotator) for column, annotator in annotators.items()]
         if plan:
-            check_config(plan, {"annotators": self.provenance})
+            check_config(plan, {"annotators": made})
         self.plan = plan or self._plan(
             {
                 "condprep": __version__,
                 "requested": requested,
-                "annotators": self.provenance,
+                "annotators": made,
                 "batch_size": self._batch_size(annotators),
             }
         )
-        columns = features(self.options, annotators)
+        columns = features(self.options, annotators, self.base and self.base.features)
         self._write_shards(annotators, columns.arrow_schema, workers)
         self._finish(columns)
 
@@ -221,25 +245,40 @@ class _Run:
         """Final names, what `datasets` reads, the card, and `done.json` last."""
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
         counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
-        total = finish(self.layout, counts, columns, self.options, self.plan.id)
+        rejects = self.base.rejects if self.base else b""
+        total = finish(self.layout, counts, columns, self.options, self.plan.id, rejects)
         if total.rows:
-            write_card(self.layout, self.options, self.plan, self.provenance, total)
+            provenance = self._provenance(total)
+            write_card(self.layout, self.base.merge(provenance) if self.base else provenance)
         commit_json(self.layout.done, vars(total))
 
-    def result(self, counts: Counts, seconds: float) -> BuildResult:
-        return BuildResult(
-            path=self.layout.root,
-            inputs=self.plan.inputs,
-            rows=counts.rows,
-            rejects=counts.rejects,
-            bytes=counts.bytes,
-            enlarged=counts.enlarged,
-            untouched=counts.untouched,
-            without_caption=counts.without_caption,
-            annotators=self.provenance,
-            resumed=self.resumed,
-            seconds=seconds,
-        )
+    def _provenance(self, total: Counts) -> dict[str, Any]:
+        options = self.options
+        return {
+            "condprep": __version__,
+            "annotators": self.plan.config["annotators"],
+            "params": options.params,
+            "geometry": {"resolution": options.resolution, "fit": options.fit, "max_upscale": options.max_upscale},
+            "source": self.plan.config["requested"]["source"],
+            "format": options.format,
+            "counts": {"inputs": self.plan.inputs} | {k: v for k, v in vars(total).items() if k != "files"},
+        }
+
+
+def build_result(path: Path, plan: Plan, counts: Counts, resumed: int, seconds: float) -> BuildResult:
+    return BuildResult(
+        path=path,
+        inputs=plan.inputs,
+        rows=counts.rows,
+        rejects=counts.rejects,
+        bytes=counts.bytes,
+        enlarged=counts.enlarged,
+        untouched=counts.untouched,
+        without_caption=counts.without_caption,
+        annotators=plan.config["annotators"],
+        resumed=resumed,
+        seconds=seconds,
+    )
 
 
 def describe(column: str, annotator: Annotator) -> dict[str, Any]:
@@ -270,14 +309,14 @@ def locked(layout: Layout) -> Iterator[None]:
     """One process a dataset. The operating system frees the lock when the process ends, however it ends."""
     layout.private.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(layout.private / "lock", timeout=0):
+        with FileLock(layout.lock, timeout=0):
             yield
     except Timeout:
         raise DatasetError(f"another process is building {layout.root}; wait for it or choose another --out") from None
 
 
 @contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
+def disk_errors(out: Path) -> Iterator[None]:
     """What the disk of the output refuses, as an error with its remedy; the source's own faults are rejects."""
     try:
         yield

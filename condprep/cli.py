@@ -24,6 +24,22 @@ weights_app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 
+INTO = set(  # what `build --into` heeds
+    [
+        "source",
+        "annotator",
+        "into",
+        "settings",
+        "precision",
+        "batch_size",
+        "workers",
+        "device",
+        "weights",
+        "strict_weights",
+        "as_json",
+    ]
+)
+
 Annotators = Annotated[
     list[str], typer.Option("--annotator", "-a", help="name or name:variant, see `condprep annotators`; repeatable")
 ]
@@ -48,11 +64,15 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 
 @app.command()
 def build(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars")
     ],
     annotator: Annotators,
-    out: Annotated[Path, typer.Option(help="the dataset's folder; the same command again resumes")],
+    out: Annotated[Path | None, typer.Option(help="the dataset's folder; the same command again resumes")] = None,
+    into: Annotated[
+        bool, typer.Option("--into", help="add the maps as columns to SOURCE, a dataset of condprep; no --out")
+    ] = False,
     resolution: Annotated[int, typer.Option(help="side of crop and pad, root of a bucket's area; pixels")] = 512,
     fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "crop",
     max_upscale: Annotated[float, typer.Option(help="what would be enlarged more is rejected")] = 2.0,
@@ -103,15 +123,30 @@ def build(
     """Turn pictures into a dataset of training pairs."""
     from condprep import console
     from condprep.builder import build as run
+    from condprep.into import add_columns
     from condprep.options import parse_shard_size
 
+    common: dict[str, Any] = {
+        "params": _params(settings),
+        "precision": precision,
+        "batch_size": batch_size,
+        "workers": workers,
+        "device": device,
+        "weights": _weights(weights, strict_weights),
+    }
+    if into:
+        _refuse_others(context, "--into", INTO)
+        with console.progress() as progress:
+            result = add_columns(source, _names(annotator), progress=progress, **common)
+        console.show_build(result, as_json)
+        return
+    if out is None:
+        raise UsageError("give --out for a new dataset, or --into to add columns to SOURCE, a dataset of condprep")
     with console.progress() as progress:
         result = run(
             source,
             out,
             _names(annotator),
-            params=_params(settings),
-            precision=precision,
             resolution=resolution,
             fit=fit,
             max_upscale=max_upscale,
@@ -129,13 +164,10 @@ def build(
             allow_truncated=allow_truncated,
             fast_decode=fast_decode,
             format=format,
-            batch_size=batch_size,
-            workers=workers,
-            device=device,
-            weights=_weights(weights, strict_weights),
             max_rejects=max_rejects,
             overwrite=overwrite,
             progress=progress,
+            **common,
             **parse_shard_size(shard_size),
         )
     console.show_build(result, as_json)
@@ -297,6 +329,15 @@ def main() -> None:
 
         console.fail("stopped; what was finished stays, and the same command goes on from there")
         sys.exit(1)
+
+
+def _refuse_others(context: typer.Context, mode: str, allowed: set[str]) -> None:
+    """Raises UsageError for an option that was given and that the mode would not heed."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name)
+        if name not in allowed and given is not None and given.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} has no meaning with {mode}; leave it out")
 
 
 def _names(given: list[str]) -> tuple[str, ...]:

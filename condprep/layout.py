@@ -45,6 +45,10 @@ class Layout:
     def done(self) -> Path:
         return self.private / "done.json"
 
+    @property
+    def lock(self) -> Path:
+        return self.private / "lock"
+
     def shard(self, number: int) -> Path:
         return self.shards / f"{number:06d}"
 
@@ -63,36 +67,50 @@ class Layout:
         for path in self.private.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != "lock":
+            elif path != self.lock:
                 path.unlink()
 
 
-def features(options: BuildOptions, annotators: Mapping[str, Annotator]) -> Any:
-    """The columns in their order, as `datasets.Features`; the order is the one that diffusers' script guesses by."""
+def features(options: BuildOptions, annotators: Mapping[str, Annotator], base: Any = None) -> Any:
+    """The columns in their order, as `datasets.Features`; the order is the one that diffusers' script guesses by.
+
+    base: the features of the dataset to which the annotators' columns are added.
+    """
     from datasets import Features, Image, Value
     from datasets.features.features import generate_from_arrow_type
 
-    text = pa.string() if options.captions == "first" else pa.list_(pa.string())
     further = {
         further_column(column, annotator, name): generate_from_arrow_type(kind)
         for column, annotator in annotators.items()
         for name, kind in annotator.columns.items()
     }
+    maps = {column: Image() for column in annotators}
+    if base:
+        names = list(base)
+        first = names.index("key")
+        before, after = ({name: base[name] for name in part} for part in (names[:first], names[first:]))
+        return Features(before | maps | after | further)
+    text = pa.string() if options.captions == "first" else pa.list_(pa.string())
     return Features(
         {"image": Image(), "text": generate_from_arrow_type(text), "conditioning_image": Image()}
-        | ({column: Image() for column in annotators} if len(annotators) > 1 else {})
+        | (maps if len(annotators) > 1 else {})
         | {"key": Value("string"), "source": Value("string"), "width": Value("int32"), "height": Value("int32")}
         | {"transform": generate_from_arrow_type(pa.list_(pa.float64())), "empty": Value("bool")}
         | further
     )
 
 
-def finish(layout: Layout, counts: list[Counts], columns: Any, options: BuildOptions, plan_id: str) -> Counts:
-    """Move the committed shards' files to their final names and write what `datasets` needs beside them."""
+def finish(
+    layout: Layout, counts: list[Counts], columns: Any, options: BuildOptions, plan_id: str, rejects: bytes = b""
+) -> Counts:
+    """Move the committed shards' files to their final names and write what `datasets` needs beside them.
+
+    rejects: those of the dataset to which columns are added.
+    """
     total, suffix = Counts(), f".{options.format}"
     for shard in counts:
         total.merge(shard)
-    commit(layout.private / "rejects.jsonl", lambda partial: _join(layout, len(counts), partial))
+    commit(layout.private / "rejects.jsonl", lambda partial: _join(layout, len(counts), rejects, partial))
     for split in SPLITS:
         files = list(_files(layout, counts, split))
         for number, (path, stored) in enumerate(files):
@@ -117,8 +135,9 @@ def _files(layout: Layout, counts: list[Counts], split: str) -> Iterator[tuple[P
                 yield layout.shard(number) / stored["name"], stored
 
 
-def _join(layout: Layout, shards: int, partial: Path) -> None:
+def _join(layout: Layout, shards: int, rejects: bytes, partial: Path) -> None:
     with partial.open("wb") as joined:
+        joined.write(rejects)
         for number in range(shards):
             joined.write((layout.shard(number) / "rejects.jsonl").read_bytes())
 

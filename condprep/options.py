@@ -23,6 +23,7 @@ class BuildOptions(BaseModel):
 
     annotators: tuple[str, ...] = Field(min_length=1)
     params: dict[str, dict[str, Any]] = {}  # annotator name -> its parameters
+    beside: tuple[str, ...] = ()  # columns of the dataset to which these are added
     primary: str | None = None  # which annotator's map is also `conditioning_image`; default: the first
     resolution: int = Field(512, ge=64, le=8192, multiple_of=8)
     fit: FitMode = "crop"
@@ -68,10 +69,11 @@ class BuildOptions(BaseModel):
         return Geometry(self.resolution, self.fit, self.max_upscale)
 
     def columns(self) -> dict[str, str]:
-        """annotator -> the column of its map: its name, with the variant where two share the name."""
+        """annotator -> the column of its map: its name, with the variant where that is taken."""
         names = [text.partition(":")[0] for text in self.annotators]
+        taken = [*names, *self.beside]
         return {
-            text: name if names.count(name) == 1 else text.replace(":", "_").replace("/", "_")
+            text: name if taken.count(name) == 1 else text.replace(":", "_").replace("/", "_")
             for text, name in zip(self.annotators, names)
         }
 
@@ -103,7 +105,7 @@ def parse_options(
         raise UsageError(f"{option} = {first['input']!r}: {message}") from None
 
 
-def parse_shard_size(text: str) -> dict[str, int]:
+def parse_shard_size(text: str) -> dict[str, Any]:
     """ "1000" rows, "500MB" bytes, or both: "1000,500MB" -> shard_rows and shard_bytes."""
     units = {"KB": 1000, "MB": MEGA, "GB": 1000 * MEGA}
     sizes: dict[str, int] = {}

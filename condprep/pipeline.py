@@ -117,7 +117,7 @@ class Pipeline:
             if work.entry.problem:
                 raise Rejected("source", work.entry.problem)
             sample = self.source.read(work.entry)
-            key = sha256(sample.data).hexdigest()
+            key = sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest()
             prepared = self._fit(work.entry, key, sample)
             for column, runner in self.filters.items():
                 self._take(prepared, column, runner(as_batch([prepared.rgb]), [key])[0])
@@ -151,7 +151,7 @@ class Pipeline:
             "height": placement.canvas[0],
             "transform": compose(placement, decoded, picture.size),
         }
-        return Prepared(key, rgb, placement, columns, untouched, captioned=any(text))
+        return Prepared(key, rgb, placement, dict(sample.columns or columns), untouched, captioned=any(text))
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)
@@ -204,7 +204,7 @@ class Pipeline:
         if isinstance(state, Prepared):
             for column, pixels in state.maps.items():
                 if column == self.options.condition:
-                    state.columns["empty"] = not pixels.any()
+                    state.columns.setdefault("empty", not pixels.any())
                 encoded = encode_map(pad(pixels, state.placement), self.annotators[column].binary)
                 state.columns[column] = {"bytes": encoded, "path": None}
             state.maps.clear()
@@ -214,11 +214,12 @@ class Pipeline:
         if isinstance(state, Reject):
             return state
         condition = self.options.condition
+        if "conditioning_image" not in state.columns:
+            state.columns["conditioning_image"] = state.columns[condition]
+            if len(self.annotators) == 1:
+                del state.columns[condition]
         if state.columns["empty"] and self.options.drop_empty:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
             return Reject(state.columns["source"], "annotate", reason, state.key)
-        state.columns["conditioning_image"] = state.columns[condition]
-        if len(self.annotators) == 1:
-            del state.columns[condition]
         split = "validation" if int(state.key[:16], 16) < self.options.validation * 2**64 else "train"
         return Row(state.columns, split, max(state.placement.scale) > 1, state.untouched, state.captioned)

@@ -31,11 +31,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One input, read: the encoded picture exactly as found and its captions (empty when there are none)."""
+    """One input, read: the encoded picture exactly as found and its captions (empty when there are none).
+
+    A row of a dataset to which columns are added has its `columns`, which are kept; its picture is not placed anew.
+    """
 
     name: str
     data: bytes
     text: tuple[str, ...] = ()
+    columns: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""Adding columns to a dataset: only they are computed, everything else keeps its bytes, at any interruption."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from conftest import tree
+from datasets import load_dataset, load_from_disk
+from test_build import Fragile, fragile, raw_bytes  # noqa: F401  (a fixture)
+
+from condprep import add_columns, build, into
+from condprep.errors import UsageError
+
+SMALL = {"resolution": 128, "shard_rows": 5, "validation": 0.3}
+
+
+def test_the_new_column_is_the_map_of_the_stored_picture(raw: Path, tmp_path: Path) -> None:
+    """Old columns keep their bytes and order; the new map is made from the stored picture; the first gets its own name."""
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    before = load_from_disk(str(tmp_path / "ds"))
+    images, maps = raw_bytes(tmp_path / "ds"), raw_bytes(tmp_path / "ds", "conditioning_image")
+    result = add_columns(tmp_path / "ds", "canny:random")
+    assert (result.inputs, sum(result.rows.values())) == (12, 12)
+    after = load_from_disk(str(tmp_path / "ds"))
+    names = ["image", "text", "conditioning_image", "canny", "canny_random", "key"]
+    assert after["train"].column_names[:6] == names
+    assert raw_bytes(tmp_path / "ds") == images
+    assert raw_bytes(tmp_path / "ds", "conditioning_image") == raw_bytes(tmp_path / "ds", "canny") == maps
+    for split in ("train", "validation"):
+        for name in ("key", "source", "text", "transform", "width", "empty"):
+            assert after[split][name][:] == before[split][name][:]
+        for row in after[split]:
+            low, high = row["canny_thresholds_random"]
+            edges = cv2.Canny(np.asarray(row["image"]), low, high)
+            np.testing.assert_array_equal(np.asarray(row["canny_random"]) * 255, edges)
+
+
+def test_the_added_column_is_that_of_a_build_with_both(raw: Path, tmp_path: Path) -> None:
+    """Where pictures are stored without loss, adding gives the rows that building with both annotators gives."""
+    options = SMALL | {"image_format": "png"}
+    build(raw, tmp_path / "added", "canny", **options)
+    add_columns(tmp_path / "added", "canny:random")
+    build(raw, tmp_path / "both", ["canny", "canny:random"], **options)
+    added, both = (load_from_disk(str(tmp_path / name)) for name in ("added", "both"))
+    assert added["train"].features == both["train"].features
+    for split in ("train", "validation"):
+        for one, other in zip(added[split], both[split], strict=True):
+            assert {k: v for k, v in one.items() if not hasattr(v, "size")} == {
+                k: v for k, v in other.items() if not hasattr(v, "size")
+            }
+            np.testing.assert_array_equal(np.asarray(one["canny_random"]), np.asarray(other["canny_random"]))
+
+
+def test_killed_while_taking_their_places_files_go_on(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after each single move of a file, the next call ends with the bytes of an undisturbed one."""
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    shutil.copytree(tmp_path / "ds", tmp_path / "whole")
+    add_columns(tmp_path / "whole", "canny:random")
+    real, moves = Path.replace, 0
+
+    class Killed(BaseException):
+        pass
+
+    def once(path: Path, target: Path) -> Path:
+        nonlocal moves
+        if ".condprep/into" in str(path) and ".condprep/into" not in str(target):
+            moves += 1
+            if moves > 1:
+                raise Killed
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", once)
+    for _ in range(40):
+        moves = 0
+        try:
+            add_columns(tmp_path / "ds", "canny:random")
+            break
+        except Killed:
+            continue
+    assert tree(tmp_path / "ds") == tree(tmp_path / "whole")
+
+
+def test_a_failed_picture_leaves_the_dataset_as_a_reject(raw: Path, tmp_path: Path, fragile: Fragile) -> None:  # noqa: F811
+    """inputs = rows + rejects holds for the rows of the dataset, and earlier rejects stay on record."""
+    from PIL import Image
+
+    (raw / "bad.jpg").write_bytes(b"")
+    Image.new("RGB", (200, 200)).save(raw / "black.png")
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    result = add_columns(tmp_path / "ds", "fragile")
+    assert (result.inputs, sum(result.rows.values()), sum(result.rejects.values())) == (13, 12, 1)
+    lines = (tmp_path / "ds" / ".condprep" / "rejects.jsonl").read_text()
+    assert lines.count("\n") == 2
+    assert "bad.jpg" in lines
+    assert "black.png" in lines
+
+
+def test_parquet_and_a_second_addition(raw: Path, tmp_path: Path, fragile: Fragile) -> None:  # noqa: F811
+    """Columns can be added one after another, also to a Parquet dataset, and their provenance is all there."""
+    build(raw, tmp_path / "ds", "canny", format="parquet", **SMALL)
+    add_columns(tmp_path / "ds", "canny:random")
+    add_columns(tmp_path / "ds", "fragile")
+    rows = load_dataset(str(tmp_path / "ds"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert rows.column_names[:6] == ["image", "text", "conditioning_image", "canny", "canny_random", "fragile"]
+    made = into.read_json(tmp_path / "ds" / ".condprep" / "provenance.json")["annotators"]
+    assert [annotator["column"] for annotator in made] == ["canny", "canny_random", "fragile"]
+    assert not (tmp_path / "ds" / ".condprep" / "into").exists()
+
+
+def test_what_cannot_be_added_to(raw: Path, tmp_path: Path) -> None:
+    """No dataset, a column that is there, padded pictures: each is said with its remedy."""
+    with pytest.raises(UsageError, match="no finished dataset"):
+        add_columns(raw, "canny")
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    with pytest.raises(UsageError, match="has a column 'canny' already"):
+        add_columns(tmp_path / "ds", "canny")
+    build(raw, tmp_path / "pad", "canny", fit="pad", **SMALL)
+    with pytest.raises(UsageError, match="--fit pad"):
+        add_columns(tmp_path / "pad", "canny:random")
