@@ -24,21 +24,10 @@ weights_app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 
-INTO = set(  # what `build --into` heeds
-    [
-        "source",
-        "annotator",
-        "into",
-        "settings",
-        "precision",
-        "batch_size",
-        "workers",
-        "device",
-        "weights",
-        "strict_weights",
-        "as_json",
-    ]
-)
+INTO = {  # what `build --into` heeds
+    *("source", "annotator", "into", "settings", "precision", "batch_size"),
+    *("workers", "device", "weights", "strict_weights", "as_json"),
+}
 
 Annotators = Annotated[
     list[str], typer.Option("--annotator", "-a", help="name or name:variant, see `condprep annotators`; repeatable")
