@@ -80,8 +80,7 @@ def existing_folder(path: str) -> Path:
 
 def captions(data: bytes) -> tuple[str, ...]:
     """One caption per non-empty line; UTF-8, bad bytes replaced, cut at MAX_CAPTION bytes."""
-    text = data[:MAX_CAPTION].decode("utf-8-sig", "replace").replace("\0", "\ufffd")
-    return tuple(line.strip() for line in text.splitlines() if line.strip())
+    return _clean(data[:MAX_CAPTION].decode("utf-8-sig", "replace").splitlines())
 
 
 def caption_values(value: Any) -> tuple[str, ...]:
@@ -89,7 +88,13 @@ def caption_values(value: Any) -> tuple[str, ...]:
     values = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) for one in values):
         raise Rejected("read", f"the caption {value!r:.80} is neither a string nor a list of strings")
-    return tuple(one.strip()[:MAX_CAPTION] for one in values if one.strip())
+    return _clean(values)
+
+
+def _clean(values: list[str]) -> tuple[str, ...]:
+    """Stripped, not empty, not endless, and storable: JSON can spell half a surrogate pair, which is no text."""
+    texts = (one[:MAX_CAPTION].replace("\0", "\ufffd").encode("utf-8", "replace").decode().strip() for one in values)
+    return tuple(text for text in texts if text)
 
 
 def read_regular(path: Path, *, cut: int | None = None) -> bytes:
