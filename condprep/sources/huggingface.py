@@ -24,7 +24,7 @@ class HuggingFaceSource:
     caption_column: str | None
     split: str | None
     fingerprint: str
-    folder: Path | None  # None: from the Hub, or Parquet
+    folder: Path | None  # where paths in rows may lead; None: from the Hub, or a single Parquet file
     kind: str = "huggingface"
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from condprep.errors import SourceError
 from condprep.sources.base import MAX_FILE, is_tar, listing, portable
 
-MAX_TARS = 1_000_000  # what {00000..99999} may expand to
+MAX_TARS = 100_000  # what {00000..99999} may expand to
 MAX_HEADER = 1 << 20  # bytes; an extended header holds one long name
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
@@ -64,7 +64,7 @@ def members(file: io.BufferedReader) -> Iterator[tarfile.TarInfo | str]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while member := tar.next():
-                if tar.offset <= end:
+                if tar.offset <= end:  # older Pythons believe a negative size
                     raise tarfile.ReadError("a header that points back")
                 end = tar.offset
                 if member.offset_data + member.size > size:
