@@ -129,7 +129,8 @@ def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
     seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{name} failed:\n{process.stderr.read().decode()}")  # type: ignore[union-attr]
-    return {"pictures_per_second": len(list(raw.iterdir())) / seconds, "peak_mb": peak / 1e6}
+    pictures = sum(path.is_file() for path in raw.rglob("*"))
+    return {"pictures_per_second": pictures / seconds, "peak_mb": peak / 1e6}
 
 
 def resident(pid: int) -> int:

@@ -164,13 +164,7 @@ def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[G
         provenance = read_json(stored)
         geometry = Geometry(**provenance["geometry"])
         wanted = [
-            (
-                one["column"],
-                one["annotator"],
-                one["variant"],
-                provenance["params"].get(one["annotator"]),
-                one["weights"],
-            )
+            tuple(one[name] for name in ("column", "annotator", "variant", "params", "weights"))
             for one in provenance["annotators"]
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:

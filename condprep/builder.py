@@ -163,7 +163,8 @@ class Run:
     def _build(
         self, plan: Plan | None, requested: Mapping[str, Any], annotators: Mapping[str, Annotator], workers: int
     ) -> None:
-        made = [describe(column, annotator) for column, annotator in annotators.items()]
+        params = self.options.params
+        made = [describe(column, one, params.get(one.name, {})) for column, one in annotators.items()]
         if plan:
             check_config(plan, {"annotators": made})
         self.plan = plan or self._plan(
@@ -257,7 +258,6 @@ class Run:
         return {
             "condprep": __version__,
             "annotators": self.plan.config["annotators"],
-            "params": options.params,
             "geometry": {"resolution": options.resolution, "fit": options.fit, "max_upscale": options.max_upscale},
             "source": self.plan.config["requested"]["source"],
             "format": options.format,
@@ -269,8 +269,8 @@ def build_result(path: Path, plan: Plan, counts: Counts, resumed: int, seconds: 
     return BuildResult(
         path=path,
         inputs=plan.inputs,
-        rows=counts.rows,
-        rejects=counts.rejects,
+        rows=dict(counts.rows),
+        rejects=dict(counts.rejects),
         bytes=counts.bytes,
         enlarged=counts.enlarged,
         untouched=counts.untouched,
@@ -281,9 +281,9 @@ def build_result(path: Path, plan: Plan, counts: Counts, resumed: int, seconds: 
     )
 
 
-def describe(column: str, annotator: Annotator) -> dict[str, Any]:
-    """An annotator's provenance, as it is recorded in the plan and the dataset."""
-    names = {"column": column, "annotator": annotator.name, "variant": annotator.variant}
+def describe(column: str, annotator: Annotator, params: Mapping[str, Any]) -> dict[str, Any]:
+    """An annotator's provenance, as it is recorded in the plan and the dataset; params: what the user set."""
+    names = {"column": column, "annotator": annotator.name, "variant": annotator.variant, "params": dict(params)}
     return names | dict(annotator.provenance)
 
 

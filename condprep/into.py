@@ -148,7 +148,6 @@ class Rows:
         return {
             **before,
             "annotators": [*before["annotators"], *added["annotators"]],
-            "params": before["params"] | added["params"],
             "counts": counts,
         }
 

@@ -89,6 +89,8 @@ def parse_options(
     precision: given to every annotator that has such a parameter and for which `params` does not set it.
     """
     names = tuple(map(canonical, (annotators,) if isinstance(annotators, str) else annotators))
+    if values.get("primary"):
+        values["primary"] = canonical(values["primary"])
     settings = {canonical(name): dict(given) for name, given in (params or {}).items()}
     for spec in (parse(name)[0] for name in names):
         if precision and "precision" in parameters(spec):
@@ -101,7 +103,7 @@ def parse_options(
         message = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
             raise UsageError(message) from None
-        option = "--" + str(first["loc"][0]).replace("_", "-")
+        option = "--" + str(first["loc"][0]).replace("_", "-").replace("annotators", "annotator")
         raise UsageError(f"{option} = {first['input']!r}: {message}") from None
 
 

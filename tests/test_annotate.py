@@ -115,7 +115,7 @@ def test_like_allows_no_other_settings(raw: Path, tmp_path: Path, photo: Path) -
             annotate([photo], **names)
 
 
-@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"geometry": {"fit": "crop"}, "params": 3, "annotators": [{}]}'])
+@pytest.mark.parametrize("damage", ["", "{}", "[]", '{"geometry": {"fit": "crop"}, "annotators": [{}]}'])
 def test_damaged_provenance_is_said_so(raw: Path, tmp_path: Path, photo: Path, damage: str) -> None:
     """A provenance file that is cut or foreign is named, whatever is in it; so is one that is missing."""
     with pytest.raises(UsageError, match=r"no dataset made by condprep: .*provenance\.json is missing"):

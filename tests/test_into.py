@@ -12,7 +12,8 @@ from conftest import tree
 from datasets import load_dataset, load_from_disk
 from test_build import Fragile, fragile, raw_bytes  # noqa: F401  (a fixture)
 
-from condprep import add_columns, build, into
+from condprep import add_columns, annotate, build, into
+from condprep.annotation import Annotated
 from condprep.errors import UsageError
 
 SMALL = {"resolution": 128, "shard_rows": 5, "validation": 0.3}
@@ -123,3 +124,16 @@ def test_what_cannot_be_added_to(raw: Path, tmp_path: Path) -> None:
     build(raw, tmp_path / "pad", "canny", fit="pad", **SMALL)
     with pytest.raises(UsageError, match="--fit pad"):
         add_columns(tmp_path / "pad", "canny:random")
+
+
+def test_each_column_remembers_its_own_parameters(raw: Path, tmp_path: Path) -> None:
+    """What was set for the first column does not reach the added one, and `like` repeats both."""
+    build(raw, tmp_path / "ds", "canny", params={"canny": {"low": 50}}, fit="keep")
+    add_columns(tmp_path / "ds", "canny:random")
+    rows = load_from_disk(str(tmp_path / "ds"))["train"]
+    (result,) = annotate([raw / rows[0]["source"]], like=tmp_path / "ds")
+    assert isinstance(result, Annotated)
+    for column in ("canny", "canny_random"):
+        np.testing.assert_array_equal(
+            np.asarray(result.maps[column].convert("L")), np.asarray(rows[0][column].convert("L"))
+        )
