@@ -79,9 +79,10 @@ def test_a_split_is_asked_for_only_where_there_are_several(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("layout", ["file", "folder", "hub"])
 def test_parquet_gives_the_same_rows(tmp_path: Path, layout: str) -> None:
-    """One file, a folder of them, or a clone of a repository with its splits under data/."""
+    """One file, a folder of them, or a clone of a repository with its splits under data/ and a README beside."""
     folder = tmp_path / "pq" / ("data" if layout == "hub" else "")
     folder.mkdir(parents=True)
+    (tmp_path / "pq" / "README.md").write_text("no Parquet")
     table().to_parquet(folder / "train-00000-of-00001.parquet")
     if layout == "hub":
         table(text=["t", "t", "t"]).to_parquet(folder / "test-00000-of-00001.parquet")
@@ -90,6 +91,15 @@ def test_parquet_gives_the_same_rows(tmp_path: Path, layout: str) -> None:
         split="train" if layout == "hub" else None,
     )
     assert samples(source) == [(f"train:{row}", *expected) for row, expected in enumerate(EXPECTED)]
+
+
+def test_parquet_in_sub_folders_has_their_names_as_splits(tmp_path: Path) -> None:
+    """train/0.parquet and test/0.parquet are two splits, in a folder whose name would be a pattern too."""
+    for split in ("train", "test"):
+        (tmp_path / "pq [1]" / split).mkdir(parents=True)
+        table(text=[split] * 3).to_parquet(tmp_path / "pq [1]" / split / "0.parquet")
+    source = open_source(tmp_path / "pq [1]", "huggingface", split="test")
+    assert samples(source)[2] == ("test:2", PICTURES[2], ("test",))
 
 
 @pytest.mark.parametrize("kind", ["struct", "binary"])
@@ -101,6 +111,18 @@ def test_pictures_without_the_image_type_are_found_too(tmp_path: Path, kind: str
 
 
 # columns
+
+
+def test_hidden_parquet_is_no_part_of_a_dataset(tmp_path: Path) -> None:
+    """What a build keeps in its hidden folder is not taken for rows, beside Parquet or in a saved dataset."""
+    path = saved(tmp_path, table())
+    table().to_parquet(tmp_path / "a.parquet")
+    for folder in (path, tmp_path):
+        (folder / ".condprep").mkdir()
+        (folder / ".condprep" / "plan.parquet").write_bytes(b"no rows")
+    assert len(samples(open_source(path))) == 3
+    shutil.rmtree(path)
+    assert len(samples(open_source(tmp_path))) == 3
 
 
 def test_several_image_columns_ask_for_one(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def read_regular(path: Path, *, cut: int | None = None) -> bytes:
         raise Rejected("read", f"{path.name!r} cannot be read: {error.strerror}") from None
 
 
+def within(folder: Path, path: str) -> Path | None:
+    """The real path of `path` in `folder`, whether it exists or not; None if it leads out, links followed."""
+    try:
+        real, root = os.path.realpath(folder / path), os.path.realpath(folder)
+    except ValueError:  # a NUL in the path
+        return None
+    return Path(real) if Path(real).is_relative_to(root) else None
+
+
 def file_problem(status: os.stat_result) -> str | None:
     """Why a file cannot be an input, judged by its status alone."""
     if not stat.S_ISREG(status.st_mode):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from glob import escape
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources.base import CAPTION_COLUMNS, caption_values, read_regular
+from condprep.sources.base import CAPTION_COLUMNS, caption_values, read_regular, within
 from condprep.types import Entry, Sample
 
+_SHARD = re.compile(r"(.+)-\d+-of-\d+\.parquet$")
 _FOOTER = 1 << 16  # bytes at the end of a Parquet file that tell it from another one of the same size
 
 
@@ -50,8 +53,7 @@ class HuggingFaceSource:
             return bytes(data)
         if (path := stored.get("path")) is None:
             raise Rejected("read", "the row has no picture")
-        folder = self.folder and self.folder.resolve()
-        if not folder or not (found := (folder / path).resolve()).is_relative_to(folder):
+        if self.folder is None or not (found := within(self.folder, path)):
             raise Rejected("read", f"the picture is stored as a path outside of the dataset: {path!r}")
         return read_regular(found)
 
@@ -77,11 +79,6 @@ def open_huggingface(
     return HuggingFaceSource(loaded, image_column, caption_column, split, fingerprint or loaded._fingerprint, folder)
 
 
-def parquet_files(path: Path) -> list[Path]:
-    """The Parquet files that a file or folder stands for."""
-    return [path] if path.is_file() else sorted(path.rglob("*.parquet"))
-
-
 def _load(path: str) -> tuple[Any, str | None]:
     """The dataset, and a fingerprint for Parquet: that of `datasets` would change with the place of the files."""
     import datasets
@@ -90,18 +87,35 @@ def _load(path: str) -> tuple[Any, str | None]:
     try:
         if not local.exists():
             return datasets.load_dataset(path), None
-        if not (files := parquet_files(local)):
+        files = [local] if local.is_file() else _parquet_files(local)
+        if not files or (local / "dataset_dict.json").exists():
             return datasets.load_from_disk(path), None
-        where = {"data_files": path} if local.is_file() else {"data_dir": path}
-        loaded = datasets.load_dataset("parquet", **where)
-        return loaded, _fingerprint(files)
+        return datasets.load_dataset("parquet", data_files=_by_split(files, local)), _fingerprint(files)
     except Exception as error:  # datasets, pyarrow, fsspec and the network each have their own
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if local.exists():
             raise SourceError(f"{path!r} is no dataset that can be read: {reason}") from None
         raise SourceError(
             f"there is no file or folder {path!r}, and as a dataset on the Hub it cannot be loaded: {reason}"
         ) from None
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    hidden = re.compile(r"(^|/)\.")
+    return [
+        path for path in sorted(folder.rglob("*.parquet")) if not hidden.search(path.relative_to(folder).as_posix())
+    ]
+
+
+def _by_split(files: list[Path], folder: Path) -> dict[str, list[str]]:
+    """Patterns for `datasets`: the split is in the name (train-00000-of-00002.parquet), or is the sub-folder's."""
+    splits: dict[str, list[str]] = {}
+    for file in files:
+        named = _SHARD.match(file.name)
+        inside = file.parent.name if file.parent not in (folder, folder.parent, folder / "data") else "train"
+        split = re.sub(r"\W", "_", named[1] if named else inside)
+        splits.setdefault(split, []).append(escape(str(file)))
+    return splits
 
 
 def _fingerprint(files: list[Path]) -> str:

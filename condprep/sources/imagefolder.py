@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
@@ -24,6 +24,7 @@ from condprep.sources.base import (
     portable,
     read_regular,
     stamp,
+    within,
 )
 from condprep.types import Entry, Sample
 
@@ -70,11 +71,7 @@ class ImagefolderSource:
             yield entry
 
     def read(self, entry: Entry) -> Sample:
-        try:
-            path = self._locate(native(entry.name))
-        except Rejected as rejected:
-            raise Rejected("read", rejected.reason) from None
-        return Sample(entry.name, read_regular(path), entry.text or ())
+        return Sample(entry.name, read_regular(self._locate(native(entry.name))), entry.text or ())
 
     def _entry(self, row: dict[str, Any] | str) -> Entry:
         if isinstance(row, str):
@@ -83,29 +80,25 @@ class ImagefolderSource:
         if not isinstance(name, str) or not name:
             raise Rejected("source", f"no {self.image_column}")
         path = self._locate(name)
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise Rejected("source", f"{name!r} cannot be read: {error.strerror}") from None
         if problem := file_problem(status):
             raise Rejected("source", f"{name!r}: {problem}")
         text = caption_values(next((row[column] for column in self._caption_columns if column in row), None))
-        return Entry(portable(os.path.normpath(name)), stamp(path), size=status.st_size, text=text)
+        return Entry(portable(str(PurePosixPath(name))), stamp(path), size=status.st_size, text=text)
 
     @property
     def _caption_columns(self) -> Sequence[str]:
         return CAPTION_COLUMNS if self.caption_column is None else (self.caption_column,)
 
     def _locate(self, name: str) -> Path:
-        """The picture's real path. Raises Rejected for one that is missing or leaves the folder, by `..` or by a link."""
-        folder = os.path.realpath(self.metadata.parent)
-        try:
-            real = os.path.realpath(os.path.join(folder, name), strict=True)
-        except (OSError, ValueError):  # ValueError: a NUL in the name
-            real = ""
-        inside = os.path.normpath(name).partition("/")[0] != ".." and not os.path.isabs(name)
-        if not inside or (real and not Path(real).is_relative_to(folder)):
-            raise Rejected("source", f"{name!r} is outside the folder of {self.metadata.name}")
-        if not real:
-            raise Rejected("source", f"{name!r} is missing or unreadable")
-        return Path(real)
+        """The picture's real path. Raises Rejected for one that leaves the folder, by `..` or by a link."""
+        real = None if os.path.isabs(name) else within(self.metadata.parent, name)
+        if real is None:
+            raise Rejected("read", f"{name!r} is outside the folder of {self.metadata.name}")
+        return real
 
     def _rows(self) -> Iterator[Row]:
         return {".jsonl": json_rows, ".csv": csv_rows, ".parquet": parquet_rows}[self.metadata.suffix](self.metadata)
