@@ -6,7 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from fragile import Fragile
 from PIL import Image
+
+import condprep.annotators as table
+from condprep import AnnotatorSpec
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -36,6 +40,14 @@ def raw(tmp_path: Path) -> Path:
         if number % 2:
             path.with_suffix(".txt").write_text(f"photograph {number}")
     return folder
+
+
+@pytest.fixture
+def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
+    annotator = Fragile(limit=3)
+    spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
+    monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
+    return annotator
 
 
 def tree(folder: Path) -> dict[str, bytes]:

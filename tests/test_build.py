@@ -6,20 +6,16 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
-import torch
 from conftest import tree
 from datasets import load_dataset, load_from_disk
 from PIL import Image
 
-import condprep.annotators as table
-from condprep import AnnotatorSpec, Maps, build
-from condprep.annotators.runner import fitting_batch
+from condprep import build
 from condprep.builder import Progress, locked
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
 from condprep.layout import Layout
@@ -299,98 +295,6 @@ def test_a_wrong_option_is_quoted(raw: Path, tmp_path: Path, options: dict[str, 
     with pytest.raises(UsageError, match=says):
         build(raw, tmp_path / "ds", "canny", **options)
     assert not (tmp_path / "ds").exists()
-
-
-class Fragile:
-    """A network stand-in whose batches of more than `limit` run out of memory and that fails on dark pictures."""
-
-    name, variant, device, batch_size, binary = "fragile", "", "cpu", 8, False
-    columns: ClassVar = {"brightness": pa.float32()}
-    provenance: ClassVar = {"parameters": {}, "weights": {}, "licence": "none", "commercial": True}
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.darkest = limit, 1
-        self.batches: list[int] = []
-
-    def __call__(self, rgb: torch.Tensor, keys: list[str]) -> Maps:
-        self.batches.append(len(rgb))
-        if len(rgb) > self.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        means = rgb.float().mean((1, 2, 3))
-        if (means < self.darkest).any():
-            raise ValueError("cannot normalise a black picture")
-        return Maps(rgb.float().mean(1, keepdim=True).byte(), {"brightness": means.tolist()})
-
-
-@pytest.fixture
-def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
-    annotator = Fragile(limit=3)
-    spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
-    return annotator
-
-
-def test_out_of_memory_halves_the_batch_and_loses_nothing(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
-    """Batches that do not fit are halved, a picture on which the annotator fails is a reject, the others are rows."""
-    Image.new("RGB", (200, 200)).save(raw / "black.png")
-    result = build(raw, tmp_path / "ds", ["fragile", "canny"], resolution=128)
-    assert result.rows == {"train": 12}
-    assert result.rejects == {"annotate: fragile failed": 1}
-    assert fragile.batches[0] == 13  # small pictures: more than batch_size of them fit in the same memory
-    assert sum(size for size in fragile.batches if size <= 3) >= 13
-    rows = load_from_disk(str(tmp_path / "ds"))["train"]
-    for row in rows:
-        grey = np.asarray(row["image"]).astype(float).mean()
-        assert row["brightness"] == pytest.approx(grey, abs=1)
-        assert np.asarray(row["fragile"]).mean() == pytest.approx(grey, abs=1)
-
-
-def test_pictures_in_which_nothing_is_found_are_flagged_or_dropped(raw: Path, tmp_path: Path) -> None:
-    """A map without a single edge is flagged in the column `empty`; --drop-empty makes it a reject."""
-    Image.new("RGB", (200, 200), "blue").save(raw / "blue.png")
-    build(raw, tmp_path / "flagged", "canny", **SMALL)
-    rows = load_from_disk(str(tmp_path / "flagged"))["train"]
-    assert {row["source"] for row in rows if row["empty"]} == {"blue.png"}
-    result = build(raw, tmp_path / "dropped", "canny", drop_empty=True, **SMALL)
-    assert (result.rows, result.rejects) == ({"train": 12}, {"annotate: empty map": 1})
-
-
-def test_the_batch_is_halved_until_it_fits(fragile: Fragile) -> None:
-    """The probe before a build ends at the largest half of a half that does not run out of memory."""
-    fragile.limit, fragile.darkest = 5, 0
-    assert fitting_batch([fragile], 32, side=8) == 4
-    assert fragile.batches == [32, 16, 8, 4]
-    assert fitting_batch([], 32) == 32
-
-
-def test_batches_of_mixed_shapes_come_out_in_order(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
-    """With buckets, whose batches finish out of order, rows keep the order of the inputs and their own maps."""
-    result = build(raw, tmp_path / "ds", "fragile", fit="bucket", resolution=256, max_upscale=4)
-    assert result.rows == {"train": 12}
-    rows = load_from_disk(str(tmp_path / "ds"))["train"]
-    assert rows["source"][:] == sorted(rows["source"][:])
-    assert len({row["image"].size for row in rows}) > 1
-    for row in rows:
-        grey = np.asarray(row["image"].convert("RGB")).astype(float).mean(2)
-        assert np.abs(np.asarray(row["conditioning_image"]) - grey).mean() < 3
-
-
-def test_an_annotator_that_always_fails_stops_the_build(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
-    """Twenty failures in a row are the annotator's fault, not the pictures': the build stops and can be resumed."""
-    fragile.limit = 0
-    for number in range(20):
-        shutil.copy(raw / "group0" / "00.jpg", raw / f"copy{number}.jpg")
-    with pytest.raises(BuildFailed, match=r"20 pictures in a row could not be annotated; .*out of memory"):
-        build(raw, tmp_path / "ds", "fragile", resolution=128)
-    fragile.limit = 8
-    assert build(raw, tmp_path / "ds", "fragile", resolution=128).rows == {"train": 32}
-
-
-def test_an_annotator_that_breaks_its_promise_is_named(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
-    """A map of another size than the picture never reaches a dataset."""
-    fragile.__class__ = type("Wrong", (Fragile,), {"__call__": lambda self, rgb, keys: Maps(rgb[..., :-1, :-1])})
-    with pytest.raises(UsageError, match=r"annotator 'fragile' returned maps .*127, 127"):
-        build(raw, tmp_path / "ds", "fragile", resolution=128)
 
 
 def test_progress_counts_every_input(raw: Path, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from conftest import tree
 from datasets import load_dataset, load_from_disk
-from test_build import Fragile, fragile, raw_bytes  # noqa: F401  (a fixture)
+from fragile import Fragile
+from test_build import raw_bytes
 
 from condprep import add_columns, annotate, build, into
 from condprep.annotation import Annotated
@@ -87,7 +88,7 @@ def test_killed_while_taking_their_places_files_go_on(
     assert tree(tmp_path / "ds") == tree(tmp_path / "whole")
 
 
-def test_a_failed_picture_leaves_the_dataset_as_a_reject(raw: Path, tmp_path: Path, fragile: Fragile) -> None:  # noqa: F811
+def test_a_failed_picture_leaves_the_dataset_as_a_reject(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
     """inputs = rows + rejects holds for the rows of the dataset, and earlier rejects stay on record."""
     from PIL import Image
 
@@ -102,7 +103,7 @@ def test_a_failed_picture_leaves_the_dataset_as_a_reject(raw: Path, tmp_path: Pa
     assert "black.png" in lines
 
 
-def test_parquet_and_a_second_addition(raw: Path, tmp_path: Path, fragile: Fragile) -> None:  # noqa: F811
+def test_parquet_and_a_second_addition(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
     """Columns can be added one after another, also to a Parquet dataset, and their provenance is all there."""
     build(raw, tmp_path / "ds", "canny", format="parquet", **SMALL)
     add_columns(tmp_path / "ds", "canny:random")

@@ -1,0 +1,81 @@
+"""The build and its annotators: what fails in a batch, runs out of memory, finds nothing or breaks its promise."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_from_disk
+from fragile import Fragile
+from PIL import Image
+
+from condprep import Maps, build
+from condprep.annotators.runner import fitting_batch
+from condprep.errors import BuildFailed, UsageError
+
+SMALL = {"resolution": 128, "shard_rows": 5}
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
+    """Batches that do not fit are halved, a picture on which the annotator fails is a reject, the others are rows."""
+    Image.new("RGB", (200, 200)).save(raw / "black.png")
+    result = build(raw, tmp_path / "ds", ["fragile", "canny"], resolution=128)
+    assert result.rows == {"train": 12}
+    assert result.rejects == {"annotate: fragile failed": 1}
+    assert fragile.batches[0] == 13  # small pictures: more than batch_size of them fit in the same memory
+    assert sum(size for size in fragile.batches if size <= 3) >= 13
+    rows = load_from_disk(str(tmp_path / "ds"))["train"]
+    for row in rows:
+        grey = np.asarray(row["image"]).astype(float).mean()
+        assert row["brightness"] == pytest.approx(grey, abs=1)
+        assert np.asarray(row["fragile"]).mean() == pytest.approx(grey, abs=1)
+
+
+def test_pictures_in_which_nothing_is_found_are_flagged_or_dropped(raw: Path, tmp_path: Path) -> None:
+    """A map without a single edge is flagged in the column `empty`; --drop-empty makes it a reject."""
+    Image.new("RGB", (200, 200), "blue").save(raw / "blue.png")
+    build(raw, tmp_path / "flagged", "canny", **SMALL)
+    rows = load_from_disk(str(tmp_path / "flagged"))["train"]
+    assert {row["source"] for row in rows if row["empty"]} == {"blue.png"}
+    result = build(raw, tmp_path / "dropped", "canny", drop_empty=True, **SMALL)
+    assert (result.rows, result.rejects) == ({"train": 12}, {"annotate: empty map": 1})
+
+
+def test_the_batch_is_halved_until_it_fits(fragile: Fragile) -> None:
+    """The probe before a build ends at the largest half of a half that does not run out of memory."""
+    fragile.limit, fragile.darkest = 5, 0
+    assert fitting_batch([fragile], 32, side=8) == 4
+    assert fragile.batches == [32, 16, 8, 4]
+    assert fitting_batch([], 32) == 32
+
+
+def test_batches_of_mixed_shapes_come_out_in_order(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
+    """With buckets, whose batches finish out of order, rows keep the order of the inputs and their own maps."""
+    result = build(raw, tmp_path / "ds", "fragile", fit="bucket", resolution=256, max_upscale=4)
+    assert result.rows == {"train": 12}
+    rows = load_from_disk(str(tmp_path / "ds"))["train"]
+    assert rows["source"][:] == sorted(rows["source"][:])
+    assert len({row["image"].size for row in rows}) > 1
+    for row in rows:
+        grey = np.asarray(row["image"].convert("RGB")).astype(float).mean(2)
+        assert np.abs(np.asarray(row["conditioning_image"]) - grey).mean() < 3
+
+
+def test_an_annotator_that_always_fails_stops_the_build(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
+    """Twenty failures in a row are the annotator's fault, not the pictures': the build stops and can be resumed."""
+    fragile.limit = 0
+    for number in range(20):
+        shutil.copy(raw / "group0" / "00.jpg", raw / f"copy{number}.jpg")
+    with pytest.raises(BuildFailed, match=r"20 pictures in a row could not be annotated; .*out of memory"):
+        build(raw, tmp_path / "ds", "fragile", resolution=128)
+    fragile.limit = 8
+    assert build(raw, tmp_path / "ds", "fragile", resolution=128).rows == {"train": 32}
+
+
+def test_an_annotator_that_breaks_its_promise_is_named(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
+    """A map of another size than the picture never reaches a dataset."""
+    fragile.__class__ = type("Wrong", (Fragile,), {"__call__": lambda self, rgb, keys: Maps(rgb[..., :-1, :-1])})
+    with pytest.raises(UsageError, match=r"annotator 'fragile' returned maps .*127, 127"):
+        build(raw, tmp_path / "ds", "fragile", resolution=128)
