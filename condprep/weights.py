@@ -165,15 +165,23 @@ def load_state_dict(file: WeightFile) -> dict[str, Tensor]:
 
     Raises WeightsError for a damaged file, for one that would run code, and for one that is no state dict.
     """
+    state = read_checkpoint(file)
+    if not isinstance(state, Mapping) or not all(isinstance(k, str) and hasattr(v, "shape") for k, v in state.items()):
+        raise WeightsError(f"{file.path} is no state dict: it must hold tensors by name and nothing else")
+    return dict(state)
+
+
+def read_checkpoint(file: WeightFile) -> object:
+    """Whatever a checkpoint holds, on the CPU: tensors, and plain Python values beside and around them.
+
+    Raises WeightsError for a damaged file and for one that would run code or fill the memory.
+    """
     try:
-        state = _read(file.path)
+        return _read(file.path)
     except Exception as error:  # a damaged file makes the readers raise almost anything
         raise WeightsError(
             f"{file.path} cannot be read as a checkpoint: {_first_line(error)}; fetch it again"
         ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(k, str) and hasattr(v, "shape") for k, v in state.items()):
-        raise WeightsError(f"{file.path} is no state dict: it must hold tensors by name and nothing else")
-    return dict(state)
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], file: WeightFile) -> None:

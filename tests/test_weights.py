@@ -85,7 +85,7 @@ def _in_hub_cache(tmp_path: Path, pin: pins.Pin, content: bytes = CONTENT) -> Pa
 
 
 def test_the_table_is_well_formed() -> None:
-    """Names are unique plain file names, hashes are sha256, revisions are commits, and CMU's weights are not free."""
+    """Names are unique plain file names, hashes are sha256, revisions commits or main, CMU's weights are not free."""
     names = [pin.name for pin in table()]
     assert len(set(names)) == len(names)
     for pin in table():
@@ -94,7 +94,8 @@ def test_the_table_is_well_formed() -> None:
         assert pin.size > 0
         assert pin.commercial == ("non-commercial" not in pin.licence)
         if isinstance(pin.origin, pins.Hub):
-            assert len(bytes.fromhex(pin.origin.revision)) == 20
+            assert pin.origin.revision == "main" or len(bytes.fromhex(pin.origin.revision)) == 20
+            assert Path(pin.member or pin.name).name == pin.name
         else:
             assert len(bytes.fromhex(pin.origin.sha256)) == 32
             assert Path(pin.member).name == pin.name

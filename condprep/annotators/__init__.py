@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from condprep.annotators.aux_detectors import DETECTORS
 from condprep.annotators.base import Annotator, AnnotatorSpec
 from condprep.errors import AnnotatorError
 
@@ -85,6 +86,14 @@ BUILTIN = (
         licence="MIT",
         weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
     ),
+    AnnotatorSpec(
+        name="aux",
+        summary="the other detectors of controlnet_aux, a picture at a time",
+        load="condprep.annotators.aux_adapter:load",
+        variants={name: f"{detector.summary} ({detector.licence})" for name, detector in DETECTORS.items()},
+        licence="each variant its own",
+        weights={name: detector.weights for name, detector in DETECTORS.items()},
+    ),
 )
 
 
@@ -110,6 +119,8 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
     if name not in names:
         raise AnnotatorError(f"unknown annotator {name!r}{_nearest(name, names)}; `condprep annotators` lists them all")
     spec = names[name]
+    if not variant and spec.variants and "" not in spec.variants:
+        raise AnnotatorError(f"{name!r} needs a variant: {', '.join(f'{name}:{v}' for v in spec.variants)}")
     if variant and variant not in spec.variants and not (spec.open_variant and _is_path(variant)):
         other = f", or {spec.open_variant}" if spec.open_variant else ""
         near = _nearest(variant, spec.variants)

@@ -8,8 +8,8 @@ from torch import Tensor
 GRID = 64  # controlnet_aux's: on it, every map is the one that the reference makes of the same padded picture
 
 
-def pad_to_grid(pictures: Tensor) -> Tensor:
-    """(B, C, H, W) of any dtype -> H and W rounded up to multiples of 64, mirrored at the right and the bottom.
+def pad_to_grid(pictures: Tensor, grid: int = GRID) -> Tensor:
+    """(B, C, H, W) of any dtype -> H and W rounded up to multiples of `grid`, mirrored at the right and the bottom.
 
     Pixel (y, x) stays pixel (y, x), so the crop is `[..., :H, :W]`. A mirror image goes on with the picture's texture.
     Measured on ten BSDS500 pictures, against the map of a larger picture in the 16 pixels along the cut: HED errs by 9
@@ -17,13 +17,13 @@ def pad_to_grid(pictures: Tensor) -> Tensor:
     """
     for axis in (-2, -1):
         size = pictures.shape[axis]
-        if size % GRID:
-            pictures = pictures.index_select(axis, _mirrored(size, pictures.device))
+        if size % grid:
+            pictures = pictures.index_select(axis, _mirrored(size, grid, pictures.device))
     return pictures
 
 
-def _mirrored(size: int, device: torch.device) -> Tensor:
+def _mirrored(size: int, grid: int, device: torch.device) -> Tensor:
     """0, 1 ... size - 1, size - 1 ... 0, 0, 1 ... up to a multiple of the grid."""
-    padded = -(-size // GRID) * GRID
+    padded = -(-size // grid) * grid
     there_and_back = torch.arange(padded, device=device) % (2 * size)
     return torch.minimum(there_and_back, 2 * size - 1 - there_and_back)
