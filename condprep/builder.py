@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from condprep import __version__
 from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
-from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
+from condprep.errors import BuildFailed, DatasetError, SourceError
 from condprep.files import commit_json
 from condprep.layout import Layout, features, finish
 from condprep.options import BuildOptions, parse_options
+from condprep.output import check_folders, disk_errors, locked
 from condprep.pipeline import Pipeline, Work
 from condprep.plan import Plan, check_config, check_inputs, make_plan
 from condprep.shards import Counts, ShardWriter
@@ -289,45 +288,6 @@ def describe(column: str, annotator: Annotator, params: Mapping[str, Any]) -> di
 
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_folders(source: Path, out: Path) -> None:
-    """Raises UsageError where the output folder holds other things or the source itself."""
-    here, there = out.absolute(), source.absolute()
-    if source.exists() and (here.resolve() == there.resolve() or here.resolve() in there.resolve().parents):
-        raise UsageError(f"the source {source} lies inside the output folder {out}; choose an --out beside it")
-    if out.exists() and not out.is_dir():
-        raise DatasetError(f"{out} is a file; choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / ".condprep").is_dir():
-        raise DatasetError(
-            f"{out} is not empty and was not made by condprep; choose another --out or empty it yourself"
-        )
-
-
-@contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """One process a dataset. The operating system frees the lock when the process ends, however it ends."""
-    layout.private.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(layout.lock, timeout=0):
-            yield
-    except Timeout:
-        raise DatasetError(f"another process is building {layout.root}; wait for it or choose another --out") from None
-
-
-@contextmanager
-def disk_errors(out: Path) -> Iterator[None]:
-    """What the disk of the output refuses, as an error with its remedy; the source's own faults are rejects."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise DatasetError(
-                f"{error.filename or out}: {error.strerror}; choose an --out you may write to"
-            ) from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            raise
-        raise BuildFailed(f"{out}: {error.strerror}; make room, then run the same command again: it goes on") from error
 
 
 def _check_rejects(result: BuildResult, limit: float | None) -> None:

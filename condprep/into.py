@@ -20,11 +20,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.builder import BuildResult, Progress, Run, build_result, disk_errors, locked, usable_cores
+from condprep.builder import BuildResult, Progress, Run, build_result, usable_cores
 from condprep.errors import DatasetError, UsageError
 from condprep.files import read_json
 from condprep.layout import Layout
 from condprep.options import parse_options
+from condprep.output import disk_errors, locked
 from condprep.plan import Plan
 from condprep.shards import Counts
 from condprep.sources.base import stamp

@@ -16,9 +16,10 @@ from datasets import load_dataset, load_from_disk
 from PIL import Image
 
 from condprep import build
-from condprep.builder import Progress, locked
+from condprep.builder import Progress
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
 from condprep.layout import Layout
+from condprep.output import locked
 
 SMALL = {"resolution": 128, "shard_rows": 5}
 

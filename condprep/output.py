@@ -1,0 +1,52 @@
+"""The output folder: whose it is, one process at a time, and what a disk may refuse."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from condprep.errors import BuildFailed, DatasetError, UsageError
+from condprep.layout import Layout
+
+
+def check_folders(source: Path, out: Path) -> None:
+    """Raises UsageError where the output folder holds other things or the source itself."""
+    here, there = out.absolute(), source.absolute()
+    if source.exists() and (here.resolve() == there.resolve() or here.resolve() in there.resolve().parents):
+        raise UsageError(f"the source {source} lies inside the output folder {out}; choose an --out beside it")
+    if out.exists() and not out.is_dir():
+        raise DatasetError(f"{out} is a file; choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / ".condprep").is_dir():
+        raise DatasetError(
+            f"{out} is not empty and was not made by condprep; choose another --out or empty it yourself"
+        )
+
+
+@contextmanager
+def locked(layout: Layout) -> Iterator[None]:
+    """One process a dataset. The operating system frees the lock when the process ends, however it ends."""
+    layout.private.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(layout.lock, timeout=0):
+            yield
+    except Timeout:
+        raise DatasetError(f"another process is building {layout.root}; wait for it or choose another --out") from None
+
+
+@contextmanager
+def disk_errors(out: Path) -> Iterator[None]:
+    """What the disk of the output refuses, as an error with its remedy; the source's own faults are rejects."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise DatasetError(
+                f"{error.filename or out}: {error.strerror}; choose an --out you may write to"
+            ) from error
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        raise BuildFailed(f"{out}: {error.strerror}; make room, then run the same command again: it goes on") from error
