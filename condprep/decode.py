@@ -90,6 +90,28 @@ def decode(
         raise Rejected("decode", _reason(name, error)) from None
 
 
+@dataclass(frozen=True, slots=True)
+class Header:
+    """How a picture is stored."""
+
+    format: str  # "JPEG", "PNG", ...
+    mode: str  # Pillow's: "RGB", "L", "RGBA", "I;16", ...
+    size: tuple[int, int]  # (H, W) as stored, not turned
+    orientation: int  # 1..8 as in EXIF; 1 where it is absent or unreadable
+
+
+def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """What the bytes before the pixels say. Raises Rejected("decode", reason) as `decode` does."""
+    name, reader = _recognise(data)
+    try:
+        with quiet_pillow():
+            image = _open(reader, data, max_pixels)
+            mode = "RGBA" if image.mode in ("RGB", "L", "P") and "transparency" in image.info else image.mode
+            return Header(name, mode, (image.height, image.width), _orientation(image) or 1)
+    except Exception as error:  # hostile bytes make parsers raise nearly anything
+        raise Rejected("decode", _reason(name, error)) from None
+
+
 def rgb_pixels(image: Image.Image) -> Pixels:
     """The canonical pixels of a picture that is already a PIL image. (H, W, 3) uint8 sRGB, a copy.
 

@@ -73,11 +73,14 @@ def first_schema(files: Sequence[Shard]) -> pa.Schema:
     return schema(files[0].path)
 
 
-def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, those columns alone. Raises DatasetError that names file and row where it is damaged."""
+def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, those columns alone. Raises DatasetError that names file and row where it is damaged.
+
+    rows_at_once: of Parquet; few where the columns hold pictures.
+    """
     rows = 0
     try:
-        for batch in _parquet(path, columns) if path.suffix == ".parquet" else _arrow(path, columns):
+        for batch in _parquet(path, columns, rows_at_once) if path.suffix == ".parquet" else _arrow(path, columns):
             batch.validate(full=True)
             rows += len(batch)
             yield batch
@@ -117,9 +120,9 @@ def _arrow(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         yield from reader
 
 
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+def _parquet(path: Path, columns: Sequence[str], rows_at_once: int) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(path, memory_map=True) as file:
-        yield from file.iter_batches(BATCH_ROWS, columns=list(columns))
+        yield from file.iter_batches(rows_at_once, columns=list(columns))
 
 
 def _is_data(root: Path, path: Path) -> bool:

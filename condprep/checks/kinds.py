@@ -1,0 +1,194 @@
+"""Which kind of condition a map looks like, by measured features of its pixels, never by its name.
+
+The features are shares and ratios of one map, so they do not depend on its size: is it grey or coloured, does it hold
+two levels only, do thin bright structures carry it (they vanish under an opening) or areas, are its steps gentle. A map
+between two kinds is of no kind (None): the checks then stay silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from condprep.decode import Pixels
+
+KINDS = ("canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation")
+LINES = ("canny", "scribble", "softedge", "pose")  # light on dark, by every convention of ControlNet
+BINARY = ("canny", "scribble")
+
+# What a map may look like, where the dataset says what it is. Line art is drawn in many ways; people can be absent.
+ACCEPTED = {kind: {kind} for kind in KINDS} | {
+    "scribble": {"scribble", "canny", "softedge"},
+    "lineart": {"lineart", "softedge", "canny", "scribble"},
+}
+
+_ANNOTATORS = {  # annotator, or annotator:variant, of this package
+    **{"canny": "canny", "hed": "softedge", "depth": "depth", "normal": "normal", "openpose": "pose"},
+    **{"hed:scribble": "scribble", "hed:tensor-scribble": "scribble", "aux:pidinet_scribble": "scribble"},
+    **{"aux:pidinet": "softedge", "aux:pidinet_safe": "softedge", "aux:normalbae": "normal"},
+    **dict.fromkeys(("aux:lineart", "aux:lineart_coarse", "aux:lineart_anime", "aux:lineart_standard"), "lineart"),
+    **dict.fromkeys(("aux:anyline", "aux:mlsd"), "lineart"),
+}
+_NAMES = {  # columns and folders
+    **{"canny": "canny", "hed": "softedge", "softedge": "softedge", "scribble": "scribble", "lineart": "lineart"},
+    **{"depth": "depth", "normal": "normal", "normals": "normal", "pose": "pose", "poses": "pose", "openpose": "pose"},
+    **{"seg": "segmentation", "segmentation": "segmentation"},
+}
+
+SMALL = 256  # pixels of the longer side at which areas are told from lines
+SAMPLE = 192  # pixels of the longer side at which colours are looked at, without mixing them
+OPENING = 11  # pixels at that size, 4 % of the side: wider than any line, narrower than most areas
+DARK, LIGHT = 16, 239  # levels up to which, and from which on, a pixel is background
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is measured of a map. Shares are of all pixels unless they say otherwise."""
+
+    low: int  # the lowest level of any channel
+    high: int  # and the highest
+    spread: int  # levels of green between the 1st and the 99th percentile
+    coloured: float  # share of the pixels that are not dark whose channels differ by more than 40 levels
+    dark: float  # share of pixels at most DARK in all channels
+    light: float  # share of pixels at least LIGHT in all channels
+    extremes: float  # share of pixels that are exactly 0 or exactly 255
+    thin: float  # share of the brightness (above the background) that an opening takes away: 1 for lines, 0 for areas
+    thick: float  # share of the bright pixels that are the centre of 3 x 3 bright ones
+    levels: int  # how many grey levels (of green) hold 99.5 % of the pixels
+    same: float  # share of pixels equal to their right neighbour
+    gentle: float  # of those that are not, the share that differ by at most 3 levels
+    rough: float  # share of pixels that differ from their right neighbour by more than 6 levels
+    unit: float  # share of pixels that are unit vectors (|v| 0.85..1.15 of v = rgb / 127.5 - 1)
+    saturated: float  # mean saturation (max - min) / max of the pixels that are not dark
+
+
+def features(rgb: Pixels) -> Features:
+    """Measure a map. (H, W, 3) uint8 RGB."""
+    green = cv2.extractChannel(rgb, 1)
+    most, least = _envelope(rgb)
+    tops, bottoms, histogram = _histogram(most), _histogram(least), _histogram(green)
+    steps = _histogram(_steps(rgb))
+    stride = -(-max(rgb.shape) // SAMPLE)
+    sample = np.ascontiguousarray(rgb[::stride, ::stride])
+    bright = cv2.compare(most, 127, cv2.CMP_GT)
+    return Features(
+        low=int(np.argmax(bottoms > 0)),
+        high=255 - int(np.argmax(tops[::-1] > 0)),
+        spread=int(np.diff(np.searchsorted(np.cumsum(histogram), (0.01, 0.99)))[0]),
+        coloured=_coloured_share(sample),
+        dark=float(tops[: DARK + 1].sum()),
+        light=float(bottoms[LIGHT:].sum()),
+        extremes=float(min(histogram[0] + histogram[255], 1.0)),
+        thin=thinness(most),
+        thick=cv2.countNonZero(cv2.erode(bright, np.ones((3, 3), np.uint8))) / max(cv2.countNonZero(bright), 1),
+        levels=int(np.searchsorted(np.cumsum(np.sort(histogram)[::-1]), 0.995)) + 1,
+        same=float(steps[0]),
+        gentle=float(steps[1:4].sum() / max(1 - steps[0], 1e-9)),
+        rough=float(steps[7:].sum()),
+        unit=_unit_share(sample),
+        saturated=_saturation(sample),
+    )
+
+
+def classify(f: Features) -> str | None:
+    """The kind, "blank" for a map that shows nothing, "picture" for a photograph, or None where it is not clear."""
+    if f.high - f.low <= 2:
+        return "blank"
+    if f.coloured > 0.1:
+        return _coloured(f)
+    if f.extremes >= 0.999:
+        return _binary(f)
+    if f.thin >= 0.5 and f.dark >= 0.15:
+        return "softedge"
+    if f.levels <= 32 and f.same >= 0.95 and f.gentle < 0.5:
+        return "segmentation"
+    if f.rough <= 0.12 and f.thin <= 0.4:
+        return "depth"
+    return "picture" if f.rough >= 0.2 and f.dark < 0.1 else None
+
+
+def _binary(f: Features) -> str | None:
+    if f.thick <= 0.1:
+        return "canny"
+    if f.thin >= 0.3:
+        return "scribble"
+    return "segmentation" if f.thin <= 0.15 else None
+
+
+def _coloured(f: Features) -> str | None:
+    if f.unit >= 0.8 and f.dark < 0.2:
+        return "normal"
+    if f.dark >= 0.5 and f.thin >= 0.6 and f.saturated >= 0.7:
+        return "pose"
+    if f.same >= 0.85 and f.gentle < 0.3:
+        return "segmentation"
+    return "picture" if f.same < 0.5 and f.rough >= 0.15 else None
+
+
+def inverted_kind(rgb: Pixels, f: Features) -> str | None:
+    """The kind of lines that a map shows dark on light; None where it does not.
+
+    Of kinds whose colours have no background (depth, segmentation), the polarity cannot be seen in the map alone.
+    """
+    soft = f.light >= 0.15 and f.light > 3 * f.dark and (f.rough >= 0.12 or f.levels <= 4)  # texture leaves soft edges little background
+    if f.light < 0.6 and not soft:
+        return None
+    kind = classify(features(255 - rgb))
+    return kind if kind in LINES and (f.light >= 0.6 or kind == "softedge") else None
+
+
+def thinness(grey: np.ndarray) -> float:
+    """(H, W) uint8 -> share of the brightness above the background (the median) in structures that are thin."""
+    scale = min(1.0, SMALL / max(grey.shape))
+    small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
+    small = cv2.subtract(small, float(np.median(small)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (OPENING, OPENING))
+    total = float(small.mean())
+    return 1 - float(cv2.morphologyEx(small, cv2.MORPH_OPEN, kernel).mean()) / total if total else 0.0
+
+
+def kind_of_annotator(name: str, variant: str) -> str | None:
+    """The kind of an annotator's maps; None for one that is not known here."""
+    return _ANNOTATORS.get(f"{name}:{variant}", _ANNOTATORS.get(name))
+
+
+def kind_of_name(name: str) -> str | None:
+    """The kind that the name of a column or a folder says."""
+    return _NAMES.get(name.lower())
+
+
+def _envelope(rgb: Pixels) -> tuple[np.ndarray, np.ndarray]:
+    """The largest and the smallest channel of each pixel."""
+    red, green, blue = cv2.split(rgb)
+    return cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+
+
+def _histogram(grey: np.ndarray) -> np.ndarray:
+    """(H, W) uint8 -> (256,) float64, shares."""
+    return np.asarray(cv2.calcHist([grey], [0], None, [256], [0, 256]), np.float64).ravel() / grey.size
+
+
+def _steps(rgb: Pixels) -> np.ndarray:
+    """(H, W - 1) uint8: the largest difference of a channel to the right neighbour."""
+    if rgb.shape[1] < 2:
+        return np.zeros((1, 1), np.uint8)
+    return _envelope(cv2.absdiff(rgb[:, 1:], rgb[:, :-1]))[0]
+
+
+def _coloured_share(sample: np.ndarray) -> float:
+    most, least = _envelope(sample)
+    shown = most > 40
+    return float(((most - least)[shown] > 40).mean()) if shown.any() else 0.0
+
+
+def _unit_share(sample: np.ndarray) -> float:
+    length = np.linalg.norm(sample.astype(np.float32) / 127.5 - 1, axis=-1)
+    return float(np.mean((length > 0.85) & (length < 1.15)))
+
+
+def _saturation(sample: np.ndarray) -> float:
+    most, least = _envelope(sample)
+    shown = most > 40
+    return float(((most - least)[shown] / most[shown]).mean()) if shown.any() else 0.0

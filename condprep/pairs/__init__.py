@@ -1,0 +1,52 @@
+"""Reading any paired dataset: `open_pairs` recognises Arrow, Parquet, a listing, two folders, or a name on the Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from condprep.errors import SourceError
+from condprep.pairs.base import Pair, Pairs
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+__all__ = ["Pair", "Pairs", "open_pairs"]
+
+
+def open_pairs(
+    path: str | Path,
+    *,
+    image_column: str | None = None,
+    condition_column: str | None = None,
+    caption_column: str | None = None,
+) -> Pairs:
+    """The pairs of a dataset: a folder of Arrow or Parquet files, one such file, a listing (prompt.json, metadata.jsonl),
+    a folder that holds two folders of pictures, or a name on the Hub.
+
+    The columns (of two folders: the folders) are guessed by their names where they are not given, and `notes` says
+    what was guessed. Raises SourceError where there is no dataset, or it is not clear what is the picture and what the
+    map; DatasetError where no file of it can be read.
+    """
+    from condprep.pairs.files import READERS, find_listing, open_folders, open_listing
+    from condprep.pairs.table import open_hub, open_table
+    from condprep.stored import Shard, shards
+
+    wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
+    place = Path(path)
+    if place.is_dir():
+        if found := find_listing(place):
+            return open_listing(found, wanted)
+        tables = (place / ".condprep").is_dir() or any(any(place.glob(p)) for p in _TABLES)
+        return open_table(shards(place), place, wanted) if tables else open_folders(place, wanted)
+    if place.is_file():
+        if place.suffix in (".arrow", ".parquet") and not place.name.startswith("metadata."):
+            return open_table([Shard(place, "train")], place.parent, wanted)
+        if place.suffix in READERS:
+            return open_listing(place, wanted)
+        raise SourceError(f"{str(path)!r} is no dataset: give a folder, an Arrow or Parquet file, or a listing")
+    if HUB_NAME.fullmatch(str(path)) and not place.parent.is_dir():  # else it is a slip in a path: do not ask the Hub
+        return open_hub(str(path), wanted)
+    raise SourceError(f"there is no file or folder {str(path)!r}")
+
+
+_TABLES = ("*.arrow", "*/*.arrow", "*.parquet", "*/*.parquet")

@@ -1,0 +1,132 @@
+"""What a paired dataset is to the checks: an iterator of pairs, and what was guessed to read it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from condprep.errors import SourceError
+
+# Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
+IMAGE_NAMES = ("image", "images", "target", "targets", "img", "picture", "pictures", "photo", "photos", "jpg", "file_name")
+CONDITION_NAMES = (
+    *("conditioning_image", "conditioning_images", "conditioning", "condition", "conditions", "cond"),
+    *("conditioning_image_file_name", "control_image", "control_images", "control", "controls", "hint", "hints"),
+    *("source", "sources", "guide", "map", "maps", "edge", "edges", "canny", "hed", "softedge", "scribble", "lineart"),
+    *("depth", "normal", "normals", "pose", "poses", "openpose", "seg", "segmentation", "mask", "masks"),
+)
+CAPTION_NAMES = ("text", "caption", "captions", "prompt", "prompts")
+KEY_NAMES = ("key", "__key__")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One picture, its map and its caption, encoded exactly as found."""
+
+    row: int | None  # its number in the dataset, from 0; None: no row, but a damaged file or a picture without a map
+    key: str  # what the dataset calls it: its key column, the stem of its files, else "split:row"
+    image: bytes = b""
+    condition: bytes = b""
+    caption: Any = None  # whatever the dataset holds: a string, a list of strings, None, anything
+    problem: str | None = None  # why picture and map cannot be read
+
+
+class Pairs(Protocol):
+    """A paired dataset. Iterating gives every pair in the dataset's order, in bounded memory, as often as one likes."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was guessed, for people."""
+        ...
+
+    @property
+    def said(self) -> str | None:
+        """The kind of condition that the dataset says it has, one of condprep.checks.kinds.KINDS."""
+        ...
+
+    @property
+    def captioned(self) -> bool:
+        """Whether it has captions at all."""
+        ...
+
+    @property
+    def keyed(self) -> bool:
+        """Whether its keys are its own, and must differ."""
+        ...
+
+    def __iter__(self) -> Iterator[Pair]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what."""
+
+    image: str
+    condition: str
+    caption: str | None
+    key: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys(filter(None, (self.image, self.condition, self.caption, self.key))))
+
+
+def choose_columns(pictures: Sequence[str], others: Sequence[str], wanted: Mapping[str, str | None]) -> Columns:
+    """The columns of pictures, maps and captions among those that can be that.
+
+    wanted: {"image": ..., "condition": ..., "caption": ...}, what the user named. Of two picture columns one is enough to
+    know the other. Raises SourceError that lists the columns where that is not clear.
+    """
+    known = [*pictures, *others]
+    for role in ("image", "condition"):
+        _check_wanted(role, wanted[role], pictures, known)
+    _check_wanted("caption", wanted["caption"], known, known)
+    image = wanted["image"] or _first(IMAGE_NAMES, pictures, besides=wanted["condition"])
+    condition = wanted["condition"] or _first(CONDITION_NAMES, pictures, besides=image)
+    if len(pictures) == 2 and (image or condition):
+        image = image or next(name for name in pictures if name != condition)
+        condition = condition or next(name for name in pictures if name != image)
+    if not image or not condition:
+        raise SourceError(_unclear("image" if not image else "condition", pictures, known))
+    if image == condition:
+        raise SourceError(f"--image-column and --condition-column are both {image!r}; a pair needs two")
+    caption = wanted["caption"] or _first(CAPTION_NAMES, others)
+    return Columns(image, condition, caption, _first(KEY_NAMES, others), _guesses(wanted, image, condition, caption))
+
+
+def _check_wanted(role: str, name: str | None, possible: Sequence[str], known: Sequence[str]) -> None:
+    if name is None or name in possible:
+        return
+    if name in known:
+        raise SourceError(f"--{role}-column {name!r} holds no pictures; those that do: {', '.join(possible) or 'none'}")
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known) or 'none'}"
+    raise SourceError(f"--{role}-column {name!r} is not there{meant}")
+
+
+def _unclear(role: str, pictures: Sequence[str], known: Sequence[str]) -> str:
+    if len(pictures) >= 2:
+        return f"which of {', '.join(pictures)} holds the {role}s is unclear; name it with --{role}-column"
+    found = f"only {pictures[0]!r} holds pictures" if pictures else "no column holds pictures (strings are not read)"
+    return f"a pair needs a picture and a condition map, but {found}; the columns are {', '.join(known) or 'none'}"
+
+
+def _guesses(wanted: Mapping[str, str | None], image: str, condition: str, caption: str | None) -> tuple[str, ...]:
+    """What the user did not say, in words; nothing where it is as in every training script."""
+    notes = []
+    if (image, condition) != (wanted["image"] or "image", wanted["condition"] or "conditioning_image"):
+        notes.append(f"taking {image!r} for the pictures and {condition!r} for the condition maps")
+    if caption is None:
+        notes.append("no captions were found (name their column with --caption-column); they are not checked")
+    elif caption != (wanted["caption"] or "text"):
+        notes.append(f"taking {caption!r} for the captions")
+    return tuple(notes)
+
+
+def _first(names: Sequence[str], among: Sequence[str], besides: str | None = None) -> str | None:
+    """The column whose name, in any case, comes first in `names`."""
+    there = {name.lower(): name for name in reversed(among) if name != besides}
+    return next((there[name] for name in names if name in there), None)

@@ -1,0 +1,175 @@
+"""Pairs in loose files: two folders matched by stem, or a listing such as fill50k's prompt.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+from condprep.checks.kinds import kind_of_name
+from condprep.errors import Rejected, SourceError
+from condprep.pairs.base import CONDITION_NAMES, IMAGE_NAMES, Columns, Pair, choose_columns
+from condprep.sources.base import is_picture, listing, native, portable, read_regular
+from condprep.sources.folder import FolderSource
+from condprep.sources.imagefolder import Row, csv_rows, json_rows, parquet_rows
+from condprep.types import Entry
+
+LISTINGS = ("prompt.json", "prompt.jsonl", "metadata.jsonl", "metadata.csv", "metadata.parquet")
+READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+    **{".json": json_rows, ".jsonl": json_rows},
+    **{".csv": csv_rows, ".parquet": parquet_rows},
+}
+LOOKED_AT = 100  # rows of a listing that tell its columns
+
+
+@dataclass(frozen=True)
+class FolderPairs:
+    """`image/a/1.jpg` and `condition/a/1.png`: the same path below two folders, but for the extension.
+
+    Captions stand in `image/a/1.txt`. A picture without a map, or a map without a picture, is a pair without row number.
+    """
+
+    root: Path
+    image: str
+    condition: str
+    notes: Sequence[str]
+    captioned: bool
+    keyed: bool = False
+
+    @property
+    def said(self) -> str | None:
+        return kind_of_name(self.condition)
+
+    def __iter__(self) -> Iterator[Pair]:
+        images, conditions = FolderSource(self.root / self.image), FolderSource(self.root / self.condition)
+        maps, doubles = _by_stem(conditions)
+        numbers = count()
+        for entry in images.entries():
+            stem, name = _stem(entry.name), f"{self.image}/{entry.name}"
+            if (found := maps.pop(stem, None)) is None:
+                problem = f"{name} has no map of its own: there is no {self.condition}/{stem}.*"
+                yield Pair(None, stem, problem=entry.problem or problem)
+            else:
+                yield _read(next(numbers), stem, images, entry, conditions, found)
+        for name in [*doubles, *maps.values()]:
+            problem = f"{self.condition}/{name} has no picture of its own: there is no {self.image}/{_stem(name)}.*"
+            yield Pair(None, _stem(name), problem=problem)
+
+
+def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
+    """stem -> file name, in order, and those files whose stem was taken."""
+    found: dict[str, str] = {}
+    doubles = []
+    for entry in source.entries():
+        if found.setdefault(_stem(entry.name), entry.name) != entry.name:
+            doubles.append(entry.name)
+    return found, doubles
+
+
+def _read(row: int, key: str, images: FolderSource, entry: Entry, conditions: FolderSource, name: str) -> Pair:
+    try:
+        if entry.problem:
+            raise Rejected("read", f"{entry.name}: {entry.problem}")
+        sample, condition = images.read(entry), read_regular(conditions.root / native(name))
+    except Rejected as rejected:
+        return Pair(row, key, problem=rejected.reason)
+    return Pair(row, key, sample.data, condition, list(sample.text))
+
+
+def _stem(name: str) -> str:
+    """ "a/1.jpg" -> "a/1"."""
+    return os.path.splitext(name)[0]
+
+
+@dataclass(frozen=True)
+class ListedPairs:
+    """The rows of a listing that names the picture and the map of each pair, relative to its own folder."""
+
+    listing: Path
+    columns: Columns
+    keyed: bool = False
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.columns.notes
+
+    @property
+    def said(self) -> str | None:
+        return kind_of_name(self.columns.condition)
+
+    @property
+    def captioned(self) -> bool:
+        return self.columns.caption is not None
+
+    def __iter__(self) -> Iterator[Pair]:
+        for row, (number, values) in enumerate(READERS[self.listing.suffix](self.listing)):
+            if isinstance(values, str):
+                yield Pair(row, f"{self.listing.name}:{number}", problem=values)
+            else:
+                yield self._pair(row, values)
+
+    def _pair(self, row: int, values: Mapping[str, Any]) -> Pair:
+        name = values.get(self.columns.image)
+        key = portable(name) if isinstance(name, str) else f"{self.listing.name}:{row}"
+        caption = values.get(self.columns.caption) if self.columns.caption else None
+        try:
+            image, condition = (self._file(values, column) for column in (self.columns.image, self.columns.condition))
+        except Rejected as rejected:
+            return Pair(row, key, caption=caption, problem=rejected.reason)
+        return Pair(row, key, image, condition, caption)
+
+    def _file(self, values: Mapping[str, Any], column: str) -> bytes:
+        """The bytes of a named file. Raises Rejected for one that is missing or leaves the folder, by `..` or by a link."""
+        name = values.get(column)
+        if not isinstance(name, str) or not name:
+            raise Rejected("read", f"no {column!r}")
+        folder = os.path.realpath(self.listing.parent)
+        try:
+            real = Path(os.path.realpath(os.path.join(folder, name), strict=True))
+        except (OSError, ValueError):  # ValueError: a NUL in the name
+            raise Rejected("read", f"{column} {name!r:.200} is missing or unreadable") from None
+        if not real.is_relative_to(folder):
+            raise Rejected("read", f"{column} {name!r:.200} is outside the folder of {self.listing.name}")
+        return read_regular(real)
+
+
+def open_listing(path: Path, wanted: Mapping[str, str | None]) -> ListedPairs:
+    """Pairs of a listing. Raises SourceError where it names no picture and map."""
+    rows = [row for _, row in islice(READERS[path.suffix](path), LOOKED_AT) if isinstance(row, dict)]
+    known = dict.fromkeys(column for row in rows for column in row)
+    pictures = [name for name in known if any(_names_picture(row.get(name)) for row in rows)]
+    return ListedPairs(path, choose_columns(pictures, [name for name in known if name not in pictures], wanted))
+
+
+def _names_picture(value: Any) -> bool:
+    return isinstance(value, str) and is_picture(value)
+
+
+def find_listing(folder: Path) -> Path | None:
+    """The listing in a folder, prompt.json before metadata."""
+    names = listing(folder)
+    return next((folder / name for name in LISTINGS if name in names), None)
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return folder.is_dir() and next(FolderSource(folder).entries(), None) is not None
+
+
+def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
+    """Pairs of two folders. Raises SourceError where it is not clear which two."""
+    if wanted["caption"]:
+        raise SourceError("--caption-column means nothing for two folders; captions are in NAME.txt beside the pictures")
+    found = [name for name in listing(root) if _holds_pictures(root / name)]
+    if not found:
+        raise SourceError(f"{str(root)!r} holds no dataset: no Arrow, no Parquet, no listing, no two folders of pictures")
+    columns = choose_columns(found, [], wanted)
+    known = columns.image in IMAGE_NAMES[:1] and columns.condition in CONDITION_NAMES
+    notes = () if known else (f"taking {columns.image}/ for the pictures and {columns.condition}/ for the condition maps",)
+    pictures = FolderSource(root / columns.image)
+    captioned = any((pictures.root / native(entry.name)).with_suffix(".txt").exists() for entry in islice(pictures.entries(), LOOKED_AT))
+    if not captioned:
+        notes += ("no captions were found (NAME.txt beside the pictures); they are not checked",)
+    return FolderPairs(root, columns.image, columns.condition, notes, captioned)

@@ -1,0 +1,133 @@
+"""Pairs in Arrow and Parquet files: our datasets, any other of Hugging Face, on disk or on the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from condprep.checks.kinds import kind_of_annotator, kind_of_name
+from condprep.errors import DatasetError, Rejected, SourceError
+from condprep.files import read_json
+from condprep.pairs.base import Columns, Pair, choose_columns
+from condprep.sources.base import read_regular
+from condprep.stored import Shard, batches, first_schema, is_image, schema
+
+FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
+
+
+@dataclass(frozen=True)
+class TablePairs:
+    """The rows of Arrow or Parquet files. A damaged file gives a pair with its problem, and the next one follows."""
+
+    files: Sequence[Shard]
+    columns: Columns
+    folder: Path | None  # pictures stored as paths lie below it
+    said: str | None
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self.columns.notes
+
+    @property
+    def captioned(self) -> bool:
+        return self.columns.caption is not None
+
+    @property
+    def keyed(self) -> bool:
+        return self.columns.key is not None
+
+    def __iter__(self) -> Iterator[Pair]:
+        numbers = count()
+        for file in self.files:
+            try:
+                self._check_schema(file)
+                for batch in batches(file.path, self.columns.names, FEW):
+                    yield from self._pairs(batch, file.split, numbers)
+            except DatasetError as error:
+                yield Pair(None, file.path.name, problem=str(error))
+
+    def _check_schema(self, file: Shard) -> None:
+        if missing := set(self.columns.names) - set(schema(file.path).names):
+            raise DatasetError(f"{file.path} has no column {sorted(missing)[0]!r}, unlike the files before")
+
+    def _pairs(self, batch: pa.RecordBatch, split: str, numbers: Iterator[int]) -> Iterator[Pair]:
+        named = {name: batch.column(name) for name in self.columns.names}
+        for n in range(len(batch)):
+            row = next(numbers)
+            values = {name: column[n] for name, column in named.items()}
+            yield self._pair(row, split, values)
+
+    def _pair(self, row: int, split: str, values: Mapping[str, pa.Scalar]) -> Pair:
+        key = values[self.columns.key].as_py() if self.columns.key else None
+        name = f"{split}:{row}" if key is None else str(key)
+        caption = values[self.columns.caption].as_py() if self.columns.caption else None
+        try:
+            image, condition = (self._bytes(column, values[column]) for column in (self.columns.image, self.columns.condition))
+        except Rejected as rejected:
+            return Pair(row, name, caption=caption, problem=rejected.reason)
+        return Pair(row, name, image, condition, caption)
+
+    def _bytes(self, column: str, value: pa.Scalar) -> bytes:
+        stored = value.as_py()
+        if not isinstance(stored, dict):
+            stored = {"bytes": stored}
+        if stored.get("bytes") is not None:
+            return bytes(stored["bytes"])
+        if (path := stored.get("path")) is None:
+            raise Rejected("read", f"there is no picture in {column!r}")
+        folder = self.folder and self.folder.resolve()
+        with suppress(OSError, ValueError):  # ValueError: a NUL in the path
+            if folder and (found := (folder / path).resolve(strict=True)).is_relative_to(folder):
+                return read_regular(found)
+        raise Rejected("read", f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}")
+
+
+def open_table(files: Sequence[Shard], folder: Path | None, wanted: Mapping[str, str | None]) -> TablePairs:
+    """Pairs of those files. Raises SourceError where the columns of pictures and maps are not clear."""
+    known = first_schema(files)
+    pictures = [column.name for column in known if _holds_pictures(column.type)]
+    columns = choose_columns(pictures, [name for name in known.names if name not in pictures], wanted)
+    said = _recorded_kind(folder, columns.condition) if folder and (folder / ".condprep").is_dir() else None
+    return TablePairs(files, columns, folder, said or kind_of_name(columns.condition))
+
+
+def open_hub(name: str, wanted: Mapping[str, str | None]) -> TablePairs:
+    """Pairs of a dataset on the Hub, all its splits; it is downloaded into the cache of `datasets`. Raises SourceError."""
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # datasets, fsspec and the network each have their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SourceError(
+            f"there is no file or folder {name!r}, and as a dataset on the Hub it cannot be loaded: {reason}"
+        ) from None
+    files = [Shard(Path(file["filename"]), split) for split, part in loaded.items() for file in part.cache_files]
+    return open_table(sorted(files, key=lambda file: (file.split != "train", file.split, file.path.name)), None, wanted)
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    return is_image(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _recorded_kind(root: Path, column: str) -> str | None:
+    """The kind of map that the build wrote down for a column; None where the records do not tell."""
+    try:
+        made = {one["column"]: one for one in read_json(root / ".condprep" / "provenance.json")["annotators"]}
+        options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
+        if column not in made and (len(made) == 1 or not options["beside"]):
+            primary = options["primary"]
+            column = next(c for c, one in made.items() if not primary or _name(one) == primary)
+        return kind_of_annotator(made[column]["annotator"], made[column]["variant"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):  # records are no more trusted than rows
+        return None
+
+
+def _name(made: Mapping[str, Any]) -> str:
+    return ":".join(filter(None, (made["annotator"], made["variant"])))

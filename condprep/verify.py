@@ -1,0 +1,179 @@
+"""`condprep.verify`: every pair of a dataset is opened once, measured and judged; nothing in the dataset is changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from condprep.builder import Progress, usable_cores
+from condprep.checks import groups as all_groups
+from condprep.checks.base import SEVERITIES, Context, Finding, Group, OpenedPair, Scores, Severity, configure, open_picture
+from condprep.checks.base import Opened
+from condprep.checks.tokens import VOCABULARY, TokenCounter
+from condprep.errors import UsageError, WeightsError
+from condprep.files import commit
+from condprep.flow import ordered_map
+from condprep.pairs import Pair, Pairs, open_pairs
+from condprep.quiet import quiet_pillow
+from condprep.stored import take
+from condprep.weights import Weights
+
+ROWS_AT_ONCE = 1000  # of scores, in memory
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What `verify` found."""
+
+    path: str
+    rows: int
+    findings: Sequence[Finding]  # by row; those of no row last
+    notes: Sequence[str]  # what was guessed, and what could not be checked
+    scores: Path  # verify.parquet: row, key and every score
+    seconds: float
+
+    def worst(self, fail_on: Severity = "error") -> int:
+        """How many findings are at or above a severity."""
+        serious = SEVERITIES[SEVERITIES.index(fail_on) :]
+        return sum(finding.severity in serious for finding in self.findings)
+
+    def counts(self) -> Counter[tuple[str, str, Severity]]:
+        """(check, rule, severity) -> findings."""
+        return Counter((finding.check, finding.rule, finding.severity) for finding in self.findings)
+
+
+def verify(
+    path: str | os.PathLike[str],
+    *,
+    image_column: str | None = None,
+    condition_column: str | None = None,
+    caption_column: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    scores: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    weights: Weights | None = None,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> VerifyResult:
+    """Check every pair of a dataset: one of condprep, any other of Hugging Face (folder, Parquet, Hub id), two folders
+    matched by stem, or a listing such as fill50k's prompt.json.
+
+    settings: thresholds, {"structure": {"max_aspect_error": 2}}. scores: where verify.parquet is written; else into
+    `.condprep/` of a dataset of condprep, or beside any other. weights: where CLIP's vocabulary comes from.
+    Raises UsageError (or its children) where there is no dataset of pairs and for a threshold that does not exist.
+    """
+    began = time.monotonic()
+    chosen = configure(all_groups(), settings or {})
+    pairs = open_pairs(
+        os.fspath(path), image_column=image_column, condition_column=condition_column, caption_column=caption_column
+    )
+    notes = list(pairs.notes)
+    tokens = _token_counter(weights or Weights(), notes if pairs.captioned else [])
+    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), progress)
+    place = Path(scores) if scores else scores_path(Path(path))
+    commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
+    if not run.rows and not run.findings:
+        place.unlink()
+        raise UsageError(f"{path} has 0 rows: there is nothing to verify")
+    return VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
+
+
+def scores_path(dataset: Path) -> Path:
+    """Where the scores of a dataset go where nothing else is said."""
+    if (dataset / ".condprep").is_dir():
+        return dataset / ".condprep" / "verify.parquet"
+    name = dataset.name if dataset.exists() else str(dataset).replace("/", "_")
+    return (dataset.absolute().parent if dataset.exists() else Path()) / f"{name}.verify.parquet"
+
+
+class _Run:
+    """One call of `verify`: counts and findings grow with the rows, pictures come and go."""
+
+    def __init__(self, groups: Sequence[Group], context: Context, progress: Callable[[Progress], None]) -> None:
+        self.groups, self.context, self.progress = groups, context, progress
+        self.surveys = [(group.name, make()) for group in groups for make in group.surveys]
+        self.findings: list[Finding] = []
+        self.rows = 0
+
+    def write(self, pairs: Pairs, path: Path, workers: int) -> None:
+        """Measure and judge every pair, the scores into a Parquet file."""
+        fields = {"row": pa.int64(), "key": pa.string()} | {k: t for group in self.groups for k, t in group.scores.items()}
+        schema = pa.schema(list(fields.items()))
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for table in _in_lots(self._measured(pairs, workers), ROWS_AT_ONCE):
+                writer.write_table(pa.Table.from_pylist(table, schema=schema))
+
+    def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
+        with ThreadPoolExecutor(workers) as pool, _one_thread_each(), quiet_pillow():
+            for pair, scores in ordered_map(pool, self._measure, pairs, ahead=4 * workers):
+                self._judge(pair, scores)
+                if pair.row is not None:
+                    yield {"row": pair.row, "key": pair.key} | scores
+                self.progress(Progress("build", self.rows, None))
+
+    def _measure(self, pair: Pair) -> tuple[Pair, dict[str, Any]]:
+        """In a thread of the pool. The pair comes back without its bytes, of which no more are needed."""
+        image, condition = (open_picture(data) if not pair.problem else Opened() for data in (pair.image, pair.condition))
+        opened = OpenedPair(pair, image, condition)
+        scores: dict[str, Any] = {}
+        for group in self.groups:
+            scores |= group.measure(opened, self.context)
+        return Pair(pair.row, pair.key), scores
+
+    def _judge(self, pair: Pair, scores: Scores) -> None:
+        if pair.row is not None:
+            self.rows += 1
+            for _, survey in self.surveys:
+                survey.add(scores)
+        for group in self.groups:
+            for check in group.checks:
+                if reason := check(scores):
+                    self.findings.append(Finding(pair.row, pair.key, group.name, check.name, check.severity, reason))
+
+    def all_findings(self, scores: Path) -> list[Finding]:
+        """Those of single rows and of the surveys, by row. Keys are looked up in the scores: surveys keep only numbers."""
+        late = [(row, name, survey, reason) for name, survey in self.surveys for row, reason in survey.finish()]
+        rows = sorted({row for row, *_ in late})
+        keys = dict(zip(rows, (found["key"] for found in take(scores, ["key"], rows))))
+        found = [Finding(row, keys[row], name, survey.name, survey.severity, reason) for row, name, survey, reason in late]
+        return sorted(self.findings + found, key=lambda one: (one.row is None, one.row or 0))
+
+
+def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:
+    """With CLIP's vocabulary, or without it, and then a note says so."""
+    try:
+        return TokenCounter(weights.get(VOCABULARY).path)
+    except WeightsError as error:
+        notes.append(f"captions of which it is not certain are not counted as too long for CLIP: {error}")
+        return TokenCounter(None)
+
+
+def _in_lots(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    lot: list[dict[str, Any]] = []
+    for row in rows:
+        lot.append(row)
+        if len(lot) == size:
+            yield lot
+            lot = []
+    yield lot
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """OpenCV with one thread a call: the pool's threads are the parallelism."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
