@@ -11,6 +11,7 @@ _PUBLIC = {
     "build": "condprep.builder",
     "add_columns": "condprep.into",
     "annotate": "condprep.annotation",
+    "verify": "condprep.verification",
     "load_annotator": "condprep.annotators",
     "Annotator": "condprep.annotators.base",
     "AnnotatorSpec": "condprep.annotators.base",

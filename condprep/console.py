@@ -21,6 +21,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from condprep.builder import BuildResult, Progress
     from condprep.inspect import DatasetSummary
+    from condprep.verification import VerifyResult
 
 MOST_SIZES = 8  # lines of sizes that `inspect` shows
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
@@ -137,7 +138,9 @@ def show_dataset(summary: DatasetSummary, as_json: bool) -> None:
     if summary.captions:
         shortest, median, longest = summary.captions.words
         words = f"words: {shortest} to {longest}, median {median}"
-        table.add_row("captions", f"{summary.captions.missing:,} missing, {summary.captions.several:,} several; {words}")
+        table.add_row(
+            "captions", f"{summary.captions.missing:,} missing, {summary.captions.several:,} several; {words}"
+        )
     if summary.enlarged is not None:
         table.add_row("enlarged", f"{summary.enlarged:,}")
     for column, counts in summary.people.items():
@@ -215,6 +218,39 @@ def show_findings(findings: Sequence[Any], as_json: bool) -> None:
         out.print(f"[{styles[finding.level]}]{finding.level:5}[/] {escape(finding.what)}: {escape(finding.detail)}")
         if finding.remedy:
             out.print(f"      {escape(finding.remedy)}")
+
+
+MOST_FINDINGS = 5  # of a rule that `verify` shows in words
+
+
+def show_verify(result: VerifyResult, as_json: bool) -> None:
+    """What `verify` found: the rules that were broken, worst first, with a few rows each."""
+    for note in result.notes:
+        say(note)
+    if as_json:
+        print_json({"rows": result.rows, "findings": [finding.public() for finding in result.findings]})
+        return
+    styles = {"error": "bold red", "warning": "yellow", "info": "cyan"}
+    counts = result.counts()
+    for (check, rule, severity), n in sorted(
+        counts.items(), key=lambda item: (list(styles).index(item[0][2]), -item[1])
+    ):
+        out.print(f"[{styles[severity]}]{severity}[/] {check}: {rule}, {n:,} of {result.rows:,} rows", highlight=False)
+        shown = [one for one in result.findings if (one.check, one.rule) == (check, rule)][:MOST_FINDINGS]
+        for one in shown:
+            where = "no row" if one.row is None else f"row {one.row}"
+            out.print(f"  {where}  {escape(_line(one.key))}: {escape(_line(one.reason))}", highlight=False)
+        if n > len(shown):
+            out.print(f"  and {n - len(shown):,} more")
+    rate = f", {result.rows / result.seconds:.0f} rows/s" if result.seconds else ""
+    clean = "" if result.findings else ": nothing to complain about"
+    out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
+    out.print(f"scores: {escape(str(result.scores))}", soft_wrap=True)
+
+
+def _line(text: str) -> str:
+    """Text of a dataset as one line without control characters."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:300]
 
 
 def print_json(value: Any) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -118,7 +119,12 @@ def rgb_pixels(image: Image.Image) -> Pixels:
     Raises Rejected("decode", reason) for a mode without a defined range ("I", "F").
     """
     image.load()
-    return upright(np.array(rgb_image(image)), _orientation(image) or 1)
+    plain_grey = image.mode in ("1", "L") and not {"icc_profile", "transparency"} & image.info.keys()
+    # a map's way: the same pixels without Pillow's copies in RGB
+    pixels = (
+        cv2.cvtColor(np.asarray(image.convert("L")), cv2.COLOR_GRAY2RGB) if plain_grey else np.array(rgb_image(image))
+    )
+    return upright(np.asarray(pixels, np.uint8), _orientation(image) or 1)
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

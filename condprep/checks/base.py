@@ -155,7 +155,11 @@ def _number(name: str, value: Any, default: float) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= most or math.isinf(number):
-        kind = "a share from 0 to 1" if most == 1 else f"{'an integer' if isinstance(default, int) else 'a number'} from 0 on"
+        kind = (
+            "a share from 0 to 1"
+            if most == 1
+            else f"{'an integer' if isinstance(default, int) else 'a number'} from 0 on"
+        )
         raise UsageError(f"--set {name}={value}: it must be {kind} (default {default:g})")
     return number
 

@@ -27,17 +27,20 @@ def measure(opened: OpenedPair, context: Context) -> Scores:
     rgb, head = opened.condition.rgb, opened.condition.header
     if rgb is None or head is None:
         return EMPTY
-    found = features(rgb)
+    grey = head.mode in ("1", "L")
+    found = features(rgb, grey)
     kind = classify(found)
     flat = found.coloured > 0.1 and found.same >= 0.5
     return {
         "kind": kind,
         "said": context.said,
-        "inverted": inverted_kind(rgb, found),
+        "inverted": inverted_kind(rgb, found, grey),
         "format": head.format,
         **{name: value for name, value in asdict(found).items() if name in EMPTY},
         "grey_levels": 1 - found.extremes,
-        "ringing": ringing(rgb[..., 1]) if 0 < 1 - found.extremes < 0.6 and found.coloured <= 0.1 else None,
+        "ringing": ringing(cv2.extractChannel(rgb, 1))
+        if 0 < 1 - found.extremes < 0.6 and found.coloured <= 0.1
+        else None,
         "mixed": mixed_share(rgb) if flat else None,
     }
 
@@ -60,7 +63,7 @@ def mixed_share(rgb: Pixels) -> float:
     for part, equal in ((alike[:, 1:], across), (alike[:, :-1], across), (alike[1:], down), (alike[:-1], down)):
         part += equal
     inner = alike[1:-1, 1:-1]
-    return float(np.count_nonzero(inner == 0) / max(np.count_nonzero(inner < 4), 1))
+    return float(np.mean(inner == 0) / max(float(np.mean(inner < 4)), 1e-9))
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,12 @@ class WasBinary:
 
     def __call__(self, scores: Scores) -> str | None:
         grey, thick = scores["grey_levels"], scores["thick"]
-        if scores["said"] or scores["kind"] != "softedge" or not self.max_grey < grey < 0.5 or thick > self.max_line_core:
+        if (
+            scores["said"]
+            or scores["kind"] != "softedge"
+            or not self.max_grey < grey < 0.5
+            or thick > self.max_line_core
+        ):
             return None
         return f"this looks like a binary map of which {grey:.1%} became grey: {_cause(scores)}"
 

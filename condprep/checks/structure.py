@@ -96,7 +96,12 @@ class Size:
 
     def __call__(self, scores: Scores) -> str | None:
         image, condition = _sizes(scores)
-        if image is None or condition is None or image == condition or aspect_error(image, condition) > self.max_aspect_error:
+        if (
+            image is None
+            or condition is None
+            or image == condition
+            or aspect_error(image, condition) > self.max_aspect_error
+        ):
             return None
         return f"the map is {_size(condition)}, the picture {_size(image)}: it would be resampled in training"
 

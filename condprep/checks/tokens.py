@@ -12,6 +12,7 @@ import sys
 import unicodedata
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
@@ -44,7 +45,7 @@ class TokenCounter:
         parts = [bytes([byte]) for byte in word.encode("utf-8", "replace")]
         parts[-1] += END  # the end of a word is part of its last token
         while len(parts) > 1:
-            ranked = [(self._ranks.get(pair, MERGES), at) for at, pair in enumerate(zip(parts, parts[1:]))]
+            ranked = [(self._ranks.get(pair, MERGES), at) for at, pair in enumerate(pairwise(parts))]
             rank, at = min(ranked)
             if rank == MERGES:
                 break
@@ -57,7 +58,9 @@ def _pattern() -> re.Pattern[str]:
     """CLIP's words: English endings, runs of letters, single digits, runs of anything else but white space."""
     numbers = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "N")
     letters = rf"[^\W_{numbers}]"
-    return re.compile(rf"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|{letters}+|[{numbers}]|(?:[^\w\s]|_)+")
+    return re.compile(
+        rf"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|{letters}+|[{numbers}]|(?:[^\w\s]|_)+"
+    )
 
 
 def _read(path: Path) -> Pairs:

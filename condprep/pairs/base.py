@@ -10,7 +10,19 @@ from typing import Any, Protocol
 from condprep.errors import SourceError
 
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
-IMAGE_NAMES = ("image", "images", "target", "targets", "img", "picture", "pictures", "photo", "photos", "jpg", "file_name")
+IMAGE_NAMES = (
+    "image",
+    "images",
+    "target",
+    "targets",
+    "img",
+    "picture",
+    "pictures",
+    "photo",
+    "photos",
+    "jpg",
+    "file_name",
+)
 CONDITION_NAMES = (
     *("conditioning_image", "conditioning_images", "conditioning", "condition", "conditions", "cond"),
     *("conditioning_image_file_name", "control_image", "control_images", "control", "controls", "hint", "hints"),

@@ -54,18 +54,18 @@ class FolderPairs:
                 yield Pair(None, stem, problem=entry.problem or problem)
             else:
                 yield _read(next(numbers), stem, images, entry, conditions, found)
-        for name in [*doubles, *maps.values()]:
-            problem = f"{self.condition}/{name} has no picture of its own: there is no {self.image}/{_stem(name)}.*"
-            yield Pair(None, _stem(name), problem=problem)
+        for stem, name in maps.items():
+            problem = f"{self.condition}/{name} has no picture of its own: there is no {self.image}/{stem}.*"
+            yield Pair(None, stem, problem=problem)
+        for name in doubles:
+            yield Pair(None, _stem(name), problem=f"{self.condition}/{name} is a second map of the same picture")
 
 
 def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
     """stem -> file name, in order, and those files whose stem was taken."""
     found: dict[str, str] = {}
-    doubles = []
-    for entry in source.entries():
-        if found.setdefault(_stem(entry.name), entry.name) != entry.name:
-            doubles.append(entry.name)
+    names = (entry.name for entry in source.entries())
+    doubles = [name for name in names if found.setdefault(_stem(name), name) != name]
     return found, doubles
 
 
@@ -161,15 +161,23 @@ def _holds_pictures(folder: Path) -> bool:
 def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
     """Pairs of two folders. Raises SourceError where it is not clear which two."""
     if wanted["caption"]:
-        raise SourceError("--caption-column means nothing for two folders; captions are in NAME.txt beside the pictures")
+        raise SourceError(
+            "--caption-column means nothing for two folders; captions are in NAME.txt beside the pictures"
+        )
     found = [name for name in listing(root) if _holds_pictures(root / name)]
     if not found:
-        raise SourceError(f"{str(root)!r} holds no dataset: no Arrow, no Parquet, no listing, no two folders of pictures")
+        raise SourceError(
+            f"{str(root)!r} holds no dataset: no Arrow, no Parquet, no listing, no two folders of pictures"
+        )
     columns = choose_columns(found, [], wanted)
-    known = columns.image in IMAGE_NAMES[:1] and columns.condition in CONDITION_NAMES
-    notes = () if known else (f"taking {columns.image}/ for the pictures and {columns.condition}/ for the condition maps",)
+    notes = [] if columns.image == IMAGE_NAMES[0] and columns.condition in CONDITION_NAMES else [_taken(columns)]
     pictures = FolderSource(root / columns.image)
-    captioned = any((pictures.root / native(entry.name)).with_suffix(".txt").exists() for entry in islice(pictures.entries(), LOOKED_AT))
+    first = (pictures.root / native(entry.name) for entry in islice(pictures.entries(), LOOKED_AT))
+    captioned = any(path.with_suffix(".txt").exists() for path in first)
     if not captioned:
-        notes += ("no captions were found (NAME.txt beside the pictures); they are not checked",)
+        notes.append("no captions were found (NAME.txt beside the pictures); they are not checked")
     return FolderPairs(root, columns.image, columns.condition, notes, captioned)
+
+
+def _taken(columns: Columns) -> str:
+    return f"taking {columns.image}/ for the pictures and {columns.condition}/ for the condition maps"

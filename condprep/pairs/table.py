@@ -68,7 +68,9 @@ class TablePairs:
         name = f"{split}:{row}" if key is None else str(key)
         caption = values[self.columns.caption].as_py() if self.columns.caption else None
         try:
-            image, condition = (self._bytes(column, values[column]) for column in (self.columns.image, self.columns.condition))
+            image, condition = (
+                self._bytes(column, values[column]) for column in (self.columns.image, self.columns.condition)
+            )
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason)
         return Pair(row, name, image, condition, caption)
@@ -125,7 +127,14 @@ def _recorded_kind(root: Path, column: str) -> str | None:
             primary = options["primary"]
             column = next(c for c, one in made.items() if not primary or _name(one) == primary)
         return kind_of_annotator(made[column]["annotator"], made[column]["variant"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):  # records are no more trusted than rows
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+    ):  # records are no more trusted than rows
         return None
 
 

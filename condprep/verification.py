@@ -18,8 +18,18 @@ import pyarrow.parquet as pq
 
 from condprep.builder import Progress, usable_cores
 from condprep.checks import groups as all_groups
-from condprep.checks.base import SEVERITIES, Context, Finding, Group, OpenedPair, Scores, Severity, configure, open_picture
-from condprep.checks.base import Opened
+from condprep.checks.base import (
+    SEVERITIES,
+    Context,
+    Finding,
+    Group,
+    Opened,
+    OpenedPair,
+    Scores,
+    Severity,
+    configure,
+    open_picture,
+)
 from condprep.checks.tokens import VOCABULARY, TokenCounter
 from condprep.errors import UsageError, WeightsError
 from condprep.files import commit
@@ -43,7 +53,7 @@ class VerifyResult:
     scores: Path  # verify.parquet: row, key and every score
     seconds: float
 
-    def worst(self, fail_on: Severity = "error") -> int:
+    def failures(self, fail_on: Severity = "error") -> int:
         """How many findings are at or above a severity."""
         serious = SEVERITIES[SEVERITIES.index(fail_on) :]
         return sum(finding.severity in serious for finding in self.findings)
@@ -107,7 +117,9 @@ class _Run:
 
     def write(self, pairs: Pairs, path: Path, workers: int) -> None:
         """Measure and judge every pair, the scores into a Parquet file."""
-        fields = {"row": pa.int64(), "key": pa.string()} | {k: t for group in self.groups for k, t in group.scores.items()}
+        fields = {"row": pa.int64(), "key": pa.string()} | {
+            k: t for group in self.groups for k, t in group.scores.items()
+        }
         schema = pa.schema(list(fields.items()))
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for table in _in_lots(self._measured(pairs, workers), ROWS_AT_ONCE):
@@ -123,7 +135,9 @@ class _Run:
 
     def _measure(self, pair: Pair) -> tuple[Pair, dict[str, Any]]:
         """In a thread of the pool. The pair comes back without its bytes, of which no more are needed."""
-        image, condition = (open_picture(data) if not pair.problem else Opened() for data in (pair.image, pair.condition))
+        image, condition = (
+            open_picture(data) if not pair.problem else Opened() for data in (pair.image, pair.condition)
+        )
         opened = OpenedPair(pair, image, condition)
         scores: dict[str, Any] = {}
         for group in self.groups:
@@ -145,7 +159,9 @@ class _Run:
         late = [(row, name, survey, reason) for name, survey in self.surveys for row, reason in survey.finish()]
         rows = sorted({row for row, *_ in late})
         keys = dict(zip(rows, (found["key"] for found in take(scores, ["key"], rows))))
-        found = [Finding(row, keys[row], name, survey.name, survey.severity, reason) for row, name, survey, reason in late]
+        found = [
+            Finding(row, keys[row], name, survey.name, survey.severity, reason) for row, name, survey, reason in late
+        ]
         return sorted(self.findings + found, key=lambda one: (one.row is None, one.row or 0))
 
 
