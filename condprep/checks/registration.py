@@ -1,0 +1,181 @@
+"""How one picture lies in another when they show the same scene in different ways: a photograph and its edges, say.
+
+What a photograph, its edges, its depth and its segmentation have in common is where edges are and along which line they
+run, not how strong they are nor which side is brighter. So each picture becomes a complex field (H, W): the direction of
+the gradient with its angle doubled, which is the same for a step up and a step down, times a strength. Two fields are
+compared at all shifts at once by an FFT cross-correlation, half way to phase correlation (the cross spectrum is divided
+by the root of its magnitude): that narrows the peak of pictures that match, and spreads the chance resemblance of those
+that do not. The root mean square over all shifts is then the noise, and the unit of the scores: different scenes score
+what the largest of so many Gaussian numbers would, 3 at a given shift and 4 to 7 anywhere; the same scene 8 to 100.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+Picture = NDArray[np.uint8]  # (H, W) or (H, W, C)
+Field = NDArray[np.complex64]  # (H, W)
+
+BORDER = 4  # pixels at each side, where a gradient is that of the frame
+NOISE = 8.0  # of a 3 x 3 Sobel gradient, which is 8 a grey level and pixel: less is rounding or compression
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """One of the eight ways to lay a rectangle onto itself: mirrored left to right first, then turned anticlockwise."""
+
+    name: str  # as in "condition is ..."; "" for the identity
+    mirrored: bool = False
+    quarters: int = 0
+
+    def undo(self, edges: Field) -> Field:
+        """The field of the picture as it was before it was mirrored and turned so. (H, W) -> (H, W) or (W, H).
+
+        Directions turn with the picture: a quarter turn is half a turn of the doubled angle, a mirror its negative.
+        """
+        upright = np.rot90(edges, -self.quarters) * np.float32((-1) ** self.quarters)
+        return np.ascontiguousarray(np.conj(upright[:, ::-1]) if self.mirrored else upright)
+
+
+UPRIGHT = Orientation("")
+FLIPS = (
+    Orientation("flipped horizontally", mirrored=True),
+    Orientation("flipped vertically", mirrored=True, quarters=2),
+    Orientation("turned by 180 degrees", quarters=2),
+)
+TURNS = (
+    Orientation("turned by 90 degrees anticlockwise", quarters=1),
+    Orientation("turned by 90 degrees clockwise", quarters=3),
+    Orientation("flipped along its diagonal", mirrored=True, quarters=1),
+    Orientation("flipped along its other diagonal", mirrored=True, quarters=3),
+)
+
+
+class Peak(NamedTuple):
+    """The best shift that a correlation found: the second picture is the first one moved by (dx, dy) pixels."""
+
+    score: float
+    dx: float  # to the right
+    dy: float  # down
+
+
+def steps(picture: Picture) -> Field:
+    """The field of a picture whose edges are steps (photograph, depth, normals, segmentation, a drawing). (H, W[, C]).
+
+    Its strength is the root of the gradient's, so that one strong edge does not decide alone. Channels add up as in the
+    structure tensor: colours that differ in hue alone also make an edge.
+    """
+    tensor = _tensor(picture)
+    strength = np.abs(tensor)
+    return _centred(tensor / (strength + NOISE**2) ** 0.75)
+
+
+def lines(picture: Picture) -> Field:
+    """The field of a map whose edges are lines (Canny, soft edges, scribbles), light on dark or dark on light.
+
+    A line has two steps, one at each side, and a thick one would match at either. Here it has one direction, that of
+    both, and its strength is the line itself, strongest in the middle.
+    """
+    grey = picture if picture.ndim == 2 else picture.max(2)
+    smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1)
+    tensor = cv2.GaussianBlur(_tensor(grey).view(np.float32).reshape(*grey.shape, 2), (0, 0), 1.5)
+    direction = np.ascontiguousarray(tensor).view(np.complex64)[..., 0]
+    line = np.abs(smooth - np.float32(np.median(grey)))
+    return _centred(direction / (np.abs(direction) + NOISE**2) * line)
+
+
+def edge_share(picture: Picture) -> float:
+    """The share of pixels that lie on an edge: a gradient of about 4 grey levels a pixel or more, 0..1."""
+    return float((np.abs(_tensor(picture)) > (4 * NOISE) ** 2).mean())
+
+
+def spectrum(edges: Field, shape: tuple[int, int]) -> Field:
+    """The FFT of a field, padded with zeros to `shape`."""
+    return np.asarray(fft.fft2(edges, shape), np.complex64)
+
+
+def correlation(a: Field, b: Field) -> NDArray[np.float32]:
+    """Two spectra -> (H, W) float32: how well b, moved back by (dy, dx), matches a, in units of the noise.
+
+    Shifts wrap around: the last row is dy = -1. All zero where one of them has no edges.
+    """
+    cross = np.conj(a) * b
+    cross /= np.sqrt(np.abs(cross)) + np.float32(1e-6)
+    surface = fft.ifft2(cross).real
+    return np.asarray(surface / max(float(np.sqrt(np.mean(surface**2))), 1e-12), np.float32)
+
+
+def peak(surface: NDArray[np.float32]) -> Peak:
+    """The highest point of a correlation, its place between the pixels by a parabola through it and its neighbours."""
+    height, width = surface.shape
+    y, x = divmod(int(surface.argmax()), width)
+    top = float(surface[y, x])
+    right = _vertex(float(surface[y, x - 1]), top, float(surface[y, (x + 1) % width]))
+    down = _vertex(float(surface[y - 1, x]), top, float(surface[(y + 1) % height, x]))
+    return Peak(top, _signed(x, width) + right, _signed(y, height) + down)
+
+
+def score_here(surface: NDArray[np.float32]) -> float:
+    """The highest score within one pixel of no shift."""
+    return float(surface[np.ix_((-1, 0, 1), (-1, 0, 1))].max())
+
+
+def fast_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """The next larger size at which FFTs are fast."""
+    return fft.next_fast_len(shape[0]), fft.next_fast_len(shape[1])
+
+
+def resized(picture: Picture, height: int, width: int) -> Picture:
+    """The picture (H, W[, C]) at another size: averaged where it shrinks."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    shrinks = height * width < picture.shape[0] * picture.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
+
+
+def unscaled(picture: Picture, scale: float) -> Picture:
+    """The picture as it was before it was enlarged by `scale` about its centre; what lies outside repeats the border."""
+    if scale == 1:
+        return picture
+    height, width = picture.shape[:2]
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    matrix = np.column_stack([np.eye(2) * scale, centre * (1 - scale)])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(moved, np.uint8)
+
+
+def _tensor(picture: Picture) -> Field:
+    """The squared gradient as a complex number, gx + i gy squared, summed over the channels, slightly smoothed."""
+    smooth = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1)
+    gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, *order).reshape(*picture.shape[:2], -1) for order in ((1, 0), (0, 1)))
+    tensor = np.empty(picture.shape[:2], np.complex64)
+    tensor.real = (gx * gx - gy * gy).sum(-1)
+    tensor.imag = (2 * gx * gy).sum(-1)
+    return tensor
+
+
+def _centred(edges: Field) -> Field:
+    """Mean 0 inside and 0 along the border: what two pictures share on average says nothing about how they lie."""
+    centred = np.zeros_like(edges)
+    window = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
+    if edges[window].size:
+        centred[window] = edges[window] - edges[window].mean()
+    return centred
+
+
+def _vertex(before: float, top: float, after: float) -> float:
+    """Where the parabola through three neighbours has its top, -0.5..0.5 from the middle one, which is the largest."""
+    curvature = 2 * top - before - after
+    return (after - before) / (2 * curvature) if curvature > 0 else 0.0
+
+
+def _signed(index: int, length: int) -> int:
+    return index - length if index > length // 2 else index
