@@ -116,8 +116,8 @@ def test_nobody():
     assert decode(torch.zeros(2, 19, *frame.cells), torch.zeros(2, 38, *frame.cells), frame) == [[], []]
 
 
-def test_the_rows_left_out_hold_no_peak():
-    """Looking only at rows that can hold a peak finds the peaks that looking at every row finds."""
+def test_what_is_left_out_holds_no_peak():
+    """Looking only where a peak can be finds the peaks that looking everywhere finds."""
     rng = np.random.default_rng(7)
     frame = Frame.of(300, 200, 184)
     heatmaps, _ = maps(rng, random_people(rng, 6), frame, 0.1)

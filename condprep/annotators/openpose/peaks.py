@@ -1,7 +1,7 @@
 """Network maps -> candidate joints and scored limbs, for a whole batch, on its device.
 
-Only these few numbers go to the host, once a batch. Everything is float64, as in the reference, so that a peak on a
-nearly flat top falls on the same pixel; the time comes from looking only at rows in which a peak can be.
+Only these few numbers go to the host, once a batch. Heatmaps are smoothed in float64, as in the reference, so that a peak
+on a nearly flat top falls on the same pixel; it is fast by looking only where a peak can be.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ SAMPLE = 0.05  # a sample that speaks for the limb is above that,
 AGREEING = 0.8  # and more than this share of them has to be
 MOST_PEAKS = 127  # of one joint in one picture, the strongest; OpenPose's own limit. Bounds the pairs
 
+BLOCK = 64  # columns of the picture that are searched together
 PAIRS = 2**14  # scored at a time; bounds the memory
 
 # The two PAF maps (x, y) of each limb.
@@ -52,10 +53,10 @@ class Pairs:
 def find_peaks(heatmaps: Tensor, matrices: Operators) -> Peaks:
     """(B, 19, h, w) -> the peaks of the 18 joints: not below any of their four neighbours, and above 0.1."""
     joints = heatmaps[:, : len(JOINTS)].double().flatten(0, 1)  # (B * 18, h, w)
-    height, width = (len(matrix) for matrix in matrices.smooth)
-    room = 2**27 if joints.is_cuda else 2**21  # numbers at a time: few launches there, the cache here
-    step = max(1, room // (height * width))
-    found = [_peaks_of(maps, matrices.smooth) for maps in torch.split(joints, step)]
+    height = len(matrices.smooth[0])
+    room = 2**26 if joints.is_cuda else 2**22  # numbers at a time: few launches there, the cache here
+    step = max(1, room // (height * BLOCK))
+    found = [_search(maps, matrices.smooth) for maps in torch.split(joints, step)]
     group = torch.cat([index + step * i for i, (index, _, _, _) in enumerate(found)])
     y, x, smoothed = (torch.cat([part[i] for part in found]) for i in (1, 2, 3))
     if len(group) > MOST_PEAKS:
@@ -66,21 +67,32 @@ def find_peaks(heatmaps: Tensor, matrices: Operators) -> Peaks:
     return Peaks(group, y, x, score)
 
 
-def _peaks_of(maps: Tensor, smooth: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(M, h, w) -> map, y, x and smoothed value of each peak."""
-    height = len(smooth[0])
+def _search(maps: Tensor, smooth: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(M, h, w) -> map, y, x and smoothed value of each peak, in this order."""
+    height, width = (len(matrix) for matrix in smooth)
     rows = (smooth[0] @ maps).flatten(0, 1)  # (M * H, w)
-    # No pixel of a row can exceed the row's largest cell times the largest gain of the columns' filter.
-    gain = smooth[1].abs().sum(1).max()
-    kept = (rows.abs().amax(1) * gain > PEAK).nonzero()[:, 0]
-    values = rows[kept] @ smooth[1].T  # (N, W)
+    found = [_search_block(rows, smooth[1], start, height) for start in range(0, width, BLOCK)]
+    row, x, value = (torch.cat(part) for part in zip(*found))
+    order = (row * width + x).argsort()
+    row = row[order]
+    return row // height, row % height, x[order], value[order]
+
+
+def _search_block(rows: Tensor, smooth_x: Tensor, start: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows (M * H, w), still in cells -> row, x and value of the peaks in the BLOCK columns from `start` on."""
+    left = max(start - 1, 0)  # with the neighbours on both sides
+    columns = smooth_x[left : start + BLOCK + 1]
+    # No pixel here exceeds the sum of what each cell can contribute; nearly all rows stay below the threshold.
+    kept = (rows.abs() @ columns.abs().amax(0) > PEAK).nonzero()[:, 0]
+    values = rows[kept] @ columns.T  # (N, BLOCK + 2)
     peak = _peak_mask(values, neighbours=(kept[1:] == kept[:-1] + 1) & (kept[1:] % height != 0))
-    index, x = peak.nonzero(as_tuple=True)
-    return kept[index] // height, kept[index] % height, x, values[index, x]
+    first = start - left
+    index, x = peak[:, first : first + BLOCK].nonzero(as_tuple=True)
+    return kept[index], start + x, values[index, first + x]
 
 
 def _peak_mask(values: Tensor, neighbours: Tensor) -> Tensor:
-    """Rows (N, W) and whether each two of them (N - 1,) are neighbours in one map -> which pixels are peaks (N, W).
+    """Rows (N, n) and whether each two of them (N - 1,) are neighbours in one map -> which pixels are peaks (N, n).
 
     What lies outside, or in a row that was left out, is not above the threshold and so below any peak.
     """
@@ -108,7 +120,8 @@ def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> Pairs:
     The score is the mean of the PAF along the pair, less a penalty where it is longer than half the picture's height.
     """
     raw_y, raw_x = matrices.raw
-    columns = raw_x @ pafs.double().mT  # (B, 38, W, h): every column of the picture, rows still to be mixed
+    # Every column of the picture, its rows still in cells: (B, 38, W, h). float32, as are the reference's enlarged maps.
+    columns = raw_x.float() @ pafs.float().mT
     group, first, second = _all_pairs(peaks, len(pafs))
     kept, scores = [], []
     for part in torch.split(torch.arange(len(group), device=group.device), PAIRS):
