@@ -43,9 +43,7 @@ def main() -> None:
             result = measure("condprep", raw, folder / f"ds{count}", arguments.threads)
             first = first or result["peak_mb"]
             change = f"{result['peak_mb'] / first - 1:+.1%}"
-            table.add_row(
-                f"{count:,}", f"{result['pictures_per_second']:.1f}", f"{result['peak_mb']:.0f} MB", change
-            )
+            table.add_row(f"{count:,}", f"{result['pictures_per_second']:.1f}", f"{result['peak_mb']:.0f} MB", change)
     Console().print(table)
 
 

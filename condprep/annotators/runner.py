@@ -59,7 +59,9 @@ def fitting_batch(annotators: Iterable[Annotator], wanted: int, side: int = 512)
     while wanted > 1:
         try:
             for annotator in annotators:
-                annotator(torch.zeros(wanted, 3, side, side, dtype=torch.uint8, device=annotator.device), ["0"] * wanted)
+                annotator(
+                    torch.zeros(wanted, 3, side, side, dtype=torch.uint8, device=annotator.device), ["0"] * wanted
+                )
             return wanted
         except torch.OutOfMemoryError:
             wanted //= 2
