@@ -17,7 +17,7 @@ from condprep.decode import Pixels
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
     **dict.fromkeys(("kind", "said", "inverted", "format", "low", "high", "spread")),
-    **dict.fromkeys(("thin", "thick", "rough", "grey_levels", "ringing", "mixed")),
+    **dict.fromkeys(("thin", "thick", "rough", "grey_levels", "ringing", "mixed", "copy")),
 }
 NEAR = 3  # pixels from a strong edge that interpolation reaches; JPEG's ringing goes further, through its 8 x 8 blocks
 
@@ -42,6 +42,7 @@ def measure(opened: OpenedPair, context: Context) -> Scores:
         if 0 < 1 - found.extremes < 0.6 and found.coloured <= 0.1
         else None,
         "mixed": mixed_share(rgb) if flat else None,
+        "copy": opened.pair.image == opened.pair.condition,
     }
 
 
@@ -81,6 +82,15 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Copy:
+    name: ClassVar[str] = "copy"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        return "the map is the picture itself, byte for byte" if scores["copy"] else None
+
+
+@dataclass(frozen=True)
 class Range:
     min_high: int = 48  # levels
     max_constant_range: int = 2  # within which `constant` speaks
@@ -116,7 +126,10 @@ class Polarity:
 
     def __call__(self, scores: Scores) -> str | None:
         kind = scores["inverted"]
-        return f"the map is inverted: {_words(kind)} is light on dark" if kind else None
+        if not kind:
+            return None
+        right = "normals face the viewer" if kind == "normal" else f"{_words(kind)} should be light on dark"
+        return f"the map is inverted: {right}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +199,7 @@ class OddKind:
     name: ClassVar[str] = "odd-kind"
     severity: ClassVar[Severity] = "error"
 
-    ALL = (None, "blank", "picture", *KINDS)
+    ALL = (None, "blank", "picture", "colours", *KINDS)
     CLEAR = 0.9  # share of the rows of a clear kind that make it the dataset's
 
     def __init__(self) -> None:
@@ -201,7 +214,7 @@ class OddKind:
         if self._said or not counts:
             return
         (main, rows), total = counts.most_common(1)[0], counts.total()
-        if rows < self.CLEAR * total or self.ALL[main] == "picture":
+        if rows < self.CLEAR * total or self.ALL[main] not in KINDS:
             return
         accepted = ACCEPTED[str(self.ALL[main])]
         for row, code in enumerate(self._kinds):
@@ -218,7 +231,10 @@ def _cause(scores: Scores) -> str:
 
 def _words(kind: Any) -> str:
     names = {"canny": "Canny edges", "softedge": "soft edges", "scribble": "scribbles", "lineart": "line art"}
-    return names.get(kind, {"pose": "a pose map", "picture": "a photograph"}.get(kind, f"a {kind} map"))
+    return names.get(
+        kind,
+        {"pose": "a pose map", "picture": "a photograph", "colours": "a coloured picture"}.get(kind, f"a {kind} map"),
+    )
 
 
 GROUP = Group(
@@ -227,10 +243,11 @@ GROUP = Group(
         **dict.fromkeys(("kind", "said", "inverted", "format"), pa.string()),
         **dict.fromkeys(("low", "high", "spread"), pa.int16()),
         **dict.fromkeys(("thin", "thick", "rough", "grey_levels", "ringing", "mixed"), pa.float32()),
+        "copy": pa.bool_(),
     },
     measure=measure,
     checks=(
-        *(Constant(), Range(), FlatDepth(), Polarity(), GreyLevels(), WasBinary()),
+        *(Constant(), Copy(), Range(), FlatDepth(), Polarity(), GreyLevels(), WasBinary()),
         *(MixedColours(), Kind()),
     ),
     surveys=(OddKind,),

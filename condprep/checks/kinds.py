@@ -22,6 +22,7 @@ BINARY = ("canny", "scribble")
 ACCEPTED = {kind: {kind} for kind in KINDS} | {
     "scribble": {"scribble", "canny", "softedge"},
     "lineart": {"lineart", "softedge", "canny", "scribble"},
+    **{kind: {kind, "colours"} for kind in ("normal", "pose", "segmentation")},
 }
 
 _ANNOTATORS = {  # annotator, or annotator:variant, of this package
@@ -40,6 +41,7 @@ _NAMES = {  # columns and folders
 SMALL = 256  # pixels of the longer side at which areas are told from lines
 SAMPLE = 192  # pixels of the longer side at which colours are looked at, without mixing them
 OPENING = 11  # pixels at that size, 4 % of the side: wider than any line, narrower than most areas
+AWAY = 25.0  # levels
 DARK, LIGHT = 16, 239  # levels up to which, and from which on, a pixel is background
 
 
@@ -61,6 +63,9 @@ class Features:
     gentle: float  # of those that are not, the share that differ by at most 3 levels
     rough: float  # share of pixels that differ from their right neighbour by more than 6 levels
     unit: float  # share of pixels that are unit vectors (|v| 0.85..1.15 of v = rgb / 127.5 - 1)
+    facing: (
+        float  # how far, in levels, the sum of the means of red and blue is above 255: a normal's z is one of the two
+    )
     saturated: float  # mean saturation (max - min) / max of the pixels that are not dark
 
 
@@ -89,12 +94,16 @@ def features(rgb: Pixels, grey: bool = False) -> Features:
         gentle=_within(steps, 1, 3) / max(1 - same, 1e-9),
         rough=_within(steps, 7, 255),
         unit=0.0 if grey else _unit_share(sample),
+        facing=float(sample[..., ::2].mean() * 2 - 255),
         saturated=0.0 if grey else _saturation(sample),
     )
 
 
 def classify(f: Features) -> str | None:
-    """The kind, "blank" for a map that shows nothing, "picture" for a photograph, or None where it is not clear."""
+    """The kind, None where it is not clear.
+
+    Beside KINDS: "blank" shows nothing, "picture" is a photograph, "colours" is coloured, but not as any kind is.
+    """
     if f.high - f.low <= 2:
         return "blank"
     if f.coloured > 0.1:
@@ -129,9 +138,9 @@ def _coloured(f: Features) -> str | None:
 
 
 def inverted_kind(rgb: Pixels, f: Features, grey: bool = False) -> str | None:
-    """The kind of lines that a map shows dark on light; None where it does not.
+    """The kind of lines that a map shows dark on light, or "normal" where normals face away; else None.
 
-    Of kinds whose colours have no background (depth, segmentation), the polarity cannot be seen in the map alone.
+    Of depth and segmentation the polarity cannot be seen in the map alone.
     """
     soft = (
         f.light >= 0.15 and f.light > 3 * f.dark and (f.rough >= 0.12 or f.levels <= 4)
