@@ -26,6 +26,7 @@ HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers"
 VERBS = (
     "build",
     "inspect",
+    "verify",
     "annotate",
     "annotators",
     "doctor",
