@@ -1,8 +1,9 @@
 """Is this condition map that of this picture, and if not, how is it off: shifted, flipped, turned, scaled, another's?
 
-`compare` has the map that the annotator makes of the picture today, and tells 2 pixels; `compare_picture` has the picture
-alone, and tells 4. A pair that fits as it is gets a coarse look at other orientations and scales, so that good pairs cost
-little; another pair is searched in full. Scores are in units of noise (see `registration`).
+`compare` has the map that the annotator makes of the picture now, and tells 2 pixels; `compare_picture` has the picture
+alone, and tells 4; `compare_poses` has the poses that an annotator, perhaps another one, finds in the picture. A pair that
+fits as it is gets a coarse look at other orientations and scales, so that good pairs cost little; another pair is searched
+in full. Scores are in units of noise (see `registration`).
 """
 
 from __future__ import annotations
@@ -37,15 +38,18 @@ from condprep.checks.registration import (
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]
 LINE_KINDS = ("edges", "soft")  # their maps draw lines, those of all others have steps
 
-HERE = 5.0  # score at no shift from which a map counts as the picture's; different scenes stay below 4.5
-ELSEWHERE = 7.0  # score anywhere else from which a map counts as found; different scenes get there now and then
+# Of a map's score with itself. Made again from a JPEG or with other thresholds it scores 0.15 to 1 in its place, another
+# picture's map up to 0.05 there; anywhere else a map moved on purpose 0.48 to 1, another picture's up to 0.17
+SIMILAR, SAME_MAP = 0.1, 0.3
 BETTER = 1.1  # how many times better than the pair as it is another orientation or scale must fit
-CLEARLY = 0.5  # how much better another shift must fit; more is asked of what is tried more often
+CLEARLY = 0.5  # how much better another shift must fit
 COARSE = 128  # longer side in pixels at which other orientations and scales are tried first
 COARSE_SCALES = tuple(1.05**step for step in range(-14, 15) if step)  # 0.5 to 2; a match at COARSE bears 3 %
 SUSPECT = 1.0  # shift in pixels from which a pair is looked at in full size
 FULL = 1024  # longer side in pixels that "full size" has at most
 SPARSE = 0.002  # share of edge pixels below which there is nothing to compare
+PART = 1.05  # scale from which a map that lies within its picture is called a part of it
+FRAME = 5  # pixels by which it may seem to reach over the picture's edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,10 @@ def compare(again: Picture, stored: Picture, tolerance: float = 1.5) -> Alignmen
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
         return Alignment("aligned", score=np.inf, here=np.inf)
-    return _judge(_Views(again, stored, steps, steps), 512, tolerance, scales=(0.97, 1.03))
+    pair = _Pair(again, stored, steps, steps)
+    full = pair.at(512).itself()
+    rules = _Rules(512, tolerance, here=SIMILAR * full, elsewhere=SAME_MAP * full, scales=(0.97, 1.03))
+    return _judge(pair, rules)
 
 
 def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: float = 3) -> Alignment:
@@ -82,12 +89,44 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
 
     Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 5 % on and maps of other pictures.
     kind: "edges" and "soft" draw lines, "depth", "normal", "segmentation" and any other kind have steps. A pose has too
-    little to do with the edges of its picture: "unknown"; annotate the picture and use `compare`.
+    little to do with the edges of its picture: "unknown"; find poses in the picture and use `compare_poses`.
     """
     if kind == "pose":
         return Alignment("unknown", "a pose map can only be compared with poses found in the picture")
-    field = lines if kind in LINE_KINDS else steps
-    return _judge(_Views(picture, stored, steps, field), 256, tolerance, scales=(0.95, 1.05))
+    # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
+    rules = _Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05))
+    return _judge(_Pair(picture, stored, steps, lines if kind in LINE_KINDS else steps), rules)
+
+
+def compare_poses(found: Picture, stored: Picture) -> Alignment:
+    """Poses found in the picture and drawn against a stored pose map, both (H, W, 3) uint8, perhaps of two annotators.
+
+    Of one annotator they are told apart as `compare` does. Two annotators put a joint up to a dozen pixels apart (at 512)
+    and now and then see other people: then only flips, turns and poses of other pictures are told.
+    """
+    exact = compare(found, stored)
+    if exact.verdict != "other picture":
+        return exact
+    pair = _Pair(found, stored, steps, steps)
+    view = pair.at(COARSE)
+    here = view.here(reach=2)
+    best = max((view.fit(orientation) for orientation in pair.orientations), key=lambda fit: fit.score)
+    if best.score >= max(9.0, 1.5 * here):
+        return _described(pair, best, here)
+    if here >= 4.2:  # 95 % of the poses of other pictures stay below, one in a hundred of the picture's own
+        return Alignment("aligned" if here >= 6.5 else "unknown", "poses resemble those found", score=here, here=here)
+    return replace(exact, here=here)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What counts as what."""
+
+    side: int  # longer side in pixels at which the pair is looked at
+    tolerance: float  # shift in pixels of the full picture that is none
+    here: float  # score from which the map counts as the picture's as it is
+    elsewhere: float  # score from which it counts as the picture's in another way
+    scales: Sequence[float]  # tried even where the pair fits
 
 
 @dataclass(frozen=True)
@@ -105,43 +144,9 @@ class _Fit:
         return max(map(abs, self.shift))
 
 
-class _View:
-    """A picture and a map at one working size, and their correlations."""
-
-    def __init__(self, pair: _Views, side: int) -> None:
-        height, width = pair.picture.shape[:2]
-        self.ratio = max(1.0, max(height, width) / side)
-        self.size = max(1, round(height / self.ratio)), max(1, round(width / self.ratio))
-        self.picture = resized(pair.picture, *self.size)
-        self.stored = resized(pair.stored, *(self.size[::-1] if pair.lies else self.size))
-        self._pair, self._shape = pair, fast_shape(self.size)
-
-    @cached_property
-    def _target(self) -> Field:
-        return spectrum(self._pair.picture_field(self.picture), self._shape)
-
-    @cached_property
-    def _edges(self) -> Field:
-        return self._pair.stored_field(self.stored)
-
-    def surface(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> NDArray[np.float32]:
-        """How well the map fits at every shift, once it is turned upright and scaled back."""
-        edges = self._edges if scale == 1 else self._pair.stored_field(unscaled(self.stored, scale))
-        return correlation(self._target, spectrum(orientation.undo(edges), self._shape))
-
-    def fit(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> _Fit:
-        """The best shift for an orientation and a scale."""
-        found = peak(self.surface(orientation, scale))
-        return _Fit(found.score, (found.dx * self.ratio, found.dy * self.ratio), orientation, scale)
-
-    def here(self) -> float:
-        """How well the map fits as it is."""
-        return 0.0 if self._pair.lies else score_here(self.surface())
-
-
 @dataclass(frozen=True)
-class _Views:
-    """A picture, a map, and how each becomes a field; a view at any size."""
+class _Pair:
+    """A picture, a map, and how each becomes a field."""
 
     picture: Picture
     stored: Picture
@@ -164,44 +169,94 @@ class _Views:
         return _View(self, side)
 
 
-def _judge(pair: _Views, side: int, tolerance: float, scales: Sequence[float]) -> Alignment:
-    """The verdict from the pair at a longer side of `side` pixels; `scales` are tried even where the pair fits."""
-    coarse, view = pair.at(COARSE), pair.at(side)
-    if min(edge_share(coarse.picture), edge_share(coarse.stored)) < SPARSE:
+class _View:
+    """A picture and a map at one working size, and their correlations."""
+
+    def __init__(self, pair: _Pair, side: int) -> None:
+        height, width = pair.picture.shape[:2]
+        self.ratio = max(1.0, max(height, width) / side)
+        size = max(1, round(height / self.ratio)), max(1, round(width / self.ratio))
+        self.picture = resized(pair.picture, *size)
+        self.stored = resized(pair.stored, *(size[::-1] if pair.lies else size))
+        self._pair, self._shape = pair, fast_shape(size)
+
+    @cached_property
+    def _target(self) -> Field:
+        return spectrum(self._pair.picture_field(self.picture), self._shape)
+
+    @cached_property
+    def _edges(self) -> Field:
+        return self._pair.stored_field(self.stored)
+
+    @cached_property
+    def _as_it_is(self) -> NDArray[np.float32]:
+        return self._surface(UPRIGHT, 1)
+
+    def _surface(self, orientation: Orientation, scale: float) -> NDArray[np.float32]:
+        """How well the map fits at every shift, once it is turned upright and scaled back."""
+        edges = self._edges if scale == 1 else self._pair.stored_field(unscaled(self.stored, scale))
+        return correlation(self._target, spectrum(orientation.undo(edges), self._shape))
+
+    def fit(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> _Fit:
+        """The best shift for an orientation and a scale."""
+        as_it_is = orientation == UPRIGHT and scale == 1
+        found = peak(self._as_it_is if as_it_is else self._surface(orientation, scale))
+        return _Fit(found.score, (found.dx * self.ratio, found.dy * self.ratio), orientation, scale)
+
+    def here(self, reach: int = 1) -> float:
+        """How well the map fits as it is, give or take `reach` pixels of the working size."""
+        return 0.0 if self._pair.lies else score_here(self._as_it_is, reach)
+
+    def itself(self) -> float:
+        """How well the picture fits itself: as well as anything can."""
+        return score_here(correlation(self._target, self._target))
+
+    def empty(self) -> bool:
+        """Whether there is nothing to compare."""
+        return min(edge_share(self.picture), edge_share(self.stored)) < SPARSE
+
+
+def _judge(pair: _Pair, rules: _Rules) -> Alignment:
+    coarse, view = pair.at(COARSE), pair.at(rules.side)
+    if coarse.empty():
         return Alignment("unknown", "picture or condition has too few edges to be compared")
     here = view.here()
-    fits = [] if pair.lies else _shifted(pair, view, tolerance)
-    fits += _doubtful(pair, coarse, view, scales) if here >= HERE else _everything(pair, coarse, view)
+    fits = [] if pair.lies else _shifted(pair, view, rules.tolerance)
+    sure = here >= 2 * rules.here  # less may be a pair that only resembles itself, moved
+    others = _doubtful(coarse, view, rules.scales) if sure else _everything(pair, coarse, view)
+    fits += [fit for fit in others if fit.score > BETTER * here]
     best = max(fits, key=lambda fit: fit.score, default=None)
-    if best is not None and best.score >= ELSEWHERE:
-        return _described(best, here)
-    if here >= HERE:
+    if best is not None and best.score >= rules.elsewhere:
+        return _described(pair, best, here)
+    if here >= rules.here:
         return Alignment("aligned", score=here, here=here)
     return Alignment("other picture", "condition does not belong to this picture", score=here, here=here)
 
 
-def _shifted(pair: _Views, view: _View, tolerance: float) -> list[_Fit]:
-    """The shift that fits best, if it is one: looked at in full size where it is small, as texture can move it by 2 px."""
+def _shifted(pair: _Pair, view: _View, tolerance: float) -> list[_Fit]:
+    """The shift that fits best, if it is one. In reduced size, texture can move it by 2 px; then full size decides."""
     fit = view.fit()
-    if fit.distance < SUSPECT or view.ratio == 1:
-        return [fit] if fit.distance >= tolerance and fit.score > view.here() + CLEARLY else []
-    full = pair.at(FULL)
+    if fit.distance < SUSPECT:
+        return []
+    full = view if view.ratio == 1 else pair.at(FULL)
     exact = full.fit()
     if exact.distance < tolerance or exact.score < full.here() + CLEARLY:
         return []
     return [replace(fit, shift=exact.shift)]
 
 
-def _doubtful(pair: _Views, coarse: _View, view: _View, scales: Sequence[float]) -> list[_Fit]:
-    """Other orientations and scales of a pair that fits as it is, where a coarse look cannot rule them out."""
+def _doubtful(coarse: _View, view: _View, scales: Sequence[float]) -> list[_Fit]:
+    """Flips and scales of a pair that fits as it is, where a coarse look cannot rule them out.
+
+    Many scenes resemble their own mirror image; hardly one (a disc) is so like itself turned by a quarter that it fits.
+    """
     doubt = 0.9 * coarse.here()
-    fits = [view.fit(o) for o in pair.orientations if coarse.fit(o).score > doubt]
-    fits += [_finer(view, scale) for scale in scales if coarse.fit(scale=scale).score > doubt]
-    return [fit for fit in fits if fit.score > BETTER * view.here()]
+    fits = [view.fit(flip) for flip in FLIPS if coarse.fit(flip).score > doubt]
+    return fits + [_finer(view, scale) for scale in scales if coarse.fit(scale=scale).score > doubt]
 
 
-def _everything(pair: _Views, coarse: _View, view: _View) -> list[_Fit]:
-    """All orientations of a pair that does not fit as it is, and the scale that fits best at a coarse look."""
+def _everything(pair: _Pair, coarse: _View, view: _View) -> list[_Fit]:
+    """All orientations of a pair that hardly fits as it is, and the scale that fits best at a coarse look."""
     fits = [view.fit(orientation) for orientation in pair.orientations]
     if not pair.lies:
         fits.append(_finer(view, max(COARSE_SCALES, key=lambda scale: coarse.fit(scale=scale).score)))
@@ -209,23 +264,38 @@ def _everything(pair: _Views, coarse: _View, view: _View) -> list[_Fit]:
 
 
 def _finer(view: _View, scale: float) -> _Fit:
-    """The best fit among the scales around one, in steps of 1 %."""
-    fits = [view.fit(scale=scale * (1 + step / 100)) for step in range(-2, 3)]
-    return max(fits, key=lambda fit: fit.score)
+    """The best fit among the scales around one, in steps of 1 %, then of 0.5 %."""
+    best = max((view.fit(scale=scale + step / 100) for step in range(-3, 4)), key=lambda fit: fit.score)
+    return max((best, *(view.fit(scale=best.scale + step) for step in (-0.005, 0.005))), key=lambda fit: fit.score)
 
 
-def _described(fit: _Fit, here: float) -> Alignment:
-    verdict, words = _words(fit)
+def _described(pair: _Pair, fit: _Fit, here: float) -> Alignment:
+    verdict, words = _words(pair, fit)
     shift = round(fit.shift[0]), round(fit.shift[1])
     return Alignment(
-        verdict, f"condition is {words}", shift, fit.orientation.name, fit.scale, score=fit.score, here=here
+        verdict, f"condition {words}", shift, fit.orientation.name, round(fit.scale, 3), score=fit.score, here=here
     )
 
 
-def _words(fit: _Fit) -> tuple[Verdict, str]:
-    shift = "shifted by ({:+d}, {:+d}) px".format(*map(round, fit.shift))
+def _words(pair: _Pair, fit: _Fit) -> tuple[Verdict, str]:
     if fit.orientation != UPRIGHT:
-        return "flipped" if fit.orientation.mirrored else "turned", fit.orientation.name
-    if fit.scale != 1:
-        return "scaled", f"scaled by {fit.scale:.2f} about its centre, then {shift}"
-    return "shifted", shift
+        return "flipped" if fit.orientation.mirrored else "turned", f"is {fit.orientation.name}"
+    shift = "shifted by ({:+d}, {:+d}) px".format(*map(round, fit.shift))
+    if fit.scale == 1:
+        return "shifted", f"is {shift}"
+    x0, y0, x1, y1 = box = _box(pair, fit)
+    height, width = pair.picture.shape[:2]
+    inside = min(box) > -FRAME and x1 < width + FRAME and y1 < height + FRAME
+    if fit.scale >= PART and inside:
+        return "cropped", f"shows only ({x0}, {y0}) to ({x1}, {y1}) of the picture, {fit.scale:.2f} times enlarged"
+    return "scaled", f"is scaled by {fit.scale:.2f} about its centre and {shift}"
+
+
+def _box(pair: _Pair, fit: _Fit) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 in pixels: the part of the picture that a scaled and shifted map shows."""
+    height, width = pair.picture.shape[:2]
+    (x0, x1), (y0, y1) = (
+        ((side - 1) / 2 * (1 - 1 / fit.scale) - moved, (side - 1) / 2 * (1 + 1 / fit.scale) - moved)
+        for side, moved in zip((width, height), fit.shift)
+    )
+    return round(x0), round(y0), round(x1), round(y1)

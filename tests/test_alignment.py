@@ -1,0 +1,295 @@
+"""Alignment: what is planted is told, what is right is left alone, what says nothing is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from condprep.annotators.openpose.draw import draw_bodies
+from condprep.checks.alignment import Alignment, compare, compare_picture, compare_poses
+from condprep.checks.offsets import Offsets, Run, describe
+from condprep.checks.registration import (
+    FLIPS,
+    TURNS,
+    UPRIGHT,
+    correlation,
+    lines,
+    peak,
+    spectrum,
+    steps,
+    unscaled,
+)
+
+NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera")
+
+
+def photo(name: str, height: int = 512, width: int = 512) -> np.ndarray:
+    """(height, width, 3) uint8: the middle of a photograph, its shorter side resized."""
+    picture = getattr(data, name)()
+    picture = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
+    scale = max(height / picture.shape[0], width / picture.shape[1])
+    size = (round(picture.shape[1] * scale), round(picture.shape[0] * scale))
+    large = cv2.resize(picture[..., :3], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    y, x = (large.shape[0] - height) // 2, (large.shape[1] - width) // 2
+    return np.ascontiguousarray(large[y : y + height, x : x + width])
+
+
+def canny(picture: np.ndarray, low: int = 100, high: int = 200) -> np.ndarray:
+    return cv2.Canny(picture, low, high)
+
+
+def soft(picture: np.ndarray) -> np.ndarray:
+    """A map of thick grey lines: the gradient of the smoothed picture."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 3)
+    strength = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return np.clip(strength / np.percentile(strength, 99) * 255, 0, 255).astype(np.uint8)
+
+
+def jpeg(picture: np.ndarray, quality: int = 95) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def shifted(picture: np.ndarray, dx: int, dy: int) -> np.ndarray:
+    """Moved to the right and down; what comes in is black."""
+    matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
+    return cv2.warpAffine(picture, matrix, picture.shape[1::-1], flags=cv2.INTER_NEAREST)
+
+
+def enlarged(picture: np.ndarray, scale: float) -> np.ndarray:
+    return unscaled(picture, 1 / scale)
+
+
+def depth() -> tuple[np.ndarray, np.ndarray]:
+    """A photograph (512, 512, 3) and its measured depth (512, 512), near is white."""
+    picture, _, disparity = data.stereo_motorcycle()
+    near = np.where(np.isfinite(disparity), disparity, 0)
+    grey = (near / near.max() * 255).astype(np.uint8)
+    holes = cv2.dilate((near == 0).astype(np.uint8), np.ones((3, 3)))
+    grey = cv2.inpaint(grey, holes, 3, cv2.INPAINT_TELEA)
+    return tuple(cv2.resize(p[:, 100:600], (512, 512), interpolation=cv2.INTER_AREA) for p in (picture, grey))  # type: ignore[return-value]
+
+
+def body(x: float, y: float, size: float, lean: float = 0.3) -> np.ndarray:
+    """(18, 3): somebody who stands at (x, y) px, `size` px tall, one arm up."""
+    points = [(0, -0.4), (0, -0.3), (-0.1, -0.3), (-0.2, -0.15), (-0.25, 0), (0.1, -0.3), (0.2, -0.4), (0.25, -0.55)]
+    points += [(-0.07, 0), (-0.1, 0.25), (-0.1, 0.5), (0.07, 0), (0.15, 0.25), (0.1, 0.5)]
+    points += [(-0.02, -0.43), (0.02, -0.43), (-0.05, -0.42), (0.05, -0.42)]
+    place = np.array(points) * size + (x, y)
+    place[:, 0] += lean * (place[:, 1] - y)
+    return np.column_stack([place, np.ones(18)]).astype(np.float32)
+
+
+def drawn(*people: tuple[float, ...]) -> np.ndarray:
+    return draw_bodies([body(*person) for person in people], 512, 512)
+
+
+DEFECTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, dict[str, Any]]] = {
+    "right": (lambda m: shifted(m, 4, 0), "shifted", {"shift": (4, 0)}),
+    "up": (lambda m: shifted(m, 0, -4), "shifted", {"shift": (0, -4)}),
+    "far": (lambda m: shifted(m, -37, 21), "shifted", {"shift": (-37, 21)}),
+    "mirror": (lambda m: m[:, ::-1], "flipped", {"orientation": "flipped horizontally"}),
+    "upside down": (lambda m: m[::-1], "flipped", {"orientation": "flipped vertically"}),
+    "half turn": (lambda m: m[::-1, ::-1], "turned", {"orientation": "turned by 180 degrees"}),
+    "quarter turn": (lambda m: np.rot90(m), "turned", {"orientation": "turned by 90 degrees anticlockwise"}),
+    "smaller": (lambda m: enlarged(m, 0.9), "scaled", {"scale": pytest.approx(0.9, abs=0.011)}),
+    "cropped": (
+        lambda m: cv2.resize(m[50:460, 30:440], (512, 512)),
+        "cropped",
+        {"scale": pytest.approx(512 / 410, abs=0.02)},
+    ),
+}
+
+
+def check(found: Alignment, verdict: str, values: dict[str, Any]) -> None:
+    assert found.verdict == verdict, found
+    assert found.wrong
+    assert found.reason.startswith("condition ")
+    for name, value in values.items():
+        assert getattr(found, name) == value, found
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("annotate", [canny, soft])
+def test_defects_are_told_from_the_picture_alone(annotate: Callable[..., np.ndarray], defect: str) -> None:
+    """Every planted shift (to the pixel), flip, turn, scale and crop of a map of lines is named as what it is."""
+    plant, verdict, values = DEFECTS[defect]
+    kind = "edges" if annotate is canny else "soft"
+    for name in NAMES[:2]:
+        picture = photo(name)
+        check(compare_picture(picture, np.ascontiguousarray(plant(annotate(picture))), kind), verdict, values)
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_defects_of_depth_are_told_from_the_picture_alone(defect: str) -> None:
+    """The same holds for a measured depth map, whose shift is told to 1 px."""
+    plant, verdict, values = DEFECTS[defect]
+    picture, near = depth()
+    found = compare_picture(picture, np.ascontiguousarray(plant(near)), "depth")
+    moved = values.get("shift")
+    check(found, verdict, {} if moved else values)
+    assert moved is None or np.abs(np.subtract(found.shift, moved)).max() <= 1
+
+
+@pytest.mark.parametrize("defect", [*DEFECTS, "two pixels", "two percent"])
+@pytest.mark.parametrize("annotate", [canny, soft])
+def test_defects_are_told_from_the_map_made_again(annotate: Callable[..., np.ndarray], defect: str) -> None:
+    """With a known annotator two pixels and two percent are told as well, though the picture went through a JPEG."""
+    more = {
+        "two pixels": (lambda m: shifted(m, 0, 2), "shifted", {"shift": (0, 2)}),
+        "two percent": (lambda m: enlarged(m, 0.98), "scaled", {"scale": pytest.approx(0.98, abs=0.006)}),
+    }
+    plant, verdict, values = (DEFECTS | more)[defect]
+    picture = photo("coffee")
+    again, stored = annotate(jpeg(picture)), annotate(picture)
+    check(compare(again, np.ascontiguousarray(plant(stored))), verdict, values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(512, 512), (448, 640)])
+def test_right_pairs_are_left_alone(name: str, size: tuple[int, int]) -> None:
+    """JPEG compression, other Canny thresholds, inverted lines and three channels are no defects of alignment."""
+    picture = photo(name, *size)
+    maps = [canny(picture), canny(picture, 30, 90), 255 - canny(picture), np.repeat(canny(picture)[..., None], 3, 2)]
+    for stored in maps:
+        assert compare_picture(jpeg(picture), stored, "edges").verdict == "aligned"
+    assert compare_picture(jpeg(picture), soft(picture), "soft").verdict == "aligned"
+    assert compare(canny(jpeg(picture)), maps[1]).verdict == "aligned"
+
+
+def test_the_map_of_another_picture_is_told() -> None:
+    """Of five photographs no map passes for that of another, with the annotator or without, and 90 % are named so."""
+    pictures = [photo(name) for name in NAMES]
+    found = [compare_picture(a, canny(b), "edges") for a in pictures for b in pictures if a is not b]
+    found += [compare(canny(a), canny(b)) for a in pictures for b in pictures if a is not b]
+    assert all(alignment.wrong for alignment in found)
+    assert np.mean([alignment.verdict == "other picture" for alignment in found]) >= 0.9
+    assert compare_picture(pictures[0], depth()[1], "depth").verdict == "other picture"
+
+
+def test_a_map_that_lies_on_its_side_is_turned() -> None:
+    """A map with the picture's size transposed is named by the way it was turned."""
+    picture = photo("astronaut", 448, 640)
+    stored = np.ascontiguousarray(np.rot90(canny(picture), -1))
+    assert compare_picture(picture, stored, "edges").orientation == "turned by 90 degrees clockwise"
+
+
+def test_a_map_of_another_size_is_compared_at_the_picture_s() -> None:
+    """A map of half the size in both directions is aligned: its size is for another check to tell."""
+    picture = photo("astronaut")
+    assert compare_picture(picture, cv2.resize(soft(picture), (256, 256)), "soft").verdict == "aligned"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64), (512, 512)])
+def test_what_says_nothing_is_unknown(size: tuple[int, int]) -> None:
+    """Constant maps and pictures, maps with nobody in them and noise of one grey level never raise an alarm."""
+    picture = np.ascontiguousarray(photo("astronaut")[: size[0], : size[1]])
+    flat = np.full(size, 7, np.uint8)
+    faint = np.random.default_rng(0).integers(100, 102, size, dtype=np.uint8)
+    for stored in (flat, faint):
+        assert compare_picture(picture, stored, "depth").verdict == "unknown"
+        assert compare(canny(picture), stored).verdict == "unknown"
+        assert compare_picture(np.repeat(stored[..., None], 3, 2), canny(picture), "edges").verdict == "unknown"
+    assert compare_poses(np.zeros((*size, 3), np.uint8), drawn((200, 260, 300))).verdict == "unknown"
+    assert compare_picture(picture, drawn((200, 260, 300)), "pose").verdict == "unknown"
+
+
+def test_poses_of_one_annotator_are_told_apart() -> None:
+    """A drawn pose that moved by 2 px, was flipped, turned, or is somebody else's is told; the same is aligned."""
+    found = drawn((170, 260, 330), (380, 300, 240))
+    assert compare_poses(found, found).verdict == "aligned"
+    assert compare_poses(found, shifted(found, 2, 0)).shift == (2, 0)
+    assert compare_poses(found, np.ascontiguousarray(found[:, ::-1])).orientation == "flipped horizontally"
+    assert compare_poses(found, np.ascontiguousarray(np.rot90(found))).orientation.startswith("turned by 90")
+    assert compare_poses(found, drawn((120, 330, 200, -0.4), (330, 150, 260, 0.1))).wrong
+
+
+def test_poses_of_two_annotators_are_told_apart_roughly() -> None:
+    """Joints a few pixels off are still the same pose; flipped ones are not."""
+    found = drawn((170, 260, 330), (380, 300, 240))
+    rng = np.random.default_rng(2)
+    people = [body(170, 260, 330), body(380, 300, 240)]
+    for person in people:
+        person[:, :2] += rng.normal(0, 4, (18, 2))
+    stored = draw_bodies(people, 512, 512)
+    assert compare_poses(found, stored).verdict == "aligned"
+    assert compare_poses(found, np.ascontiguousarray(stored[::-1])).verdict == "flipped"
+
+
+@pytest.mark.parametrize("field", [steps, lines])
+@pytest.mark.parametrize("orientation", [UPRIGHT, *FLIPS, *TURNS], ids=lambda o: o.name or "upright")
+def test_a_field_is_turned_as_its_picture_is(field: Callable[..., np.ndarray], orientation: Any) -> None:
+    """Undoing an orientation on the field equals the field of the picture upright, whatever its shape."""
+    upright = canny(photo("coffee", 96, 128))
+    stored = np.rot90(upright[:, ::-1] if orientation.mirrored else upright, orientation.quarters)
+    np.testing.assert_allclose(
+        orientation.undo(field(np.ascontiguousarray(stored))), field(upright), rtol=2e-3, atol=0.02
+    )
+
+
+def test_a_shift_is_found_between_pixels() -> None:
+    """The parabola finds half a pixel to a tenth, and a picture is at no shift from itself."""
+    large = photo("coffee")
+    a, b = (cv2.resize(large[:, x : x + 400], (200, 256), interpolation=cv2.INTER_AREA) for x in (20, 19))
+    spectra = [spectrum(steps(p), (256, 200)) for p in (a, b)]
+    assert peak(correlation(*spectra)).dx == pytest.approx(0.5, abs=0.1)
+    assert peak(correlation(spectra[0], spectra[0]))[1:] == (0, 0)
+
+
+@pytest.fixture(scope="module")
+def columns() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Descriptors of 60 crops of photographs and of their Canny maps."""
+    crops = [
+        photo(n, 640, 640)[y : y + 256, x : x + 256] for n in NAMES for y in (0, 192, 384) for x in (0, 100, 200, 384)
+    ]
+    crops = [crops[i] for i in np.random.default_rng(0).permutation(len(crops))]
+    return [describe(crop) for crop in crops], [describe(canny(crop), "edges") for crop in crops]
+
+
+def runs(columns: tuple[list[np.ndarray], list[np.ndarray]], order: np.ndarray, reach: int = 3) -> list[Run]:
+    offsets = Offsets(reach)
+    for picture, row in zip(columns[0], order):
+        offsets.add(picture, columns[1][row])
+    return offsets.runs()
+
+
+def test_columns_out_of_step_are_found(columns: Any) -> None:
+    """An offset is told with its sign and its first row, give or take a row that says nothing."""
+    rows = np.arange(60)
+    assert runs(columns, rows) == [Run(0, 59, 0)]
+    for offset in (-2, 1, 3):
+        before, after = runs(columns, np.where(rows < 25, rows, (rows + offset) % 60))
+        assert (before.first, before.offset, after.last, after.offset) == (0, 0, 59, offset)
+        assert abs(after.first - 25) <= 1
+    assert "off by one from row 0:" in runs(columns, np.roll(rows, -1))[0].reason(60)
+
+
+def test_a_shuffled_column_is_found(columns: Any) -> None:
+    """A shuffled stretch belongs to none; a few swapped neighbours are no offset."""
+    rows = np.arange(60)
+    shuffled = np.r_[:20, 20 + np.random.default_rng(1).permutation(40)]
+    assert [run.offset for run in runs(columns, shuffled)] == [0, None]
+    swapped = rows.copy()
+    swapped[[10, 11, 40, 41]] = 11, 10, 41, 40
+    assert runs(columns, swapped) == [Run(0, 59, 0)]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
+def test_short_datasets_have_no_offset(columns: Any, count: int) -> None:
+    """Any number of rows is taken, every row is in exactly one run, and a few right rows are no alarm."""
+    found = runs(columns, np.arange(count))
+    assert [(run.first, run.last, run.offset) for run in found] == ([(0, count - 1, 0)] if count else [])
+
+
+def test_rows_without_edges_say_nothing() -> None:
+    """A dataset of empty maps, or of one picture over and over, is not out of step."""
+    offsets, same = Offsets(), Offsets()
+    picture = photo("coffee", 256, 256)
+    for _ in range(30):
+        offsets.add(describe(picture), describe(np.zeros((64, 64), np.uint8), "edges"))
+        same.add(describe(picture), describe(canny(picture), "edges"))
+    assert offsets.runs() == same.runs() == [Run(0, 29, 0)]
