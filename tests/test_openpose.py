@@ -16,7 +16,7 @@ from condprep.annotators.openpose import annotator as annotator_module
 from condprep.annotators.openpose.annotator import Openpose, resolve
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.network import BodyNetwork
-from condprep.errors import WeightsUnavailable
+from condprep.errors import AnnotatorError, WeightsUnavailable
 from condprep.weights import WeightFile
 
 shared = pytest.mark.skipif(
@@ -188,3 +188,15 @@ def test_cmu_is_loaded_and_recorded(tmp_path):
     assert annotator.provenance["parameters"] == {"precision": "fp32"}
     assert annotator.provenance["commercial"] is False
     assert annotator(torch.zeros(1, 3, 20, 24, dtype=torch.uint8)).maps.shape == (1, 3, 20, 24)
+
+
+@pytest.mark.parametrize("params", [{"precision": "bf16"}, {"tiles": 3}])
+def test_a_parameter_of_the_other_variant_is_refused(tmp_path, stand_in, params):
+    """`tiles` is blaze's and `precision` cmu's: what the loaded variant would not heed is an error, not ignored."""
+    path = tmp_path / "body_pose_model.pth"
+    torch.save(BodyNetwork().state_dict(), path)
+    cmu = Shelf(WeightFile(path.name, path, "abc", pinned=True))
+    refusing, heeding = (cmu, Shelf()) if "tiles" in params else (Shelf(), cmu)
+    with pytest.raises(AnnotatorError, match=f"openpose.{next(iter(params))} has no meaning"):
+        openpose.load("", OpenposeParams(**params), device="cpu", weights=refusing)
+    assert openpose.load("", OpenposeParams(**params), device="cpu", weights=heeding)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-
 class Annotator(Protocol):
     """Turns pictures into condition maps. Deterministic, and independent of the batch that a picture is in."""
 

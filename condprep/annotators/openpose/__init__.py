@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from condprep.annotators.base import Annotator
 from condprep.annotators.precision import Precision
-from condprep.errors import WeightsUnavailable
+from condprep.errors import AnnotatorError, WeightsUnavailable
 
 if TYPE_CHECKING:
     from condprep.annotators.openpose.annotator import Openpose
@@ -34,9 +34,13 @@ class OpenposeParams(BaseModel):
 def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights) -> Annotator:
     """`openpose:cmu`, `openpose:blaze`, or plain `openpose`: cmu, or blaze where cmu's weights are out of reach.
 
-    That is said in a line, and with strict weights it raises WeightsUnavailable. Raises WeightsError for damaged ones.
+    That is said in a line, and with strict weights it raises WeightsUnavailable. Raises WeightsError for damaged ones
+    and AnnotatorError for a parameter that the loaded variant would not heed.
     """
     file = None if variant == "blaze" else _find(variant, weights)
+    loaded, foreign = ("cmu", "tiles") if file else ("blaze", "precision")
+    if getattr(params, foreign) != OpenposeParams.model_fields[foreign].default:
+        raise AnnotatorError(f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out")
     if file:
         return _cmu(file, params, device)
     from condprep.annotators import blaze
