@@ -30,13 +30,15 @@ CAPTIONS = {
 
 def main() -> None:
     raw = collect(DEMO / "raw")
-    table = Table("dataset", "rows", "rejected", "sizes", "annotator", "licence of the maps", "contact sheet")
+    table, sheets = Table("dataset", "rows", "rejected", "size", "annotator", "licence of the maps"), []
     for annotator in ("canny", "openpose"):
         dataset, sheet = DEMO / annotator, DEMO / f"{annotator}.png"
         condprep("build", raw, "--annotator", annotator, "--out", dataset)
         condprep("inspect", dataset, "--sheet", sheet)
-        table.add_row(str(dataset), *described(dataset), str(sheet))
+        table.add_row(str(dataset), *described(dataset))
+        sheets.append(sheet)
     Console().print(table)
+    print("pictures beside their maps:", *sheets)
 
 
 def collect(folder: Path) -> Path:
