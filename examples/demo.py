@@ -33,7 +33,7 @@ def main() -> None:
     table, sheets = Table("dataset", "rows", "rejected", "size", "annotator", "licence of the maps"), []
     for annotator in ("canny", "openpose"):
         dataset, sheet = DEMO / annotator, DEMO / f"{annotator}.png"
-        condprep("build", raw, "--annotator", annotator, "--out", dataset)
+        condprep("build", raw, "--annotator", annotator, "--out", dataset, "--overwrite")
         condprep("inspect", dataset, "--sheet", sheet)
         table.add_row(str(dataset), *described(dataset))
         sheets.append(sheet)
