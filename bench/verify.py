@@ -154,7 +154,11 @@ def encoded(pixels: np.ndarray, format: str = "PNG", **options: Any) -> bytes:
 
 
 def through_jpeg(pixels: np.ndarray) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(encoded(pixels, "JPEG", quality=85))))
+    return decoded({"bytes": encoded(pixels, "JPEG", quality=85)})
+
+
+def decoded(stored: Row) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(stored["bytes"])))
 
 
 def resized(side: int) -> Change:
@@ -195,7 +199,7 @@ MAP_DEFECTS: Mapping[
     ),
 }
 ROW_DEFECTS: Mapping[str, Callable[[Row], Row]] = {
-    "picture as map": lambda row: row | {"map": row["image"]},
+    "picture as map": lambda row: row | {"map": cell(through_jpeg(decoded(row["image"])))},
     "picture cut off": lambda row: row | {"image": {"bytes": row["image"]["bytes"][:-900], "path": None}},
     "caption null": lambda row: row | {"text": None},
     "caption too long": lambda row: row | {"text": "a small wooden house, " * 30},

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
-from PIL import Image as Pictures
 from pictures import encoded, smooth
+from PIL import Image as Pictures
 
 import condprep
 from condprep.errors import SourceError, UsageError

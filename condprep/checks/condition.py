@@ -19,6 +19,9 @@ EMPTY: Scores = {  # of a row whose map cannot be decoded
     **dict.fromkeys(("kind", "said", "inverted", "format", "low", "high", "spread")),
     **dict.fromkeys(("thin", "thick", "rough", "grey_levels", "ringing", "mixed", "copy")),
 }
+THIN = (
+    0.15  # share of bright pixels inside of lines up to which these are thin: Canny's edges have none, soft edges half
+)
 NEAR = 3  # pixels from a strong edge that interpolation reaches; JPEG's ringing goes further, through its 8 x 8 blocks
 
 
@@ -48,7 +51,7 @@ def measure(opened: OpenedPair, context: Context) -> Scores:
 
 def ringing(grey: np.ndarray) -> float:
     """(H, W) uint8 -> the share of the pixels between black and white that lie far from bright ones."""
-    near = cv2.dilate(cv2.compare(grey, 127, cv2.CMP_GT), np.ones((2 * NEAR + 1,) * 2, np.uint8))
+    near = cv2.dilate(cv2.threshold(grey, 127, 255, cv2.THRESH_BINARY)[1], np.ones((2 * NEAR + 1,) * 2, np.uint8))
     between = cv2.inRange(grey, 1, 254)
     return 1 - cv2.countNonZero(cv2.bitwise_and(between, near)) / max(cv2.countNonZero(between), 1)
 
@@ -132,6 +135,13 @@ class Polarity:
         return f"the map is inverted: {right}"
 
 
+def spoilt_binary(scores: Scores) -> bool:
+    """Whether a map that should be binary is one that became grey, and not another kind altogether."""
+    said, kind = scores["said"], scores["kind"]
+    thin = scores["thick"] is not None and scores["thick"] <= THIN
+    return said in BINARY and (kind in (None, *BINARY) or (kind == "softedge" and (thin or said == "scribble")))
+
+
 @dataclass(frozen=True)
 class GreyLevels:
     max_grey: float = 0.002  # share of the pixels
@@ -141,7 +151,7 @@ class GreyLevels:
 
     def __call__(self, scores: Scores) -> str | None:
         grey = scores["grey_levels"]
-        if grey is None or scores["said"] not in BINARY or grey <= self.max_grey:
+        if grey is None or grey <= self.max_grey or not spoilt_binary(scores):
             return None
         return f"{grey:.1%} of a binary map are neither 0 nor 255: {_cause(scores)}"
 
@@ -149,7 +159,7 @@ class GreyLevels:
 @dataclass(frozen=True)
 class WasBinary:
     max_grey: float = 0.002  # share of the pixels
-    max_line_core: float = 0.1  # share of bright pixels inside of lines: Canny's edges have none, soft edges many
+    max_line_core: float = THIN  # share of the bright pixels
 
     name: ClassVar[str] = "was-binary"
     severity: ClassVar[Severity] = "warning"
@@ -188,7 +198,7 @@ class Kind:
 
     def __call__(self, scores: Scores) -> str | None:
         said, kind = scores["said"], scores["kind"]
-        if not said or kind in (None, "blank") or scores["inverted"] or kind in ACCEPTED[said]:
+        if not said or kind in (None, "blank") or scores["inverted"] or spoilt_binary(scores) or kind in ACCEPTED[said]:
             return None
         return f"the dataset says {_words(said)}, but this looks like {_words(kind)}"
 

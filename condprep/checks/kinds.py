@@ -77,7 +77,7 @@ def features(rgb: Pixels, grey: bool = False) -> Features:
     stride = -(-max(rgb.shape) // SAMPLE)
     sample = np.ascontiguousarray(rgb[::stride, ::stride])
     histogram = np.bincount(sample[..., 1].ravel(), minlength=256) / (sample.size / 3)
-    bright = cv2.compare(most, 127, cv2.CMP_GT)
+    bright = cv2.threshold(most, 127, 255, cv2.THRESH_BINARY)[1]
     same = _within(steps, 0, 0)
     return Features(
         low=int(cv2.minMaxLoc(least)[0]),
@@ -116,7 +116,7 @@ def classify(f: Features) -> str | None:
         return "segmentation"
     if f.rough <= 0.12 and f.thin <= 0.4:
         return "depth"
-    return "picture" if f.rough >= 0.2 and f.dark < 0.1 else None
+    return "picture" if f.rough >= 0.2 and f.dark < 0.1 and f.thin < 0.5 else None
 
 
 def _binary(f: Features) -> str | None:
@@ -127,14 +127,14 @@ def _binary(f: Features) -> str | None:
     return "segmentation" if f.thin <= 0.15 else None
 
 
-def _coloured(f: Features) -> str | None:
-    if f.unit >= 0.8 and f.dark < 0.2:
-        return "normal"
+def _coloured(f: Features) -> str:
     if f.dark >= 0.5 and f.thin >= 0.6 and f.saturated >= 0.7:
         return "pose"
     if f.same >= 0.85 and f.gentle < 0.3:
         return "segmentation"
-    return "picture" if f.same < 0.5 and f.rough >= 0.15 else None
+    if f.unit >= 0.8 and f.dark < 0.2:
+        return "normal"
+    return "picture" if f.same < 0.5 and f.rough >= 0.15 else "colours"
 
 
 def inverted_kind(rgb: Pixels, f: Features, grey: bool = False) -> str | None:
@@ -142,9 +142,10 @@ def inverted_kind(rgb: Pixels, f: Features, grey: bool = False) -> str | None:
 
     Of depth and segmentation the polarity cannot be seen in the map alone.
     """
-    soft = (
-        f.light >= 0.15 and f.light > 3 * f.dark and (f.rough >= 0.12 or f.levels <= 4)
-    )  # texture leaves soft edges little background
+    if f.facing < -AWAY and classify(f) == "normal":
+        return "normal"
+    # texture leaves soft edges little background
+    soft = f.light >= 0.15 and f.light > 3 * f.dark and (f.rough >= 0.12 or f.levels <= 4)
     if f.light < 0.6 and not soft:
         return None
     kind = classify(features(255 - rgb, grey))

@@ -20,6 +20,7 @@ MERGES = 49152 - 256 - 2  # CLIP's 49,408 tokens are 512 for single bytes, these
 MARKERS = 2  # start and end of the text are tokens, too
 LONGEST = 1 << 13  # letters that are looked at: far more than 77 tokens, whatever they are
 SPARE = 1 << 16  # words whose count is remembered
+SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `\s` of Python takes more
 END = b"\xff"  # stands for the end of a word; in UTF-8 no byte is that
 
 Pairs = Mapping[tuple[bytes, bytes], int]
@@ -59,7 +60,7 @@ def _pattern() -> re.Pattern[str]:
     numbers = "".join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "N")
     letters = rf"[^\W_{numbers}]"
     return re.compile(
-        rf"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|{letters}+|[{numbers}]|(?:[^\w\s]|_)+"
+        rf"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|{letters}+|[{numbers}]|(?:[^\w{SPACE}]|_)+"
     )
 
 

@@ -1,0 +1,211 @@
+"""`condprep verify`: findings by row, scores of every row, exit codes, the same whatever the workers."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pictures import encoded, smooth
+from PIL import Image
+from test_cli import Command, command  # noqa: F401
+from test_docs import DOCS, section, tables, ticked
+
+import condprep
+from condprep.checks import groups
+from condprep.checks.base import thresholds
+from condprep.errors import UsageError
+from condprep.weights import Weights
+
+OFFLINE = Weights(offline=True, say=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean dataset of condprep: 8 captioned photographs with Canny edges, 128 x 128."""
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "raw").mkdir()
+    for n in range(8):
+        picture = Image.fromarray((data.astronaut, data.coffee)[n % 2]()).rotate(5 * n)
+        picture.save(folder / "raw" / f"{n}.png")
+        (folder / "raw" / f"{n}.txt").write_text(f"photograph {n}")
+    condprep.build(folder / "raw", folder / "ds", "canny", resolution=128)
+    return folder / "ds"
+
+
+def rows_of(dataset: Path) -> list[dict[str, Any]]:
+    with pa.memory_map(str(next(dataset.glob("train/*.arrow")))) as source:
+        return list(
+            pa.ipc.open_stream(source).read_all().select(["image", "text", "conditioning_image", "key"]).to_pylist()
+        )
+
+
+def written(rows: list[dict[str, Any]], path: Path, condition: str = "canny") -> Path:
+    """The rows as a Parquet file whose maps are in the column `condition`."""
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    fields = {"image": image, "text": pa.string(), condition: image, "key": pa.string()}
+    renamed = [row | {condition: row["conditioning_image"]} for row in rows]
+    pq.write_table(pa.Table.from_pylist(renamed, pa.schema(list(fields.items()))), path)
+    return path
+
+
+@pytest.fixture
+def defects(built: Path, tmp_path: Path) -> Path:
+    """Rows 1 to 6 have a defect each; 0 and 7 are clean."""
+    rows = rows_of(built)
+    edges = np.array(Image.open(io.BytesIO(rows[1]["conditioning_image"]["bytes"])).convert("L"))
+    rows[1]["conditioning_image"]["bytes"] = encoded(255 - edges, "PNG")
+    rows[2]["conditioning_image"]["bytes"] = encoded(edges, "JPEG")
+    rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:-400]
+    rows[4]["text"] = None
+    rows[5]["conditioning_image"]["bytes"] = encoded(edges[:64], "PNG")
+    rows[6]["key"] = rows[0]["key"]
+    return written(rows, tmp_path / "rows.parquet")
+
+
+def test_a_clean_dataset_has_no_findings(built: Path) -> None:
+    """What condprep built is clean by its own checks."""
+    result = condprep.verify(built, weights=OFFLINE)
+    assert (result.rows, list(result.findings)) == (8, [])
+
+
+def test_each_defect_is_found_in_its_row(defects: Path) -> None:
+    """One finding for each planted defect, in the order of the rows, and none for the clean ones."""
+    found = [(one.row, one.rule) for one in condprep.verify(defects, weights=OFFLINE).findings]
+    rules = ["polarity", "grey-levels", "readable", "caption", "aspect", "duplicate-key"]
+    assert found == list(enumerate(rules, start=1))
+
+
+def test_findings_and_scores_do_not_depend_on_the_workers(defects: Path, tmp_path: Path) -> None:
+    """One thread and five: the same findings, the same scores, byte for byte."""
+    one = condprep.verify(defects, workers=1, scores=tmp_path / "one.parquet", weights=OFFLINE)
+    five = condprep.verify(defects, workers=5, scores=tmp_path / "five.parquet", weights=OFFLINE)
+    assert one.findings == five.findings
+    assert one.scores.read_bytes() == five.scores.read_bytes()
+
+
+def test_the_scores_have_every_row(defects: Path) -> None:
+    """verify.parquet beside the file: each row with its number, its key and every score; unreadable ones too."""
+    result = condprep.verify(defects, weights=OFFLINE)
+    table = pq.read_table(result.scores)
+    assert result.scores == defects.with_name("rows.parquet.verify.parquet")
+    assert table["row"].to_pylist() == list(range(8))
+    assert table.column_names == ["row", "key", *(name for group in groups() for name in group.scores)]
+    assert table["kind"].to_pylist()[0] == "canny"
+    assert table["image_width"].to_pylist() == [128] * 3 + [None] + [128] * 4
+    assert [one.key for one in result.findings] == [table["key"][one.row].as_py() for one in result.findings]
+
+
+def test_scores_of_our_own_dataset_lie_inside(built: Path) -> None:
+    """Of a dataset of condprep they are in .condprep/, where nothing else looks; a second run replaces them."""
+    for _ in range(2):
+        assert condprep.verify(built, weights=OFFLINE).scores == built / ".condprep" / "verify.parquet"
+    assert not list(built.parent.glob("*.verify.parquet*"))
+
+
+def test_one_odd_row_is_found_without_a_word_of_the_kind(built: Path, tmp_path: Path) -> None:
+    """In a dataset that does not say what its maps are, the one that is no Canny map is found, with its key."""
+    rows = rows_of(built) * 3
+    for number, row in enumerate(rows):
+        rows[number] = row | {"key": f"key {number}"}
+    rows[9]["conditioning_image"] = {"bytes": encoded(smooth(128, 128)[..., 0], "PNG"), "path": None}
+    findings = condprep.verify(written(rows, tmp_path / "r.parquet", "conditioning_image"), weights=OFFLINE).findings
+    assert [(one.row, one.key, one.rule) for one in findings] == [(9, "key 9", "odd-kind")]
+
+
+def test_thresholds_decide(defects: Path) -> None:
+    """A threshold that is set is the one that counts."""
+    settings = {"condition": {"max_grey": "1"}, "structure": {"max_aspect_error": 1000}}
+    rules = {one.rule for one in condprep.verify(defects, settings=settings, weights=OFFLINE).findings}
+    assert rules == {"polarity", "readable", "caption", "size", "duplicate-key"}
+
+
+def test_a_dataset_without_rows(built: Path, tmp_path: Path) -> None:
+    """0 rows are an error of usage, and leave no scores; 1 row is verified."""
+    with pytest.raises(UsageError, match="has 0 rows"):
+        condprep.verify(written([], tmp_path / "none.parquet"), weights=OFFLINE)
+    assert [path.name for path in tmp_path.iterdir()] == ["none.parquet"]
+    assert condprep.verify(written(rows_of(built)[:1], tmp_path / "one.parquet"), weights=OFFLINE).rows == 1
+
+
+def test_without_the_vocabulary_a_note_says_so(defects: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where CLIP's vocabulary cannot be had, that is said, with the remedy, and the rest is verified."""
+    monkeypatch.setenv("CONDPREP_CACHE", str(tmp_path / "empty"))
+    result = condprep.verify(defects, weights=Weights(offline=True))
+    assert len(result.findings) == 6
+    assert any("condprep weights pull bpe_simple_vocab_16e6.txt.gz" in note for note in result.notes)
+
+
+def test_json_is_what_it_promises(command: Command, defects: Path) -> None:  # noqa: F811
+    """`verify --json`: rows and findings with exactly their five keys on stdout, and nothing else there; exit code 1."""
+    ended = command("verify", defects, "--json")
+    assert ended.code == 1
+    assert ended.json.keys() == {"rows", "findings"}
+    assert all(list(one) == ["row", "key", "check", "severity", "reason"] for one in ended.json["findings"])
+    assert [one["row"] for one in ended.json["findings"]] == [1, 2, 3, 4, 5, 6]
+    assert {one["check"] for one in ended.json["findings"]} == {"structure", "condition"}
+
+
+def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path) -> None:  # noqa: F811
+    """0 clean, 1 findings as severe as --fail-on, 2 misuse; warnings alone are 0 until --fail-on says otherwise."""
+    assert command("verify", built).code == 0
+    assert command("verify", defects).code == 1
+    warned = written([row | {"text": ""} for row in rows_of(built)], tmp_path / "warned.parquet")
+    assert command("verify", warned).code == 0
+    assert command("verify", warned, "--fail-on", "warning").code == 1
+    for misuse in (("verify", tmp_path / "nothing"), ("verify", built, "--set", "structure.multipel=8")):
+        ended = command(*misuse)
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith("error: ")
+
+
+def test_the_words_name_rows_and_cannot_be_forged(command: Command, built: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The summary names rule and row; a key with markup and control characters is shown as text, on its line."""
+    rows = rows_of(built)
+    rows[3] |= {"key": "[red]x[/red]\x1b[31m\nrow 9", "text": None}
+    ended = command("verify", written(rows, tmp_path / "rows.parquet"))
+    assert "error structure: caption, 1 of 8 rows" in ended.out
+    assert re.search(r"row 3  \[red\]x\[/red\]\[31m row 9: the caption is missing", ended.out)
+    assert "\x1b" not in ended.out
+
+
+def test_progress_counts_the_rows(built: Path) -> None:
+    """The callback is told every row."""
+    seen: list[int] = []
+    condprep.verify(built, weights=OFFLINE, progress=lambda state: seen.append(state.done))
+    assert seen == list(range(1, 9))
+
+
+def test_every_check_is_documented() -> None:
+    """docs/checks.md has the rules of each group with their severities and thresholds, and a paragraph for each."""
+    page = DOCS / "checks.md"
+    for group in groups():
+        text = section(page, f"## {group.name}")
+        rules = [*group.checks, *(make() for make in group.surveys)]
+        documented = {ticked(name)[0]: (severity, limits) for name, severity, limits in tables(text)[0]}
+        assert list(documented) == [rule.name for rule in rules]
+        assert re.findall(r"^\*\*([\w-]+)\*\*:", text, re.MULTILINE) == list(documented)
+        limits: dict[str, float] = {}
+        for rule in rules:
+            severity, cell = documented[rule.name]
+            own = {name: float(value) for name, value in re.findall(r"`(\w+)` = ([\d.]+)", cell)}
+            assert severity == rule.severity
+            assert all(getattr(rule, name) == value for name, value in own.items())
+            limits |= own
+        assert limits == thresholds(group)
+
+
+def test_verify_is_quiet_about_what_it_imports() -> None:
+    """Asking for the public function does not load it twice: the module has another name than the function."""
+    assert condprep.verify is condprep.verify
+    assert "condprep.verification" in sys.modules
+    assert json.dumps(sorted(condprep.__all__)).count('"verify"') == 1
