@@ -217,32 +217,41 @@ class _View:
 
 
 def _judge(pair: _Pair, rules: _Rules) -> Alignment:
+    """The verdict. An alarm of the working size must hold in full size, where texture counts that the other has lost."""
     coarse, view = pair.at(COARSE), pair.at(rules.side)
     if coarse.empty():
         return Alignment("unknown", "picture or condition has too few edges to be compared")
+    suspect = _suspect(pair, coarse, view, rules)
     here = view.here()
-    fits = [] if pair.lies else _shifted(pair, view, rules.tolerance)
-    sure = here >= 2 * rules.here  # less may be a pair that only resembles itself, moved
-    others = _doubtful(coarse, view, rules.scales) if sure else _everything(pair, coarse, view)
-    fits += [fit for fit in others if fit.score > BETTER * here]
-    best = max(fits, key=lambda fit: fit.score, default=None)
-    if best is not None and best.score >= rules.elsewhere:
-        return _described(pair, best, here)
+    if suspect is None and here >= rules.here:
+        return Alignment("aligned", score=here, here=here)
+    full = view if view.ratio == 1 else pair.at(FULL)
+    here = full.here()
+    if suspect is not None and (found := _confirmed(suspect, full, rules.tolerance)):
+        return _described(pair, found, here)
     if here >= rules.here:
         return Alignment("aligned", score=here, here=here)
     return Alignment("other picture", "condition does not belong to this picture", score=here, here=here)
 
 
-def _shifted(pair: _Pair, view: _View, tolerance: float) -> list[_Fit]:
-    """The shift that fits best, if it is one. In reduced size, texture can move it by 2 px; then full size decides."""
-    fit = view.fit()
-    if fit.distance < SUSPECT:
-        return []
-    full = view if view.ratio == 1 else pair.at(FULL)
-    exact = full.fit()
-    if exact.distance < tolerance or exact.score < full.here() + CLEARLY:
-        return []
-    return [replace(fit, shift=exact.shift)]
+def _suspect(pair: _Pair, coarse: _View, view: _View, rules: _Rules) -> _Fit | None:
+    """What seems to fit better than the pair as it is: a shift, or clearly better, another orientation or scale."""
+    here = view.here()
+    sure = here >= 2 * rules.here  # less may be a pair that only resembles itself, moved
+    others = _doubtful(coarse, view, rules.scales) if sure else _everything(pair, coarse, view)
+    fits = [fit for fit in others if fit.score > BETTER * here]
+    if not pair.lies and view.fit().distance >= SUSPECT:
+        fits.append(view.fit())
+    best = max(fits, key=lambda fit: fit.score, default=None)
+    return best if best is not None and best.score >= rules.elsewhere else None
+
+
+def _confirmed(suspect: _Fit, full: _View, tolerance: float) -> _Fit | None:
+    """The suspect with its exact shift; None where in full size it is none."""
+    fit, here = full.fit(suspect.orientation, suspect.scale), full.here()
+    if suspect.orientation == UPRIGHT and suspect.scale == 1:
+        return fit if fit.distance >= tolerance and fit.score >= here + CLEARLY else None
+    return replace(suspect, shift=fit.shift) if max(fit.score, suspect.score) > BETTER * here else None
 
 
 def _doubtful(coarse: _View, view: _View, scales: Sequence[float]) -> list[_Fit]:
@@ -252,7 +261,8 @@ def _doubtful(coarse: _View, view: _View, scales: Sequence[float]) -> list[_Fit]
     """
     doubt = 0.9 * coarse.here()
     fits = [view.fit(flip) for flip in FLIPS if coarse.fit(flip).score > doubt]
-    return fits + [_finer(view, scale) for scale in scales if coarse.fit(scale=scale).score > doubt]
+    near = [scale for scale in scales if coarse.fit(scale=scale).score > doubt]
+    return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > view.here()]
 
 
 def _everything(pair: _Pair, coarse: _View, view: _View) -> list[_Fit]:
