@@ -239,7 +239,8 @@ def show_verify(result: VerifyResult, as_json: bool) -> None:
         shown = [one for one in result.findings if (one.check, one.rule) == (check, rule)][:MOST_FINDINGS]
         for one in shown:
             where = "no row" if one.row is None else f"row {one.row}"
-            out.print(f"  {where}  {escape(_line(one.key))}: {escape(_line(one.reason))}", highlight=False)
+            line = f"  {where}  {escape(_line(one.key))}: {escape(_line(one.reason))}"
+            out.print(line, highlight=False, soft_wrap=True)
         if n > len(shown):
             out.print(f"  and {n - len(shown):,} more")
     rate = f", {result.rows / result.seconds:.0f} rows/s" if result.seconds else ""
