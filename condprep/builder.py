@@ -22,7 +22,7 @@ from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
 from condprep.errors import BuildFailed, DatasetError, SourceError
 from condprep.files import commit_json
-from condprep.layout import Layout, features, finish
+from condprep.layout import Layout, arrow_schema, columns, finish
 from condprep.options import BuildOptions, parse_options
 from condprep.output import check_folders, disk_errors, locked
 from condprep.pipeline import Pipeline, Work
@@ -117,8 +117,8 @@ class Base(Protocol):
     """What a dataset brings into a build that adds columns to it."""
 
     @property
-    def features(self) -> Any:
-        """Its columns, as `datasets.Features`."""
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """Its columns, in order."""
         ...
 
     @property
@@ -174,9 +174,9 @@ class Run:
                 "batch_size": self._batch_size(annotators),
             }
         )
-        columns = features(self.options, annotators, self.base and self.base.features)
-        self._write_shards(annotators, columns.arrow_schema, workers)
-        self._finish(columns)
+        kinds = columns(self.options, annotators, self.base.columns if self.base else None)
+        self._write_shards(annotators, arrow_schema(kinds), workers)
+        self._finish(kinds)
 
     def _done(self) -> Counts:
         """The counts of a finished dataset. Raises DatasetError where a file of it is missing."""
@@ -241,12 +241,12 @@ class Run:
             for entry in self.plan.entries(shard):
                 yield Work(next(numbers), shard, entry)
 
-    def _finish(self, columns: Any) -> None:
+    def _finish(self, kinds: Mapping[str, pa.DataType]) -> None:
         """Final names, what `datasets` reads, the card, and `done.json` last."""
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
         counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
         rejects = self.base.rejects if self.base else b""
-        total = finish(self.layout, counts, columns, self.options, self.plan.id, rejects)
+        total = finish(self.layout, counts, kinds, self.options, self.plan.id, rejects)
         if total.rows:
             provenance = self._provenance(total)
             write_card(self.layout, self.base.merge(provenance) if self.base else provenance)

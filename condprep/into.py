@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from condprep.builder import BuildResult, Progress, Run, build_result, usable_cores
 from condprep.errors import DatasetError, UsageError
 from condprep.files import read_json
-from condprep.layout import Layout
+from condprep.layout import IMAGE, Layout
 from condprep.options import parse_options
 from condprep.output import disk_errors, locked
 from condprep.plan import Plan
@@ -95,19 +95,17 @@ class Rows:
         """The options of the build that adds to this dataset."""
         options = read_json(self.layout.private / "plan.json")["config"]["requested"]["options"]
         kept = ("captions", "format", "validation", "shard_rows", "shard_bytes", "max_pixels")
-        return {name: options[name] for name in kept} | {"fit": "keep", "beside": tuple(self.features)}
+        return {name: options[name] for name in kept} | {"fit": "keep", "beside": tuple(self.columns)}
 
     @property
-    def features(self) -> Any:
-        from datasets import Features, Image
-
-        names = Features.from_arrow_schema(schema(self.layout.root / self.files[0]["name"]))
+    def columns(self) -> dict[str, pa.DataType]:
+        kinds = {field.name: field.type for field in schema(self.layout.root / self.files[0]["name"])}
         if not self.only_map:
-            return names
-        ordered: dict[str, Any] = {}
-        for name, kind in names.items():
-            ordered |= {name: kind} | ({self.only_map: Image()} if name == "conditioning_image" else {})
-        return Features(ordered)
+            return kinds
+        ordered: dict[str, pa.DataType] = {}
+        for name, kind in kinds.items():
+            ordered |= {name: kind} | ({self.only_map: IMAGE} if name == "conditioning_image" else {})
+        return ordered
 
     @property
     def rejects(self) -> bytes:
@@ -120,7 +118,7 @@ class Rows:
                 f"{self.layout.root} was built with --fit pad, and its black borders would be annotated; "
                 "build it anew with all annotators"
             )
-        if taken := set(columns) & set(self.features):
+        if taken := set(columns) & set(self.columns):
             raise UsageError(f"{self.layout.root} has a column {sorted(taken)[0]!r} already")
 
     def entries(self) -> Iterator[Entry]:

@@ -8,6 +8,7 @@ Every step here can be repeated: a build that is killed while finishing finishes
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from condprep.pipeline import further_column
 from condprep.shards import Counts
 
 SPLITS = ("train", "validation")
+IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})  # as `datasets.Image` stores pictures
 
 
 @dataclass(frozen=True)
@@ -71,37 +73,63 @@ class Layout:
                 path.unlink()
 
 
-def features(options: BuildOptions, annotators: Mapping[str, Annotator], base: Any = None) -> Any:
-    """The columns in their order, as `datasets.Features`; the order is the one that diffusers' script guesses by.
+def columns(
+    options: BuildOptions, annotators: Mapping[str, Annotator], base: Mapping[str, pa.DataType] | None = None
+) -> dict[str, pa.DataType]:
+    """The columns in their order, which is the one that diffusers' script guesses by.
 
-    base: the features of the dataset to which the annotators' columns are added.
+    base: the columns of the dataset to which the annotators' are added.
     """
-    from datasets import Features, Image, Value
-    from datasets.features.features import generate_from_arrow_type
-
     further = {
-        further_column(column, annotator, name): generate_from_arrow_type(kind)
+        further_column(column, annotator, name): kind
         for column, annotator in annotators.items()
         for name, kind in annotator.columns.items()
     }
-    maps = {column: Image() for column in annotators}
+    maps = dict.fromkeys(annotators, IMAGE)
     if base:
         names = list(base)
         first = names.index("key")
         before, after = ({name: base[name] for name in part} for part in (names[:first], names[first:]))
-        return Features(before | maps | after | further)
+        return before | maps | after | further
     text = pa.string() if options.captions == "first" else pa.list_(pa.string())
-    return Features(
-        {"image": Image(), "text": generate_from_arrow_type(text), "conditioning_image": Image()}
+    return (
+        {"image": IMAGE, "text": text, "conditioning_image": IMAGE}
         | (maps if len(annotators) > 1 else {})
-        | {"key": Value("string"), "source": Value("string"), "width": Value("int32"), "height": Value("int32")}
-        | {"transform": generate_from_arrow_type(pa.list_(pa.float64())), "empty": Value("bool")}
+        | {"key": pa.string(), "source": pa.string(), "width": pa.int32(), "height": pa.int32()}
+        | {"transform": pa.list_(pa.float64()), "empty": pa.bool_()}
         | further
     )
 
 
+def arrow_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The columns with what `datasets` reads from an Arrow or Parquet file's metadata."""
+    info = json.dumps({"info": {"features": features(kinds)}})
+    return pa.schema(kinds).with_metadata({"huggingface": info})
+
+
+def features(kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
+    """The columns in the words of `datasets.Features.to_dict`, without the second that importing `datasets` takes."""
+    return {name: _feature(kind) for name, kind in kinds.items()}
+
+
+def _feature(kind: pa.DataType) -> dict[str, Any]:
+    if kind == IMAGE:
+        return {"_type": "Image"}
+    if pa.types.is_struct(kind):
+        return {field.name: _feature(field.type) for field in kind}
+    if pa.types.is_list(kind):
+        return {"feature": _feature(kind.value_type), "_type": "List"}
+    names = {pa.float32(): "float32", pa.float64(): "float64"}
+    return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
+
+
 def finish(
-    layout: Layout, counts: list[Counts], columns: Any, options: BuildOptions, plan_id: str, rejects: bytes = b""
+    layout: Layout,
+    counts: list[Counts],
+    kinds: Mapping[str, pa.DataType],
+    options: BuildOptions,
+    plan_id: str,
+    rejects: bytes = b"",
 ) -> Counts:
     """Move the committed shards' files to their final names and write what `datasets` needs beside them.
 
@@ -123,7 +151,7 @@ def finish(
             total.files.append(stored | {"name": final.relative_to(layout.root).as_posix()})
     if options.format == "arrow":
         for split in total.rows:
-            _describe_split(layout, split, total, columns, plan_id)
+            _describe_split(layout, split, total, kinds, plan_id)
         commit_json(layout.root / "dataset_dict.json", {"splits": [split for split in SPLITS if total.rows[split]]})
     return total
 
@@ -142,11 +170,11 @@ def _join(layout: Layout, shards: int, rejects: bytes, partial: Path) -> None:
             joined.write((layout.shard(number) / "rejects.jsonl").read_bytes())
 
 
-def _describe_split(layout: Layout, split: str, total: Counts, columns: Any, plan_id: str) -> None:
+def _describe_split(layout: Layout, split: str, total: Counts, kinds: Mapping[str, pa.DataType], plan_id: str) -> None:
     """`dataset_info.json` and `state.json`, as `Dataset.save_to_disk` writes them."""
     folder = layout.root / split
     empty = dict.fromkeys(("citation", "description", "homepage", "license"), "")
-    commit_json(folder / "dataset_info.json", empty | {"features": columns.to_dict()})
+    commit_json(folder / "dataset_info.json", empty | {"features": features(kinds)})
     state: dict[str, Any] = {
         "_data_files": [{"filename": Path(file["name"]).name} for file in total.files if file["split"] == split],
         "_fingerprint": sha256(f"{plan_id} {split}".encode()).hexdigest()[:16],

@@ -10,15 +10,17 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import tree
 from datasets import load_dataset, load_from_disk
 from PIL import Image
 
-from condprep import build
+from condprep import build, layout
 from condprep.builder import Progress
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
-from condprep.layout import Layout
+from condprep.layout import Layout, arrow_schema, columns
+from condprep.options import parse_options
 from condprep.output import locked
 
 SMALL = {"resolution": 128, "shard_rows": 5}
@@ -328,3 +330,22 @@ def test_rejected_is_for_the_pipeline_alone() -> None:
     """Rejected knows its stage and reason, which is what a reject records."""
     rejected = Rejected("fit", "too small")
     assert (rejected.stage, rejected.reason, str(rejected)) == ("fit", "too small", "too small")
+
+
+def test_the_columns_metadata_is_what_datasets_itself_writes(raw: Path, tmp_path: Path) -> None:
+    """The schema and the feature names equal those of `datasets.Features`, for every kind of column there is."""
+    from datasets import Features
+
+    from condprep.annotators.openpose.keypoints import KEYPOINTS
+
+    kinds = columns(parse_options("canny", captions="list"), {}) | {
+        "keypoints": KEYPOINTS,
+        "flag": pa.bool_(),
+        "numbers": pa.list_(pa.int32()),
+        "small": pa.struct({"low": pa.float32(), "png": pa.binary()}),
+    }
+    schema = arrow_schema(kinds)
+    theirs = Features.from_arrow_schema(schema)
+    assert theirs.to_dict() == layout.features(kinds)
+    assert theirs.arrow_schema.equals(schema)
+    assert theirs.arrow_schema.metadata == schema.metadata

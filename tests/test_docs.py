@@ -24,7 +24,7 @@ from condprep.annotators import parameters, parse, specs
 from condprep.builder import BuildResult
 from condprep.decode import MAX_PIXELS
 from condprep.geometry import buckets
-from condprep.layout import features
+from condprep.layout import columns
 from condprep.options import BuildOptions, parse_options
 from condprep.pins import pin
 from condprep.sources import KINDS
@@ -259,7 +259,7 @@ def test_the_columns_are_documented() -> None:
     loaded = {column: condprep.load_annotator(name) for name, column in options.columns().items()}
     documented = [name for row in tables(section(DOCS / "dataset.md", "## Columns"))[0] for name in ticked(row[0])]
     ours = ["canny", "openpose", "keypoints", "canny_thresholds"]  # of annotators: examples
-    actual = [name for name in features(options, loaded) if not name.startswith("canny")]
+    actual = [name for name in columns(options, loaded) if not name.startswith("canny")]
     assert [name for name in documented if name not in ours] == actual
     assert documented.index("conditioning_image") < documented.index("canny") < documented.index("key")
 

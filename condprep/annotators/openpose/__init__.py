@@ -40,7 +40,9 @@ def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights)
     file = None if variant == "blaze" else _find(variant, weights)
     loaded, foreign = ("cmu", "tiles") if file else ("blaze", "precision")
     if getattr(params, foreign) != OpenposeParams.model_fields[foreign].default:
-        raise AnnotatorError(f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out")
+        raise AnnotatorError(
+            f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out"
+        )
     if file:
         return _cmu(file, params, device)
     from condprep.annotators import blaze
