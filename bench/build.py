@@ -6,7 +6,9 @@ Makes JPEGs of about 1 Mpx from real photographs, then times, each in a process 
 
     condprep     `condprep build raw/ --annotator canny --out ds/`, all of it, start-up included
     bare stages  read, decode, resize, canny, encode, write in as many threads, and nothing else
-    peer         datasets' imagefolder + map(controlnet_aux's CannyDetector, num_proc) + save_to_disk, start-up included
+    peer         datasets' imagefolder + map(controlnet_aux's CannyDetector, num_proc) + save_to_disk, start-up included;
+                 it adds a map to each picture and leaves the picture at its size
+    peer, fitted the same, but written so that it stores the rows that condprep stores: pictures cropped to 512 x 512 px
 
 and prints what every stage costs. Speeds on shared machines wander: compare within a run.
 """
@@ -14,6 +16,7 @@ and prints what every stage costs. Speeds on shared machines wander: compare wit
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import random
@@ -22,11 +25,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
@@ -97,15 +102,22 @@ def run_bare(raw: Path, out: Path, threads: int) -> None:
         sink.write_batch(pa.RecordBatch.from_pylist(rows, schema))
 
 
-def run_peer(raw: Path, out: Path, threads: int) -> None:
+def run_peer(raw: Path, out: Path, threads: int, fit: bool = False) -> None:
     """What a careful user writes today."""
     from controlnet_aux.canny import CannyDetector
     from datasets import load_dataset
 
     detector = CannyDetector()
 
-    def annotate(row: dict[str, object]) -> dict[str, object]:
-        return {"conditioning_image": detector(row["image"], detect_resolution=SIZE, image_resolution=SIZE)}
+    def annotate(row: dict[str, Any]) -> dict[str, Any]:
+        picture = row["image"]
+        if not fit:
+            return {"conditioning_image": detector(picture, detect_resolution=SIZE, image_resolution=SIZE)}
+        picture = ImageOps.fit(picture.convert("RGB"), (SIZE, SIZE), Image.Resampling.BICUBIC)
+        edges = detector(picture, detect_resolution=SIZE, image_resolution=SIZE)
+        encoded = io.BytesIO()
+        picture.save(encoded, "JPEG", quality=95, subsampling=0)
+        return {"image": {"bytes": encoded.getvalue(), "path": None}, "conditioning_image": edges}
 
     rows = load_dataset("imagefolder", data_dir=str(raw), split="train", cache_dir=str(out) + ".cache")
     rows.map(annotate, num_proc=threads).save_to_disk(str(out))
@@ -115,6 +127,7 @@ RUNS: dict[str, Callable[[Path, Path, int], None]] = {
     "condprep": run_condprep,
     "bare stages": run_bare,
     "peer": run_peer,
+    "peer, fitted": partial(run_peer, fit=True),
 }
 
 
@@ -153,25 +166,25 @@ def stage_costs(raw: Path) -> dict[str, float]:
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    paths, geometry = sorted(raw.iterdir())[:100], Geometry(SIZE)
-    values: list = [paths]
-    stages: dict[str, Callable] = {
+    geometry = Geometry(SIZE)
+    stages: dict[str, Callable[[Any], Any]] = {
         "read": lambda path: path.read_bytes(),
         "decode": decode,
         "resize": lambda picture: resize(picture.rgb, geometry.place(picture.size)),
-        "encode picture": encode_picture,
-        "canny": lambda rgb: canny(rgb, 100, 200),
-        "encode map": lambda edges: encode_map(edges, binary=True),
+        "canny": lambda rgb: (rgb, canny(rgb, 100, 200)),
+        "encode picture": lambda both: (encode_picture(both[0]), both[1]),
+        "encode map": lambda both: encode_map(both[1], binary=True),
     }
-    costs = {}
-    for name, stage in stages.items():
-        inputs = values[3] if name == "canny" else values[-1]
-        stage(inputs[0])
-        began = time.perf_counter()
-        results = [stage(value) for value in inputs]
-        costs[name] = (time.perf_counter() - began) * 1000 / len(inputs)
-        values.append(results)
-    return costs
+    costs = dict.fromkeys(stages, 0.0)
+    paths = sorted(raw.iterdir())[:200]
+    for path in [*paths[:20], *paths]:  # the first ones warm up
+        value: Any = path
+        costs = dict.fromkeys(stages, 0.0) if path == paths[0] else costs
+        for name, stage in stages.items():
+            began = time.perf_counter()
+            value = stage(value)
+            costs[name] += (time.perf_counter() - began) * 1000
+    return {name: cost / len(paths) for name, cost in costs.items()}
 
 
 def main() -> None:
@@ -189,7 +202,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         make_pictures(raw, arguments.pictures)
-        results = {name: measure(name, raw, Path(folder) / name.split()[0], arguments.threads) for name in RUNS}
+        results = {name: measure(name, raw, Path(folder) / name, arguments.threads) for name in RUNS}
         costs = stage_costs(raw)
     if arguments.json:
         print(json.dumps({"runs": results, "stages_ms": costs}, indent=2))
