@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,9 +32,21 @@ def locked(layout: Layout) -> Iterator[None]:
     layout.private.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(layout.lock, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                _forget_if_empty(layout)
     except Timeout:
         raise DatasetError(f"another process is building {layout.root}; wait for it or choose another --out") from None
+
+
+def _forget_if_empty(layout: Layout) -> None:
+    """Leave no folder behind where a mistake ended the build before it had begun."""
+    if [*layout.private.iterdir()] == [layout.lock]:
+        layout.lock.unlink()
+        layout.private.rmdir()
+        with suppress(OSError):  # not empty: a folder of the user's
+            layout.root.rmdir()
 
 
 @contextmanager

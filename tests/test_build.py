@@ -267,6 +267,16 @@ def test_a_second_process_is_refused(raw: Path, tmp_path: Path) -> None:
     assert build(raw, tmp_path / "ds", "canny", **SMALL).rows == {"train": 12}
 
 
+def test_a_mistake_leaves_no_folder_behind(raw: Path, tmp_path: Path) -> None:
+    """A device that is not there ends the build before it began: nothing is written, and a folder that was stays."""
+    (tmp_path / "mine").mkdir()
+    for name in ("ds", "mine"):
+        with pytest.raises(UsageError, match="device"):
+            build(raw, tmp_path / name, "canny", device="nonsense")
+        assert not (tmp_path / name / ".condprep").exists()
+    assert not (tmp_path / "ds").exists()
+
+
 def test_no_rows_and_too_many_rejects_fail(tmp_path: Path, raw: Path) -> None:
     """Nothing built, or more rejects than allowed, is a failure with the reasons; an empty source is a mistake."""
     bad = tmp_path / "bad"
