@@ -80,7 +80,9 @@ def compare(again: Picture, stored: Picture, tolerance: float = 1.5) -> Alignmen
         return Alignment("aligned", score=np.inf, here=np.inf)
     pair = _Pair(again, stored, steps, steps)
     full = pair.at(512).itself()
-    rules = _Rules(512, tolerance, here=SIMILAR * full, elsewhere=SAME_MAP * full, scales=(0.97, 1.03))
+    rules = _Rules(
+        512, tolerance, here=SIMILAR * full, elsewhere=SAME_MAP * full, scales=(0.97, 1.03), turns=pair.orientations
+    )
     return _judge(pair, rules)
 
 
@@ -93,8 +95,9 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
     """
     if kind == "pose":
         return Alignment("unknown", "a pose map can only be compared with poses found in the picture")
+    # Hardly a scene but a disc fits itself turned by a quarter: FLIPS will do where the pair fits as it is.
     # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
-    rules = _Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05))
+    rules = _Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
     return _judge(_Pair(picture, stored, steps, lines if kind in LINE_KINDS else steps), rules)
 
 
@@ -127,6 +130,7 @@ class _Rules:
     here: float  # score from which the map counts as the picture's as it is
     elsewhere: float  # score from which it counts as the picture's in another way
     scales: Sequence[float]  # tried even where the pair fits
+    turns: Sequence[Orientation]  # as well
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,7 @@ def _suspect(pair: _Pair, coarse: _View, view: _View, rules: _Rules) -> _Fit | N
     """What seems to fit better than the pair as it is: a shift, or clearly better, another orientation or scale."""
     here = view.here()
     sure = here >= 2 * rules.here  # less may be a pair that only resembles itself, moved
-    others = _doubtful(coarse, view, rules.scales) if sure else _everything(pair, coarse, view)
+    others = _doubtful(coarse, view, rules) if sure else _everything(pair, coarse, view)
     fits = [fit for fit in others if fit.score > BETTER * here]
     if not pair.lies and view.fit().distance >= SUSPECT:
         fits.append(view.fit())
@@ -254,14 +258,11 @@ def _confirmed(suspect: _Fit, full: _View, tolerance: float) -> _Fit | None:
     return replace(suspect, shift=fit.shift) if max(fit.score, suspect.score) > BETTER * here else None
 
 
-def _doubtful(coarse: _View, view: _View, scales: Sequence[float]) -> list[_Fit]:
-    """Flips and scales of a pair that fits as it is, where a coarse look cannot rule them out.
-
-    Many scenes resemble their own mirror image; hardly one (a disc) is so like itself turned by a quarter that it fits.
-    """
+def _doubtful(coarse: _View, view: _View, rules: _Rules) -> list[_Fit]:
+    """Other orientations and scales of a pair that fits as it is, where a coarse look cannot rule them out."""
     doubt = 0.9 * coarse.here()
-    fits = [view.fit(flip) for flip in FLIPS if coarse.fit(flip).score > doubt]
-    near = [scale for scale in scales if coarse.fit(scale=scale).score > doubt]
+    fits = [view.fit(turned) for turned in rules.turns if coarse.fit(turned).score > doubt]
+    near = [scale for scale in rules.scales if coarse.fit(scale=scale).score > doubt]
     return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > view.here()]
 
 
