@@ -22,7 +22,7 @@ BINARY = ("canny", "scribble")
 ACCEPTED = {kind: {kind} for kind in KINDS} | {
     "scribble": {"scribble", "canny", "softedge"},
     "lineart": {"lineart", "softedge", "canny", "scribble"},
-    **{kind: {kind, "colours"} for kind in ("normal", "pose", "segmentation")},
+    **{kind: {kind, "colours"} for kind in ("normal", "segmentation")},
 }
 
 _ANNOTATORS = {  # annotator, or annotator:variant, of this package
