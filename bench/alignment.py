@@ -192,9 +192,9 @@ def experiments(options: argparse.Namespace) -> Iterator[tuple[str, list[Pair], 
             for n, p in photos
             if options.pictures or n.startswith("0000") or n == "astronaut"
         ]
-        yield "openpose:blaze, known", [(n, annotate(blaze, jpeg(p)), m) for n, p, m in poses], compare
-        yield "openpose:blaze, poses", [(n, annotate(blaze, jpeg(p)), m) for n, p, m in poses], compare_poses
-        yield "another network, poses", [(n, m, annotate(other, p)) for n, p, m in poses], compare_poses
+        yield "openpose:blaze, same file", [(n, annotate(blaze, p).copy(), m) for n, p, m in poses], compare_poses
+        yield "openpose:blaze, JPEG", [(n, annotate(blaze, jpeg(p)), m) for n, p, m in poses], compare_poses
+        yield "another network", [(n, m, annotate(other, p)) for n, p, m in poses], compare_poses
 
 
 def kind(name: str) -> Check:

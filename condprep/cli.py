@@ -9,7 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from condprep import __version__
+from condprep import __version__, cli_checks
+from condprep.cli_options import (
+    Annotators,
+    Device,
+    Json,
+    Overwrite,
+    Settings,
+    StrictWeights,
+    WeightsFolder,
+    names,
+    open_weights,
+    parse_settings,
+)
 from condprep.errors import BuildFailed, CondprepError, UsageError
 from condprep.types import FitMode, ImageFormat
 
@@ -28,20 +40,6 @@ INTO = {  # what `build --into` heeds
     *("source", "annotator", "into", "settings", "precision", "batch_size"),
     *("workers", "device", "weights", "strict_weights", "as_json"),
 }
-
-Annotators = Annotated[
-    list[str], typer.Option("--annotator", "-a", help="name or name:variant, see `condprep annotators`; repeatable")
-]
-Settings = Annotated[list[str], typer.Option("--set", help="an annotator's parameter, as canny.low=50; repeatable")]
-WeightsFolder = Annotated[
-    Path | None, typer.Option("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
-]
-StrictWeights = Annotated[
-    bool, typer.Option("--strict-weights", help="missing weights are an error, nothing stands in")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Json = Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="start afresh, deleting what is there")]
 
 
 @app.callback(invoke_without_command=True)
@@ -116,17 +114,17 @@ def build(
     from condprep.options import parse_shard_size
 
     common: dict[str, Any] = {
-        "params": _params(settings),
+        "params": parse_settings(settings),
         "precision": precision,
         "batch_size": batch_size,
         "workers": workers,
         "device": device,
-        "weights": _weights(weights, strict_weights),
+        "weights": open_weights(weights, strict_weights),
     }
     if into:
         _refuse_others(context, "--into", INTO)
         with console.progress() as progress:
-            result = add_columns(source, _names(annotator), progress=progress, **common)
+            result = add_columns(source, names(annotator), progress=progress, **common)
         console.show_build(result, as_json)
         return
     if out is None:
@@ -135,7 +133,7 @@ def build(
         result = run(
             source,
             out,
-            _names(annotator),
+            names(annotator),
             resolution=resolution,
             fit=fit,
             max_upscale=max_upscale,
@@ -182,47 +180,7 @@ def inspect(
         console.say(f"contact sheet: {sheet}")
 
 
-@app.command()
-def verify(
-    dataset: Annotated[
-        str,
-        typer.Argument(help="a dataset of pairs: folder, Arrow, Parquet, Hub id, two folders of pictures, prompt.json"),
-    ],
-    image_column: Annotated[str | None, typer.Option(help="column, or folder, of the pictures")] = None,
-    condition_column: Annotated[str | None, typer.Option(help="column, or folder, of the condition maps")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="a threshold, as structure.max_aspect_error=2; repeatable")
-    ] = [],  # noqa: B006
-    fail_on: Annotated[
-        Literal["error", "warning", "info"], typer.Option(help="exit code 1 for findings this severe, or more")
-    ] = "error",
-    scores: Annotated[
-        Path | None, typer.Option(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
-    weights: WeightsFolder = None,
-    as_json: Json = False,
-) -> None:
-    """Find the pairs that would derail training: exit code 1 where there are some."""
-    from condprep import console
-    from condprep.verification import verify as run
-
-    with console.progress() as progress:
-        result = run(
-            dataset,
-            image_column=image_column,
-            condition_column=condition_column,
-            caption_column=caption_column,
-            settings=_params(settings),
-            scores=scores,
-            workers=workers,
-            weights=_weights(weights, strict=False),
-            progress=progress,
-        )
-    console.show_verify(result, as_json)
-    if result.failures(fail_on):
-        raise typer.Exit(1)
+app.command()(cli_checks.verify)
 
 
 @app.command()
@@ -253,14 +211,14 @@ def annotate(
     written, rejects = annotate_files(
         images,
         out,
-        annotators=_names(annotator),
+        annotators=names(annotator),
         like=like,
-        params=_params(settings),
+        params=parse_settings(settings),
         resolution=resolution,
         fit=fit,
         pictures=pictures,
         device=device,
-        weights=_weights(weights, strict_weights),
+        weights=open_weights(weights, strict_weights),
         overwrite=overwrite,
     )
     console.show_annotated(written, rejects)
@@ -287,7 +245,7 @@ def doctor(
     from condprep import console
     from condprep.doctor import diagnose
 
-    findings = diagnose(folder, weights=_weights(weights, strict=False))
+    findings = diagnose(folder, weights=open_weights(weights, strict=False))
     console.show_findings(findings, as_json)
     if any(finding.level == "error" for finding in findings):
         raise typer.Exit(1)
@@ -299,7 +257,7 @@ def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
     from condprep import console
     from condprep.weights import table
 
-    store = _weights(weights, strict=False)
+    store = open_weights(weights, strict=False)
     console.show_weights([(pin, store.locate(pin.name)) for pin in table()], as_json)
 
 
@@ -309,7 +267,7 @@ def weights_pull(
     to: Annotated[Path | None, typer.Option(help="copy them into this folder, to be carried elsewhere")] = None,
 ) -> None:
     """Download weights, checked against their pinned sha256."""
-    store = _weights(None, strict=False)
+    store = open_weights(None, strict=False)
     for name in names:
         print(store.pull(name, to) if to else store.get(name).path)
 
@@ -322,7 +280,7 @@ def weights_where(
     """Where weights lie on this machine; exit code 1 when one does not."""
     from condprep import console
 
-    store = _weights(weights, strict=False)
+    store = open_weights(weights, strict=False)
     found = {name: store.find(name) for name in names}
     for name, file in found.items():
         print(file.path) if file else console.say(f"{name} is not on this machine; `condprep weights pull {name}`")
@@ -370,26 +328,3 @@ def _refuse_others(context: typer.Context, mode: str, allowed: set[str]) -> None
         given = context.get_parameter_source(name)
         if name not in allowed and given is not None and given.name == "COMMANDLINE":
             raise UsageError(f"{parameter.opts[0]} has no meaning with {mode}; leave it out")
-
-
-def _names(given: list[str]) -> tuple[str, ...]:
-    return tuple(name for text in given for name in text.split(","))
-
-
-def _params(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """["canny.low=50"] -> {"canny": {"low": "50"}}; the annotator's own model validates the values."""
-    params: dict[str, dict[str, Any]] = {}
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        annotator, dot, parameter = key.partition(".")
-        if not (equals and dot and annotator and parameter):
-            raise UsageError(f"--set {setting!r} is not of the form annotator.parameter=value, as canny.low=50")
-        params.setdefault(annotator, {})[parameter] = value
-    return params
-
-
-def _weights(folder: Path | None, strict: bool) -> Any:
-    from condprep import console
-    from condprep.weights import Weights
-
-    return Weights(folder, strict=strict, say=console.say)

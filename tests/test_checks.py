@@ -329,10 +329,13 @@ def tokenizer(vocabulary: Path) -> Any:
 LETTERS = st.sampled_from("abc defghiXYZ ÄÖüß 中文字 éœ ½²٣123 _-... '’s don't we've 🙂👍🏽 \u0301 \t\n$$ ÿ ﬁ İ ǅ <|>")
 
 
+KNOWN = st.characters(exclude_categories=("Cn", "Cs"))  # letters newer than Python's Unicode are not known as letters
+
+
 @settings(max_examples=300, deadline=None)
-@given(text=st.one_of(st.text(LETTERS, max_size=80), st.text(max_size=40)))
+@given(text=st.one_of(st.text(LETTERS, max_size=80), st.text(KNOWN, max_size=40)))
 def test_tokens_are_those_of_transformers(vocabulary: Path, tokenizer: Any, text: str) -> None:
-    """Any text has as many tokens as CLIPTokenizer makes of it; without the vocabulary never more are claimed."""
+    """Any text of assigned characters has as many tokens as CLIPTokenizer makes of it; without the vocabulary never more are claimed."""
     text = text.encode("utf-8", "replace").decode()
     exact = counter(vocabulary)(text)
     assert exact == len(tokenizer(text)["input_ids"])

@@ -41,6 +41,7 @@ LINE_KINDS = ("edges", "soft")  # their maps draw lines, those of all others hav
 # Of a map's score with itself. Made again from a JPEG or with other thresholds it scores 0.15 to 1 in its place, another
 # picture's map up to 0.05 there; anywhere else a map moved on purpose 0.48 to 1, another picture's up to 0.17
 SIMILAR, SAME_MAP = 0.1, 0.3
+SAME_DRAWING = 0.75  # a drawn pose moved on purpose scores 0.83 to 1; found again in a JPEG and a bit off, up to 0.61
 BETTER = 1.1  # how many times better than the pair as it is another orientation or scale must fit
 CLEARLY = 0.5  # how much better another shift must fit
 COARSE = 128  # longer side in pixels at which other orientations and scales are tried first
@@ -70,18 +71,19 @@ class Alignment:
         return self.verdict not in ("aligned", "unknown")
 
 
-def compare(again: Picture, stored: Picture, tolerance: float = 1.5) -> Alignment:
+def compare(again: Picture, stored: Picture, tolerance: float = 1.5, same: float = SAME_MAP) -> Alignment:
     """The map that the annotator makes of the picture now against the one that is stored, both (H, W[, C]) uint8.
 
     Tells shifts from `tolerance` pixels on, flips, turns, scales from 2 % on and maps of other pictures. Maps that differ
-    a little everywhere (the picture was stored as JPEG, the thresholds were others) are aligned.
+    a little everywhere (the picture was stored as JPEG, the thresholds were others) are aligned. same: the share of a
+    map's score with itself from which the stored map counts as found elsewhere. For poses there is `compare_poses`.
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
         return Alignment("aligned", score=np.inf, here=np.inf)
     pair = _Pair(again, stored, steps, steps)
     full = pair.at(512).itself()
     rules = _Rules(
-        512, tolerance, here=SIMILAR * full, elsewhere=SAME_MAP * full, scales=(0.97, 1.03), turns=pair.orientations
+        512, tolerance, here=SIMILAR * full, elsewhere=same * full, scales=(0.97, 1.03), turns=pair.orientations
     )
     return _judge(pair, rules)
 
@@ -104,10 +106,11 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
 def compare_poses(found: Picture, stored: Picture) -> Alignment:
     """Poses found in the picture and drawn against a stored pose map, both (H, W, 3) uint8, perhaps of two annotators.
 
-    Of one annotator they are told apart as `compare` does. Two annotators put a joint up to a dozen pixels apart (at 512)
-    and now and then see other people: then only flips, turns and poses of other pictures are told.
+    Where it is the very same drawing, moved, that is told as `compare` does. But two annotators put a joint up to a dozen
+    pixels apart (at 512), and one annotator half of that when the picture went through a JPEG; now and then they see
+    other people. Then only flips, turns and poses of other pictures are told.
     """
-    exact = compare(found, stored)
+    exact = compare(found, stored, same=SAME_DRAWING)
     if exact.verdict != "other picture":
         return exact
     pair = _Pair(found, stored, steps, steps)

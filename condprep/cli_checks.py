@@ -1,0 +1,52 @@
+"""The verbs that look at pairs: `condprep verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from condprep.cli_options import Json, WeightsFolder, open_weights, parse_settings
+
+
+def verify(
+    dataset: Annotated[
+        str,
+        typer.Argument(help="a dataset of pairs: folder, Arrow, Parquet, Hub id, two folders of pictures, prompt.json"),
+    ],
+    image_column: Annotated[str | None, typer.Option(help="column, or folder, of the pictures")] = None,
+    condition_column: Annotated[str | None, typer.Option(help="column, or folder, of the condition maps")] = None,
+    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="a threshold, as structure.max_aspect_error=2; repeatable")
+    ] = [],  # noqa: B006
+    fail_on: Annotated[
+        Literal["error", "warning", "info"], typer.Option(help="exit code 1 for findings this severe, or more")
+    ] = "error",
+    scores: Annotated[
+        Path | None, typer.Option(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
+    weights: WeightsFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Find the pairs that would derail training: exit code 1 where there are some."""
+    from condprep import console
+    from condprep.verification import verify as run
+
+    with console.progress() as progress:
+        result = run(
+            dataset,
+            image_column=image_column,
+            condition_column=condition_column,
+            caption_column=caption_column,
+            settings=parse_settings(settings),
+            scores=scores,
+            workers=workers,
+            weights=open_weights(weights, strict=False),
+            progress=progress,
+        )
+    console.show_verify(result, as_json)
+    if result.failures(fail_on):
+        raise typer.Exit(1)
