@@ -1,0 +1,90 @@
+"""The training loss as pure functions: noise and timesteps are arguments, so any step can be replayed and tested.
+
+Latents, noise and predictions are (B, C, h, w), float32; timesteps are (B,), int64. What is drawn at random for a row
+depends on the seed, the update and the row's key alone: not on the batch it is in, nor on how many processes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A variance preserving diffusion: noisy = sqrt(alpha) latents + sqrt(1 - alpha) noise."""
+
+    alphas: Tensor  # (T,) float32 on the latents' device: alphas_cumprod of the base's scheduler
+    prediction_type: PredictionType
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """The latents at those timesteps."""
+        alpha = self._alpha(timesteps)
+        return alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the denoiser should say: the noise, or the velocity (Salimans and Ho, 2022)."""
+        if self.prediction_type == "epsilon":
+            return noise
+        alpha = self._alpha(timesteps)
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+
+    def weights(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """(B,): min-SNR weights of the squared error (Hang et al., 2023); 1 where gamma is 0."""
+        if not gamma:
+            return torch.ones(len(timesteps), device=timesteps.device)
+        alpha = self.alphas[timesteps]
+        snr = alpha / (1 - alpha)
+        if self.prediction_type == "v_prediction":
+            return snr.clamp(max=gamma) / (snr + 1)
+        return (gamma / snr).clamp(max=1)  # min(snr, gamma) / snr, also where a rescaled schedule ends in snr = 0
+
+    def _alpha(self, timesteps: Tensor) -> Tensor:
+        return self.alphas[timesteps][:, None, None, None]
+
+
+def squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B,) float32: the mean squared error of each row."""
+    return (prediction.float() - target.float()).square().mean((1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """All that is random about B rows of one update."""
+
+    timesteps: Tensor  # (B,) int64
+    posterior: Tensor  # (B, C, h, w): which latents are drawn from the VAE's posterior
+    noise: Tensor  # (B, C, h, w): what is added to them
+
+    def to(self, device: torch.device | str) -> Draws:
+        return Draws(*(t.to(device, non_blocking=True) for t in (self.timesteps, self.posterior, self.noise)))
+
+
+def draw(
+    keys: Sequence[str], shape: tuple[int, int, int], *, seed: int, update: int, timesteps: range, pin: bool = False
+) -> Draws:
+    """Draws for rows of those keys, on the CPU. shape: (C, h, w) of a row's latents; timesteps: from which to choose.
+
+    pin: in page-locked memory, from which a GPU copies without being waited for.
+    """
+    chosen = torch.empty(len(keys), dtype=torch.int64, pin_memory=pin)
+    posterior, noise = (torch.empty(len(keys), *shape, pin_memory=pin) for _ in range(2))
+    for i, key in enumerate(keys):
+        generator = torch.Generator().manual_seed(_seed(seed, update, key))
+        chosen[i] = torch.randint(timesteps.start, timesteps.stop, (), generator=generator)
+        torch.randn(shape, generator=generator, out=posterior[i])
+        torch.randn(shape, generator=generator, out=noise[i])
+    return Draws(chosen, posterior, noise)
+
+
+def _seed(seed: int, update: int, key: str) -> int:
+    """63 bits that differ wherever one of the three differs."""
+    digest = blake2b(f"{seed}/{update}/{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,94 @@
+"""Recipes from files and back: TOML, `--set`, and errors in the user's own words."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from trainer.errors import RecipeError
+from trainer.recipe import Recipe
+
+SHIPPED = tuple(folder / "recipes" for folder in (Path(__file__).parent, Path(__file__).parents[1]))  # wheel, checkout
+
+
+def load_recipe(path: str | Path, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe from a TOML file, or a shipped one by its name ("pose", "recipes/pose.toml").
+
+    settings: "train.lr=2e-6", each replaces a key. Raises RecipeError that names the file, the key, the value and what
+    would be right.
+    """
+    found = _find(Path(path))
+    try:
+        values = tomllib.loads(found.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{found} is no TOML: {error}") from None
+    for setting in settings:
+        _set(values, setting)
+    return parse_recipe(values, str(found))
+
+
+def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
+    """A recipe from nested dicts, as tomllib reads them. Raises RecipeError."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problem = next(iter(error.errors(include_url=False)))
+        raise RecipeError(f"{origin}: {_explain(problem)}") from None
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe with all its defaults, as TOML with a comment for every key; `load_recipe` reads it back."""
+    tables = []
+    for name, table in recipe:
+        fields = type(table).model_fields
+        lines = [f"{key} = {_literal(value)}  # {fields[key].description}" for key, value in table]
+        tables.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(tables) + "\n"
+
+
+def shipped_recipes() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted({path.stem for folder in SHIPPED for path in folder.glob("*.toml")})
+
+
+def _find(path: Path) -> Path:
+    places = [path, *(folder / f"{path.stem}.toml" for folder in SHIPPED if path.suffix in ("", ".toml"))]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise RecipeError(f"there is no recipe {str(path)!r}; shipped are {', '.join(shipped_recipes())}")
+    return found
+
+
+def _set(values: dict[str, Any], setting: str) -> None:
+    """ "train.lr=2e-6" into nested dicts. What is no TOML value is a string: data.path=ds/."""
+    key, equals, text = setting.partition("=")
+    table, dot, name = key.strip().partition(".")
+    if not (equals and dot and table and name):
+        raise RecipeError(f"--set {setting!r} is not of the form table.key=value, as train.lr=2e-6")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    if not isinstance(values.setdefault(table, {}), dict):
+        raise RecipeError(f"--set {setting!r}: the recipe has {table} = {values[table]!r}, and it must be a table")
+    values[table][name] = value
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    """A pydantic error in the words of the recipe."""
+    location = [part for part in problem["loc"] if isinstance(part, str)][:2]
+    key = ".".join(location)
+    if problem["type"] == "value_error":
+        return str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        return f"unknown {'key' if len(location) == 2 else 'table'} {key}{_nearest(location)}"
+    if len(location) == 1:
+        return f"{key} = {problem['input']!r} must be a table: [{key}]"
+    field = Recipe.model_fields[location[0]].annotation.model_fields[location[1]]  # type: ignore[union-attr]
+    return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {_literal(field.default)})"
