@@ -1,0 +1,83 @@
+"""The loss: diffusers' own formulas are the reference, and what is random belongs to a row alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from diffusers.training_utils import compute_snr
+
+from trainer.loss import Diffusion, draw, squared_errors
+
+SHAPE = (4, 8, 8)
+T = torch.tensor([0, 1, 250, 500, 998, 999])
+
+
+def pair(prediction_type: str, **schedule: object) -> tuple[DDPMScheduler, Diffusion]:
+    scheduler = DDPMScheduler(beta_schedule="scaled_linear", prediction_type=prediction_type, **schedule)
+    return scheduler, Diffusion(scheduler.alphas_cumprod, prediction_type)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_noising_and_target_are_those_of_diffusers(prediction_type: str) -> None:
+    """add_noise and the target equal DDPMScheduler's, for every part of the schedule."""
+    scheduler, diffusion = pair(prediction_type)
+    latents, noise = torch.randn(2, len(T), *SHAPE)
+    assert torch.allclose(diffusion.add_noise(latents, noise, T), scheduler.add_noise(latents, noise, T), atol=1e-6)
+    expected = noise if prediction_type == "epsilon" else scheduler.get_velocity(latents, noise, T)
+    assert torch.allclose(diffusion.target(latents, noise, T), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 5.0])
+def test_min_snr_weights_are_those_of_the_paper(gamma: float) -> None:
+    """min(snr, gamma) / snr of noise, min(snr, gamma) / (snr + 1) of velocity, with the SNR of diffusers."""
+    for prediction_type, offset in (("epsilon", 0), ("v_prediction", 1)):
+        scheduler, diffusion = pair(prediction_type)
+        snr = compute_snr(scheduler, T)
+        assert torch.allclose(diffusion.weights(T, gamma), snr.clamp(max=gamma) / (snr + offset), rtol=1e-4)
+
+
+def test_without_gamma_every_row_counts_alike() -> None:
+    """snr_gamma = 0 is the plain mean squared error."""
+    assert diffusion_weights(0.0).equal(torch.ones(len(T)))
+
+
+def diffusion_weights(gamma: float) -> torch.Tensor:
+    return pair("epsilon")[1].weights(T, gamma)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_schedule_that_ends_in_pure_noise_has_finite_weights(prediction_type: str) -> None:
+    """With zero terminal SNR the last timestep's weight is a number: 1 of noise, 0 of velocity."""
+    _, diffusion = pair(prediction_type, rescale_betas_zero_snr=True)
+    last = diffusion.weights(torch.tensor([999]), 5.0).item()
+    assert last == (1.0 if prediction_type == "epsilon" else pytest.approx(0.0, abs=1e-6))
+
+
+def test_the_error_of_a_row_is_its_own() -> None:
+    """(B, C, h, w) -> (B,), whose mean is the usual loss of the batch."""
+    prediction, target = torch.randn(2, 6, *SHAPE)
+    errors = squared_errors(prediction, target)
+    assert torch.allclose(errors.mean(), torch.nn.functional.mse_loss(prediction, target))
+    assert torch.allclose(errors[3:4], squared_errors(prediction[3:4], target[3:4]))
+
+
+def test_what_is_random_belongs_to_the_row() -> None:
+    """A row has the same timestep and noise in any batch, at any place; another update or seed gives others."""
+    together = draw(["a", "b", "c"], SHAPE, seed=7, update=3, timesteps=range(1000))
+    alone = draw(["c"], SHAPE, seed=7, update=3, timesteps=range(1000))
+    assert together.timesteps[2] == alone.timesteps[0]
+    assert together.noise[2].equal(alone.noise[0])
+    assert together.posterior[2].equal(alone.posterior[0])
+    for other in ({"seed": 8, "update": 3}, {"seed": 7, "update": 4}):
+        assert not draw(["c"], SHAPE, timesteps=range(1000), **other).noise.equal(alone.noise)
+
+
+def test_draws_are_normal_uniform_and_independent() -> None:
+    """Over 2,000 rows: timesteps fill their range, noise has mean 0 and variance 1, posterior and noise are unrelated."""
+    draws = draw([str(n) for n in range(2000)], (1, 4, 4), seed=0, update=1, timesteps=range(250, 500))
+    assert (int(draws.timesteps.min()), int(draws.timesteps.max())) == (250, 499)
+    assert draws.timesteps.float().mean().item() == pytest.approx(374.5, abs=6)
+    assert draws.noise.mean().abs() < 0.02
+    assert draws.noise.var().item() == pytest.approx(1, abs=0.03)
+    assert (draws.noise * draws.posterior).mean().abs() < 0.02

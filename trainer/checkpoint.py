@@ -1,0 +1,188 @@
+"""Checkpoints: folders that are either complete and proven to be so, or not there.
+
+output/checkpoints/00000500/    what accelerate and the loop write, and manifest.json: size and sha256 of every file,
+                                the recipe, the dataset's fingerprint, the position in the data
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from condprep.files import commit_json, fsync, read_json
+from trainer.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+DIGITS = 8
+# What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
+FREE = {
+    *("data.path", "data.num_workers", "data.validation", "cache.latents", "cache.text", "cache.dir"),
+    *("train.micro_batch", "train.device", "train.gradient_checkpointing", "train.compile"),
+    *("eval", "log", "save", "model.safetensors"),
+}
+LENGTH = {"train.steps", "train.epochs"}  # free as well where the learning rate does not depend on them
+ENDLESS = ("constant", "constant_with_warmup")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One that is on disk. manifest: {"update", "position", "recipe", "dataset", "files", ...}."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def update(self) -> int:
+        return int(self.manifest["update"])
+
+    def damage(self) -> str | None:
+        """What is wrong with its files; None where all are as they were written."""
+        try:
+            for name, (size, sha256) in self.manifest["files"].items():
+                file = self.path / name
+                if file.stat().st_size != size:
+                    return f"{name} has {file.stat().st_size:,} bytes, not {size:,}"
+                if _sha256(file) != sha256:
+                    return f"{name} has another sha256 than was written"
+        except FileNotFoundError as error:
+            return f"{Path(error.filename).name} is missing"
+        return None
+
+
+class Checkpoints:
+    """The checkpoints of one run, of which the newest `keep` stay."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+
+    def __iter__(self) -> Iterator[Path]:
+        """Oldest first."""
+        return iter(sorted(path for path in self.folder.glob("[0-9]" * DIGITS) if path.is_dir()))
+
+    def begin(self, update: int) -> Path:
+        """An empty folder to write the checkpoint into. What an interrupted one has left is removed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.abandon()
+        partial = self.partial(update)
+        partial.mkdir()
+        return partial
+
+    def partial(self, update: int) -> Path:
+        return self.folder / f"{update:0{DIGITS}d}.partial"
+
+    def abandon(self) -> None:
+        """Remove what never became a checkpoint, or is none any more."""
+        for left in self.folder.glob("*.partial"):
+            shutil.rmtree(left)
+
+    def commit(self, update: int, state: Mapping[str, Any]) -> Path:
+        """Give the folder its final name, once all of it is on disk; then remove the oldest beyond `keep`."""
+        partial = self.partial(update)
+        files = sorted(path for path in partial.rglob("*") if path.is_file())
+        listed = {str(path.relative_to(partial)): [path.stat().st_size, _sha256(path)] for path in files}
+        for path in files:
+            fsync(path)
+        commit_json(partial / MANIFEST, {"update": update, **state, "files": listed})
+        final = partial.with_suffix("")
+        if final.exists():  # of a run that fell back to an earlier one
+            _remove(final)
+        os.replace(partial, final)
+        fsync(self.folder)
+        for old in [*self][: -self.keep]:
+            _remove(old)
+        return final
+
+    def choose(self, resume: str, recipe: Mapping[str, Any], dataset: str) -> tuple[Checkpoint | None, list[str]]:
+        """The checkpoint to go on from, None to start afresh, and what the user should know.
+
+        resume: "auto", "never" or a checkpoint's folder. recipe: resolved; dataset: its fingerprint. Raises
+        CheckpointError for one that is damaged or of another run, and for "never" where there is a run already.
+        """
+        if resume == "never":
+            self._refuse_any()
+            return None, []
+        if resume != "auto":
+            chosen = _open(Path(resume))
+            if damage := chosen.damage():
+                raise CheckpointError(f"checkpoint {resume} is damaged: {damage}; take another, or say --resume auto")
+            refuse_another(chosen, recipe, dataset)
+            return chosen, [f"going on from update {chosen.update:,} ({resume})"]
+        return self._newest(recipe, dataset)
+
+    def _refuse_any(self) -> None:
+        if found := [*self]:
+            raise CheckpointError(
+                f'{self.folder} holds a run of {int(found[-1].name):,} updates and save.resume is "never"; choose another'
+                " save.dir, remove the folder yourself, or say --resume auto"
+            )
+
+    def _newest(self, recipe: Mapping[str, Any], dataset: str) -> tuple[Checkpoint | None, list[str]]:
+        notes = []
+        for path in reversed([*self]):
+            try:
+                found = _open(path)
+                damage = found.damage()
+            except CheckpointError as error:
+                damage = str(error)
+            if not damage:
+                refuse_another(found, recipe, dataset)
+                return found, [*notes, f"going on from update {found.update:,}"]
+            notes.append(f"checkpoint {path} is damaged ({damage}): falling back to the one before")
+        if notes:
+            raise CheckpointError(f"no checkpoint in {self.folder} is whole; choose another save.dir to start afresh")
+        return None, []
+
+
+def refuse_another(checkpoint: Checkpoint, recipe: Mapping[str, Any], dataset: str) -> None:
+    """Raises CheckpointError, with the difference, for a checkpoint of another recipe or dataset."""
+    found = differences(checkpoint.manifest["recipe"], recipe)
+    if checkpoint.manifest["dataset"] != dataset:
+        found.append(f"the dataset's rows (fingerprint {checkpoint.manifest['dataset'][:12]}, now {dataset[:12]})")
+    if found:
+        raise CheckpointError(
+            f"checkpoint {checkpoint.path} is of another run: {'; '.join(found)}. Choose another save.dir, or undo this"
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """ "train.lr was 1e-05, is 2e-06" for every key that matters to the result and that both recipes have."""
+    free = FREE | LENGTH if before["train"]["schedule"] in ENDLESS else FREE
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"{key} was {old[key]!r}, is {value!r}"
+        for key, value in new.items()
+        if key in old and old[key] != value and not {key, key.partition(".")[0]} & free
+    ]
+
+
+def _flat(recipe: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for table, keys in recipe.items():
+        for key, value in keys.items():
+            yield f"{table}.{key}", list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+
+
+def _open(path: Path) -> Checkpoint:
+    try:
+        manifest = read_json(path / MANIFEST)
+        if {"update", "recipe", "dataset", "files", "position"} <= manifest.keys():
+            return Checkpoint(path, manifest)
+        raise ValueError("keys are missing")
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no checkpoint: its {MANIFEST} is missing or damaged ({error})") from error
+
+
+def _remove(path: Path) -> None:
+    """Its name goes first, so that no half of a checkpoint can be taken for one."""
+    doomed = path.with_suffix(".partial")
+    os.replace(path, doomed)
+    shutil.rmtree(doomed)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

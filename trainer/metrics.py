@@ -1,0 +1,116 @@
+"""What is measured while training: kept on the device between lines, so that no step waits for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from condprep.files import commit_text
+from trainer.errors import TrainingStopped
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+METRICS = "metrics.jsonl"
+
+
+class Meter:
+    """The rows since the last line: their losses stay on the device until `read`."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self.losses: list[Tensor] = []
+        self.norms: list[Tensor] = []
+        self.keys: list[str] = []
+        self.waited, self.began = 0.0, time.perf_counter()
+
+    def add(self, keys: Sequence[str], losses: Tensor, waited: float) -> None:
+        """keys: of B rows; losses: (B,); waited: seconds in which there was no batch."""
+        self.keys += keys
+        self.losses.append(losses.detach())
+        self.waited += waited
+
+    def add_norm(self, norm: Tensor) -> None:
+        """The gradients' norm before clipping."""
+        self.norms.append(norm.detach())
+
+    def read(self, accelerator: Accelerator) -> dict[str, float]:
+        """The means over all processes, and start again. This waits for the device.
+
+        Raises TrainingStopped, with the rows, where a loss is not a finite number.
+        """
+        losses = torch.cat(self.losses)
+        mine = losses.new_tensor([losses.sum(), len(losses), (~losses.isfinite()).sum()])
+        total, rows, bad = accelerator.reduce(mine, "sum").tolist()
+        seconds = time.perf_counter() - self.began
+        if bad:
+            raise TrainingStopped(_not_finite(self.keys, losses))
+        found = {
+            "loss": total / rows,
+            "grad_norm": torch.stack(self.norms).mean().item(),
+            "pictures_per_second": rows / seconds,
+            "data_wait": self.waited / seconds,
+        }
+        self._reset()
+        return found
+
+
+def _not_finite(keys: Sequence[str], losses: Tensor) -> str:
+    bad = [key for key, fine in zip(keys, losses.isfinite().tolist()) if not fine]
+    rows = ", ".join(bad[:8]) + (f" and {len(bad) - 8:,} more" if len(bad) > 8 else "") or "rows of another process"
+    return (
+        f"the loss is not a finite number for {rows}. Look at these rows; if they are fine, lower train.lr or use"
+        ' train.precision = "bf16". The last checkpoint is from before'
+    )
+
+
+class Journal:
+    """metrics.jsonl and the trackers. Only the main process writes."""
+
+    def __init__(self, accelerator: Accelerator, folder: Path, config: Mapping[str, Any], project: str) -> None:
+        self.accelerator, self.path = accelerator, folder / METRICS
+        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in config.items()}
+        if accelerator.log_with:
+            accelerator.init_trackers(project, config=plain)
+
+    def rewind(self, update: int) -> None:
+        """Forget what a killed run wrote after the checkpoint from which it goes on."""
+        if self.accelerator.is_main_process and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            commit_text(self.path, "".join(line for line in lines if _update(line) <= update))
+
+    def write(self, update: int, values: Mapping[str, float]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"update": update, **values}) + "\n")
+        self.accelerator.log(dict(values), step=update)
+
+    def show(self, update: int, picture: Any) -> None:
+        """A PIL picture for the trackers that take pictures."""
+        import numpy as np
+
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.log_images({"samples": np.asarray(picture)[None]}, step=update, dataformats="NHWC")
+            elif hasattr(tracker, "log_images"):
+                tracker.log_images({"samples": [picture]}, step=update)
+
+    def close(self) -> None:
+        self.accelerator.end_training()
+
+
+def _update(line: str) -> float:
+    """The update of a line; of one that was cut off in the middle, infinity."""
+    try:
+        return int(json.loads(line)["update"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
