@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.checks.alignment import LINE_KINDS
+from condprep.checks.comparison import LINE_KINDS
 from condprep.checks.registration import Picture, lines, resized, steps
 
 CELLS = 16  # per side
@@ -49,7 +49,7 @@ class Run:
 
 
 def describe(picture: Picture, kind: str = "picture") -> Descriptor:
-    """A picture or a map (H, W[, C]) uint8 -> (512,) int8. kind: that of a map ("edges", "soft", ...), or "picture".
+    """A picture or a map (H, W[, C]) uint8 -> (512,) int8. kind: that of a map ("canny", ...), or "picture".
 
     Whatever its shape, it is brought to a square, so pictures of different shapes can be compared.
     """

@@ -1,6 +1,6 @@
 """How well misaligned pairs are told: recall and false alarms per defect and kind of condition map, and pairs a second.
 
-    python bench/alignment.py [--crops 5] [--hed 1] [--hed-weights DIR] [--pose] [--pictures DIR] [--threads 2]
+    python bench/comparison.py [--crops 5] [--hed 1] [--hed-weights DIR] [--pose] [--pictures DIR] [--threads 2]
 
 Defects are planted into pairs made of scikit-image's photographs and those of the shared test data, several crops of each.
 `known` compares with the map made again from the picture as JPEG (quality 95); `picture` has the picture alone. Empty
@@ -31,7 +31,7 @@ from skimage import data
 
 from condprep import load_annotator
 from condprep.annotators.base import Annotator
-from condprep.checks.alignment import Alignment, compare, compare_picture, compare_poses
+from condprep.checks.comparison import Alignment, compare, compare_picture, compare_poses
 from condprep.checks.registration import unscaled
 from condprep.weights import Weights
 
@@ -176,15 +176,15 @@ def experiments(options: argparse.Namespace) -> Iterator[tuple[str, list[Pair], 
     drawn = [(name, picture, canny_at_random(picture)) for name, picture in photos]
     depth = [(name, jpeg(p), m) for name, p, m in depth_pairs(4 * options.crops)]
     yield "canny, known", [(n, cv2.Canny(jpeg(p), 100, 200), m) for n, p, m in canny], compare
-    yield "canny, picture", [(n, jpeg(p), m) for n, p, m in canny], kind("edges")
-    yield "canny:random, picture", [(n, jpeg(p), m) for n, p, m in drawn], kind("edges")
+    yield "canny, picture", [(n, jpeg(p), m) for n, p, m in canny], kind("canny")
+    yield "canny:random, picture", [(n, jpeg(p), m) for n, p, m in drawn], kind("canny")
     yield "depth, picture", depth, kind("depth")
     if options.hed:
         annotator = soft_edges(options.hed_weights)
         some = list(crops(options.pictures, options.hed))
         hed = [(name, picture, annotate(annotator, picture)) for name, picture in some]
         yield "hed, known", [(n, annotate(annotator, jpeg(p)), m) for n, p, m in hed], compare
-        yield "hed, picture", [(n, jpeg(p), m) for n, p, m in hed], kind("soft")
+        yield "hed, picture", [(n, jpeg(p), m) for n, p, m in hed], kind("softedge")
     if options.pose:
         blaze, other = load_annotator("openpose:blaze"), other_network()
         poses = [

@@ -1,4 +1,4 @@
-"""Alignment: what is planted is told, what is right is left alone, what says nothing is unknown."""
+"""Comparison: what is planted is told, what is right is left alone, what says nothing is unknown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from skimage import data
 
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks.alignment import Alignment, compare, compare_picture, compare_poses
+from condprep.checks.comparison import Alignment, compare, compare_picture, compare_poses
 from condprep.checks.offsets import Offsets, Run, describe
 from condprep.checks.registration import (
     FLIPS,
@@ -118,7 +118,7 @@ def check(found: Alignment, verdict: str, values: dict[str, Any]) -> None:
 def test_defects_are_told_from_the_picture_alone(annotate: Callable[..., np.ndarray], defect: str) -> None:
     """Every planted shift (to the pixel), flip, turn, scale and crop of a map of lines is named as what it is."""
     plant, verdict, values = DEFECTS[defect]
-    kind = "edges" if annotate is canny else "soft"
+    kind = "canny" if annotate is canny else "softedge"
     for name in NAMES[:2]:
         picture = photo(name)
         check(compare_picture(picture, np.ascontiguousarray(plant(annotate(picture))), kind), verdict, values)
@@ -156,15 +156,15 @@ def test_right_pairs_are_left_alone(name: str, size: tuple[int, int]) -> None:
     picture = photo(name, *size)
     maps = [canny(picture), canny(picture, 30, 90), 255 - canny(picture), np.repeat(canny(picture)[..., None], 3, 2)]
     for stored in maps:
-        assert compare_picture(jpeg(picture), stored, "edges").verdict == "aligned"
-    assert compare_picture(jpeg(picture), soft(picture), "soft").verdict == "aligned"
+        assert compare_picture(jpeg(picture), stored, "canny").verdict == "aligned"
+    assert compare_picture(jpeg(picture), soft(picture), "softedge").verdict == "aligned"
     assert compare(canny(jpeg(picture)), maps[1]).verdict == "aligned"
 
 
 def test_the_map_of_another_picture_is_told() -> None:
     """Of five photographs no map passes for that of another, with the annotator or without, and 90 % are named so."""
     pictures = [photo(name) for name in NAMES]
-    found = [compare_picture(a, canny(b), "edges") for a in pictures for b in pictures if a is not b]
+    found = [compare_picture(a, canny(b), "canny") for a in pictures for b in pictures if a is not b]
     found += [compare(canny(a), canny(b)) for a in pictures for b in pictures if a is not b]
     assert all(alignment.wrong for alignment in found)
     assert np.mean([alignment.verdict == "other picture" for alignment in found]) >= 0.9
@@ -175,13 +175,13 @@ def test_a_map_that_lies_on_its_side_is_turned() -> None:
     """A map with the picture's size transposed is named by the way it was turned."""
     picture = photo("astronaut", 448, 640)
     stored = np.ascontiguousarray(np.rot90(canny(picture), -1))
-    assert compare_picture(picture, stored, "edges").orientation == "turned by 90 degrees clockwise"
+    assert compare_picture(picture, stored, "canny").orientation == "turned by 90 degrees clockwise"
 
 
 def test_a_map_of_another_size_is_compared_at_the_picture_s() -> None:
     """A map of half the size in both directions is aligned: its size is for another check to tell."""
     picture = photo("astronaut")
-    assert compare_picture(picture, cv2.resize(soft(picture), (256, 256)), "soft").verdict == "aligned"
+    assert compare_picture(picture, cv2.resize(soft(picture), (256, 256)), "softedge").verdict == "aligned"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (64, 64), (512, 512)])
@@ -193,7 +193,7 @@ def test_what_says_nothing_is_unknown(size: tuple[int, int]) -> None:
     for stored in (flat, faint):
         assert compare_picture(picture, stored, "depth").verdict == "unknown"
         assert compare(canny(picture), stored).verdict == "unknown"
-        assert compare_picture(np.repeat(stored[..., None], 3, 2), canny(picture), "edges").verdict == "unknown"
+        assert compare_picture(np.repeat(stored[..., None], 3, 2), canny(picture), "canny").verdict == "unknown"
     assert compare_poses(np.zeros((*size, 3), np.uint8), drawn((200, 260, 300))).verdict == "unknown"
     assert compare_picture(picture, drawn((200, 260, 300)), "pose").verdict == "unknown"
 
@@ -248,7 +248,7 @@ def columns() -> tuple[list[np.ndarray], list[np.ndarray]]:
         photo(n, 640, 640)[y : y + 256, x : x + 256] for n in NAMES for y in (0, 192, 384) for x in (0, 100, 200, 384)
     ]
     crops = [crops[i] for i in np.random.default_rng(0).permutation(len(crops))]
-    return [describe(crop) for crop in crops], [describe(canny(crop), "edges") for crop in crops]
+    return [describe(crop) for crop in crops], [describe(canny(crop), "canny") for crop in crops]
 
 
 def runs(columns: tuple[list[np.ndarray], list[np.ndarray]], order: np.ndarray, reach: int = 3) -> list[Run]:
@@ -291,6 +291,6 @@ def test_rows_without_edges_say_nothing() -> None:
     offsets, same = Offsets(), Offsets()
     picture = photo("coffee", 256, 256)
     for _ in range(30):
-        offsets.add(describe(picture), describe(np.zeros((64, 64), np.uint8), "edges"))
-        same.add(describe(picture), describe(canny(picture), "edges"))
+        offsets.add(describe(picture), describe(np.zeros((64, 64), np.uint8), "canny"))
+        same.add(describe(picture), describe(canny(picture), "canny"))
     assert offsets.runs() == same.runs() == [Run(0, 29, 0)]

@@ -36,7 +36,7 @@ from condprep.checks.registration import (
 )
 
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]
-LINE_KINDS = ("edges", "soft")  # their maps draw lines, those of all others have steps
+LINE_KINDS = ("canny", "scribble", "softedge", "lineart")  # their maps draw lines, those of all others have steps
 
 # Of a map's score with itself. Made again from a JPEG or with other thresholds it scores 0.15 to 1 in its place, another
 # picture's map up to 0.05 there; anywhere else a map moved on purpose 0.48 to 1, another picture's up to 0.17
@@ -92,7 +92,7 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
     """A picture (H, W, 3) uint8 RGB against its map (H, W[, C]) uint8 of a kind, whoever made the map.
 
     Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 5 % on and maps of other pictures.
-    kind: "edges" and "soft" draw lines, "depth", "normal", "segmentation" and any other kind have steps. A pose has too
+    kind: LINE_KINDS draw lines, "depth", "normal", "segmentation" and any other kind have steps. A pose has too
     little to do with the edges of its picture: "unknown"; find poses in the picture and use `compare_poses`.
     """
     if kind == "pose":
