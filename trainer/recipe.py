@@ -12,95 +12,111 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Strings = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists
 
-Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"]
+Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
 Precision = Literal["bf16", "fp16", "fp32"]
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Model(Table):
     """The base model, which stays as it is, and the ControlNet that is trained."""
 
     base: str = Field(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        default="stable-diffusion-v1-5/stable-diffusion-v1-5",
         min_length=1,
         description="base model: a diffusers pipeline folder, or its name on the Hub",
     )
-    revision: str = Field("", description='of the base on the Hub: branch, tag or commit; "" is its main branch')
+    revision: str = Field(
+        default="", description='of the base on the Hub: branch, tag or commit; "" is its main branch'
+    )
     init: str = Field(
-        "unet", min_length=1, description='where the ControlNet starts: "unet", or a ControlNet\'s folder or Hub name'
+        default="unet",
+        min_length=1,
+        description='where the ControlNet starts: "unet", or a ControlNet\'s folder or Hub name',
     )
-    vae: str = Field("", description='another VAE: folder or Hub name; "" is the base\'s own')
+    vae: str = Field(default="", description='another VAE: folder or Hub name; "" is the base\'s own')
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
-        "auto", description="what the base predicts; auto is what its scheduler says"
+        default="auto", description="what the base predicts; auto is what its scheduler says"
     )
-    safetensors: bool = Field(True, description="open safetensors files alone; false admits pickled weights")
+    safetensors: bool = Field(default=True, description="open safetensors files alone; false admits pickled weights")
 
 
 class Data(Table):
     """The rows, and what is done to a picture and its map together."""
 
-    path: str = Field("ds/", min_length=1, description="dataset: any that `condprep verify` reads")
-    split: str = Field("train", min_length=1, description="the rows to train on")
-    validation: str = Field("validation", description='held-out rows; "" for none')
-    image_column: str = Field("image", min_length=1, description="the pictures")
-    condition_column: str = Field("conditioning_image", min_length=1, description="the condition maps")
-    caption_column: str = Field("text", min_length=1, description="the captions: a string, or several to choose from")
+    path: str = Field(default="ds/", min_length=1, description="dataset: any that `condprep verify` reads")
+    split: str = Field(default="train", min_length=1, description="the rows to train on")
+    validation: str = Field(default="validation", description='held-out rows; "" for none')
+    image_column: str = Field(default="image", min_length=1, description="the pictures")
+    condition_column: str = Field(default="conditioning_image", min_length=1, description="the condition maps")
+    caption_column: str = Field(
+        default="text", min_length=1, description="the captions: a string, or several to choose from"
+    )
     kind: Literal["auto", "canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"] = (
-        Field("auto", description="kind of condition that the dataset must hold; auto takes what is there")
+        Field(default="auto", description="kind of condition that the dataset must hold; auto takes what is there")
     )
     resolution: int = Field(
-        512, ge=64, le=4096, multiple_of=64, description="side of a square, square root of a bucket's area; pixels"
+        default=512,
+        ge=64,
+        le=4096,
+        multiple_of=8,
+        description="side of a square, square root of a bucket's area; pixels",
     )
     fit: Literal["bucket", "crop"] = Field(
-        "bucket", description="rows of another size go to the nearest aspect bucket, or to the square"
+        default="bucket", description="rows of another size go to the nearest aspect bucket, or to the square"
     )
     crop: Literal["center", "random"] = Field(
-        "center", description="which part of a row that is larger than its bucket; random needs cache.latents = false"
+        default="center",
+        description="which part of a row that is larger than its bucket; random needs cache.latents = false",
     )
-    hflip: Share = Field(0.0, description="probability that picture and map are mirrored; poses are drawn anew")
-    caption_dropout: Share = Field(0.1, description="probability that a caption is replaced by the empty one")
-    max_rows: Count = Field(0, description="train on that many rows, evenly chosen; 0 is all")
-    num_workers: Count = Field(4, description="threads that decode pictures; 0 decodes in the loop")
+    hflip: Share = Field(default=0.0, description="probability that picture and map are mirrored; poses are drawn anew")
+    caption_dropout: Share = Field(default=0.1, description="probability that a caption is replaced by the empty one")
+    max_rows: Count = Field(default=0, description="train on that many rows, evenly chosen; 0 is all")
+    num_workers: Count = Field(default=4, description="threads that decode pictures; 0 decodes in the loop")
 
 
 class Cache(Table):
     """What is computed once and read from disk in every epoch."""
 
-    latents: bool = Field(True, description="the VAE's posterior of every picture")
-    text: bool = Field(True, description="the text encoders' output for every caption, and the empty one")
-    dir: str = Field("", description='its folder; "" is beside the dataset')
-    dtype: Precision = Field("fp16", description="of the stored latents and embeddings")
+    latents: bool = Field(default=True, description="the VAE's posterior of every picture")
+    text: bool = Field(default=True, description="the text encoders' output for every caption, and the empty one")
+    dir: str = Field(default="", description='its folder; "" is beside the dataset')
+    dtype: Precision = Field(default="fp16", description="of the stored latents and embeddings")
 
 
 class Train(Table):
     """The optimisation."""
 
-    steps: Count = Field(10_000, description="updates; 0 where `epochs` is given")
-    epochs: Count = Field(0, description="passes over the rows, instead of `steps`; 0: `steps` says")
-    batch: Positive = Field(16, description="pictures per update, over all processes")
+    steps: Count = Field(default=10_000, description="updates; 0 where `epochs` is given")
+    epochs: Count = Field(default=0, description="passes over the rows, instead of `steps`; 0: `steps` says")
+    batch: Positive = Field(default=16, description="pictures per update, over all processes")
     micro_batch: Positive | Literal["auto"] = Field(
-        4, description="pictures per forward pass of a process; auto measures what fits"
+        default=4, description="pictures per forward pass of a process; auto measures what fits"
     )
-    lr: float = Field(1e-5, gt=0, le=1, description="peak learning rate")
-    schedule: Schedule = Field("constant_with_warmup", description="of the learning rate")
-    warmup: Count = Field(500, description="updates until the peak")
-    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes and a GPU")
-    betas: Annotated[tuple[Share, Share], Field(strict=False)] = Field((0.9, 0.999), description="of AdamW")
-    eps: float = Field(1e-8, gt=0, le=1, description="of AdamW")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="of AdamW")
-    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")
-    precision: Precision = Field("bf16", description="of the forward and backward pass; master weights are fp32")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes the GPU where there is one")
-    gradient_checkpointing: bool = Field(False, description="less memory, about a third slower")
-    compile: bool = Field(False, description="torch.compile, once for each size of a batch")
-    snr_gamma: float = Field(0.0, ge=0, description="min-SNR weighting of the loss, 5 is usual; 0 is none")
-    seed: int = Field(0, ge=0, lt=2**32, description="of everything that is drawn at random")
+    lr: float = Field(default=1e-5, gt=0, le=1, description="peak learning rate")
+    schedule: Schedule = Field(default="constant_with_warmup", description="of the learning rate; all but constant begin with the warm-up")
+    warmup: Count = Field(default=500, description="updates until the peak")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        default="adamw", description="adamw8bit needs bitsandbytes and a GPU"
+    )
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = Field(default=(0.9, 0.999), description="of AdamW")
+    eps: float = Field(default=1e-8, gt=0, le=1, description="of AdamW")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="of AdamW")
+    max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")
+    precision: Precision = Field(
+        default="bf16", description="of the forward and backward pass; master weights are fp32"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPU where there is one")
+    gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
+    compile: bool = Field(default=False, description="torch.compile, once for each size of a batch")
+    snr_gamma: float = Field(default=0.0, ge=0, description="min-SNR weighting of the loss, 5 is usual; 0 is none")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="of everything that is drawn at random")
 
     @model_validator(mode="before")
     @classmethod
@@ -112,42 +128,44 @@ class Train(Table):
 class Ema(Table):
     """The moving average of the weights, which is what is used afterwards."""
 
-    enabled: bool = Field(True, description="keep an average, in fp32 on the device")
-    decay: float = Field(0.9999, ge=0, lt=1, description="of the average, approached over the first updates")
+    enabled: bool = Field(default=True, description="keep an average, in fp32 on the device")
+    decay: float = Field(default=0.9999, ge=0, lt=1, description="of the average, approached over the first updates")
 
 
 class Eval(Table):
     """What is looked at while training, on held-out rows."""
 
-    every: Count = Field(500, description="updates between validations; 0: none")
-    samples: Count = Field(8, description="pictures generated each time")
-    sampler_steps: Positive = Field(20, description="UniPC steps of a picture")
-    cfg: float = Field(7.5, ge=0, description="classifier-free guidance")
-    loss_rows: Count = Field(64, description="rows of the held-out loss and the condition gap; 0: neither")
-    conditions: Strings = Field((), description="map files to generate from, instead of the dataset's")
-    prompts: Strings = Field((), description="one for each of `conditions`")
+    every: Count = Field(default=500, description="updates between validations; 0: none")
+    samples: Count = Field(default=8, description="pictures generated each time")
+    sampler_steps: Positive = Field(default=20, description="UniPC steps of a picture")
+    cfg: float = Field(default=7.5, ge=0, description="classifier-free guidance")
+    loss_rows: Count = Field(default=64, description="rows of the held-out loss and the condition gap; 0: neither")
+    conditions: Strings = Field(default=(), description="map files to generate from, instead of the dataset's")
+    prompts: Strings = Field(default=(), description="one for each of `conditions`")
 
 
 class Log(Table):
     """What is written down."""
 
-    every: Positive = Field(10, description="updates between lines of metrics.jsonl")
+    every: Positive = Field(default=10, description="updates between lines of metrics.jsonl")
     tracker: Literal["auto", "tensorboard", "wandb", "trackio", "none"] = Field(
-        "auto", description="auto is tensorboard where it is installed"
+        default="auto", description="auto is tensorboard where it is installed"
     )
-    project: str = Field("condprep", min_length=1, description="its project")
+    project: str = Field(default="condprep", min_length=1, description="its project")
 
 
 class Save(Table):
     """Checkpoints and the result."""
 
-    dir: str = Field("output/", min_length=1, description="the run's folder")
-    every: Positive = Field(500, description="updates between checkpoints: the most that a killed run loses")
-    keep: Positive = Field(3, description="newest checkpoints that stay")
+    dir: str = Field(default="output/", min_length=1, description="the run's folder")
+    every: Positive = Field(default=500, description="updates between checkpoints: the most that a killed run loses")
+    keep: Positive = Field(default=3, description="newest checkpoints that stay")
     resume: str = Field(
-        "auto", min_length=1, description='"auto": the newest checkpoint if there is one; "never"; or one\'s folder'
+        default="auto",
+        min_length=1,
+        description='"auto": the newest checkpoint if there is one; "never"; or one\'s folder',
     )
-    push_to_hub: str = Field("", description='OWNER/NAME to which the result is pushed; "" for none')
+    push_to_hub: str = Field(default="", description='OWNER/NAME to which the result is pushed; "" for none')
 
 
 class Recipe(Table):
@@ -171,7 +189,9 @@ class Recipe(Table):
         if isinstance(micro, int) and train.batch % micro:
             raise ValueError(f"train.batch = {train.batch} is not a multiple of train.micro_batch = {micro}")
         if self.data.crop == "random" and self.cache.latents:
-            raise ValueError('data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"')
+            raise ValueError(
+                'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'
+            )
         if len(self.eval.prompts) != len(self.eval.conditions):
             found = f"{len(self.eval.prompts)} and {len(self.eval.conditions)}"
             raise ValueError(f"eval.prompts and eval.conditions have {found} entries: give a prompt for each condition")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from trainer.errors import RecipeError
 from trainer.recipe import Recipe
@@ -92,3 +93,66 @@ def _explain(problem: Mapping[str, Any]) -> str:
         return f"{key} = {problem['input']!r} must be a table: [{key}]"
     field = Recipe.model_fields[location[0]].annotation.model_fields[location[1]]  # type: ignore[union-attr]
     return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {_literal(field.default)})"
+
+
+def _nearest(location: Sequence[str]) -> str:
+    """ "; did you mean train.lr?", looked for in the table and, for a key, in the others."""
+    tables = {name: list(field.annotation.model_fields) for name, field in Recipe.model_fields.items()}  # type: ignore[union-attr]
+    own = [f"{location[0]}.{key}" for key in tables.get(location[0], ())]
+    known = [f"{table}.{key}" for table, keys in tables.items() for key in keys] if own else list(tables)
+    word = ".".join(location)
+    near = difflib.get_close_matches(word, own, n=1, cutoff=0.75) or difflib.get_close_matches(word, known, n=1)
+    elsewhere = [full for full in known if len(location) == 2 and full.endswith(f".{location[1]}")]
+    meant = (elsewhere or near)[:1]
+    return f"; did you mean {meant[0]}?" if meant else f"; known: {', '.join(own or known)}"
+
+
+def describe(field: FieldInfo) -> str:
+    """What a key may be: "a number above 0, up to 1"."""
+    return _words(field.annotation, field.metadata)
+
+
+def _words(kind: Any, limits: Sequence[Any]) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(parts[0], parts[1:])
+    if origin is Literal:
+        return _or([_literal(part) for part in parts])
+    if origin is tuple:
+        return "a list of strings" if parts[1] is ... else f"a list of {len(parts)}, each {_words(parts[0], ())}"
+    if parts:
+        return _or([_words(part, ()) for part in parts])
+    nouns = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+    return nouns[kind] + ",".join(_range([one for limit in limits for one in getattr(limit, "metadata", [limit])]))
+
+
+def _range(limits: Sequence[Any]) -> Iterator[str]:
+    """Bounds as pydantic keeps them, in words."""
+    words = {
+        "gt": " above {}",
+        "ge": " from {}",
+        "lt": " below {}",
+        "le": " up to {}",
+        "multiple_of": " a multiple of {}",
+    }
+    for limit in limits:
+        for name, text in words.items():
+            if (bound := getattr(limit, name, None)) is not None:
+                yield text.format(bound)
+    if any(getattr(limit, "min_length", 0) for limit in limits):
+        yield " that is not empty"
+
+
+def _or(words: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _literal(value: Any) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace(
+            "\x7f", "\\u007f"
+        )  # TOML's strings are JSON's, but for DEL
+    return str(value).lower()

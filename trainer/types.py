@@ -44,14 +44,17 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device, without waiting for the copies."""
-        move = {"device": device, "non_blocking": True}
+
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
         return replace(
             self,
-            conditions=self.conditions.to(**move),
+            conditions=moved(self.conditions),
             latents=self.latents and self.latents.to(device),
-            pixels=None if self.pixels is None else self.pixels.to(**move),
-            text={name: tensor.to(**move) for name, tensor in self.text.items()},
-            time_ids=None if self.time_ids is None else self.time_ids.to(**move),
+            pixels=None if self.pixels is None else moved(self.pixels),
+            text={name: moved(tensor) for name, tensor in self.text.items()},
+            time_ids=None if self.time_ids is None else moved(self.time_ids),
         )
 
     def __len__(self) -> int:

@@ -37,7 +37,7 @@ class Base(ABC):
     @property
     def factor(self) -> int:
         """Pixels per latent, along a side."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
 
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
