@@ -21,7 +21,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from condprep.builder import BuildResult, Progress
     from condprep.inspect import DatasetSummary
-    from condprep.verification import VerifyResult
+    from condprep.verified import VerifyResult
 
 MOST_SIZES = 8  # lines of sizes that `inspect` shows
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal

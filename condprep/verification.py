@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,12 @@ import pyarrow.parquet as pq
 from condprep.builder import Progress, usable_cores
 from condprep.checks import groups as all_groups
 from condprep.checks.base import (
-    SEVERITIES,
     Context,
     Finding,
     Group,
     Opened,
     OpenedPair,
     Scores,
-    Severity,
     configure,
     open_picture,
 )
@@ -37,30 +33,10 @@ from condprep.flow import ordered_map
 from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.quiet import quiet_pillow
 from condprep.stored import take
+from condprep.verified import VerifyResult, keep, scores_path
 from condprep.weights import Weights
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
-
-
-@dataclass(frozen=True)
-class VerifyResult:
-    """What `verify` found."""
-
-    path: str
-    rows: int
-    findings: Sequence[Finding]  # by row; those of no row last
-    notes: Sequence[str]  # what was guessed, and what could not be checked
-    scores: Path  # verify.parquet: row, key and every score
-    seconds: float
-
-    def failures(self, fail_on: Severity = "error") -> int:
-        """How many findings are at or above a severity."""
-        serious = SEVERITIES[SEVERITIES.index(fail_on) :]
-        return sum(finding.severity in serious for finding in self.findings)
-
-    def counts(self) -> Counter[tuple[str, str, Severity]]:
-        """(check, rule, severity) -> findings."""
-        return Counter((finding.check, finding.rule, finding.severity) for finding in self.findings)
 
 
 def verify(
@@ -84,9 +60,8 @@ def verify(
     """
     began = time.monotonic()
     chosen = configure(all_groups(), settings or {})
-    pairs = open_pairs(
-        os.fspath(path), image_column=image_column, condition_column=condition_column, caption_column=caption_column
-    )
+    wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
+    pairs = open_pairs(os.fspath(path), **{f"{role}_column": name for role, name in wanted.items()})
     notes = list(pairs.notes)
     tokens = _token_counter(weights or Weights(), notes if pairs.captioned else [])
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), progress)
@@ -95,15 +70,9 @@ def verify(
     if not run.rows and not run.findings:
         place.unlink()
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
-    return VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
-
-
-def scores_path(dataset: Path) -> Path:
-    """Where the scores of a dataset go where nothing else is said."""
-    if (dataset / ".condprep").is_dir():
-        return dataset / ".condprep" / "verify.parquet"
-    name = dataset.name if dataset.exists() else str(dataset).replace("/", "_")
-    return (dataset.absolute().parent if dataset.exists() else Path()) / f"{name}.verify.parquet"
+    result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
+    keep(result, pairs.stamp, wanted)
+    return result
 
 
 class _Run:

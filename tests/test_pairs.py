@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,26 @@ def test_every_layout_gives_the_same_pairs(tmp_path: Path, layout: Callable[[Pat
     pairs = open_pairs(folder)
     assert [pair.row for pair in pairs] == [pair.row for pair in pairs] == list(range(5))
     assert len({pair.key for pair in pairs}) == 5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_some_rows_are_read_alone(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+    """Asked for some row numbers, a reader gives just those pairs, as iterating does; of damaged ones nothing is said."""
+    pairs = open_pairs(layout(tmp_path / "pairs"))
+    every = list(pairs)
+    assert list(pairs.read({1, 4})) == [every[1], every[4]]
+    assert list(pairs.read({99})) == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_stamp_tells_a_change(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+    """The stamp is the same while nothing changes, and another when any file of the rows does."""
+    folder = layout(tmp_path / "pairs")
+    stamp = open_pairs(folder).stamp
+    assert open_pairs(folder).stamp == stamp
+    changed = next(path for path in sorted(folder.rglob("*")) if path.suffix in (".png", ".parquet", ".arrow"))
+    os.utime(changed, ns=(0, 0))
+    assert open_pairs(folder).stamp != stamp
 
 
 def test_a_built_dataset_is_read_with_its_own_keys(tmp_path: Path, raw: Path) -> None:

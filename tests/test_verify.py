@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ import condprep
 from condprep.checks import groups
 from condprep.checks.base import thresholds
 from condprep.errors import UsageError
+from condprep.pairs import open_pairs
+from condprep.verified import kept_result, named_columns
 from condprep.weights import Weights
 
 OFFLINE = Weights(offline=True, say=lambda _: None)
@@ -209,3 +212,16 @@ def test_verify_is_quiet_about_what_it_imports() -> None:
     assert condprep.verify is condprep.verify
     assert "condprep.verification" in sys.modules
     assert json.dumps(sorted(condprep.__all__)).count('"verify"') == 1
+
+
+def test_findings_are_kept_until_the_dataset_changes(defects: Path) -> None:
+    """What was found lies beside the scores, equal to the result, and counts no more once the dataset is another."""
+    result = condprep.verify(defects, weights=OFFLINE)
+    columns = named_columns(result.scores)
+    stamp = open_pairs(defects).stamp
+    kept = kept_result(str(defects), result.scores, stamp, columns)
+    assert kept is not None
+    assert (kept.findings, kept.rows) == (result.findings, result.rows)
+    assert kept_result(str(defects), result.scores, stamp, columns | {"caption": "other"}) is None
+    os.utime(defects, ns=(0, 0))
+    assert kept_result(str(defects), result.scores, open_pairs(defects).stamp, columns) is None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Protocol
 
 from condprep.errors import SourceError
@@ -68,7 +69,16 @@ class Pairs(Protocol):
         """Whether its keys are its own, and must differ."""
         ...
 
+    @property
+    def stamp(self) -> str:
+        """Changes when the content changed, as sizes and times of the files tell."""
+        ...
+
     def __iter__(self) -> Iterator[Pair]: ...
+
+    def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
+        """The pairs of these row numbers, in order, and nothing is read of the others; None: every pair, as iterating."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,14 @@ class Columns:
     @property
     def names(self) -> list[str]:
         return list(dict.fromkeys(filter(None, (self.image, self.condition, self.caption, self.key))))
+
+
+def digest(stamps: Iterable[str]) -> str:
+    """One stamp of many."""
+    found = sha256()
+    for one in stamps:
+        found.update(f"{one}\0".encode("utf-8", "surrogateescape"))
+    return found.hexdigest()
 
 
 def choose_columns(pictures: Sequence[str], others: Sequence[str], wanted: Mapping[str, str | None]) -> Columns:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 from condprep.checks.kinds import kind_of_name
 from condprep.errors import Rejected, SourceError
-from condprep.pairs.base import CONDITION_NAMES, IMAGE_NAMES, Columns, Pair, choose_columns
-from condprep.sources.base import is_picture, listing, native, portable, read_regular
+from condprep.pairs.base import CONDITION_NAMES, IMAGE_NAMES, Columns, Pair, choose_columns, digest
+from condprep.sources.base import is_picture, listing, native, portable, read_regular, stamp
 from condprep.sources.folder import FolderSource
 from condprep.sources.imagefolder import Row, csv_rows, json_rows, parquet_rows
 from condprep.types import Entry
@@ -43,17 +43,31 @@ class FolderPairs:
     def said(self) -> str | None:
         return kind_of_name(self.condition)
 
+    @property
+    def stamp(self) -> str:
+        folders = (FolderSource(self.root / name) for name in (self.image, self.condition))
+        return digest(f"{entry.name} {entry.stamp}" for folder in folders for entry in folder.entries())
+
     def __iter__(self) -> Iterator[Pair]:
+        return self.read()
+
+    def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
         images, conditions = FolderSource(self.root / self.image), FolderSource(self.root / self.condition)
         maps, doubles = _by_stem(conditions)
         numbers = count()
         for entry in images.entries():
             stem, name = _stem(entry.name), f"{self.image}/{entry.name}"
-            if (found := maps.pop(stem, None)) is None:
+            if found := maps.pop(stem, None):
+                row = next(numbers)
+                if only is None or row in only:
+                    yield _read(row, stem, images, entry, conditions, found)
+            elif only is None:
                 problem = f"{name} has no map of its own: there is no {self.condition}/{stem}.*"
                 yield Pair(None, stem, problem=entry.problem or problem)
-            else:
-                yield _read(next(numbers), stem, images, entry, conditions, found)
+        if only is None:
+            yield from self._leftovers(maps, doubles)
+
+    def _leftovers(self, maps: Mapping[str, str], doubles: Sequence[str]) -> Iterator[Pair]:
         for stem, name in maps.items():
             problem = f"{self.condition}/{name} has no picture of its own: there is no {self.image}/{stem}.*"
             yield Pair(None, stem, problem=problem)
@@ -104,8 +118,20 @@ class ListedPairs:
     def captioned(self) -> bool:
         return self.columns.caption is not None
 
+    @property
+    def stamp(self) -> str:
+        roles, rows = (self.columns.image, self.columns.condition), READERS[self.listing.suffix](self.listing)
+        named = (values.get(role) for _, values in rows if isinstance(values, dict) for role in roles)
+        paths = (self.listing.parent / name for name in named if isinstance(name, str) and "\0" not in name)
+        return digest(map(stamp, chain([self.listing], paths)))
+
     def __iter__(self) -> Iterator[Pair]:
+        return self.read()
+
+    def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
         for row, (number, values) in enumerate(READERS[self.listing.suffix](self.listing)):
+            if only is not None and row not in only:
+                continue
             if isinstance(values, str):
                 yield Pair(row, f"{self.listing.name}:{number}", problem=values)
             else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import pyarrow as pa
 from condprep.checks.kinds import kind_of_annotator, kind_of_name
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.files import read_json
-from condprep.pairs.base import Columns, Pair, choose_columns
-from condprep.sources.base import read_regular
+from condprep.pairs.base import Columns, Pair, choose_columns, digest
+from condprep.sources.base import read_regular, stamp
 from condprep.stored import Shard, batches, first_schema, is_image, schema
 
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
@@ -42,26 +42,35 @@ class TablePairs:
     def keyed(self) -> bool:
         return self.columns.key is not None
 
+    @property
+    def stamp(self) -> str:
+        return digest(f"{file.split}/{file.path.name} {stamp(file.path)}" for file in self.files)
+
     def __iter__(self) -> Iterator[Pair]:
+        return self.read()
+
+    def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
         numbers = count()
         for file in self.files:
             try:
                 self._check_schema(file)
                 for batch in batches(file.path, self.columns.names, FEW):
-                    yield from self._pairs(batch, file.split, numbers)
+                    yield from self._pairs(batch, file.split, numbers, only)
             except DatasetError as error:
-                yield Pair(None, file.path.name, problem=str(error))
+                if only is None:
+                    yield Pair(None, file.path.name, problem=str(error))
 
     def _check_schema(self, file: Shard) -> None:
         if missing := set(self.columns.names) - set(schema(file.path).names):
             raise DatasetError(f"{file.path} has no column {sorted(missing)[0]!r}, unlike the files before")
 
-    def _pairs(self, batch: pa.RecordBatch, split: str, numbers: Iterator[int]) -> Iterator[Pair]:
+    def _pairs(
+        self, batch: pa.RecordBatch, split: str, numbers: Iterator[int], only: Container[int] | None
+    ) -> Iterator[Pair]:
         named = {name: batch.column(name) for name in self.columns.names}
-        for n in range(len(batch)):
-            row = next(numbers)
-            values = {name: column[n] for name, column in named.items()}
-            yield self._pair(row, split, values)
+        for n, row in enumerate(islice(numbers, len(batch))):
+            if only is None or row in only:
+                yield self._pair(row, split, {name: column[n] for name, column in named.items()})
 
     def _pair(self, row: int, split: str, values: Mapping[str, pa.Scalar]) -> Pair:
         key = values[self.columns.key].as_py() if self.columns.key else None

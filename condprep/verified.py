@@ -1,0 +1,93 @@
+"""What `verify` found, and keeping it: verify.findings.json lies beside verify.parquet, for `condprep report`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from condprep import __version__
+from condprep.checks.base import SEVERITIES, Finding, Severity
+from condprep.files import commit_text, read_json
+
+FIELDS = ("row", "key", "check", "rule", "severity", "reason")  # of a finding, as it is stored
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What `verify` found."""
+
+    path: str
+    rows: int
+    findings: Sequence[Finding]  # by row; those of no row last
+    notes: Sequence[str]  # what was guessed, and what could not be checked
+    scores: Path  # verify.parquet: row, key and every score
+    seconds: float
+
+    def failures(self, fail_on: Severity = "error") -> int:
+        """How many findings are at or above a severity."""
+        serious = SEVERITIES[SEVERITIES.index(fail_on) :]
+        return sum(finding.severity in serious for finding in self.findings)
+
+    def counts(self) -> Counter[tuple[str, str, Severity]]:
+        """(check, rule, severity) -> findings."""
+        return Counter((finding.check, finding.rule, finding.severity) for finding in self.findings)
+
+
+def scores_path(dataset: Path) -> Path:
+    """Where the scores of a dataset go where nothing else is said."""
+    if (dataset / ".condprep").is_dir():
+        return dataset / ".condprep" / "verify.parquet"
+    name = dataset.name if dataset.exists() else str(dataset).replace("/", "_")
+    return (dataset.absolute().parent if dataset.exists() else Path()) / f"{name}.verify.parquet"
+
+
+def keep(result: VerifyResult, stamp: str, columns: Mapping[str, str | None]) -> None:
+    """Write the findings beside the scores. stamp: of the dataset as it was verified; columns: those that were named."""
+    kept = {
+        "condprep": __version__,
+        "stamp": stamp,
+        "columns": dict(columns),
+        "rows": result.rows,
+        "seconds": round(result.seconds, 3),
+        "notes": list(result.notes),
+        "findings": [[getattr(one, name) for name in FIELDS] for one in result.findings],
+    }
+    commit_text(_beside(result.scores), json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def named_columns(scores: Path) -> Mapping[str, str | None]:
+    """The columns that were named when the dataset was last verified: {"image": ..., "condition": ..., "caption": ...}."""
+    columns = _kept(scores).get("columns")
+    if not isinstance(columns, dict) or not all(isinstance(name, str | None) for name in columns.values()):
+        columns = {}
+    return {role: columns.get(role) for role in ("image", "condition", "caption")}
+
+
+def kept_result(path: str, scores: Path, stamp: str, columns: Mapping[str, str | None]) -> VerifyResult | None:
+    """What was found when the dataset was as it is now; None where it was not verified since, or in other columns."""
+    kept = _kept(scores)
+    now = {"condprep": __version__, "stamp": stamp, "columns": dict(columns)}
+    if not scores.exists() or any(kept.get(name) != value for name, value in now.items()):
+        return None
+    try:
+        findings = [Finding(*values) for values in kept["findings"]]
+        return VerifyResult(path, kept["rows"], findings, kept["notes"], scores, kept["seconds"])
+    except (KeyError, TypeError):  # it lies in the dataset, and is no more trusted than that
+        return None
+
+
+def _kept(scores: Path) -> dict[str, Any]:
+    """The file as it is; nothing where it is missing or damaged."""
+    try:
+        kept = read_json(_beside(scores))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _beside(scores: Path) -> Path:
+    return scores.with_suffix(".findings.json")
