@@ -11,8 +11,10 @@ import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from condprep.checks.kinds import Features, features, inverted_kind
 from condprep.decode import Header, Pixels, decode, header
 from condprep.errors import Rejected, UsageError
 from condprep.pairs.base import Pair
@@ -20,6 +22,7 @@ from condprep.pairs.base import Pair
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from condprep.checks.again import Again
     from condprep.checks.tokens import TokenCounter
 
 Severity = Literal["info", "warning", "error"]
@@ -52,13 +55,30 @@ class Opened:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpenedPair:
-    """What a group measures."""
+    """What a group measures; what several groups want to know of it is found out once."""
 
     pair: Pair
     image: Opened
     condition: Opened
+
+    @property
+    def grey(self) -> bool:
+        """Whether the map is stored with one channel."""
+        return self.condition.header is not None and self.condition.header.mode in ("1", "L")
+
+    @cached_property
+    def features(self) -> Features | None:
+        """Of the map; None where it cannot be decoded."""
+        rgb = self.condition.rgb
+        return None if rgb is None else features(rgb, self.grey)
+
+    @cached_property
+    def inverted(self) -> str | None:
+        """The kind of a map that is inverted."""
+        rgb, found = self.condition.rgb, self.features
+        return None if rgb is None or found is None else inverted_kind(rgb, found, self.grey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +89,7 @@ class Context:
     captioned: bool
     keyed: bool
     tokens: TokenCounter
+    again: Again | None = None  # maps made again; None: no annotator is known
 
 
 class Check(Protocol):
@@ -102,7 +123,7 @@ class Group:
     """Checks that share a measurement."""
 
     name: str
-    scores: Mapping[str, pa.DataType]  # what `measure` returns, every key always
+    scores: Mapping[str, pa.DataType]  # what `measure` returns, every key always; more than that is for surveys alone
     measure: Callable[[OpenedPair, Context], Scores]  # thread-safe
     checks: Sequence[Check] = ()
     surveys: Sequence[Callable[[], Survey]] = ()  # classes: each run needs fresh ones

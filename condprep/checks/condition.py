@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.kinds import ACCEPTED, BINARY, KINDS, classify, features, inverted_kind
+from condprep.checks.kinds import ACCEPTED, BINARY, KINDS, classify
 from condprep.decode import Pixels
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
@@ -27,17 +27,15 @@ NEAR = 3  # pixels from a strong edge that interpolation reaches; JPEG's ringing
 
 def measure(opened: OpenedPair, context: Context) -> Scores:
     """The scores below: levels 0..255, shares 0..1."""
-    rgb, head = opened.condition.rgb, opened.condition.header
-    if rgb is None or head is None:
+    rgb, head, found = opened.condition.rgb, opened.condition.header, opened.features
+    if rgb is None or head is None or found is None:
         return EMPTY
-    grey = head.mode in ("1", "L")
-    found = features(rgb, grey)
     kind = classify(found)
     flat = found.coloured > 0.1 and found.same >= 0.5
     return {
         "kind": kind,
         "said": context.said,
-        "inverted": inverted_kind(rgb, found, grey),
+        "inverted": opened.inverted,
         "format": head.format,
         **{name: value for name, value in asdict(found).items() if name in EMPTY},
         "grey_levels": 1 - found.extremes,
