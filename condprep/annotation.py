@@ -156,8 +156,13 @@ def _write(path: Path, value: Any) -> None:
 
 
 def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[Geometry, dict[str, Annotator]]:
-    """The geometry and the annotators (by column) that made a dataset. Raises where they cannot be had exactly."""
+    """The geometry and the annotators (by column) that made a dataset, or that on which a ControlNet was trained.
+
+    Raises where they cannot be had exactly.
+    """
     stored = Path(path) / ".condprep" / "provenance.json"
+    if not stored.exists() and (trained := Path(path) / "condition.json").exists():  # a folder of the trainer's
+        stored = trained
     if not stored.exists():
         raise UsageError(f"{path} is no dataset made by condprep: {stored} is missing")
     try:
@@ -169,6 +174,10 @@ def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[G
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{stored} is damaged ({type(error).__name__}: {error}); build the dataset again") from error
+    if not wanted:
+        raise UsageError(
+            f"{path} was trained on conditions that condprep did not make; make them as they were made then"
+        )
     loaded = {}
     for column, annotator, variant, params, used in wanted:
         name = ":".join(filter(None, (annotator, variant)))

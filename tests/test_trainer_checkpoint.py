@@ -83,7 +83,7 @@ def test_a_damaged_newest_one_falls_back(checkpoints: Checkpoints, harm: str) ->
 def test_all_damaged_is_an_error_not_a_fresh_start(checkpoints: Checkpoints) -> None:
     """Where no checkpoint is whole, nothing starts afresh silently."""
     (save(checkpoints, 5) / "weights").unlink()
-    with pytest.raises(CheckpointError, match="no checkpoint .* is whole"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .* is whole"):
         checkpoints.choose("auto", recipe(), "rows")
 
 

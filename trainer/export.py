@@ -1,0 +1,179 @@
+"""The result: a ControlNet folder of diffusers, with all that is needed to use it and to know where it comes from.
+
+    output/config.json  diffusion_pytorch_model.safetensors   the ControlNet: the averaged weights, where there are any
+    output/raw/  ema/                                         the last weights, and the averaged ones
+    output/condition.json                                     what its conditions are and how to make one
+    output/training.json  recipe.toml                         what it was trained from, on and with
+    output/README.md                                          the model card
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from condprep.checks.kinds import kind_of_annotator
+from condprep.files import commit, commit_json, commit_text, read_json
+from trainer.errors import MachineError
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+    from torch import Tensor
+
+CONDITION, TRAINING, RECIPE = "condition.json", "training.json", "recipe.toml"
+WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' own name
+
+
+def condition_record(dataset: Path, column: str, kind: str | None, resolution: int) -> dict[str, Any]:
+    """What the conditions of a column are, and how condprep made them.
+
+    kind: what the maps look like, where the dataset does not say. `annotators` is empty, and `geometry` that of the
+    training, where the dataset was not made by condprep. `condprep annotate --like` reads this.
+    """
+    made = made_by(dataset, column)
+    if made is None:
+        geometry = {"resolution": resolution, "fit": "bucket", "max_upscale": 2.0}
+        return {"kind": kind, "column": column, "annotators": [], "geometry": geometry}
+    annotator, geometry = made
+    known = kind_of_annotator(annotator["annotator"], annotator["variant"]) or kind
+    return {"kind": known, "column": column, "annotators": [annotator], "geometry": geometry}
+
+
+def made_by(dataset: Path, column: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The annotator and the geometry that condprep recorded for a column; None where it did not make it."""
+    try:
+        provenance = read_json(dataset / ".condprep" / "provenance.json")
+        made = {one["column"]: one for one in provenance["annotators"]}
+        if column not in made:  # conditioning_image: the map of the primary annotator, or of the only one
+            options = read_json(dataset / ".condprep" / "plan.json")["config"]["requested"]["options"]
+            primary, added = options["primary"], options["beside"] and len(made) > 1
+            column = next(name for name, one in made.items() if not added and primary in (None, _name(one)))
+        return made[column], provenance["geometry"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
+        return None
+
+
+def _name(annotator: Mapping[str, Any]) -> str:
+    return ":".join(filter(None, (annotator["annotator"], annotator["variant"])))
+
+
+def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable[Tensor]) -> None:
+    """config.json and the weights in fp32, each complete or not there. weights: in the parameters' order."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name, _ in controlnet.named_parameters()]
+    state = {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
+    commit(folder / WEIGHTS, lambda partial: save_file(state, partial, metadata={"format": "pt"}))
+    commit_text(folder / "config.json", str(controlnet.to_json_string()))
+
+
+def save_result(
+    folder: Path,
+    controlnet: ControlNetModel,
+    raw: Iterable[Tensor],
+    average: Iterable[Tensor] | None,
+    training: Mapping[str, Any],
+    condition: Mapping[str, Any],
+) -> None:
+    """Everything above but the recipe, which is there since the run began. training: what TRAINING holds."""
+    save_controlnet(folder / "raw", controlnet, raw)
+    if average is not None:
+        save_controlnet(folder / "ema", controlnet, average)
+    best = folder / ("raw" if average is None else "ema")
+    for name in (WEIGHTS, "config.json"):
+        commit(folder / name, lambda partial, source=best / name: _link(source, partial))
+    commit_json(folder / CONDITION, condition)
+    commit_json(folder / TRAINING, training)
+    commit_text(folder / "README.md", card(folder, training, condition))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name where the disk can do that, else a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def card(folder: Path, training: Mapping[str, Any], condition: Mapping[str, Any]) -> str:
+    """The model card: YAML header, how to use it, what it was trained on, how well it follows, the whole recipe."""
+    from huggingface_hub import ModelCardData
+
+    model, kind = training["model"], condition["kind"] or "unknown"
+    data = ModelCardData(
+        base_model=None if Path(model["base"]).exists() else model["base"],
+        library_name="diffusers",
+        pipeline_tag="image-to-image",
+        tags=["controlnet", "diffusers-training", "condprep", kind],
+    )
+    lines = [
+        *("---", str(data.to_yaml()), "---", ""),
+        f"# ControlNet for {kind} conditions",
+        "",
+        f"Trained on {model['base']} for {training['updates']:,} updates of {training['batch']} pictures.",
+        "",
+        *_preview(folder),
+        *_figures(training["metrics"]),
+        *_usage(condition),
+        *_origin(training, condition),
+        *("## Recipe", "", "```toml", (folder / RECIPE).read_text(encoding="utf-8").strip(), "```", ""),
+    ]
+    return "\n".join(lines)
+
+
+def _preview(folder: Path) -> list[str]:
+    newest = max((folder / "samples").glob("*.png"), default=None)
+    if newest is None:
+        return []
+    return [f"![condition, generated, original]({newest.relative_to(folder).as_posix()})", ""]
+
+
+def _figures(metrics: Mapping[str, float]) -> list[str]:
+    if "condition_gap" not in metrics:
+        return []
+    gap, loss = metrics["condition_gap"], metrics["val_loss"]
+    return [f"Held-out loss {loss:.4f}; with another row's condition it is {gap:.2f} times as large.", ""]
+
+
+def _usage(condition: Mapping[str, Any]) -> list[str]:
+    make = ["```sh", "condprep annotate photo.jpg --like path/to/this/folder --out maps/", "```", ""]
+    return [
+        *("## Use", "", *(make if condition["annotators"] else [])),
+        *("```python", "from diffusers.utils import load_image", "from trainer import load_pipeline", ""),
+        'pipeline = load_pipeline("path/to/this/folder")',
+        'picture = pipeline("a prompt", image=load_image("maps/photo.png")).images[0]',
+        *("```", "", "The folder is a ControlNet of diffusers: `ControlNetModel.from_pretrained` loads it.", ""),
+    ]
+
+
+def _origin(training: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
+    rows = f"{training['rows']:,} rows, fingerprint `{training['dataset'][:12]}`"
+    made = [
+        f"Conditions: {_name(one)}, {', '.join(f'{k} = {v}' for k, v in sorted(one['parameters'].items())) or 'no parameters'};"
+        f" {one['licence']}."
+        for one in condition["annotators"]
+    ]
+    return ["## Data", "", f"{rows}. {''.join(made)}".rstrip(), ""]
+
+
+def push(folder: Path, repository: str) -> str:
+    """Upload the result, without checkpoints and logs, to the Hub; returns its address. Raises MachineError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        api = HfApi()
+        address = api.create_repo(repository, exist_ok=True)
+        ignored = ["checkpoints/*", "logs/*", "*.partial", ".*"]
+        api.upload_folder(repo_id=repository, folder_path=str(folder), ignore_patterns=ignored)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MachineError(
+            f"{folder} is complete, but could not be pushed to {repository}: {reason}. Log in with `hf auth login`"
+        ) from error
+    return str(address)

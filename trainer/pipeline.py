@@ -1,0 +1,165 @@
+"""Using what was trained: a diffusers pipeline with its base, which says when a condition is of another kind."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from condprep.files import read_json
+from trainer.errors import ModelError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from PIL import Image
+
+Weights = Literal["best", "raw", "ema"]
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
+
+
+def load_pipeline(
+    output: str | Path,
+    *,
+    base: str | None = None,
+    weights: Weights = "best",
+    precision: Precision = "auto",
+    device: str = "auto",
+) -> DiffusionPipeline:
+    """The ControlNet in `output` with the base that it was trained on, ready to be called as any pipeline of diffusers.
+
+    base: another one of its family, by folder or Hub name. weights: "best" is the averaged ones where there are any,
+    else "raw", the last ones. precision: auto is bf16 on a GPU and fp32 on a CPU. The pipeline warns of a condition
+    that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
+    """
+    import torch
+    from diffusers import ControlNetModel
+
+    from trainer.families import load_base
+    from trainer.recipe import Model
+
+    training, condition = _records(Path(output))
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    place = place if device == "auto" else device
+    chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[chosen]
+    folder = Path(output) if weights == "best" else Path(output) / weights
+    if not (folder / "config.json").exists():
+        raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
+    controlnet = ControlNetModel.from_pretrained(folder)
+    model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
+    pipeline = load_base(model).pipeline(controlnet).to(place, dtype)
+    return _checking(pipeline, condition["kind"])
+
+
+def sample(
+    output: str | Path,
+    condition: str | Path | Image.Image,
+    prompt: str,
+    *,
+    negative_prompt: str = "",
+    steps: int = 20,
+    cfg: float = 7.5,
+    seed: int = 0,
+    **how: Any,
+) -> Image.Image:
+    """One picture that follows a condition map, by UniPC. how: what `load_pipeline` takes.
+
+    condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle. Raises
+    ModelError as `load_pipeline`, and for a map that cannot be read.
+    """
+    import torch
+    from diffusers import UniPCMultistepScheduler
+
+    image = fit_condition(condition)
+    pipeline: Any = load_pipeline(output, **how)
+    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
+    made = pipeline(
+        prompt,
+        image=image,
+        width=image.width,
+        height=image.height,
+        negative_prompt=negative_prompt or None,
+        num_inference_steps=steps,
+        guidance_scale=cfg,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    picture: Image.Image = made.images[0]
+    return picture
+
+
+def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
+    """A map as RGB, its middle cut out so that both sides are multiples of 64 pixels. Raises ModelError."""
+    from PIL import Image
+
+    from condprep.decode import decode
+    from condprep.errors import Rejected
+    from condprep.geometry import MULTIPLE
+    from condprep.sources.base import read_regular
+
+    if isinstance(condition, Image.Image):
+        image = condition.convert("RGB")
+    else:
+        try:
+            image = Image.fromarray(decode(read_regular(Path(condition))).rgb)
+        except Rejected as rejected:
+            raise ModelError(f"condition {condition}: {rejected.reason}") from None
+    width, height = (side // MULTIPLE * MULTIPLE for side in image.size)
+    if not width or not height:
+        raise ModelError(f"condition {condition}: {image.width} x {image.height} px is smaller than {MULTIPLE} pixels")
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def _records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """training.json and condition.json."""
+    from trainer.export import CONDITION, TRAINING
+
+    try:
+        training, condition = (read_json(output / name) for name in (TRAINING, CONDITION))
+        return {"model": training["model"]}, {"kind": condition["kind"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{output} holds no result of the trainer: {TRAINING} or {CONDITION} is missing or damaged ({error})"
+        ) from error
+
+
+class _Checking:
+    """Put before a pipeline's class: looks at the condition of every call."""
+
+    kind: str
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        call = super().__call__  # type: ignore[misc]
+        given = inspect.signature(call).bind_partial(*arguments, **named).arguments
+        for image in images if isinstance(images := given.get("image"), list) else [images]:
+            if problem := unlike(image, self.kind):
+                warnings.warn(problem, stacklevel=2)
+        return call(*arguments, **named)
+
+
+def _checking(pipeline: Any, kind: str | None) -> Any:
+    """The same pipeline, which warns; as it is where the kind of the training's conditions is not known."""
+    if kind:
+        cls = type(pipeline)
+        pipeline.__class__ = type(cls.__name__, (_Checking, cls), {"kind": kind})  # its name is what it is saved under
+    return pipeline
+
+
+def unlike(image: Any, kind: str) -> str | None:
+    """How a PIL condition differs from the kind that was trained; None where it does not, or it cannot be told."""
+    import numpy as np
+    from PIL import Image
+
+    from condprep.checks.kinds import ACCEPTED, classify, features, inverted_kind
+
+    if not isinstance(image, Image.Image):
+        return None
+    rgb = np.asarray(image.convert("RGB"))
+    measured = features(rgb)
+    if inverted_kind(rgb, measured) in ACCEPTED[kind]:
+        return f"the condition looks like {kind}, but inverted; this ControlNet was trained on the other polarity"
+    found = classify(measured)
+    if found is None or found in ACCEPTED[kind]:
+        return None
+    return f"the condition looks like {found}, but this ControlNet was trained on {kind}"
