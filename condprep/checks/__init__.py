@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from condprep.checks.base import Group
+if TYPE_CHECKING:
+    from condprep.checks.base import Group
 
 
 def groups() -> Sequence[Group]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
+from condprep.checks.kinds import kind_of_annotator
 from condprep.errors import SourceError
 
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
@@ -46,6 +47,21 @@ class Pair:
     problem: str | None = None  # why picture and map cannot be read
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """How a build says that it made the maps. No more trusted than the rows."""
+
+    annotator: str  # "openpose:blaze"
+    params: Mapping[str, Any]  # as its user set them
+    weights: Mapping[str, str]  # file -> sha256
+
+    @property
+    def kind(self) -> str | None:
+        """One of condprep.checks.kinds.KINDS."""
+        name, _, variant = self.annotator.partition(":")
+        return kind_of_annotator(name, variant)
+
+
 class Pairs(Protocol):
     """A paired dataset. Iterating gives every pair in the dataset's order, in bounded memory, as often as one likes."""
 
@@ -57,6 +73,11 @@ class Pairs(Protocol):
     @property
     def said(self) -> str | None:
         """The kind of condition that the dataset says it has, one of condprep.checks.kinds.KINDS."""
+        ...
+
+    @property
+    def made(self) -> Made | None:
+        """How its maps were made, where a build of condprep wrote it down."""
         ...
 
     @property

@@ -38,6 +38,7 @@ class FolderPairs:
     notes: Sequence[str]
     captioned: bool
     keyed: bool = False
+    made: None = None
 
     @property
     def said(self) -> str | None:
@@ -105,6 +106,7 @@ class ListedPairs:
     listing: Path
     columns: Columns
     keyed: bool = False
+    made: None = None
 
     @property
     def notes(self) -> Sequence[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from condprep.checks.kinds import kind_of_annotator, kind_of_name
+from condprep.checks.kinds import kind_of_name
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.files import read_json
-from condprep.pairs.base import Columns, Pair, choose_columns, digest
+from condprep.pairs.base import Columns, Made, Pair, choose_columns, digest
 from condprep.sources.base import read_regular, stamp
 from condprep.stored import Shard, batches, first_schema, is_image, schema
 
@@ -28,7 +28,11 @@ class TablePairs:
     files: Sequence[Shard]
     columns: Columns
     folder: Path | None  # pictures stored as paths lie below it
-    said: str | None
+    made: Made | None
+
+    @property
+    def said(self) -> str | None:
+        return (self.made and self.made.kind) or kind_of_name(self.columns.condition)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -104,8 +108,8 @@ def open_table(files: Sequence[Shard], folder: Path | None, wanted: Mapping[str,
     known = first_schema(files)
     pictures = [column.name for column in known if _holds_pictures(column.type)]
     columns = choose_columns(pictures, [name for name in known.names if name not in pictures], wanted)
-    said = _recorded_kind(folder, columns.condition) if folder and (folder / ".condprep").is_dir() else None
-    return TablePairs(files, columns, folder, said or kind_of_name(columns.condition))
+    made = _recorded(folder, columns.condition) if folder and (folder / ".condprep").is_dir() else None
+    return TablePairs(files, columns, folder, made)
 
 
 def open_hub(name: str, wanted: Mapping[str, str | None]) -> TablePairs:
@@ -127,15 +131,15 @@ def _holds_pictures(kind: pa.DataType) -> bool:
     return is_image(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _recorded_kind(root: Path, column: str) -> str | None:
-    """The kind of map that the build wrote down for a column; None where the records do not tell."""
+def _recorded(root: Path, column: str) -> Made | None:
+    """How the build says that it made the maps of a column; None where the records do not tell."""
     try:
         made = {one["column"]: one for one in read_json(root / ".condprep" / "provenance.json")["annotators"]}
         options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
         if column not in made and (len(made) == 1 or not options["beside"]):
             primary = options["primary"]
             column = next(c for c, one in made.items() if not primary or _name(one) == primary)
-        return kind_of_annotator(made[column]["annotator"], made[column]["variant"])
+        return Made(_name(made[column]), dict(made[column]["params"]), dict(made[column]["weights"]))
     except (
         OSError,
         ValueError,
