@@ -35,6 +35,9 @@ class Model(Table):
     revision: str = Field(
         default="", description='of the base on the Hub: branch, tag or commit; "" is its main branch'
     )
+    family: Literal["auto", "sd", "sdxl"] = Field(
+        default="auto", description="what the base must be; auto takes what it is"
+    )
     init: str = Field(
         default="unet",
         min_length=1,
@@ -100,7 +103,9 @@ class Train(Table):
         default=4, description="pictures per forward pass of a process; auto measures what fits"
     )
     lr: float = Field(default=1e-5, gt=0, le=1, description="peak learning rate")
-    schedule: Schedule = Field(default="constant_with_warmup", description="of the learning rate; all but constant begin with the warm-up")
+    schedule: Schedule = Field(
+        default="constant_with_warmup", description="of the learning rate; all but constant begin with the warm-up"
+    )
     warmup: Count = Field(default=500, description="updates until the peak")
     optimizer: Literal["adamw", "adamw8bit"] = Field(
         default="adamw", description="adamw8bit needs bitsandbytes and a GPU"

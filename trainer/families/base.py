@@ -1,6 +1,6 @@
 """What a family of base models is to the trainer: everything that differs between SD, SDXL and those to come.
 
-A family is one file: a child of `Base` and its entry in `FAMILIES` (trainer/families/__init__.py). Denoiser, VAE and
+A family is one file: a child of `Base` and its line in `FAMILIES` (trainer/families/__init__.py). Denoiser, VAE and
 text encoders are frozen; the trainer changes the ControlNet alone.
 """
 
@@ -9,81 +9,92 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from trainer.types import Batch, Latents
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor
 
+    from trainer.recipe import Model
+
+PredictionType = Literal["epsilon", "v_prediction"]
+
 
 @dataclass
 class Base(ABC):
-    """A base model, loaded on the CPU in float32 (`to` moves it), frozen, in eval mode."""
+    """A base model: frozen and in eval mode, on the CPU in float32 until `to` moves it."""
 
-    name: str  # as in the recipe: folder or Hub name
-    revision: str | None
+    model: Model  # the recipe's words for it
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoders: list[Any]
     tokenizers: list[Any]
-    scheduler: DDPMScheduler  # with the schedule of betas that the base was trained with
-    prediction_type: str  # "epsilon" or "v_prediction"
+    scheduler: DDPMScheduler  # with the betas and the prediction type that are trained with
+    fingerprints: Mapping[str, str]  # {"vae": ..., "text": ...}: sha256 of weights and configuration
 
     family: ClassVar[str]
 
     @property
+    def prediction_type(self) -> PredictionType:
+        return cast("PredictionType", self.scheduler.config.prediction_type)
+
+    @property
     def factor(self) -> int:
         """Pixels per latent, along a side."""
-        return int(2 ** (len(self.vae.config["block_out_channels"]) - 1))
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, model: Model) -> Base:
+        """A base from a pipeline's folder. Raises ModelError where a part is missing, damaged or does not fit."""
 
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """B captions -> {"prompt_embeds": (B, L, D), ...}, one row a caption, on the text encoders' device and dtype."""
+        """B captions -> {"prompt_embeds": (B, L, D), ...}, a row each, on the text encoders' device, in their dtype."""
 
     @abstractmethod
     def encode_pixels(self, pixels: Tensor) -> Latents:
-        """(B, 3, H, W) uint8 -> the posterior in the denoiser's space, float32, (B, C, H / factor, W / factor)."""
+        """(B, 3, H, W) uint8 on the VAE's device -> the posterior in the denoiser's space, float32."""
+
+    @abstractmethod
+    def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
+        """What the denoiser is told of a picture's sizes, (height, width), and crop, (top, left), in pixels; or None."""
 
     @abstractmethod
     def condition_kwargs(self, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
         """What ControlNet and denoiser both take beside latents and timesteps: encoder_hidden_states, ..."""
 
     @abstractmethod
-    def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
-        """The size embedding of a row, all (height, width) or (top, left) in pixels; None for families without."""
-
-    @abstractmethod
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
-        """The denoiser's output, steered by the ControlNet. noisy: (B, C, h, w); timesteps: (B,); -> (B, C, h, w).
+        """The denoiser's output under a ControlNet. noisy: (B, C, h, w); timesteps: (B,) int64; -> (B, C, h, w).
 
-        The batch is complete and on the device of `noisy`, whose dtype the conditions take, in [0, 1].
+        The batch is complete and on the device of `noisy`. The condition goes in as [0, 1], in the dtype of `noisy`.
         """
 
     @abstractmethod
     def new_controlnet(self, init: str) -> ControlNetModel:
-        """A ControlNet to train, float32: copied from the UNet ("unet"), or a ControlNet's folder or Hub name.
+        """A ControlNet to train, float32: copied from the UNet ("unet"), or that of a folder or Hub name.
 
-        Its condition embedder reduces by `factor`. Raises ModelError for one that does not fit this base.
+        To be called while the UNet is float32: a copy of rounded weights would start from those. The condition embedder
+        reduces by `factor`. Raises ModelError for a ControlNet that does not fit this base.
         """
 
     @abstractmethod
     def pipeline(self, controlnet: ControlNetModel) -> DiffusionPipeline:
-        """The diffusers pipeline of these very modules, without a safety checker."""
+        """The diffusers pipeline of these very modules, with UniPC and without a safety checker."""
 
     @abstractmethod
     def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
-        """Denoiser, VAE and text encoders onto a device in a dtype. A VAE that overflows in fp16 stays float32."""
+        """Denoiser, VAE and text encoders onto a device in a dtype; a VAE that overflows in fp16 stays float32."""
 
     @abstractmethod
     def offload(self) -> None:
-        """VAE and text encoders leave the device; the pipeline brings them back by `to`."""
-
-    @abstractmethod
-    def fingerprints(self) -> Mapping[str, str]:
-        """{"vae": ..., "text": ...}: hashes of weights and configuration, what cached latents and text depend on."""
+        """VAE and text encoders leave the device; `to` brings them back."""
 
     def complete(self, batch: Batch) -> Batch:
         """The batch with what is not cached: latents of its pixels, embeddings of its captions."""

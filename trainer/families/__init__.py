@@ -1,0 +1,51 @@
+"""The families of base models: which one a base is, by its own files, and loading it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from condprep.files import read_json
+from trainer.errors import ModelError
+from trainer.families.base import Base
+from trainer.families.parts import folder_of
+from trainer.recipe import Model
+
+FAMILIES = {"sd": "trainer.families.sd:StableDiffusion", "sdxl": "trainer.families.sdxl:StableDiffusionXL"}
+
+__all__ = ["FAMILIES", "Base", "family_of", "load_base"]
+
+
+def load_base(model: Model) -> Base:
+    """The base model of a recipe, from its folder or the Hub. Raises ModelError that says what is missing or wrong."""
+    folder = folder_of(model.base, model.revision, model.safetensors)
+    family = family_of(folder)
+    if model.family not in ("auto", family):
+        raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
+    module, _, name = FAMILIES[family].partition(":")
+    loaded: Base = getattr(import_module(module), name).load(folder, model)
+    return loaded
+
+
+def family_of(folder: Path) -> str:
+    """The key of FAMILIES. Raises ModelError for a pipeline of another kind."""
+    pipeline = _config(folder / "model_index.json").get("_class_name", "")
+    unet = _config(folder / "unet" / "config.json") if (folder / "unet").is_dir() else {}
+    if not (str(pipeline).startswith("StableDiffusion") and unet):
+        raise ModelError(f"{folder} holds a {pipeline or 'pipeline without a class'}; known are {', '.join(FAMILIES)}")
+    if unet.get("in_channels", 4) != 4:
+        raise ModelError(
+            f"{folder} has a UNet of {unet['in_channels']} input channels: it is for inpainting or editing"
+        )
+    return "sdxl" if unet.get("addition_embed_type") == "text_time" else "sd"
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is no configuration")
+    return config

@@ -1,0 +1,107 @@
+"""The parts of a diffusers folder: found, read, fingerprinted. Nothing in it is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+
+
+def folder_of(name: str, revision: str, safetensors: bool) -> Path:
+    """The folder of a pipeline: a local one, or a download into the Hub's cache. Raises ModelError."""
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "model_index.json").is_file():
+            raise ModelError(f"model.base {name!r} is no diffusers pipeline: it has no model_index.json")
+        return path
+    if path.is_file():
+        raise ModelError(
+            f"model.base {name!r} is a single file; make a folder of it with "
+            "StableDiffusionPipeline.from_single_file(...).save_pretrained(...)"
+        )
+    if name in GONE:
+        raise ModelError(f"model.base {name!r} is gone from the Hub; its maintained copy is {GONE[name]!r}")
+    if name.count("/") != 1 or path.is_absolute():
+        raise ModelError(f"model.base {name!r}: there is no such folder, and a name on the Hub is OWNER/NAME")
+    return _download(name, revision, safetensors)
+
+
+def _download(name: str, revision: str, safetensors: bool) -> Path:
+    from diffusers import DiffusionPipeline
+
+    with _explained(f"model.base {name!r} is neither a folder nor to be had from the Hub", safetensors):
+        files = DiffusionPipeline.download(
+            name, revision=revision or None, use_safetensors=safetensors or None, safety_checker=None
+        )
+        return Path(files)
+
+
+def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bool) -> Any:
+    """A frozen network of a pipeline's folder, float32, in eval mode: kind.from_pretrained. Raises ModelError."""
+    if not (folder / part).is_dir():
+        raise ModelError(f"{folder} has no {part}")
+    with _explained(f"{folder / part} cannot be loaded", safetensors):
+        return frozen(_pretrained(kind, str(folder), safetensors, subfolder=part, variant=_variant(folder / part)))
+
+
+def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
+    """A network with a folder or Hub name of its own, float32. Raises ModelError."""
+    if not Path(name).is_dir() and (name.count("/") != 1 or Path(name).parent.is_dir()):
+        raise ModelError(f"there is no folder {name!r}, and a name on the Hub is OWNER/NAME")
+    with _explained(f"{name!r} cannot be loaded", safetensors):
+        return _pretrained(kind, name, safetensors)
+
+
+def read_config(kind: Callable[..., Any], folder: Path, part: str) -> Any:
+    """A tokenizer or scheduler of a pipeline's folder. Raises ModelError."""
+    if not (folder / part).is_dir():
+        raise ModelError(f"{folder} has no {part}")
+    with _explained(f"{folder / part} cannot be loaded", safetensors=True):
+        return kind.from_pretrained(str(folder), subfolder=part)  # type: ignore[attr-defined]
+
+
+def _pretrained(kind: Any, name: str, safetensors: bool, **which: Any) -> Any:
+    # .float(): transformers keeps the dtype of the file, diffusers does not
+    return kind.from_pretrained(name, use_safetensors=safetensors or None, **which).float()
+
+
+def _variant(folder: Path) -> str | None:
+    """ "fp16" where a folder holds nothing else."""
+    names = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
+    return "fp16" if names and all(".fp16." in name for name in names) else None
+
+
+@contextmanager
+def _explained(what: str, safetensors: bool) -> Iterator[None]:
+    """What diffusers, transformers, safetensors and the Hub raise, as a ModelError of one line."""
+    try:
+        yield
+    except Exception as error:  # each library has its own, and RuntimeError for weights that do not fit
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        pickled = safetensors and "safetensors" in reason
+        hint = "; model.safetensors = false admits pickled weights" if pickled else ""
+        raise ModelError(f"{what}: {reason}{hint}") from error
+
+
+def frozen(network: Any) -> Any:
+    return network.requires_grad_(False).eval()
+
+
+def fingerprint(modules: Iterable[nn.Module], *settings: Any) -> str:
+    """sha256 of every weight and of what else the output depends on; to be taken before a dtype changes."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,179 @@
+"""Stable Diffusion 1.5 and 2.x: one CLIP text encoder, epsilon or v-prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DDPMScheduler,
+    DiffusionPipeline,
+    StableDiffusionControlNetPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from trainer.errors import ModelError
+from trainer.families.base import Base
+from trainer.families.parts import fingerprint, frozen, read_config, read_model, read_part
+from trainer.recipe import Model
+from trainer.types import Batch, Latents
+
+EMBEDDER = (
+    16,
+    32,
+    96,
+    256,
+)  # channels of the condition embedder, as ControlNetModel's default; each further one halves
+SAME = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+
+
+class StableDiffusion(Base):
+    family: ClassVar[str] = "sd"
+    text_parts: ClassVar[Sequence[tuple[str, str, Any]]] = (("text_encoder", "tokenizer", CLIPTextModel),)
+    pipeline_kind: ClassVar[Any] = StableDiffusionControlNetPipeline
+
+    @classmethod
+    def load(cls, folder: Path, model: Model) -> StableDiffusion:
+        strict = model.safetensors
+        vae = (
+            frozen(read_model(AutoencoderKL, model.vae, strict))
+            if model.vae
+            else read_part(AutoencoderKL, folder, "vae", strict)
+        )
+        encoders = [read_part(kind, folder, part, strict) for part, _, kind in cls.text_parts]
+        tokenizers = [read_config(CLIPTokenizer, folder, part) for _, part, _ in cls.text_parts]
+        unet = read_part(UNet2DConditionModel, folder, "unet", strict)
+        scheduler = _scheduler(read_config(DDPMScheduler, folder, "scheduler"), model.prediction_type)
+        fingerprints = {
+            "vae": fingerprint([vae], vae.config.scaling_factor, vae.config.shift_factor),
+            "text": fingerprint(encoders, [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]),
+        }
+        base = cls(model, unet, vae, encoders, tokenizers, scheduler, fingerprints)
+        base._check()
+        return base
+
+    def _check(self) -> None:
+        """The parts fit each other. Raises ModelError."""
+        width, expected = self._text_width(), self.unet.config.cross_attention_dim
+        if width != expected:
+            raise ModelError(f"{self.model.base}: the text encoders give {width} numbers, the UNet takes {expected}")
+        channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
+        if channels != expected:
+            vae = self.model.vae or self.model.base
+            raise ModelError(f"the VAE of {vae} has {channels} latent channels, the UNet takes {expected}")
+
+    def _text_width(self) -> int:
+        return int(self.text_encoders[0].config.hidden_size)
+
+    @torch.no_grad()
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        encoder = self.text_encoders[0]
+        ids = _token_ids(self.tokenizers[0], encoder, captions)
+        return {"prompt_embeds": encoder(ids)[0]}
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Latents:
+        posterior = self.vae.encode((pixels / 127.5 - 1).to(self.vae.dtype)).latent_dist
+        shift, scale = self.vae.config.shift_factor or 0.0, self.vae.config.scaling_factor
+        return Latents((posterior.mean.float() - shift) * scale, posterior.std.float() * scale)
+
+    def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
+        return None
+
+    def condition_kwargs(self, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
+        return {"encoder_hidden_states": batch.text["prompt_embeds"].to(dtype)}
+
+    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
+        shared = self.condition_kwargs(batch, noisy.dtype)
+        condition = (batch.conditions / 255).to(noisy.dtype)  # (B, 3, H, W), [0, 1]
+        down, mid = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **shared)
+        prediction: Tensor = self.unet(
+            noisy,
+            timesteps,
+            down_block_additional_residuals=[residual.to(noisy.dtype) for residual in down],
+            mid_block_additional_residual=mid.to(noisy.dtype),
+            return_dict=False,
+            **shared,
+        )[0]
+        return prediction
+
+    def new_controlnet(self, init: str) -> ControlNetModel:
+        if init != "unet":
+            controlnet = read_model(ControlNetModel, init, self.model.safetensors)
+            self._check_controlnet(init, controlnet)
+            return controlnet
+        halvings = self.factor.bit_length() - 1
+        channels = (*EMBEDDER, *EMBEDDER[-1:] * halvings)[: halvings + 1]
+        return ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels).float()
+
+    def _check_controlnet(self, init: str, controlnet: ControlNetModel) -> None:
+        """Raises ModelError that names what does not fit."""
+        ours, theirs = self.unet.config, controlnet.config
+        pairs = [(name, ours[name], theirs[name]) for name in SAME]
+        factor = 2 ** (len(theirs.conditioning_embedding_out_channels) - 1)
+        pairs += [
+            ("condition's reduction", self.factor, factor),
+            ("conditioning_channels", 3, theirs.conditioning_channels),
+        ]
+        for name, expected, found in pairs:
+            if _plain(expected) != _plain(found):
+                raise ModelError(
+                    f"model.init {init!r} does not fit {self.model.base!r}: its {name} is {found}, and it must be {expected}"
+                )
+
+    def pipeline(self, controlnet: ControlNetModel) -> DiffusionPipeline:
+        return self.pipeline_kind(
+            unet=self.unet,
+            vae=self.vae,
+            controlnet=controlnet,
+            scheduler=UniPCMultistepScheduler.from_config(self.scheduler.config),
+            **self._text_modules(),
+            **self._pipeline_rest(),
+        )
+
+    def _text_modules(self) -> dict[str, Any]:
+        modules: dict[str, Any] = {}
+        for (encoder, tokenizer, _), *loaded in zip(self.text_parts, self.text_encoders, self.tokenizers):
+            modules |= {encoder: loaded[0], tokenizer: loaded[1]}
+        return modules
+
+    def _pipeline_rest(self) -> dict[str, Any]:
+        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
+        fragile = dtype == torch.float16 and self.vae.config.force_upcast
+        self.vae.to(device, torch.float32 if fragile else dtype)
+        for module in (self.unet, *self.text_encoders):
+            module.to(device, dtype)
+
+    def offload(self) -> None:
+        for module in (self.vae, *self.text_encoders):
+            module.to("cpu")
+
+
+def _scheduler(scheduler: DDPMScheduler, prediction_type: str) -> DDPMScheduler:
+    """With the recipe's prediction type. Raises ModelError for one that is not trained here."""
+    if prediction_type == "auto":
+        prediction_type = scheduler.config.prediction_type
+    if prediction_type not in ("epsilon", "v_prediction"):
+        raise ModelError(f"the base predicts {prediction_type!r}; epsilon and v_prediction can be trained")
+    return DDPMScheduler.from_config(scheduler.config, prediction_type=prediction_type)
+
+
+def _token_ids(tokenizer: Any, encoder: Any, captions: Iterable[str]) -> Tensor:
+    """(B, L) int64: each caption cut or filled to the encoder's length, on its device."""
+    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+    tokens = tokenizer(list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    ids: Tensor = tokens.input_ids
+    return ids.to(encoder.device)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value
