@@ -9,10 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+from trainer.types import Batch
+
+if TYPE_CHECKING:
+    from trainer.families.base import Base
 
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -50,11 +55,6 @@ class Diffusion:
         return self.alphas[timesteps][:, None, None, None]
 
 
-def squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """(B,) float32: the mean squared error of each row."""
-    return (prediction.float() - target.float()).square().mean((1, 2, 3))
-
-
 @dataclass(frozen=True)
 class Draws:
     """All that is random about B rows of one update."""
@@ -67,8 +67,22 @@ class Draws:
         return Draws(*(t.to(device, non_blocking=True) for t in (self.timesteps, self.posterior, self.noise)))
 
 
+def squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
+    """(B,) float32: the mean squared error of each row."""
+    return (prediction.float() - target.float()).square().mean((1, 2, 3))
+
+
+def row_losses(base: Base, controlnet: Any, diffusion: Diffusion, batch: Batch, draws: Draws) -> Tensor:
+    """(B,) float32: how far the denoiser, steered by the ControlNet, is off. The batch is complete, on the device."""
+    assert batch.latents is not None
+    latents = batch.latents.sample(draws.posterior)
+    noisy = diffusion.add_noise(latents, draws.noise, draws.timesteps).to(base.unet.dtype)
+    prediction = base.predict(controlnet, noisy, draws.timesteps, batch)
+    return squared_errors(prediction, diffusion.target(latents, draws.noise, draws.timesteps))
+
+
 def draw(
-    keys: Sequence[str], shape: tuple[int, int, int], *, seed: int, update: int, timesteps: range, pin: bool = False
+    keys: Sequence[str], shape: Sequence[int], *, seed: int, update: int, timesteps: range, pin: bool = False
 ) -> Draws:
     """Draws for rows of those keys, on the CPU. shape: (C, h, w) of a row's latents; timesteps: from which to choose.
 
@@ -79,8 +93,8 @@ def draw(
     for i, key in enumerate(keys):
         generator = torch.Generator().manual_seed(_seed(seed, update, key))
         chosen[i] = torch.randint(timesteps.start, timesteps.stop, (), generator=generator)
-        torch.randn(shape, generator=generator, out=posterior[i])
-        torch.randn(shape, generator=generator, out=noise[i])
+        torch.randn(*shape, generator=generator, out=posterior[i])
+        torch.randn(*shape, generator=generator, out=noise[i])
     return Draws(chosen, posterior, noise)
 
 

@@ -69,11 +69,9 @@ def sample(
     ModelError as `load_pipeline`, and for a map that cannot be read.
     """
     import torch
-    from diffusers import UniPCMultistepScheduler
 
     image = fit_condition(condition)
     pipeline: Any = load_pipeline(output, **how)
-    pipeline.scheduler = UniPCMultistepScheduler.from_config(pipeline.scheduler.config)
     made = pipeline(
         prompt,
         image=image,

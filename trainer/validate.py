@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer.families.base import Base
-from trainer.loss import Diffusion, draw, squared_errors
+from trainer.loss import Diffusion, draw, row_losses
 from trainer.types import Batch
 
 if TYPE_CHECKING:
@@ -79,20 +79,16 @@ def held_out(sums: Tensor) -> HeldOut | None:
 @torch.no_grad()
 def _batch_sums(base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batch: Batch, seed: int) -> Tensor:
     device, dtype = base.unet.device, base.unet.dtype
-    batch = base.complete(batch.to(device))
+    batch = base.complete(batch.to(base.unet.device))
     assert batch.latents is not None
     shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
     edges = torch.linspace(0, len(diffusion.alphas), BANDS + 1).int().tolist()
     sums = torch.zeros(3, BANDS, dtype=torch.float64)
     for band, (start, end) in enumerate(pairwise(edges)):
-        shape = tuple(batch.latents.mean.shape[1:])
-        draws = draw(batch.keys, shape, seed=seed, update=0, timesteps=range(start, end)).to(device)
-        latents = batch.latents.sample(draws.posterior)
-        noisy = diffusion.add_noise(latents, draws.noise, draws.timesteps).to(dtype)
-        target = diffusion.target(latents, draws.noise, draws.timesteps)
+        drawn = draw(batch.keys, batch.latents.mean.shape[1:], seed=seed, update=0, timesteps=range(start, end))
+        draws = drawn.to(base.unet.device)
         for n, pairs in enumerate((batch, shuffled)):
-            prediction = base.predict(controlnet, noisy, draws.timesteps, pairs)
-            sums[n, band] = squared_errors(prediction, target).sum().cpu()
+            sums[n, band] = row_losses(base, controlnet, diffusion, pairs, draws).sum().cpu()
         sums[2, band] = len(batch)
     return sums
 
@@ -110,10 +106,7 @@ class Example:
 def generate(
     pipe: Any, examples: Sequence[Example], settings: Eval, seed: int, steps: int | None = None
 ) -> list[Image.Image]:
-    """A picture of each example, by UniPC. pipe: a ControlNet pipeline of diffusers. steps: other than the recipe's."""
-    from diffusers import UniPCMultistepScheduler
-
-    pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config)
+    """A picture of each example. pipe: a ControlNet pipeline of diffusers. steps: other than the recipe's."""
     pipe.set_progress_bar_config(disable=True)
     pictures = []
     for number, example in enumerate(examples):

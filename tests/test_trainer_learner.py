@@ -1,0 +1,306 @@
+"""What learns: the plain formula of diffusers is the reference; accumulation, memory and looking change nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from trainer_models import FAMILIES, save_base
+
+from trainer.errors import TrainingStopped
+from trainer.families import Base, load_base
+from trainer.learner import Learner, repeated
+from trainer.loss import Diffusion, draw, row_losses
+from trainer.machine import make_accelerator
+from trainer.recipe import Recipe
+from trainer.types import Batch, Latents
+from trainer.validate import BANDS, held_out, held_out_sums, snapshot
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: save_base(tmp_path_factory.mktemp("bases") / family, family) for family in FAMILIES}
+
+
+def make_learner(base: Path, **train: Any) -> Learner:
+    settings = {"batch": 4, "micro_batch": 4, "precision": "fp32", "device": "cpu", "schedule": "constant", "lr": 1e-3}
+    recipe = Recipe.model_validate(
+        {"model": {"base": str(base)}, "train": settings | train, "log": {"tracker": "none"}, "ema": {"decay": 0.5}}
+    )
+    accelerator = make_accelerator(recipe)
+    loaded = load_base(recipe.model)
+    torch.manual_seed(1)
+    controlnet = loaded.new_controlnet("unet")
+    stir(controlnet)
+    learner = Learner(accelerator, loaded, controlnet, recipe)
+    learner.share_out(recipe.train.micro_batch)
+    learner.set_rate(1e-3)
+    return learner
+
+
+def stir(controlnet: torch.nn.Module) -> None:
+    """Out of the zero convolutions' initial state, in which most gradients are zero."""
+    torch.manual_seed(2)
+    for parameter in controlnet.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+
+
+def make_batch(base: Base, rows: int = 4) -> Batch:
+    """Complete, as the cache would give it."""
+    generator = torch.Generator().manual_seed(3)
+    pixels, conditions = torch.randint(0, 256, (2, rows, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    captions = ["a disc", "a red box", "", "discs"][:rows]
+    sizes = base.time_ids((64, 64), (0, 0), (64, 64))
+    times = None if sizes is None else torch.tensor([sizes] * rows)
+    bare = Batch([f"row{n}" for n in range(rows)], captions, conditions, pixels=pixels, time_ids=times)
+    return replace(base.complete(bare), pixels=None)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    return [take(batch, slice(n, n + size)) for n in range(0, len(batch), size)]
+
+
+def take(batch: Batch, rows: slice) -> Batch:
+    assert batch.latents is not None
+    return replace(
+        batch,
+        keys=batch.keys[rows],
+        captions=batch.captions[rows],
+        conditions=batch.conditions[rows],
+        latents=Latents(batch.latents.mean[rows], batch.latents.std[rows]),
+        text={name: tensor[rows] for name, tensor in batch.text.items()},
+        time_ids=None if batch.time_ids is None else batch.time_ids[rows],
+    )
+
+
+def weights(learner: Learner) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in learner.controlnet.parameters()]
+
+
+def sha256(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def plain_loss(base: Base, controlnet: Any, batch: Batch, draws: Any) -> Tensor:
+    """The formula of diffusers' training scripts, with its scheduler, for SD and SDXL."""
+    assert batch.latents is not None
+    latents = batch.latents.mean + batch.latents.std * draws.posterior
+    noisy = base.scheduler.add_noise(latents, draws.noise, draws.timesteps)
+    text, condition = batch.text["prompt_embeds"], batch.conditions.float() / 255
+    added = {"text_embeds": batch.text["pooled"], "time_ids": batch.time_ids} if base.family == "sdxl" else None
+    down, mid = controlnet(noisy, draws.timesteps, text, condition, added_cond_kwargs=added, return_dict=False)
+    output = base.unet(
+        noisy,
+        draws.timesteps,
+        text,
+        added_cond_kwargs=added,
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=mid,
+    ).sample
+    velocity = base.scheduler.config.prediction_type == "v_prediction"
+    target = base.scheduler.get_velocity(latents, draws.noise, draws.timesteps) if velocity else draws.noise
+    return F.mse_loss(output.float(), target.float())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_and_gradients_are_those_of_the_plain_formula(bases: dict[str, Path], family: str) -> None:
+    """Same weights, rows, noise and timesteps: the loss and every gradient equal diffusers' own formula."""
+    learner = make_learner(bases[family])
+    batch = make_batch(learner.base)
+    draws = draw(batch.keys, (4, 8, 8), seed=0, update=7, timesteps=range(1000))
+    losses = row_losses(learner.base, learner.controlnet, learner.diffusion, batch, draws)
+    losses.mean().backward()
+    ours = [parameter.grad.clone() for parameter in learner.controlnet.parameters()]
+    learner.controlnet.zero_grad()
+    expected = plain_loss(learner.base, learner.controlnet, batch, draws)
+    expected.backward()
+    assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)
+    for mine, parameter in zip(ours, learner.controlnet.parameters()):
+        torch.testing.assert_close(mine, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_at_first_a_controlnet_changes_nothing(bases: dict[str, Path], family: str) -> None:
+    """At step 0 the output is the base model's, whatever the condition: the condition gap is exactly 1."""
+    base = load_base(Recipe.model_validate({"model": {"base": str(bases[family])}}).model)
+    controlnet, batch = base.new_controlnet("unet"), make_batch(base)
+    noisy, timesteps = torch.randn(4, 4, 8, 8), torch.tensor([0, 300, 600, 999])
+    with torch.no_grad():
+        steered = base.predict(controlnet, noisy, timesteps, batch)
+        alone = base.unet(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
+    torch.testing.assert_close(steered, alone, rtol=0, atol=1e-6)
+    found = held_out(held_out_sums(base, controlnet, make_learner(bases[family]).diffusion, [batch], seed=0))
+    assert found is not None
+    assert found.gap == pytest.approx(1, abs=1e-6)
+
+
+def test_passes_of_any_size_learn_the_same(bases: dict[str, Path]) -> None:
+    """An update of 4 rows in 1, 2 or 4 forward passes gives the same weights, and rounding apart the same norm."""
+    results = []
+    for size in (4, 2, 1):
+        learner = make_learner(bases["sd15"], micro_batch=size, eps=1e-3)  # Adam blows up rounding of tiny gradients
+        for update in (1, 2):
+            for part in split(make_batch(learner.base), size):
+                _, norm = learner.learn(part, update)
+        results.append((weights(learner), norm))
+    for found, norm in results[1:]:
+        torch.testing.assert_close(norm, results[0][1], rtol=1e-4, atol=0)
+        for mine, expected in zip(found, results[0][0]):
+            torch.testing.assert_close(mine, expected, rtol=1e-3, atol=2e-5)
+
+
+def test_only_the_last_pass_of_an_update_steps(bases: dict[str, Path]) -> None:
+    """Weights move with the pass that completes `batch` rows, which alone has a norm."""
+    learner = make_learner(bases["sd15"], micro_batch=2)
+    before = weights(learner)
+    first, second = split(make_batch(learner.base), 2)
+    assert learner.learn(first, 1)[1] is None
+    assert all(a.equal(b) for a, b in zip(weights(learner), before))
+    assert learner.learn(second, 1)[1] is not None
+    assert not all(a.equal(b) for a, b in zip(weights(learner), before))
+
+
+def test_the_base_is_never_changed(bases: dict[str, Path]) -> None:
+    """Hashes of UNet, VAE and text encoders before and after three updates are equal; no gradient is kept for them."""
+    learner = make_learner(bases["sd15"])
+    frozen = (learner.base.unet, learner.base.vae, *learner.base.text_encoders)
+    before = [sha256(module) for module in frozen]
+    for update in (1, 2, 3):
+        learner.learn(make_batch(learner.base), update)
+    assert [sha256(module) for module in frozen] == before
+    assert all(parameter.grad is None for module in frozen for parameter in module.parameters())
+
+
+def test_gradient_checkpointing_changes_no_gradient(bases: dict[str, Path]) -> None:
+    """Less memory, the same update."""
+    results = []
+    for checkpointing in (False, True):
+        learner = make_learner(bases["sdxl"], gradient_checkpointing=checkpointing)
+        learner.learn(make_batch(learner.base), 1)
+        results.append(weights(learner))
+    for mine, expected in zip(*results):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_rehearsal_leaves_no_trace(bases: dict[str, Path]) -> None:
+    """After a trial update the weights, the optimizer and the updates that follow are as without it."""
+    results = []
+    for rehearsed in (False, True):
+        learner = make_learner(bases["sd15"], micro_batch=2)
+        batch = make_batch(learner.base)
+        before = weights(learner)
+        if rehearsed:
+            learner.rehearse(repeated(batch, 6))
+            assert all(a.equal(b) for a, b in zip(weights(learner), before))
+            assert not learner.optimizer.state
+        learner.set_rate(1e-3)
+        for part in split(batch, 2):
+            learner.learn(part, 1)
+        results.append(weights(learner))
+    assert all(a.equal(b) for a, b in zip(*results))
+
+
+def test_a_rehearsal_tells_of_a_loss_that_is_no_number(bases: dict[str, Path]) -> None:
+    """Latents that are not finite are found before the first step, and the weights stay as they were."""
+    learner = make_learner(bases["sd15"])
+    batch, before = make_batch(learner.base), weights(learner)
+    assert batch.latents is not None
+    broken = replace(batch, latents=Latents(batch.latents.mean * float("nan"), batch.latents.std))
+    with pytest.raises(TrainingStopped, match="very first batch is not a finite number"):
+        learner.rehearse(broken)
+    assert all(a.equal(b) for a, b in zip(weights(learner), before))
+
+
+def test_a_saved_learner_goes_on_exactly(bases: dict[str, Path], tmp_path: Path) -> None:
+    """Two updates, saved, loaded by a new learner, and two more: weights and average equal four updates."""
+    whole, first = make_learner(bases["sd15"]), make_learner(bases["sd15"])
+    batch = make_batch(whole.base)
+    for update in (1, 2, 3, 4):
+        whole.learn(batch, update)
+    for update in (1, 2):
+        first.learn(batch, update)
+    first.save(tmp_path)
+    second = make_learner(bases["sd15"])
+    stir(second.controlnet)
+    second.load(tmp_path, update=2)
+    for update in (3, 4):
+        second.learn(batch, update)
+    for which in ("raw", "best"):
+        assert all(a.equal(b) for a, b in zip(second.weights(which), whole.weights(which)))
+    assert not all(a.equal(b) for a, b in zip(whole.weights("raw"), whole.weights("best")))
+
+
+def test_the_average_is_that_of_diffusers(bases: dict[str, Path]) -> None:
+    """shadow = decay shadow + (1 - decay) weights, with the warm-up (1 + n) / (10 + n) below the decay."""
+    learner = make_learner(bases["sd15"])
+    shadow = weights(learner)
+    for update in (1, 2, 3):
+        learner.learn(make_batch(learner.base), update)
+        decay = 0 if update == 1 else min(0.5, update / (9 + update))
+        shadow = [decay * s + (1 - decay) * w for s, w in zip(shadow, weights(learner))]
+    for mine, expected in zip(learner.weights("best"), shadow):
+        torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_snapshot_is_a_copy(bases: dict[str, Path]) -> None:
+    """It has the averaged weights, and neither shares memory with the training nor takes gradients."""
+    learner = make_learner(bases["sd15"])
+    for update in (1, 2):
+        learner.learn(make_batch(learner.base), update)
+    copy = learner.snapshot()
+    for mine, average, trained in zip(copy.parameters(), learner.weights("best"), learner.weights("raw")):
+        assert mine.equal(average)
+        assert mine.data_ptr() not in (average.data_ptr(), trained.data_ptr())
+        assert not mine.requires_grad
+    half = snapshot(learner.controlnet, learner.weights("raw"), torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+
+
+class Oracle:
+    """A base that knows the noise, off by 1 with a row's own condition and by more with another's."""
+
+    unet = torch.zeros(())  # on the CPU, float32
+
+    def __init__(self, diffusion: Diffusion) -> None:
+        self.diffusion = diffusion
+
+    def complete(self, batch: Batch) -> Batch:
+        return batch
+
+    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
+        alpha = self.diffusion.alphas[timesteps][:, None, None, None]
+        own = torch.tensor([float(key) for key in batch.keys])
+        off = 1 + (batch.conditions.float().mean((1, 2, 3)) - own).abs()
+        return noisy / (1 - alpha).sqrt() + off[:, None, None, None]
+
+
+def test_the_condition_gap_is_the_ratio_of_the_losses() -> None:
+    """Rows 1, 2, 4 with the conditions of 4, 1, 2: errors of (4, 2, 3) squared against 1, in every band, every time."""
+    diffusion = Diffusion(torch.linspace(0.99, 0.1, 1000), "epsilon")
+    conditions = torch.tensor([1, 2, 4], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 8, 8)
+    nothing = torch.zeros(3, 4, 1, 1)  # as latents: what is noisy is noise alone
+    batch = Batch(["1", "2", "4"], [""] * 3, conditions, Latents(nothing, nothing))
+    sums = held_out_sums(Oracle(diffusion), None, diffusion, [batch, batch], seed=0)
+    found = held_out(sums)
+    assert found is not None
+    assert found.right == pytest.approx((1,) * BANDS, rel=1e-4)
+    assert found.shuffled == pytest.approx(((16 + 4 + 9) / 3,) * BANDS, rel=1e-4)
+    assert found.gap == pytest.approx(29 / 3, rel=1e-4)
+    assert found.sentence() == "the condition is being used: 9.7 x"
+    assert held_out(2 * sums) == found
+
+
+def test_a_lone_row_has_no_other_condition(bases: dict[str, Path]) -> None:
+    """A batch of one row is left out, and without any other there is no held-out loss."""
+    learner = make_learner(bases["sd15"])
+    sums = held_out_sums(learner.base, learner.controlnet, learner.diffusion, [make_batch(learner.base, 1)], seed=0)
+    assert held_out(sums) is None

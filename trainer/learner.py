@@ -1,0 +1,208 @@
+"""What learns: the ControlNet, its optimizer and its average, on this process and in step with the others."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainer.errors import MachineError, TrainingStopped
+from trainer.families.base import Base
+from trainer.loss import Diffusion, draw, row_losses
+from trainer.optimizer import make_optimizer
+from trainer.types import Batch, Latents
+from trainer.validate import snapshot
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers import ControlNetModel
+
+    from trainer.recipe import Recipe
+
+CONTROLNET, AVERAGE = "controlnet", "ema.safetensors"  # in a checkpoint
+
+
+class Learner:
+    """A base, on the device in the recipe's precision, and a ControlNet in fp32 that learns to steer it.
+
+    Everything random comes from the recipe's seed, the number of the update and the rows' keys, so what is learned does
+    not depend on how the rows of an update are shared out to forward passes and processes.
+    """
+
+    def __init__(self, accelerator: Accelerator, base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
+        self.accelerator, self.base, self.controlnet, self.recipe = accelerator, base, controlnet, recipe
+        alphas = base.scheduler.alphas_cumprod.to(accelerator.device, torch.float32)
+        self.diffusion = Diffusion(alphas, base.prediction_type)
+        _configure(base, controlnet, recipe)
+        controlnet.to(accelerator.device).train()
+        optimizer = make_optimizer(recipe.train, controlnet.parameters())
+        self.prepared, self.optimizer = accelerator.prepare(controlnet, optimizer)
+        self.ema = _average(accelerator, controlnet, recipe)
+        accelerator.register_save_state_pre_hook(self._save_plain)
+        accelerator.register_load_state_pre_hook(self._load_plain)
+
+    def share_out(self, micro_batch: int) -> int:
+        """Fix the rows of a forward pass; returns how many passes this process has in an update."""
+        passes = self.recipe.train.batch // self.accelerator.num_processes // micro_batch
+        self.accelerator.gradient_accumulation_steps = passes
+        return passes
+
+    def learn(self, batch: Batch, update: int) -> tuple[Tensor, Tensor | None]:
+        """One forward and backward pass; with the last one of an update, the optimizer's step.
+
+        Returns the rows' losses, (B,), and with the step the gradients' norm before clipping, a scalar. Both stay on
+        the device. update: from 1.
+        """
+        norm = None
+        with self.accelerator.accumulate(self.prepared):
+            losses = self._backward(batch, update)
+            if self.accelerator.sync_gradients:
+                norm = self._clip()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        if norm is not None and self.ema:
+            self.ema.step(self.controlnet.parameters())
+        return losses, norm
+
+    def set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _backward(self, batch: Batch, update: int) -> Tensor:
+        batch = self.base.complete(batch.to(self.accelerator.device))
+        assert batch.latents is not None
+        drawn = draw(
+            batch.keys,
+            batch.latents.mean.shape[1:],
+            seed=self.recipe.train.seed,
+            update=update,
+            timesteps=range(len(self.diffusion.alphas)),
+            pin=self.accelerator.device.type == "cuda",
+        ).to(self.accelerator.device)
+        losses = row_losses(self.base, self.prepared, self.diffusion, batch, drawn)
+        weights = self.diffusion.weights(drawn.timesteps, self.recipe.train.snr_gamma)
+        self.accelerator.backward((weights * losses).mean())
+        return losses.detach()
+
+    def _clip(self) -> Tensor:
+        limit = self.recipe.train.max_grad_norm or float("inf")
+        norm: Tensor = self.accelerator.clip_grad_norm_(self.controlnet.parameters(), limit)
+        return norm.detach()
+
+    def rehearse(self, batch: Batch) -> None:
+        """All that an update does and needs, without a trace: its rate is 0, and the optimizer forgets it.
+
+        Raises TrainingStopped where the loss is not finite, torch.OutOfMemoryError where it does not fit.
+        """
+        passes, self.accelerator.gradient_accumulation_steps = self.accelerator.gradient_accumulation_steps, 1
+        scaler = self.accelerator.scaler
+        scale = scaler.state_dict() if scaler else {}
+        try:
+            losses = self._backward(batch, 0)
+            if not losses.isfinite().all():
+                raise TrainingStopped(
+                    'the loss of the very first batch is not a finite number; try train.precision = "fp32", and'
+                    " if it is then finite, a VAE made for half precision (model.vae)"
+                )
+            self.set_rate(0.0)
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad()
+            self.optimizer.optimizer.state.clear()
+            if scaler:
+                scaler.load_state_dict(scale)
+            self.accelerator.gradient_accumulation_steps = passes
+
+    def weights(self, which: str) -> list[Tensor]:
+        """Those parameters, in their order: "raw", the last ones, or "best", the averaged ones where there are any."""
+        if which == "best" and self.ema:
+            return list(self.ema.shadow_params)
+        return [parameter.detach() for parameter in self.controlnet.parameters()]
+
+    def snapshot(self) -> ControlNetModel:
+        """A frozen copy of the best weights in the base's precision, to be looked at."""
+        return snapshot(self.controlnet, self.weights("best"), self.base.unet.dtype)
+
+    def save(self, folder: Path) -> None:
+        """Everything that the next update depends on, but the rows. Called by every process."""
+        from safetensors.torch import save_file
+
+        self.accelerator.save_state(str(folder))
+        if self.ema and self.accelerator.is_main_process:
+            shadows = {str(n): weight.contiguous() for n, weight in enumerate(self.ema.shadow_params)}
+            save_file(shadows, folder / AVERAGE)
+
+    def load(self, folder: Path, update: int) -> None:
+        """What `save` wrote after that update."""
+        from safetensors.torch import load_file
+
+        self.accelerator.load_state(str(folder))
+        if self.ema:
+            shadows = load_file(folder / AVERAGE)
+            for n, weight in enumerate(self.ema.shadow_params):
+                weight.copy_(shadows[str(n)])
+            self.ema.optimization_step = update
+
+    def _save_plain(self, models: list[Any], weights: list[Any], folder: str) -> None:
+        """The ControlNet as a folder of diffusers, whatever wraps it: one process can go on where several stopped."""
+        if self._sharded:
+            return
+        weights.clear()
+        if self.accelerator.is_main_process:
+            self.controlnet.save_pretrained(Path(folder) / CONTROLNET)
+
+    def _load_plain(self, models: list[Any], folder: str) -> None:
+        if self._sharded:
+            return
+        models.clear()
+        loaded = type(self.controlnet).from_pretrained(Path(folder) / CONTROLNET)
+        self.controlnet.load_state_dict(loaded.state_dict())
+
+    @property
+    def _sharded(self) -> bool:
+        return self.accelerator.distributed_type in ("FSDP", "DEEPSPEED")
+
+
+def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
+    """What is chosen for speed or memory: it changes no result but by rounding."""
+    for model in (base.unet, controlnet):
+        model.to(memory_format=torch.channels_last)
+        if recipe.train.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        if recipe.train.compile:
+            torch._dynamo.config.recompile_limit = 64  # each bucket's shape is a graph of its own
+            model.compile(dynamic=False)
+
+
+def _average(accelerator: Accelerator, controlnet: ControlNetModel, recipe: Recipe) -> Any:
+    """The moving average of diffusers, None where the recipe has none."""
+    from diffusers.training_utils import EMAModel
+
+    if not recipe.ema.enabled:
+        return None
+    if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
+        raise MachineError("ema.enabled = true does not go with FSDP or DeepSpeed: say ema.enabled = false")
+    return EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
+
+
+def repeated(batch: Batch, rows: int) -> Batch:
+    """That many rows, by repeating those of the batch."""
+    chosen = torch.arange(rows) % len(batch)
+
+    def take(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[chosen]
+
+    latents = batch.latents and Latents(batch.latents.mean[chosen], batch.latents.std[chosen])
+    return replace(
+        batch,
+        keys=[batch.keys[n] for n in chosen],
+        captions=[batch.captions[n] for n in chosen],
+        conditions=batch.conditions[chosen],
+        latents=latents,
+        pixels=take(batch.pixels),
+        text={name: tensor[chosen] for name, tensor in batch.text.items()},
+        time_ids=take(batch.time_ids),
+    )
