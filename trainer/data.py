@@ -1,0 +1,238 @@
+"""The rows of a dataset, by number: encoded pictures and maps, captions, keypoints.
+
+Arrow files are mapped into memory where they lie. What cannot be read by number (Parquet, folders, listings, pictures
+stored as paths) is copied into one Arrow file in the cache's folder first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from condprep.checks.kinds import ACCEPTED, KINDS, classify, features
+from condprep.decode import decode
+from condprep.errors import DatasetError, Rejected, SourceError
+from condprep.files import commit
+from condprep.pairs import Pair, Pairs, open_pairs
+from condprep.pairs.table import TablePairs
+from condprep.stored import is_image, schema
+from trainer.errors import DataError
+from trainer.recipe import Data
+
+COPIED = pa.schema({"image": pa.binary(), "condition": pa.binary(), "text": pa.list_(pa.string()), "key": pa.string()})
+COPIED_AT_ONCE = 64  # rows of a copy in memory
+LOOKED_AT = 16  # maps that tell the kind of a dataset which does not say it
+MOST_SHOWN = 3  # wrong rows in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pair, encoded as it is stored."""
+
+    key: str
+    image: bytes
+    condition: bytes
+    captions: tuple[str, ...]  # at least one
+    keypoints: Mapping[str, Any] | None = None  # of poses, in OpenPose's layout
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which column holds what."""
+
+    image: str
+    condition: str
+    caption: str
+    key: str | None
+    keypoints: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        return list(filter(None, (self.image, self.condition, self.caption, self.key, self.keypoints)))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split; `rows[3]` reads one. Many threads may read."""
+
+    table: pa.Table
+    names: Names
+    numbers: Sequence[int]  # those that are used, of the table
+    split: str
+    kind: str | None  # of the conditions, one of condprep.checks.kinds.KINDS; None: it is not clear
+    stamp: str  # of the files; changes when they do
+    notes: Sequence[str]  # what was guessed
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, number: int) -> Row:
+        names, at = self.names, self.numbers[number]
+        key = self._value(names.key, at)
+        return Row(
+            f"{self.split}:{at}" if key is None else str(key),
+            _bytes(self._value(names.image, at)),
+            _bytes(self._value(names.condition, at)),
+            _captions(self._value(names.caption, at)),
+            self._value(names.keypoints, at),
+        )
+
+    def captions(self) -> Iterator[tuple[str, ...]]:
+        """Of every row, without reading a picture."""
+        column = self.table.column(self.names.caption)
+        return (_captions(column[at].as_py()) for at in self.numbers)
+
+    def _value(self, column: str | None, at: int) -> Any:
+        return column and self.table.column(column)[at].as_py()
+
+
+def _bytes(value: Any) -> bytes:
+    return bytes(value["bytes"] if isinstance(value, dict) else value)
+
+
+def _captions(value: Any) -> tuple[str, ...]:
+    return tuple(value) or ("",) if isinstance(value, list) else (value,)
+
+
+def open_rows(data: Data, split: str, copies: Path) -> Rows:
+    """The rows of a split. copies: folder for what cannot be read by number.
+
+    Raises DataError in the recipe's words: no such dataset, split or column, other conditions than `data.kind`.
+    """
+    pairs = _of_split(_open(data), split, data.path)
+    if not pairs.captioned:
+        raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
+    table, names = _mapped(pairs) or _copied(pairs, copies, data.path)
+    numbers = range(table.num_rows)
+    if data.max_rows and len(numbers) > data.max_rows:
+        numbers = [n * len(numbers) // data.max_rows for n in range(data.max_rows)]  # type: ignore[assignment]
+    rows = Rows(table, names, numbers, split, None, pairs.stamp, pairs.notes)
+    return replace(rows, kind=_checked_kind(pairs.said or _looks_like(rows), data))
+
+
+def splits(data: Data) -> list[str]:
+    """The splits that a dataset has. Raises DataError where there is no dataset."""
+    pairs = _open(data)
+    return sorted({file.split for file in pairs.files}) if isinstance(pairs, TablePairs) else ["train"]
+
+
+def _open(data: Data) -> Pairs:
+    """Columns that the recipe leaves at their defaults may have other names: then they are guessed, and a note says so."""
+    roles = {f"{role}_column": getattr(data, f"{role}_column") for role in ("image", "condition", "caption")}
+    named = {role: name for role, name in roles.items() if name != Data.model_fields[role].default}
+    try:
+        return open_pairs(data.path, **named)
+    except (SourceError, DatasetError) as error:
+        raise DataError(f"data.path = {data.path!r}: {_in_recipe_words(error)}") from None
+
+
+def _in_recipe_words(error: Exception) -> str:
+    return re.sub(r"--(\w+)-column", r"data.\1_column", str(error))
+
+
+def _of_split(pairs: Pairs, split: str, path: str) -> Pairs:
+    """Raises DataError that lists the splits there are."""
+    known = sorted({file.split for file in pairs.files}) if isinstance(pairs, TablePairs) else ["train"]
+    if split not in known:
+        raise DataError(f"{path} has no split {split!r}; there is {', '.join(known)}")
+    if isinstance(pairs, TablePairs):
+        return replace(pairs, files=[file for file in pairs.files if file.split == split])
+    return pairs
+
+
+def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
+    """The table where it lies, or None where it cannot be read by number. Raises DataError for a damaged file."""
+    if not (isinstance(pairs, TablePairs) and all(file.path.suffix == ".arrow" for file in pairs.files)):
+        return None
+    chosen = pairs.columns
+    assert chosen.caption  # open_rows has checked it
+    try:
+        keypoints = _keypoints_column(schema(pairs.files[0].path), chosen.condition, pairs.made)
+        names = Names(chosen.image, chosen.condition, chosen.caption, chosen.key, keypoints)
+        table = pa.concat_tables([_map(file.path, names.columns) for file in pairs.files])
+    except (pa.ArrowException, OSError, ValueError, DatasetError) as error:
+        raise DataError(f"a file of split {pairs.files[0].split!r} is damaged: {error}") from None
+    return (table, names) if all(_embedded(table.column(c)) for c in (names.image, names.condition)) else None
+
+
+def _map(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Those columns of an Arrow file, without reading a picture. Raises ArrowException where it is not sound."""
+    known = schema(path).names
+    options = pa.ipc.IpcReadOptions(included_fields=[known.index(column) for column in columns])
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source, options=options) as reader:
+        table = reader.read_all()
+    table.validate(full=True)
+    return table
+
+
+def _embedded(column: pa.ChunkedArray) -> bool:
+    """Whether every picture of a column is in it, and none a path."""
+    return not (pc.struct_field(column, "bytes") if is_image(column.type) else column).null_count
+
+
+def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | None:
+    """`keypoints`, or `keypoints_blaze` of the map `openpose_blaze`; None where there is no such column."""
+    names = [name for name in columns.names if name == "keypoints" or name.startswith("keypoints_")]
+    named = [name for name in names if condition.endswith(name.removeprefix("keypoints"))]
+    chosen = max(named or names, key=len, default=None) if len(names) > 1 else next(iter(names), None)
+    kind = chosen and columns.field(chosen).type
+    return chosen if kind and pa.types.is_struct(kind) and kind.get_field_index("people") >= 0 else None
+
+
+def _copied(pairs: Pairs, folder: Path, path: str) -> tuple[pa.Table, Names]:
+    """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
+    copy = folder / f"rows-{pairs.stamp[:16]}.arrow"
+    if not copy.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        commit(copy, lambda partial: _copy(pairs, partial, path))
+    return _map(copy, COPIED.names), Names("image", "condition", "text", "key")
+
+
+def _copy(pairs: Pairs, partial: Path, path: str) -> None:
+    waiting = iter(pairs)
+    with pa.ipc.new_stream(str(partial), COPIED) as sink:
+        while some := list(islice(waiting, COPIED_AT_ONCE)):
+            refuse(path, [(pair.key, pair.problem) for pair in some if pair.problem])
+            sink.write_batch(pa.RecordBatch.from_pylist([_copied_row(pair, path) for pair in some], COPIED))
+
+
+def _copied_row(pair: Pair, path: str) -> dict[str, Any]:
+    captions = pair.caption if isinstance(pair.caption, list) else [pair.caption]
+    if not all(isinstance(caption, str) for caption in captions):
+        refuse(path, [(pair.key, f"the caption is no text but {pair.caption!r:.100}")])
+    return {"image": pair.image, "condition": pair.condition, "text": captions, "key": pair.key}
+
+
+def refuse(path: str, wrong: Sequence[tuple[str, str]]) -> None:
+    """Raises DataError that shows the first of the (key, reason), if there are any."""
+    if wrong:
+        shown = "; ".join(f"{key}: {reason}" for key, reason in wrong[:MOST_SHOWN])
+        more = f" and {len(wrong) - MOST_SHOWN:,} more" if len(wrong) > MOST_SHOWN else ""
+        raise DataError(f"{path} cannot be trained on: {shown}{more}; `condprep verify {path}` shows them all")
+
+
+def _looks_like(rows: Rows) -> str | None:
+    """The kind that most of a few maps have, by their pixels."""
+    found: Counter[str | None] = Counter()
+    for number in range(0, len(rows), max(1, len(rows) // LOOKED_AT)):
+        try:
+            found[classify(features(decode(rows[number].condition).rgb))] += 1
+        except (Rejected, TypeError):  # the check of the rows says what is wrong with it
+            continue
+    kind = found.most_common(1)[0][0] if found else None
+    return kind if kind in KINDS else None
+
+
+def _checked_kind(kind: str | None, data: Data) -> str | None:
+    wanted = data.kind
+    if wanted == "auto" or kind is None or kind in ACCEPTED[wanted]:
+        return kind if wanted == "auto" else wanted
+    raise DataError(f'data.kind = "{wanted}", but the conditions of {data.path} are of kind "{kind}"')

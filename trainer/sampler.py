@@ -1,0 +1,55 @@
+"""Which rows make which update, and what chance does to them: functions of the seed alone.
+
+An update's rows share a bucket and do not depend on how many processes there are or how many rows fit into a forward
+pass: one process with micro_batch 4 and two with 2 see the same rows in the same order. Rows that do not fill an update
+of their bucket wait for those of the next epoch, so every row is seen equally often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One row, drawn once."""
+
+    row: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What is drawn for a row, each uniform in [0, 1)."""
+
+    mirror: float
+    drop: float
+    caption: float
+    top: float
+    left: float
+
+    @classmethod
+    def of(cls, draw: Draw, seed: int) -> Chance:
+        return cls(*np.random.default_rng((seed, draw.epoch, draw.row)).random(5).tolist())
+
+
+def updates(buckets: Sequence[Hashable], batch: int, seed: int) -> Iterator[list[Draw]]:
+    """Endless lists of `batch` draws of one bucket. buckets: of each row; there is at least one."""
+    waiting: dict[Hashable, list[Draw]] = {}
+    for epoch in count():
+        for row in np.random.default_rng((seed, epoch)).permutation(len(buckets)).tolist():
+            queue = waiting.setdefault(buckets[row], [])
+            queue.append(Draw(row, epoch))
+            if len(queue) == batch:
+                yield waiting.pop(buckets[row])
+
+
+def share(update: Sequence[Draw], micro_batch: int, rank: int, processes: int) -> list[Sequence[Draw]]:
+    """The forward passes of one process: the update is cut into rounds, and each round into a part for each process."""
+    together = micro_batch * processes
+    starts = range(rank * micro_batch, len(update), together)
+    return [update[start : start + micro_batch] for start in starts]

@@ -1,0 +1,104 @@
+"""Every row looked at before step 1, as `condprep verify` judges structure: without decoding a picture, in seconds.
+
+What was found is kept in the cache's folder under the stamp of the files, so a second run looks at nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from condprep.builder import usable_cores
+from condprep.checks import structure
+from condprep.checks.base import Context, Opened, OpenedPair
+from condprep.checks.tokens import TokenCounter
+from condprep.decode import header
+from condprep.errors import Rejected
+from condprep.files import commit_json, read_json
+from condprep.flow import ordered_map
+from condprep.geometry import Size
+from condprep.pairs import Pair
+from trainer.data import Row, Rows, refuse
+from trainer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is known of all rows."""
+
+    fingerprint: str  # sha256 of every row's pictures and captions, in their order
+    sizes: list[Size]  # (height, width) of each picture, pixels
+
+
+def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None] = lambda *_: None) -> Scan:
+    """Look at every row. path: the dataset, for messages; kept: the folder of what is known.
+
+    Raises DataError that shows the first rows which verify would call an error, or when no row has a caption.
+    """
+    name = sha256(f"{rows.stamp} {rows.split} {len(rows)}".encode()).hexdigest()[:16]
+    file = kept / f"scan-{name}.json"
+    if file.exists():
+        known = read_json(file)
+        return Scan(known["fingerprint"], [(h, w) for h, w in known["sizes"]])
+    found = _look(rows, path, progress)
+    kept.mkdir(parents=True, exist_ok=True)
+    commit_json(file, {"fingerprint": found.fingerprint, "sizes": found.sizes})
+    return found
+
+
+def _look(rows: Rows, path: str, progress: Callable[[int, int], None]) -> Scan:
+    digest, sizes, wrong, captioned = sha256(), [], [], False
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        for seen, (scores, content) in enumerate(ordered_map(pool, _Look(rows), range(len(rows)), ahead=64), 1):
+            reasons = [reason for check in structure.GROUP.checks if (reason := _error(check, scores))]
+            wrong += [(scores["key"], reason) for reason in reasons[:1]]
+            digest.update(content)
+            sizes.append((scores["image_height"], scores["image_width"]))
+            captioned = captioned or scores["caption"] == "text"
+            progress(seen, len(rows))
+    refuse(path, wrong)
+    if not captioned:
+        raise DataError(f"{path}: every caption of split {rows.split!r} is empty; a ControlNet needs text to steer")
+    return Scan(digest.hexdigest(), sizes)
+
+
+def _error(check: Any, scores: Mapping[str, Any]) -> str | None:
+    return cast("str | None", check(scores)) if check.severity == "error" else None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Measures one row, in a thread."""
+
+    rows: Rows
+    context = Context(said=None, captioned=True, keyed=False, tokens=TokenCounter(None))
+
+    def __call__(self, number: int) -> tuple[dict[str, Any], bytes]:
+        try:
+            row = self.rows[number]
+        except TypeError:  # a null where a picture or a caption should be
+            row = Row(f"{self.rows.split}:{number}", b"", b"", ())
+        pair = Pair(number, row.key, caption=list(row.captions))
+        opened = OpenedPair(pair, _opened(row.image), _opened(row.condition))
+        return dict(structure.measure(opened, self.context)) | {"key": row.key}, _digest(row)
+
+
+def _opened(data: bytes) -> Opened:
+    """As decoded, but with a picture that has only a shape: structure looks at nothing else."""
+    try:
+        head = header(data)
+    except Rejected as rejected:
+        return Opened(problem=rejected.reason)
+    size = head.size[::-1] if head.orientation > 4 else head.size
+    return Opened(head, np.broadcast_to(np.uint8(0), (*size, 3)))
+
+
+def _digest(row: Row) -> bytes:
+    captions = "\0".join(map(str, row.captions)).encode("utf-8", "surrogatepass")
+    return b"".join(blake2b(part, digest_size=16).digest() for part in (row.image, row.condition, captions))

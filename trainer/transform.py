@@ -1,0 +1,124 @@
+"""A row's picture and map at the size that is trained: one placement for both, one mirror for both.
+
+A row that has its bucket's size already is untouched. Maps of two levels, of poses and of segments are resampled by
+nearest neighbour, since a mixed value would mean nothing; the others like pictures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from condprep.annotators.openpose.draw import draw_poses
+from condprep.annotators.openpose.keypoints import JOINTS, Points, Pose, present
+from condprep.decode import Pixels, decode
+from condprep.geometry import Geometry, Placement, Size, resize
+from trainer.data import Row
+from trainer.errors import DataError
+
+NEAREST = ("canny", "scribble", "pose", "segmentation")
+SIDES = {"left": "right", "right": "left"}
+SWAPPED = [  # each joint's counterpart on the other side
+    JOINTS.index("_".join(SIDES.get(word, word) for word in joint.split("_"))) for joint in JOINTS
+]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A pair at its bucket's size. Crop is where the bucket begins in the resized picture."""
+
+    pixels: Pixels  # (H, W, 3) uint8
+    condition: Pixels  # (H, W, 3) uint8
+    original: Size  # (height, width) of the row, pixels
+    crop: tuple[int, int]  # (top, left), pixels
+
+
+@dataclass(frozen=True)
+class Transform:
+    """The way from rows to what is trained on."""
+
+    resolution: int
+    fit: Literal["bucket", "crop"]
+    kind: str | None  # of the conditions
+    random: bool = False  # crops are drawn, not central
+
+    def bucket(self, size: Size) -> Size:
+        """What a row of that size becomes, (height, width)."""
+        return self._place(size, (0.5, 0.5)).canvas
+
+    def changes(self, size: Size) -> bool:
+        """Whether a row of that size is resampled or cropped."""
+        return self._place(size, (0.5, 0.5)).changes(size)
+
+    def __call__(self, row: Row, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> View:
+        """at: where a random crop lies, (top, left), 0..1. Raises Rejected for a picture that cannot be decoded."""
+        pixels, condition = decode(row.image).rgb, decode(row.condition).rgb
+        if mirrored:
+            pixels, condition = np.ascontiguousarray(pixels[:, ::-1]), self._mirrored(row, condition)
+        size = (pixels.shape[0], pixels.shape[1])
+        placement = self._place(size, at if self.random else (0.5, 0.5))
+        (top, left, _, _), (down, right) = placement.box, placement.scale
+        crop = (round(top * down), round(left * right))
+        return View(resize(pixels, placement), self._resized(condition, placement), size, crop)
+
+    def _place(self, size: Size, at: tuple[float, float]) -> Placement:
+        side = self.resolution
+        if size == (side, side):
+            return Placement((0, 0, *size), size, size)
+        placement = Geometry(side, self.fit, max_upscale=math.inf).place(size)
+        _, _, height, width = placement.box
+        slack = (size[0] - height, size[1] - width)
+        if not self.random:
+            return placement
+        top, left = (int(share * (free + 1)) for share, free in zip(at, slack))
+        return replace(placement, box=(top, left, height, width))
+
+    def _resized(self, condition: Pixels, placement: Placement) -> Pixels:
+        if self.kind not in NEAREST or not placement.changes(condition.shape[:2]):
+            return resize(condition, placement)
+        top, left, height, width = placement.box
+        view = condition[top : top + height, left : left + width]
+        return np.asarray(cv2.resize(view, placement.content[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+
+    def _mirrored(self, row: Row, condition: Pixels) -> Pixels:
+        if self.kind != "pose":
+            return np.ascontiguousarray(condition[:, ::-1])
+        assert row.keypoints is not None  # check_mirror has seen to it
+        height, width = condition.shape[:2]
+        return draw_poses([mirrored_pose(person, width) for person in row.keypoints["people"]], height, width)
+
+
+def check_mirror(kind: str | None, keypoints: bool) -> None:
+    """Raises DataError for conditions that cannot be mirrored."""
+    if kind == "pose" and not keypoints:
+        raise DataError(
+            "data.hflip: a mirrored pose is drawn anew from its keypoints, and the dataset has no column of them; "
+            "build it with condprep, or say data.hflip = 0"
+        )
+    if kind == "normal":
+        raise DataError("data.hflip: a mirrored normal map would point the wrong way; say data.hflip = 0")
+
+
+def mirrored_pose(person: Mapping[str, Any], width: int) -> Pose:
+    """A person of the `keypoints` column as a mirror shows it: x from the other side, left and right exchanged."""
+    body, left, right, face = (
+        _mirrored_points(person.get(part), width)
+        for part in ("pose_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d", "face_keypoints_2d")
+    )
+    assert body is not None
+    return Pose(body[SWAPPED], left_hand=right, right_hand=left, face=face)
+
+
+def _mirrored_points(flat: Any, width: int) -> Points | None:
+    """[x, y, confidence, ...] -> (N, 3); None where there are none. Missing points stay 0, 0, 0."""
+    if not flat:
+        return None
+    points = np.array(flat, np.float32).reshape(-1, 3)
+    there = present(points)
+    points[there, 0] = width - 1 - points[there, 0]
+    return points
