@@ -35,7 +35,7 @@ from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.decode import decode
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.inputs import network_input
-from condprep.annotators.openpose.keypoints import column_value
+from condprep.annotators.openpose.keypoints import Pose, column_value
 from condprep.annotators.openpose.network import BodyNetwork
 from condprep.annotators.openpose.operators import Frame
 from condprep.types import Maps
@@ -73,7 +73,7 @@ def network_and_after(pictures: list[np.ndarray], device: str, repeats: int) -> 
     def after() -> None:
         for bodies in decode(heatmaps, pafs, frame):
             draw_bodies(bodies, *SIZE)
-            column_value(bodies)
+            column_value([Pose(body) for body in bodies])
 
     runs: dict[str, tuple[Callable[[], object], int]] = {
         f"network {name}, batch {batch}, ms": (partial(network, x[:batch].to(DTYPES[name])), batch)
@@ -101,7 +101,10 @@ class Peer:
         picture = rgb[0].permute(1, 2, 0).cpu().numpy()
         people = self._find(picture)
         drawn = self._find.draw(people, *picture.shape[:2])
-        return Maps(torch.from_numpy(drawn).permute(2, 0, 1)[None], {"keypoints": [column_value(people)]})
+        return Maps(
+            torch.from_numpy(drawn).permute(2, 0, 1)[None],
+            {"keypoints": [column_value([Pose(body) for body in people])]},
+        )
 
 
 def against_the_reference(pictures: list[np.ndarray], device: str, repeats: int) -> dict[str, float]:

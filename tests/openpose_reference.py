@@ -1,4 +1,4 @@
-"""controlnet_aux's body detector around any network, as the oracle of ours."""
+"""controlnet_aux's OpenPose around any networks, as the oracle of ours."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Reference:
         source = inspect.getsource(module.Body).replace("scale_search = [0.5]", f"scale_search = [{scale}]")
         exec(compile(source, "body.py", "exec"), names)
         self._body = object.__new__(names["Body"])
-        self._body.model = _PafsFirst(network).to(device)
+        self._body.model = _Model(lambda x: network(x)[::-1]).to(device)  # PAFs come first there
 
     def __call__(self, rgb: np.ndarray) -> list[Body]:
         """(H, W, 3) uint8 RGB -> bodies (18, 3)."""
@@ -52,17 +52,34 @@ class Reference:
         return canvas
 
 
-class _PafsFirst(nn.Module):
-    """The reference's model: PAFs before heatmaps, and a parameter, whose device it asks for."""
+class WholeReference:
+    """People with hands and faces as controlnet_aux finds and draws them, with these networks in place of its own."""
 
-    def __init__(self, network: Callable[[Tensor], Maps]) -> None:
+    def __init__(self, body: Reference, hand: Callable[[Tensor], Tensor], face: Callable[[Tensor], Tensor]) -> None:
+        """hand, face: a batch of one -> heatmaps (1, 22, h, w) and (1, 71, h, w)."""
+        self.detector = object.__new__(pytest.importorskip("controlnet_aux.open_pose").OpenposeDetector)
+        self.detector.body_estimation = body._body
+        self.detector.hand_estimation = hands = object.__new__(part_of_the_reference("hand").Hand)
+        self.detector.face_estimation = faces = object.__new__(part_of_the_reference("face").Face)
+        hands.model, faces.model = _Model(hand), _Model(lambda x: [face(x)])
+
+    def __call__(self, rgb: np.ndarray) -> tuple[list, np.ndarray]:
+        """(H, W, 3) uint8 RGB -> its PoseResults, points in shares of the picture, and the drawn map (H, W, 3)."""
+        poses = self.detector.detect_poses(rgb, include_hand=True, include_face=True)
+        drawn = pytest.importorskip("controlnet_aux.open_pose").draw_poses(poses, *rgb.shape[:2])
+        return poses, drawn
+
+
+class _Model(nn.Module):
+    """A function with a parameter, whose device the reference asks for."""
+
+    def __init__(self, function: Callable[[Tensor], object]) -> None:
         super().__init__()
-        self.network = network
+        self.function = function
         self.anywhere = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Maps:
-        heatmaps, pafs = self.network(x)
-        return pafs, heatmaps
+    def forward(self, x: Tensor) -> object:
+        return self.function(x)
 
 
 def _body(points: list) -> Body:

@@ -20,14 +20,6 @@ from condprep.annotators.openpose.peaks import MOST_PEAKS, PAF_OF_LIMB, Peaks, f
 from condprep.annotators.openpose.people import Joint, Limb, assemble
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def assert_same_people(ours: list[Body], theirs: list[Body]) -> None:
     """As many people in the same order, joints within 0.01 px, confidences within 1e-4."""
     assert len(ours) == len(theirs)

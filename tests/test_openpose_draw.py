@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openpose_reference import Reference
 
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, bodies, column_value
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, bodies, column_value
 
 
 def random_people(rng: np.random.Generator, height: int, width: int, whole: bool) -> list[Body]:
@@ -55,8 +55,9 @@ def test_a_missing_joint_and_its_limbs_are_not_drawn():
 def test_bodies_survive_the_column_and_json(rng):
     """Bodies come back bit for bit from an Arrow column and from JSON text in OpenPose's layout."""
     people = random_people(rng, 200, 300, whole=False)
-    [stored] = pa.array([column_value(people)], KEYPOINTS).to_pylist()
-    for value in (stored, json.loads(json.dumps(column_value(people)))):
-        back = bodies(value)
+    value = column_value([Pose(body) for body in people])
+    [stored] = pa.array([value], KEYPOINTS).to_pylist()
+    for kept in (stored, json.loads(json.dumps(value))):
+        back = bodies(kept)
         assert len(back) == len(people)
         assert all(np.array_equal(a, b) for a, b in zip(back, people))

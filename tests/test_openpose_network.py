@@ -1,14 +1,16 @@
-"""The CMU body network: the reference's layers, and files that are not its weights."""
+"""The CMU networks: the reference's layers, and files that are not their weights."""
 
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from openpose_reference import part_of_the_reference
 
 from condprep.annotators.openpose.network import BodyNetwork, load_network
+from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
 from condprep.errors import WeightsError
 from condprep.weights import WeightFile
 
@@ -16,13 +18,18 @@ from condprep.weights import WeightFile
 @pytest.fixture(scope="module")
 def checkpoint():
     """The reference's network with random weights, and its state dict under the names of the published file."""
-    model = part_of_the_reference("model")
+    network = randomised(part_of_the_reference("model").bodypose_model())
+    return network, {name.partition(".")[2]: value for name, value in network.state_dict().items()}
+
+
+def randomised(network: torch.nn.Module) -> torch.nn.Module:
+    """The network with random weights that let its input's differences through."""
     torch.manual_seed(0)
-    network = model.bodypose_model().eval()
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight)
-    return network, {name.partition(".")[2]: value for name, value in network.state_dict().items()}
+            torch.nn.init.normal_(layer.bias, std=0.1)
+    return network.eval()
 
 
 def saved(state: object, path) -> WeightFile:
@@ -41,6 +48,24 @@ def test_the_published_weights_give_the_reference_s_maps(checkpoint, tmp_path):
     assert heatmaps.std() > 0
     assert torch.allclose(heatmaps, expected_heatmaps, rtol=1e-5, atol=1e-5 * float(expected_heatmaps.std()))
     assert torch.allclose(pafs, expected_pafs, rtol=1e-5, atol=1e-5 * float(expected_pafs.std()))
+
+
+@pytest.mark.parametrize("part", ["hand", "face"])
+def test_hands_and_faces_have_the_reference_s_networks(tmp_path, part):
+    """Checkpoints under the published names load, and give the reference's heatmaps."""
+    theirs, make = {
+        "hand": (lambda: part_of_the_reference("model").handpose_model(), partial(PointNetwork, HAND_MAPS)),
+        "face": (lambda: part_of_the_reference("face").FaceNet(), partial(PointNetwork, FACE_MAPS)),
+    }[part]
+    theirs = randomised(theirs())
+    state = {name.split(".", name.count(".") - 1)[-1]: value for name, value in theirs.state_dict().items()}
+    ours = load_network(saved(state, tmp_path / f"{part}.pth"), make).eval()
+    x = torch.rand(2, 3, 40, 48, generator=torch.Generator().manual_seed(0)) - 0.5
+    with torch.inference_mode():
+        maps, expected = ours(x), theirs(x)
+    expected = expected[-1] if part == "face" else expected
+    assert maps.shape == (2, {"hand": 22, "face": 71}[part], 5, 6)
+    assert torch.allclose(maps, expected, rtol=1e-5, atol=1e-5 * float(expected.std()))
 
 
 def test_another_model_s_checkpoint_is_refused(checkpoint, tmp_path):

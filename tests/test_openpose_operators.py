@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openpose_reference import part_of_the_reference
 from scipy.ndimage import gaussian_filter
 
-from condprep.annotators.openpose.inputs import network_input, resize_on_device
+from condprep.annotators.openpose.inputs import SIGMA, blur_on_device, network_input, resize_on_device
 from condprep.annotators.openpose.operators import WIDEST, Frame, operators
 
 sides = st.integers(1, 700)
@@ -67,9 +67,29 @@ def test_a_gpu_s_input_is_that_of_the_cpu(height, width):
     rgb, frame = as_batch(random_picture(height, width)), Frame.of(height, width, 184)
     method = cv2.INTER_AREA if sum(frame.inner) < height + width else cv2.INTER_LANCZOS4
     expected = cv2.resize(rgb[0].permute(1, 2, 0).numpy(), frame.inner[::-1], interpolation=method)
-    ours = resize_on_device(rgb, frame)[0].permute(1, 2, 0).numpy()
+    ours = resize_on_device(rgb, frame.inner)[0].permute(1, 2, 0).numpy()
     assert abs(ours - expected).max() <= 1
     assert (ours != expected).mean() <= 0.25
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(10, 900), st.integers(10, 900), st.sampled_from([184, 368, 384, 552, 736]))
+def test_a_gpu_s_squares_are_those_of_the_cpu(reference, height, width, side):
+    """Hands and faces of any shape, enlarged or shrunk by the matrices, are OpenCV's, within one grey level anywhere."""
+    picture = random_picture(height, width)
+    expected = reference.smart_resize(picture, (side, side))
+    ours = resize_on_device(as_batch(picture), (side, side))[0].permute(1, 2, 0).numpy()
+    assert abs(ours - expected).max() <= 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(20, 300))
+def test_a_gpu_s_blur_is_that_of_the_cpu(side):
+    """The matrix that blurs hands on a GPU gives OpenCV's very bytes."""
+    picture = random_picture(side, side)
+    expected = cv2.GaussianBlur(picture, (0, 0), SIGMA)
+    ours = blur_on_device(as_batch(picture)[0]).permute(1, 2, 0).numpy()
+    assert np.array_equal(ours, expected)
 
 
 @settings(max_examples=200)

@@ -24,6 +24,7 @@ BUILTIN = (
         summary="Canny edges, byte for byte those of controlnet_aux",
         load="condprep.annotators.canny:load",
         params="condprep.annotators.canny:CannyParams",
+        cpu_only=True,
         variants={
             "": "fixed thresholds (low 100, high 200)",
             "random": "thresholds drawn per picture, as ControlNet 1.1 trained; recorded in a column",
@@ -31,17 +32,23 @@ BUILTIN = (
     ),
     AnnotatorSpec(
         name="openpose",
-        summary="body poses of several people, drawn as OpenPose draws them, with keypoints",
+        summary="poses of several people, drawn as OpenPose draws them, with keypoints",
         load="condprep.annotators.openpose:load",
         params="condprep.annotators.openpose:OpenposeParams",
         variants={
             "": "cmu where its weights are at hand or reachable, else blaze",
-            "cmu": "the CMU network (non-commercial use only)",
-            "blaze": "BlazePose detector and landmarks (Apache-2.0)",
+            "cmu": "bodies by the CMU network (non-commercial use only)",
+            "hand": "the same with hands",
+            "face": "the same with faces",
+            "full": "the same with hands and faces",
+            "blaze": "bodies by BlazePose's detector and landmarks (Apache-2.0)",
         },
-        licence="cmu: CMU OpenPose licence, non-commercial use only; blaze: Apache-2.0",
+        licence="CMU OpenPose licence, non-commercial use only; blaze: Apache-2.0",
         weights={
             "cmu": ("body_pose_model.pth",),
+            "hand": ("body_pose_model.pth", "hand_pose_model.pth"),
+            "face": ("body_pose_model.pth", "facenet.pth"),
+            "full": ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
             "blaze": ("pose_detection.tflite", "pose_landmark_full.tflite"),
         },
     ),
@@ -151,7 +158,8 @@ def load_annotator(
 
     spec, variant = parse(name)
     load: Callable[..., Annotator] = _resolve(spec.load)
-    return load(variant, validate(spec, params or {}), device=check_device(device), weights=weights or Weights())
+    device = "cpu" if spec.cpu_only and device == "auto" else check_device(device)
+    return load(variant, validate(spec, params or {}), device=device, weights=weights or Weights())
 
 
 def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:
@@ -185,6 +193,8 @@ def check_device(device: str) -> str:
 
     Raises AnnotatorError: a GPU that was asked for and is missing is never a silent CPU run.
     """
+    if device == "cpu":
+        return device
     import torch
 
     if device == "auto":

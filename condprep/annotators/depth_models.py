@@ -113,7 +113,7 @@ def _from_pretrained(name: str, offline: bool) -> tuple[Any, Any]:
     except ImportError as error:
         raise AnnotatorError(f"depth:{name} needs transformers: pip install transformers") from error
     try:
-        processor = AutoImageProcessor.from_pretrained(name, local_files_only=offline)  # type: ignore[no-untyped-call]
+        processor = AutoImageProcessor.from_pretrained(name, local_files_only=offline)
         model = AutoModelForDepthEstimation.from_pretrained(name, local_files_only=offline, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise _unusable(name, error) from error

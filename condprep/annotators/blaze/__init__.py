@@ -20,7 +20,7 @@ from condprep.annotators.blaze.landmarks import Landmarker, Poses
 from condprep.annotators.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
 from condprep.annotators.blaze.tiles import candidates, views
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, column_value
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column_value
 from condprep.types import Maps
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class Blaze:
         """
         people = self.detect(rgb)
         drawn = np.stack([draw_bodies(bodies, *rgb.shape[2:]) for bodies in people])
-        return Maps(torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": [column_value(b) for b in people]})
+        values = [column_value([Pose(body) for body in bodies]) for bodies in people]
+        return Maps(torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": values})
 
     @torch.inference_mode()
     def detect(self, rgb: Tensor) -> list[list[Body]]:

@@ -1,4 +1,4 @@
-"""The annotator around a body network: pictures -> drawn bodies and their keypoints."""
+"""The annotator around its networks: pictures -> drawn people and their keypoints."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from condprep.annotators.openpose.decode import decode
-from condprep.annotators.openpose.draw import draw_bodies
+from condprep.annotators.openpose.draw import draw_poses
+from condprep.annotators.openpose.faces import Faces
+from condprep.annotators.openpose.hands import Hands
 from condprep.annotators.openpose.inputs import network_input
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, column_value
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column_value
 from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.operators import Frame
+from condprep.annotators.openpose.parts import complete
 from condprep.annotators.precision import DTYPES, Precision
 from condprep.types import Maps
 
 HEIGHT = 184  # of the network's input: half of the 368 that it was trained at, as controlnet_aux runs it
-PIXELS = 32 * 184 * 280  # of the network's input in one forward: bounds the memory for pictures of any shape
+PIXELS = 32 * 184 * 280  # of the network's input in one forward: bounds the memory for pictures of any shape,
+PIXELS_ON_GPU = 2**23  # and for any number of hands and faces
 
 
 class Openpose:
@@ -33,6 +37,8 @@ class Openpose:
         self,
         network: nn.Module,
         *,
+        hand: nn.Module | None = None,
+        face: nn.Module | None = None,
         device: str,
         precision: Precision = "fp32",
         height: int = HEIGHT,
@@ -41,31 +47,40 @@ class Openpose:
     ) -> None:
         """The network takes (B, 3, 8 h, 8 w) BGR, value / 256 - 0.5, and returns heatmaps (B, 19, h, w), PAFs (B, 38, h, w).
 
-        It is moved to the device and the precision ("auto" is resolved by `resolve`). height: that of its input, pixels.
+        hand and face take the same, and return heatmaps (B, 22, h, w) and (B, 71, h, w); without them hands and faces
+        are not looked for. All are moved to the device and the precision ("auto" is resolved by `resolve`). height: that
+        of the body network's input, pixels.
         """
         self.variant = variant
         self.device = device
         self.batch_size = 4 if device == "cpu" else 32
         self.provenance = provenance or {}
         self._dtype, self._height = DTYPES[resolve(precision, device)], height
-        self._network = network.eval().to(device, self._dtype).to(memory_format=torch.channels_last)
+        self._network = self._ready(network)
+        pixels = PIXELS if device == "cpu" else PIXELS_ON_GPU
+        self._hands = Hands(self._ready(hand), self._dtype, pixels) if hand else None
+        self._faces = Faces(self._ready(face), self._dtype, pixels) if face else None
+
+    def _ready(self, network: nn.Module) -> nn.Module:
+        return network.eval().to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
     def __call__(self, rgb: Tensor, keys: Sequence[str] = ()) -> Maps:
-        """(B, 3, H, W) uint8 RGB -> drawn bodies (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column."""
+        """(B, 3, H, W) uint8 RGB -> drawn people (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column."""
         people = self.detect(rgb)
         height, width = rgb.shape[2:]
-        drawn = np.stack([draw_bodies(bodies, height, width) for bodies in people])
+        drawn = np.stack([draw_poses(poses, height, width) for poses in people])
         return Maps(
-            torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": [column_value(bodies) for bodies in people]}
+            torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": [column_value(poses) for poses in people]}
         )
 
     @torch.inference_mode()
-    def detect(self, rgb: Tensor) -> list[list[Body]]:
-        """(B, 3, H, W) uint8 RGB -> the bodies (18, 3) in each picture, in its pixels."""
+    def detect(self, rgb: Tensor) -> list[list[Pose]]:
+        """(B, 3, H, W) uint8 RGB -> the people in each picture, in its pixels."""
         height, width = rgb.shape[2:]
         frame = Frame.of(height, width, self._height)
         together = max(1, PIXELS // (frame.cells[0] * frame.cells[1] * STRIDE**2))
-        return [bodies for part in torch.split(rgb, together) for bodies in self._detect(part, frame)]
+        found = [bodies for part in torch.split(rgb, together) for bodies in self._detect(part, frame)]
+        return complete(rgb, found, self._hands, self._faces)
 
     def _detect(self, rgb: Tensor, frame: Frame) -> list[list[Body]]:
         heatmaps, pafs = self._network(network_input(rgb, frame).to(self._dtype))

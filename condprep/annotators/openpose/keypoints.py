@@ -1,19 +1,32 @@
-"""Bodies as OpenPose counts them, and the `keypoints` column that holds them.
+"""People as OpenPose counts their points, and the `keypoints` column that holds them.
 
-A body is a float32 array (18, 3): x, y in pixels of the picture (the centre of the top left pixel is 0, 0) and a
-confidence, 0..1, for each of `JOINTS`. A missing joint is 0, 0, 0. Left and right are the person's own.
+Points are a float32 array (N, 3): x, y in pixels of the picture (the centre of the top left pixel is 0, 0) and a
+confidence, 0..1. A missing point is 0, 0, 0. A body has the 18 `JOINTS`. Left and right are the person's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-Body = NDArray[np.float32]  # (18, 3)
+Points = NDArray[np.float32]  # (N, 3)
+Body = Points  # (18, 3)
+
+HAND_POINTS, FACE_POINTS = 21, 70
+
+
+class Pose(NamedTuple):
+    """One person. None: that part was not looked for; all 0: it was not found."""
+
+    body: Body
+    left_hand: Points | None = None  # (21, 3): the wrist, then four points of each finger from the thumb on
+    right_hand: Points | None = None
+    face: Points | None = None  # (71, 3): OpenPose's 70 points, and one more that is only drawn (see faces.py)
+
 
 JOINTS = (
     *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
@@ -34,15 +47,18 @@ PARTS = ("pose_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d
 KEYPOINTS = pa.struct({"people": pa.list_(pa.struct({part: pa.list_(pa.float32()) for part in PARTS}))})
 
 
-def present(body: Body) -> NDArray[np.bool_]:
-    """(18, 3) -> (18,): which joints there are."""
-    return np.asarray(np.any(body, axis=1))
+def present(points: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """(N, 3) -> (N,): which points there are."""
+    return np.asarray(np.any(points, axis=1))
 
 
-def column_value(people: Sequence[Body]) -> dict[str, Any]:
-    """The bodies (18, 3) of one picture as a value of the `KEYPOINTS` column; nobody gives {"people": []}."""
-    empty: dict[str, list[float]] = {part: [] for part in PARTS}
-    return {"people": [empty | {"pose_keypoints_2d": body.ravel().tolist()} for body in people]}
+def column_value(people: Sequence[Pose]) -> dict[str, Any]:
+    """The people of one picture as a value of the `KEYPOINTS` column; nobody gives {"people": []}."""
+    return {"people": [{part: _flat(points) for part, points in zip(PARTS, pose)} for pose in people]}
+
+
+def _flat(points: Points | None) -> list[float]:
+    return [] if points is None else list(points[:FACE_POINTS].ravel().tolist())
 
 
 def bodies(value: Mapping[str, Any]) -> list[Body]:

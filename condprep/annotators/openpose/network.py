@@ -6,6 +6,8 @@ of the published checkpoint (`body_pose_model.pth`), so that its keys are those 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -75,10 +77,10 @@ def _branch(stage: int, branch: str, channels: int) -> dict[str, nn.Module]:
     }
 
 
-def load_network(file: WeightFile) -> BodyNetwork:
-    """The network with a file's weights, float32 on the CPU. Raises WeightsError if they are damaged or another model's."""
+def load_network(file: WeightFile, make: Callable[[], nn.Module] = BodyNetwork) -> nn.Module:
+    """A network with a file's weights, float32 on the CPU. Raises WeightsError if they are damaged or another model's."""
     with torch.device("meta"):  # no time for random weights
-        network = BodyNetwork()
+        network = make()
     network.to_empty(device="cpu")
     load_into(network, load_state_dict(file), file)
     return network
