@@ -78,7 +78,6 @@ def held_out(sums: Tensor) -> HeldOut | None:
 
 @torch.no_grad()
 def _batch_sums(base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batch: Batch, seed: int) -> Tensor:
-    device, dtype = base.unet.device, base.unet.dtype
     batch = base.complete(batch.to(base.unet.device))
     assert batch.latents is not None
     shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))

@@ -1,0 +1,146 @@
+"""How much memory an update will take, found without a device: the pass is run on tensors that have shapes but no bytes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainer.machine import dtype
+from trainer.types import Batch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainer.families.base import Base
+    from trainer.recipe import Recipe
+
+MOMENTS = {"adamw": 8, "adamw8bit": 2}  # bytes that the optimizer keeps of a parameter
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on a device."""
+
+    models: int  # frozen models, and the ControlNet's master weights
+    training: int  # optimizer and average
+    passes: int  # the most that forward and backward pass hold at once, gradients included
+
+    @property
+    def peak(self) -> int:
+        return self.models + self.training + self.passes
+
+
+def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batch: int) -> Memory:
+    """What training takes with that many pictures of a size, (height, width) in pixels, in a forward pass.
+
+    Exact for the tensors of PyTorch; what libraries and the allocator's fragments take comes on top. The VAE and the text
+    encoders count where they are not cached.
+    """
+    kept = [base.unet]
+    kept += [] if recipe.cache.latents else [base.vae]
+    kept += [] if recipe.cache.text else base.text_encoders
+    width = dtype(recipe).itemsize
+    frozen = sum(parameters(module) for module in kept) * width
+    text = base.encode_text([""])
+    fake, controlnet = _without_bytes(base, recipe)
+    trained = parameters(controlnet)
+    with FakeTensorMode():
+        _fill(fake.unet, dtype(recipe), requires_grad=False)
+        _fill(controlnet, torch.float32, requires_grad=True)
+        batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
+        passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))
+    training = trained * (MOMENTS[recipe.train.optimizer] + (4 if recipe.ema.enabled else 0))
+    return Memory(frozen + 4 * trained, training, passes)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _without_bytes(base: Base, recipe: Recipe) -> tuple[Base, Any]:
+    """The base with a UNet, and a ControlNet, whose weights are shapes alone."""
+    with torch.device("meta"):
+        fake = replace(base, unet=type(base.unet).from_config(base.unet.config))
+        controlnet = fake.new_controlnet("unet").train()
+    if recipe.train.gradient_checkpointing:
+        fake.unet.enable_gradient_checkpointing()
+        controlnet.enable_gradient_checkpointing()
+    return fake, controlnet
+
+
+def _fill(model: nn.Module, precision: torch.dtype, requires_grad: bool) -> None:
+    """Weights of a device, to autocast and all kernels, in place of meta ones."""
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                module._parameters[name] = torch.nn.Parameter(torch.empty(weight.shape, dtype=precision), requires_grad)
+
+
+def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], rows: int) -> Batch:
+    times = base.time_ids(size, (0, 0), size)
+    return Batch(
+        keys=[""] * rows,
+        captions=[""] * rows,
+        conditions=torch.zeros(rows, 3, *size, dtype=torch.uint8),
+        text={name: torch.zeros(rows, *shape) for name, shape in text.items()},
+        time_ids=None if times is None else torch.tensor([times] * rows),
+    )
+
+
+def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
+    """Forward and backward, as the learner does them."""
+    rows, _, height, width = batch.conditions.shape
+    precision = dtype(recipe)
+    noisy = torch.zeros(rows, base.unet.config.in_channels, height // base.factor, width // base.factor)
+
+    def autocast(*arguments: Any, **named: Any) -> Any:
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            return controlnet(*arguments, **named)
+
+    timesteps = torch.zeros(rows, dtype=torch.int64)
+    base.predict(autocast, noisy.to(precision), timesteps, batch).float().square().mean().backward()
+
+
+def peak_of(run: Callable[[], object]) -> int:
+    """The most bytes that tensors made in `run` hold at once."""
+    meter = _Meter()
+    with meter:
+        run()
+    return meter.peak
+
+
+class _Meter(TorchDispatchMode):
+    """Counts storages from the operation that makes them until the last tensor on them is gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
+        result = operation(*arguments, **(named or {}))
+        before = {id(t.untyped_storage()) for t in tree_leaves((arguments, named)) if isinstance(t, Tensor)}
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in before:
+                self._add(tensor.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._known:
+            size = storage.nbytes()
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            self._known[key] = weakref.finalize(storage, self._forget, key, size)
+
+    def _forget(self, key: int, size: int) -> None:
+        self.now -= size
+        del self._known[key]
