@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -75,31 +75,25 @@ class Rows:
         return len(self.numbers)
 
     def __getitem__(self, number: int) -> Row:
-        names, at = self.names, self.numbers[number]
-        key = self._value(names.key, at)
-        return Row(
-            f"{self.split}:{at}" if key is None else str(key),
-            _bytes(self._value(names.image, at)),
-            _bytes(self._value(names.condition, at)),
-            _captions(self._value(names.caption, at)),
-            self._value(names.keypoints, at),
-        )
+        image, condition = (_bytes(self._value(name, number)) for name in (self.names.image, self.names.condition))
+        keypoints = self._value(self.names.keypoints, number)
+        return Row(self.key(number), image, condition, self.captions(number), keypoints)
 
-    def captions(self) -> Iterator[tuple[str, ...]]:
-        """Of every row, without reading a picture."""
-        column = self.table.column(self.names.caption)
-        return (_captions(column[at].as_py()) for at in self.numbers)
+    def key(self, number: int) -> str:
+        """What the dataset calls a row."""
+        key = self._value(self.names.key, number)
+        return f"{self.split}:{self.numbers[number]}" if key is None else str(key)
 
-    def _value(self, column: str | None, at: int) -> Any:
-        return column and self.table.column(column)[at].as_py()
+    def captions(self, number: int) -> tuple[str, ...]:
+        captions = self._value(self.names.caption, number)
+        return tuple(captions) or ("",) if isinstance(captions, list) else (captions,)
+
+    def _value(self, column: str | None, number: int) -> Any:
+        return column and self.table.column(column)[self.numbers[number]].as_py()
 
 
 def _bytes(value: Any) -> bytes:
     return bytes(value["bytes"] if isinstance(value, dict) else value)
-
-
-def _captions(value: Any) -> tuple[str, ...]:
-    return tuple(value) or ("",) if isinstance(value, list) else (value,)
 
 
 def open_rows(data: Data, split: str, copies: Path) -> Rows:

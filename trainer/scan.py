@@ -5,6 +5,7 @@ What was found is kept in the cache's folder under the stamp of the files, so a 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from condprep.checks.base import Context, Opened, OpenedPair
 from condprep.checks.tokens import TokenCounter
 from condprep.decode import header
 from condprep.errors import Rejected
-from condprep.files import commit_json, read_json
+from condprep.files import commit_text, read_json
 from condprep.flow import ordered_map
 from condprep.geometry import Size
 from condprep.pairs import Pair
@@ -48,7 +49,7 @@ def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None]
         return Scan(known["fingerprint"], [(h, w) for h, w in known["sizes"]])
     found = _look(rows, path, progress)
     kept.mkdir(parents=True, exist_ok=True)
-    commit_json(file, {"fingerprint": found.fingerprint, "sizes": found.sizes})
+    commit_text(file, json.dumps({"fingerprint": found.fingerprint, "sizes": found.sizes}))
     return found
 
 

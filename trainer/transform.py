@@ -28,58 +28,37 @@ SWAPPED = [  # each joint's counterpart on the other side
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """A pair at its bucket's size. Crop is where the bucket begins in the resized picture."""
-
-    pixels: Pixels  # (H, W, 3) uint8
-    condition: Pixels  # (H, W, 3) uint8
-    original: Size  # (height, width) of the row, pixels
-    crop: tuple[int, int]  # (top, left), pixels
-
-
 @dataclass(frozen=True)
 class Transform:
-    """The way from rows to what is trained on."""
+    """The way from rows to what is trained on. All sizes are (height, width), pixels."""
 
     resolution: int
     fit: Literal["bucket", "crop"]
     kind: str | None  # of the conditions
     random: bool = False  # crops are drawn, not central
 
-    def bucket(self, size: Size) -> Size:
-        """What a row of that size becomes, (height, width)."""
-        return self._place(size, (0.5, 0.5)).canvas
-
-    def changes(self, size: Size) -> bool:
-        """Whether a row of that size is resampled or cropped."""
-        return self._place(size, (0.5, 0.5)).changes(size)
-
-    def __call__(self, row: Row, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> View:
-        """at: where a random crop lies, (top, left), 0..1. Raises Rejected for a picture that cannot be decoded."""
-        pixels, condition = decode(row.image).rgb, decode(row.condition).rgb
-        if mirrored:
-            pixels, condition = np.ascontiguousarray(pixels[:, ::-1]), self._mirrored(row, condition)
-        size = (pixels.shape[0], pixels.shape[1])
-        placement = self._place(size, at if self.random else (0.5, 0.5))
-        (top, left, _, _), (down, right) = placement.box, placement.scale
-        crop = (round(top * down), round(left * right))
-        return View(resize(pixels, placement), self._resized(condition, placement), size, crop)
-
-    def _place(self, size: Size, at: tuple[float, float]) -> Placement:
+    def place(self, size: Size, at: tuple[float, float] = (0.5, 0.5)) -> Placement:
+        """Where a row of that size goes; its bucket is the canvas. at: of a random crop, (top, left), 0..1."""
         side = self.resolution
         if size == (side, side):
             return Placement((0, 0, *size), size, size)
         placement = Geometry(side, self.fit, max_upscale=math.inf).place(size)
-        _, _, height, width = placement.box
-        slack = (size[0] - height, size[1] - width)
         if not self.random:
             return placement
-        top, left = (int(share * (free + 1)) for share, free in zip(at, slack))
+        _, _, height, width = placement.box
+        top, left = (int(share * (whole - part + 1)) for share, whole, part in zip(at, size, (height, width)))
         return replace(placement, box=(top, left, height, width))
 
+    def __call__(self, row: Row, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> tuple[Pixels, Pixels]:
+        """Picture and condition, (H, W, 3) uint8 each. Raises Rejected for one that cannot be decoded."""
+        pixels, condition = decode(row.image).rgb, decode(row.condition).rgb
+        if mirrored:
+            pixels, condition = np.ascontiguousarray(pixels[:, ::-1]), self._mirrored(row, condition)
+        placement = self.place((pixels.shape[0], pixels.shape[1]), at)
+        return resize(pixels, placement), self._resized(condition, placement)
+
     def _resized(self, condition: Pixels, placement: Placement) -> Pixels:
-        if self.kind not in NEAREST or not placement.changes(condition.shape[:2]):
+        if self.kind not in NEAREST or placement.content == placement.box[2:]:
             return resize(condition, placement)
         top, left, height, width = placement.box
         view = condition[top : top + height, left : left + width]

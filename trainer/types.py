@@ -6,7 +6,7 @@ the denoiser's space: what the VAE says, already shifted and scaled. Text is wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -26,15 +26,13 @@ class Latents:
         """One draw: noise (B, C, h, w) of a standard normal -> latents (B, C, h, w) of noise's dtype."""
         return self.mean.to(noise.dtype) + self.std.to(noise.dtype) * noise
 
-    def to(self, device: torch.device | str) -> Latents:
-        return Latents(*(t.to(device, non_blocking=True) for t in (self.mean, self.std)))
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B pairs of one bucket. What is not cached is None (latents) or empty (text), and `Base.complete` makes it."""
 
     keys: list[str]  # what the dataset calls its rows
+    epochs: list[int]  # in which each was drawn: an update may hold a row of a rare bucket several times
     captions: list[str]  # the one that was chosen for each row; "" where it was dropped
     conditions: Tensor  # (B, 3, H, W) uint8
     latents: Latents | None = None
@@ -44,17 +42,20 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device, without waiting for the copies."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def moved(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
+    def pinned(self) -> Batch:
+        """The same in page-locked memory, from which copies need no waiting."""
+        return self._each(lambda tensor: tensor.pin_memory())
 
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
-            conditions=moved(self.conditions),
-            latents=self.latents and self.latents.to(device),
-            pixels=None if self.pixels is None else moved(self.pixels),
-            text={name: moved(tensor) for name, tensor in self.text.items()},
-            time_ids=None if self.time_ids is None else moved(self.time_ids),
+            conditions=change(self.conditions),
+            latents=self.latents and Latents(change(self.latents.mean), change(self.latents.std)),
+            pixels=None if self.pixels is None else change(self.pixels),
+            text={name: change(tensor) for name, tensor in self.text.items()},
+            time_ids=None if self.time_ids is None else change(self.time_ids),
         )
 
     def __len__(self) -> int:

@@ -1,0 +1,227 @@
+"""What is computed once: latents, conditions, text. Memory-mapped shards that are either complete or not there.
+
+A folder is named by a hash of everything that its numbers depend on, so nothing in it is ever out of date. Shards are
+shared out to the processes; a build that was interrupted goes on where it stopped. They are plain .npy files (bf16 as
+the int16 of the same bits):
+
+    latents-512x768-00003.npy      (n, 2, C, h, w), the posterior's mean and std in the denoiser's space
+    conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8
+    prompt_embeds-00003.npy        (n, L, D); of SDXL also pooled-00003.npy, (n, P)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condprep.decode import Pixels
+from condprep.files import commit
+from condprep.geometry import Size
+from trainer.errors import ModelError
+from trainer.types import Latents
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]  # done, total
+
+OPEN = 256  # mapped files at a time: each holds a file descriptor
+SHARD_BYTES = 64_000_000  # of conditions, about
+ENCODED_PIXELS = 8 * 512 * 512  # at a time
+SHARD_CAPTIONS, ENCODED_CAPTIONS = 256, 32
+TEXT = "prompt_embeds"  # what every family has; the last of a shard's files, so that it says the shard is complete
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run, as work is shared out to them."""
+
+    rank: int = 0
+    size: int = 1
+    wait: Callable[[], object] = lambda: None  # until all have come here
+
+
+ALONE = Team()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is encoded: a row, as it is or mirrored."""
+
+    row: int
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Shard:
+    name: str
+    size: Size  # of its pictures, (height, width)
+    entries: Sequence[Entry]
+
+
+def keyed(parent: Path, kind: str, **depends: Any) -> Path:
+    """The folder for what depends on all of that."""
+    return parent / f"{kind}-{sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def lay_out(buckets: Sequence[Size], mirror: bool) -> list[Shard]:
+    """The shards of a split. buckets: (height, width) of each row; mirror: every row also mirrored."""
+    by_size: dict[Size, list[Entry]] = {}
+    for row, size in enumerate(buckets):
+        by_size.setdefault(size, []).extend(
+            Entry(row, mirrored) for mirrored in ((False, True) if mirror else (False,))
+        )
+    return [
+        Shard(f"{size[0]}x{size[1]}-{number:05d}", size, part)
+        for size, entries in sorted(by_size.items())
+        for number, part in enumerate(_cut(entries, max(1, SHARD_BYTES // (3 * size[0] * size[1]))))
+    ]
+
+
+class LatentCache:
+    """Latents and conditions of every row of a split."""
+
+    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: str) -> None:
+        self.folder, self.shards, self.dtype = folder, shards, DTYPES[dtype]
+        self._places = {entry: (shard.name, at) for shard in shards for at, entry in enumerate(shard.entries)}
+
+    @property
+    def missing(self) -> list[Shard]:
+        return [shard for shard in self.shards if not self._file("conditions", shard.name).exists()]
+
+    def build(
+        self,
+        encode: Callable[[Tensor], Latents],
+        views: Callable[[Entry], tuple[Pixels, Pixels]],
+        team: Team,
+        progress: Progress,
+    ) -> None:
+        """Make what is missing. encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
+
+        Raises ModelError for latents that are no numbers, OSError where the disk is full.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mine = self.missing[team.rank :: team.size]
+        total, done = sum(len(shard.entries) for shard in mine), 0
+        for shard in mine:
+            conditions: list[Pixels] = []
+            latents: list[Tensor] = []
+            for some in _cut(shard.entries, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
+                pixels, maps = zip(*map(views, some))
+                conditions += maps
+                latents.append(self._encoded(encode, np.stack(pixels)))
+                progress(done := done + len(some), total)
+            _save(self._file("latents", shard.name), torch.cat(latents))
+            _save(self._file("conditions", shard.name), _planes(np.stack(conditions)))  # last: now it is complete
+        team.wait()
+
+    def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
+        """(B, H, W, 3) -> (B, 2, C, h, w) on the CPU."""
+        latents = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        return finite(torch.stack((latents.mean, latents.std), 1).to(self.dtype), "the VAE").cpu()
+
+    def read(self, entries: Iterable[Entry]) -> tuple[Latents, Tensor]:
+        """B entries of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) uint8."""
+        places = [self._places[entry] for entry in entries]
+        latents = torch.stack([_row(self._file("latents", name), at, self.dtype) for name, at in places])
+        conditions = [_row(self._file("conditions", name), at, torch.uint8) for name, at in places]
+        return Latents(latents[:, 0], latents[:, 1]), torch.stack([one.expand(3, -1, -1) for one in conditions])
+
+    def _file(self, kind: str, name: str) -> Path:
+        return self.folder / f"{kind}-{name}.npy"
+
+
+class TextCache:
+    """What the text encoders make of every caption that occurs, and of the empty one, each once."""
+
+    def __init__(self, folder: Path, captions: Sequence[str], dtype: str) -> None:
+        """captions: as `distinct` gives them."""
+        self.folder, self.captions, self.dtype = folder, captions, DTYPES[dtype]
+        self._numbers = {caption: number for number, caption in enumerate(captions)}
+        self._names: list[str] = []
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of shards."""
+        count = -(-len(self.captions) // SHARD_CAPTIONS)
+        return [number for number in range(count) if not self._file(TEXT, number).exists()]
+
+    def build(self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]], team: Team, progress: Progress) -> None:
+        """Make what is missing. encode: captions -> tensors with a row each. Raises as LatentCache.build does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        mine = self.missing[team.rank :: team.size]
+        for done, number in enumerate(mine, 1):
+            part = self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS]
+            encoded = [encode(some) for some in _cut(part, ENCODED_CAPTIONS)]
+            for name in sorted(encoded[0], key=lambda name: name == TEXT):
+                tensor = torch.cat([one[name] for one in encoded]).to(self.dtype)
+                _save(self._file(name, number), finite(tensor, "a text encoder").cpu())
+            progress(done, len(mine))
+        team.wait()
+
+    def read(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """B captions -> {"prompt_embeds": (B, L, D), ...}."""
+        self._names = self._names or [path.name.rpartition("-")[0] for path in self.folder.glob("*-00000.npy")]
+        places = [divmod(self._numbers[caption], SHARD_CAPTIONS) for caption in captions]
+        return {
+            name: torch.stack([_row(self._file(name, shard), at, self.dtype) for shard, at in places])
+            for name in self._names
+        }
+
+    def _file(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}-{number:05d}.npy"
+
+
+def distinct(captions: Iterable[str]) -> list[str]:
+    """Each once, the empty one first."""
+    return list(dict.fromkeys(["", *captions]))
+
+
+def finite(tensor: Tensor, whose: str) -> Tensor:
+    """The tensor. Raises ModelError where it holds what is no number."""
+    if not tensor.isfinite().all():
+        raise ModelError(
+            f"{whose} gives values that are no finite numbers in {str(tensor.dtype).removeprefix('torch.')}: say "
+            'train.precision = "bf16" and cache.dtype = "fp32", or name a VAE made for half precision in model.vae'
+        )
+    return tensor
+
+
+def _planes(conditions: Pixels) -> Tensor:
+    """(n, H, W, 3) -> (n, 3, H, W), or (n, 1, H, W) where all are grey."""
+    grey = (conditions == conditions[..., :1]).all()
+    return torch.from_numpy(conditions[..., :1] if grey else conditions).permute(0, 3, 1, 2)
+
+
+def _save(path: Path, tensor: Tensor) -> None:
+    plain = tensor.contiguous()
+    array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+
+    commit(path, write)
+
+
+def _row(path: Path, at: int, dtype: torch.dtype) -> Tensor:
+    """One row of a shard, copied."""
+    return torch.from_numpy(np.array(_mapped(path)[at])).view(dtype)
+
+
+@lru_cache(OPEN)
+def _mapped(path: Path) -> np.ndarray:
+    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,72 @@
+"""From rows to batches: what the loop iterates over, on every process, from any point on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+
+from condprep.flow import ordered_map
+from condprep.geometry import Size
+from trainer.cache import ALONE, Team
+from trainer.sampler import Draw, share, updates
+from trainer.source import Source
+from trainer.types import Batch
+
+
+class Loader:
+    """Endless batches of this process, `passes` of them for each update.
+
+    The state counts the updates whose batches have all been handed out; what threads have prepared ahead is not in it.
+    """
+
+    def __init__(self, source: Source, micro_batch: int, team: Team = ALONE, pin: bool = False) -> None:
+        """micro_batch: pictures of a batch; times the processes it divides train.batch. pin: into page-locked memory."""
+        self.source, self.micro_batch, self.team, self.pin = source, micro_batch, team, pin
+        self.updates = 0
+
+    @property
+    def passes(self) -> int:
+        """Batches of this process in an update."""
+        return self.source.recipe.train.batch // (self.micro_batch * self.team.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        workers = self.source.recipe.data.num_workers
+        if not workers:
+            yield from self._counted(map(self._read, self._draws()))
+            return
+        with ThreadPoolExecutor(workers) as pool:
+            yield from self._counted(ordered_map(pool, self._read, self._draws(), ahead=2 * workers))
+
+    def state_dict(self) -> dict[str, int]:
+        return {"updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """To be called before iterating."""
+        self.updates = state["updates"]
+
+    def _draws(self) -> Iterator[Sequence[Draw]]:
+        recipe = self.source.recipe
+        for update in islice(updates(self.source.buckets, recipe.train.batch, recipe.train.seed), self.updates, None):
+            yield from share(update, self.micro_batch, self.team.rank, self.team.size)
+
+    def _read(self, draws: Sequence[Draw]) -> Batch:
+        batch = self.source.batch(draws)
+        return batch.pinned() if self.pin else batch
+
+    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        for number, batch in enumerate(batches, 1):
+            if number % self.passes == 0:
+                self.updates += 1
+            yield batch
+
+
+def held_out_batches(source: Source, micro_batch: int, team: Team = ALONE) -> Iterator[Batch]:
+    """The first `eval.loss_rows` rows of this process's share, the same each time: one bucket a batch, without chance."""
+    by_size: dict[Size, list[Draw]] = {}
+    for row, size in enumerate(source.buckets[: source.recipe.eval.loss_rows]):
+        by_size.setdefault(size, []).append(Draw(row, 0))
+    batches = [
+        draws[start : start + micro_batch] for draws in by_size.values() for start in range(0, len(draws), micro_batch)
+    ]
+    return map(source.batch, batches[team.rank :: team.size])

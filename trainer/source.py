@@ -1,0 +1,216 @@
+"""A split of a dataset, opened, checked, and read as batches: from its caches, or decoded on the fly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from condprep.decode import Pixels
+from condprep.errors import Rejected
+from condprep.geometry import Size
+from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, keyed, lay_out
+from trainer.data import Rows, open_rows, splits
+from trainer.errors import DataError
+from trainer.families.base import Base
+from trainer.recipe import Recipe
+from trainer.sampler import Chance, Draw
+from trainer.scan import scan
+from trainer.transform import NEAREST, Transform, check_mirror
+from trainer.types import Batch
+
+Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
+PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5)  # nothing is left to chance
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of one split, opened and checked. `fill` and `with_base` make it ready to give batches."""
+
+    recipe: Recipe
+    rows: Rows
+    transform: Transform
+    sizes: Sequence[Size]  # of each row as stored, (height, width)
+    fingerprint: str  # of the rows' content
+    training: bool  # rows are mirrored, cropped and lose their captions by chance
+    base: Base | None = None
+    latents: LatentCache | None = None
+    text: TextCache | None = None
+
+    @property
+    def buckets(self) -> list[Size]:
+        """What each row becomes, (height, width)."""
+        return [self.transform.place(size).canvas for size in self.sizes]
+
+    @property
+    def resampled(self) -> int:
+        """How many rows are not at their training size."""
+        return sum(self.transform.place(size).changes(size) for size in self.sizes)
+
+    def captions(self) -> list[str]:
+        """Every one that occurs, once, and the empty one."""
+        return distinct(caption for number in range(len(self.rows)) for caption in self.rows.captions(number))
+
+    def view(self, number: int) -> tuple[Pixels, Pixels, str]:
+        """Picture and condition, (H, W, 3) uint8 each, and the first caption: the row as a person looks at it."""
+        row = self.rows[number]
+        return *self.transform(row), row.captions[0]
+
+    def batch(self, draws: Sequence[Draw]) -> Batch:
+        """Rows of one bucket. Raises DataError for a picture that cannot be decoded."""
+        assert self.base is not None
+        seed, data = self.recipe.train.seed, self.recipe.data
+        chances = [Chance.of(draw, seed) if self.training else PLAIN for draw in draws]
+        entries = [Entry(draw.row, chance.mirror < data.hflip) for draw, chance in zip(draws, chances)]
+        captions = [self._caption(draw.row, chance) for draw, chance in zip(draws, chances)]
+        placed = [self._time_ids(draw.row, chance) for draw, chance in zip(draws, chances)]
+        pixels = latents = None
+        if self.latents:
+            latents, conditions = self.latents.read(entries)
+        else:
+            views = [self._decoded(entry, (chance.top, chance.left)) for entry, chance in zip(entries, chances)]
+            pixels, conditions = (_planes(side) for side in zip(*views))
+        return Batch(
+            keys=[self.rows.key(draw.row) for draw in draws],
+            captions=captions,
+            conditions=conditions,
+            latents=latents,
+            pixels=pixels,
+            text=self.text.read(captions) if self.text else {},
+            time_ids=None if placed[0] is None else torch.tensor(placed),
+        )
+
+    def _caption(self, number: int, chance: Chance) -> str:
+        if chance.drop < self.recipe.data.caption_dropout:
+            return ""
+        captions = self.rows.captions(number)
+        return captions[int(chance.caption * len(captions))]
+
+    def _time_ids(self, number: int, chance: Chance) -> Sequence[int] | None:
+        assert self.base is not None
+        placement = self.transform.place(self.sizes[number], (chance.top, chance.left))
+        (top, left, _, _), (down, right) = placement.box, placement.scale
+        return self.base.time_ids(self.sizes[number], (round(top * down), round(left * right)), placement.canvas)
+
+    def _decoded(self, entry: Entry, at: tuple[float, float] = (0.5, 0.5)) -> tuple[Pixels, Pixels]:
+        try:
+            return self.transform(self.rows[entry.row], entry.mirrored, at)
+        except Rejected as rejected:
+            raise DataError(f"row {self.rows.key(entry.row)} of {self.recipe.data.path}: {rejected.reason}") from None
+
+    def with_caches(self, base: Base) -> Source:
+        """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
+        return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
+
+    def fill(self, team: Team, progress: Progress) -> None:
+        """Encode what is not cached yet, on the base's device. Raises ModelError, DataError, OSError."""
+        assert self.base is not None
+        vae, base = self.base.vae, self.base
+        if self.latents:
+            self.latents.build(
+                lambda pixels: base.encode_pixels(pixels.to(vae.device)),
+                self._decoded,
+                team,
+                lambda done, total: progress(f"latents of {self.rows.split}", done, total),
+            )
+        if self.text:
+            self.text.build(base.encode_text, team, lambda done, total: progress("text", done, total))
+
+    def _latent_cache(self, base: Base) -> LatentCache | None:
+        recipe, mirror = self.recipe, self.training and self.recipe.data.hflip > 0
+        if not recipe.cache.latents:
+            return None
+        folder = keyed(
+            cache_folder(recipe),
+            "latents",
+            rows=self.fingerprint,
+            vae=base.fingerprints["vae"],
+            precision=str(base.vae.dtype),
+            dtype=recipe.cache.dtype,
+            place=[recipe.data.resolution, recipe.data.fit, self.transform.kind in NEAREST],
+            mirror=mirror,
+        )
+        return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype)
+
+    def _text_cache(self, base: Base) -> TextCache | None:
+        recipe = self.recipe
+        if not recipe.cache.text:
+            return None
+        captions = self.captions()
+        folder = keyed(
+            cache_folder(recipe),
+            "text",
+            captions=captions,
+            encoders=base.fingerprints["text"],
+            precision=str(base.text_encoders[0].dtype),
+            dtype=recipe.cache.dtype,
+        )
+        return TextCache(folder, captions, recipe.cache.dtype)
+
+
+def open_source(
+    recipe: Recipe, split: str, *, training: bool, most: int = 0, progress: Progress = lambda *_: None
+) -> Source:
+    """A split, its rows looked at. most: use no more rows than that, evenly spread; 0: all.
+
+    Raises DataError where the split is missing or a row is not as it must be.
+    """
+    data, kept = recipe.data, cache_folder(recipe)
+    rows = open_rows(data.model_copy(update={"max_rows": most}), split, kept)
+    if not len(rows):
+        raise DataError(f"{data.path} has no rows in split {split!r}")
+    if training and data.hflip:
+        check_mirror(rows.kind, rows.names.keypoints is not None)
+    found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {split}", done, total))
+    transform = Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
+    return Source(recipe, rows, transform, found.sizes, found.fingerprint, training)
+
+
+def open_sources(
+    recipe: Recipe, team: Team = ALONE, progress: Progress = lambda *_: None
+) -> tuple[Source, Source | None]:
+    """The training rows, and the held-out ones that validation looks at (None without any).
+
+    The first process looks at the rows, the others take what it has written down. Raises DataError, also where there
+    are fewer rows than an update takes.
+    """
+    if team.rank:
+        team.wait()
+    train = open_source(recipe, recipe.data.split, training=True, most=recipe.data.max_rows, progress=progress)
+    if len(train.rows) < recipe.train.batch:
+        raise DataError(
+            f"{recipe.data.path} has {len(train.rows)} rows to train on, fewer than train.batch = {recipe.train.batch}"
+        )
+    held_out = max(recipe.eval.loss_rows, recipe.eval.samples) if recipe.eval.every else 0
+    validation = None
+    if held_out and _has_validation(recipe):
+        validation = open_source(recipe, recipe.data.validation, training=False, most=held_out, progress=progress)
+    if not team.rank:
+        team.wait()
+    return train, validation
+
+
+def _has_validation(recipe: Recipe) -> bool:
+    """Raises DataError for a split that was named and is not there; the default may be missing."""
+    name, default = recipe.data.validation, type(recipe.data).model_fields["validation"].default
+    known = splits(recipe.data) if name else []
+    if name and name != default and name not in known:
+        raise DataError(f"data.validation = {name!r}, but {recipe.data.path} has {', '.join(known)}")
+    return name in known
+
+
+def cache_folder(recipe: Recipe) -> Path:
+    """`[cache] dir`, else beside the dataset: ds/ -> ds.cache; of a dataset on the Hub in the current folder."""
+    if recipe.cache.dir:
+        return Path(recipe.cache.dir)
+    path = Path(recipe.data.path)
+    return path.with_name(f"{path.name}.cache") if path.exists() else Path(str(path).replace("/", "_") + ".cache")
+
+
+def _planes(pixels: Sequence[Pixels]) -> Tensor:
+    """B of (H, W, 3) -> (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
