@@ -15,7 +15,7 @@ from trainer_models import FAMILIES, save_base
 
 from trainer.errors import TrainingStopped
 from trainer.families import Base, load_base
-from trainer.learner import Learner, repeated
+from trainer.learner import Learner
 from trainer.loss import Diffusion, draw, row_losses
 from trainer.machine import make_accelerator
 from trainer.recipe import Recipe
@@ -58,25 +58,12 @@ def make_batch(base: Base, rows: int = 4) -> Batch:
     captions = ["a disc", "a red box", "", "discs"][:rows]
     sizes = base.time_ids((64, 64), (0, 0), (64, 64))
     times = None if sizes is None else torch.tensor([sizes] * rows)
-    bare = Batch([f"row{n}" for n in range(rows)], captions, conditions, pixels=pixels, time_ids=times)
+    bare = Batch([f"row{n}" for n in range(rows)], [0] * rows, captions, conditions, pixels=pixels, time_ids=times)
     return replace(base.complete(bare), pixels=None)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
-    return [take(batch, slice(n, n + size)) for n in range(0, len(batch), size)]
-
-
-def take(batch: Batch, rows: slice) -> Batch:
-    assert batch.latents is not None
-    return replace(
-        batch,
-        keys=batch.keys[rows],
-        captions=batch.captions[rows],
-        conditions=batch.conditions[rows],
-        latents=Latents(batch.latents.mean[rows], batch.latents.std[rows]),
-        text={name: tensor[rows] for name, tensor in batch.text.items()},
-        time_ids=None if batch.time_ids is None else batch.time_ids[rows],
-    )
+    return [batch.take(range(n, n + size)) for n in range(0, len(batch), size)]
 
 
 def weights(learner: Learner) -> list[Tensor]:
@@ -116,7 +103,7 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(bases: dict[str, Path
     """Same weights, rows, noise and timesteps: the loss and every gradient equal diffusers' own formula."""
     learner = make_learner(bases[family])
     batch = make_batch(learner.base)
-    draws = draw(batch.keys, (4, 8, 8), seed=0, update=7, timesteps=range(1000))
+    draws = draw(batch, seed=0, timesteps=range(1000))
     losses = row_losses(learner.base, learner.controlnet, learner.diffusion, batch, draws)
     losses.mean().backward()
     ours = [parameter.grad.clone() for parameter in learner.controlnet.parameters()]
@@ -148,9 +135,9 @@ def test_passes_of_any_size_learn_the_same(bases: dict[str, Path]) -> None:
     results = []
     for size in (4, 2, 1):
         learner = make_learner(bases["sd15"], micro_batch=size, eps=1e-3)  # Adam blows up rounding of tiny gradients
-        for update in (1, 2):
+        for _ in range(2):
             for part in split(make_batch(learner.base), size):
-                _, norm = learner.learn(part, update)
+                _, norm = learner.learn(part)
         results.append((weights(learner), norm))
     for found, norm in results[1:]:
         torch.testing.assert_close(norm, results[0][1], rtol=1e-4, atol=0)
@@ -163,9 +150,9 @@ def test_only_the_last_pass_of_an_update_steps(bases: dict[str, Path]) -> None:
     learner = make_learner(bases["sd15"], micro_batch=2)
     before = weights(learner)
     first, second = split(make_batch(learner.base), 2)
-    assert learner.learn(first, 1)[1] is None
+    assert learner.learn(first)[1] is None
     assert all(a.equal(b) for a, b in zip(weights(learner), before))
-    assert learner.learn(second, 1)[1] is not None
+    assert learner.learn(second)[1] is not None
     assert not all(a.equal(b) for a, b in zip(weights(learner), before))
 
 
@@ -174,8 +161,8 @@ def test_the_base_is_never_changed(bases: dict[str, Path]) -> None:
     learner = make_learner(bases["sd15"])
     frozen = (learner.base.unet, learner.base.vae, *learner.base.text_encoders)
     before = [sha256(module) for module in frozen]
-    for update in (1, 2, 3):
-        learner.learn(make_batch(learner.base), update)
+    for _ in range(3):
+        learner.learn(make_batch(learner.base))
     assert [sha256(module) for module in frozen] == before
     assert all(parameter.grad is None for module in frozen for parameter in module.parameters())
 
@@ -185,7 +172,7 @@ def test_gradient_checkpointing_changes_no_gradient(bases: dict[str, Path]) -> N
     results = []
     for checkpointing in (False, True):
         learner = make_learner(bases["sdxl"], gradient_checkpointing=checkpointing)
-        learner.learn(make_batch(learner.base), 1)
+        learner.learn(make_batch(learner.base))
         results.append(weights(learner))
     for mine, expected in zip(*results):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
@@ -199,12 +186,12 @@ def test_a_rehearsal_leaves_no_trace(bases: dict[str, Path]) -> None:
         batch = make_batch(learner.base)
         before = weights(learner)
         if rehearsed:
-            learner.rehearse(repeated(batch, 6))
+            learner.rehearse(batch.take([0, 1, 2, 3, 0, 1]))
             assert all(a.equal(b) for a, b in zip(weights(learner), before))
             assert not learner.optimizer.state
         learner.set_rate(1e-3)
         for part in split(batch, 2):
-            learner.learn(part, 1)
+            learner.learn(part)
         results.append(weights(learner))
     assert all(a.equal(b) for a, b in zip(*results))
 
@@ -224,16 +211,16 @@ def test_a_saved_learner_goes_on_exactly(bases: dict[str, Path], tmp_path: Path)
     """Two updates, saved, loaded by a new learner, and two more: weights and average equal four updates."""
     whole, first = make_learner(bases["sd15"]), make_learner(bases["sd15"])
     batch = make_batch(whole.base)
-    for update in (1, 2, 3, 4):
-        whole.learn(batch, update)
-    for update in (1, 2):
-        first.learn(batch, update)
+    for _ in range(4):
+        whole.learn(batch)
+    for _ in range(2):
+        first.learn(batch)
     first.save(tmp_path)
     second = make_learner(bases["sd15"])
     stir(second.controlnet)
     second.load(tmp_path, update=2)
-    for update in (3, 4):
-        second.learn(batch, update)
+    for _ in range(2):
+        second.learn(batch)
     for which in ("raw", "best"):
         assert all(a.equal(b) for a, b in zip(second.weights(which), whole.weights(which)))
     assert not all(a.equal(b) for a, b in zip(whole.weights("raw"), whole.weights("best")))
@@ -244,7 +231,7 @@ def test_the_average_is_that_of_diffusers(bases: dict[str, Path]) -> None:
     learner = make_learner(bases["sd15"])
     shadow = weights(learner)
     for update in (1, 2, 3):
-        learner.learn(make_batch(learner.base), update)
+        learner.learn(make_batch(learner.base))
         decay = 0 if update == 1 else min(0.5, update / (9 + update))
         shadow = [decay * s + (1 - decay) * w for s, w in zip(shadow, weights(learner))]
     for mine, expected in zip(learner.weights("best"), shadow):
@@ -254,8 +241,8 @@ def test_the_average_is_that_of_diffusers(bases: dict[str, Path]) -> None:
 def test_a_snapshot_is_a_copy(bases: dict[str, Path]) -> None:
     """It has the averaged weights, and neither shares memory with the training nor takes gradients."""
     learner = make_learner(bases["sd15"])
-    for update in (1, 2):
-        learner.learn(make_batch(learner.base), update)
+    for _ in range(2):
+        learner.learn(make_batch(learner.base))
     copy = learner.snapshot()
     for mine, average, trained in zip(copy.parameters(), learner.weights("best"), learner.weights("raw")):
         assert mine.equal(average)
@@ -288,7 +275,7 @@ def test_the_condition_gap_is_the_ratio_of_the_losses() -> None:
     diffusion = Diffusion(torch.linspace(0.99, 0.1, 1000), "epsilon")
     conditions = torch.tensor([1, 2, 4], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 8, 8)
     nothing = torch.zeros(3, 4, 1, 1)  # as latents: what is noisy is noise alone
-    batch = Batch(["1", "2", "4"], [""] * 3, conditions, Latents(nothing, nothing))
+    batch = Batch(["1", "2", "4"], [0] * 3, [""] * 3, conditions, Latents(nothing, nothing))
     sums = held_out_sums(Oracle(diffusion), None, diffusion, [batch, batch], seed=0)
     found = held_out(sums)
     assert found is not None

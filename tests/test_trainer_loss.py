@@ -8,6 +8,7 @@ from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
 from trainer.loss import Diffusion, draw, squared_errors
+from trainer.types import Batch, Latents
 
 SHAPE = (4, 8, 8)
 T = torch.tensor([0, 1, 250, 500, 998, 999])
@@ -62,20 +63,28 @@ def test_the_error_of_a_row_is_its_own() -> None:
     assert torch.allclose(errors[3:4], squared_errors(prediction[3:4], target[3:4]))
 
 
+def rows(*drawn: tuple[str, int], shape: tuple[int, ...] = (4, 8, 8)) -> Batch:
+    """A batch of (key, epoch); draws look at nothing else but the latents' shape."""
+    empty = torch.zeros(len(drawn), *shape)
+    keys, epochs = map(list, zip(*drawn))
+    return Batch(keys, epochs, keys, torch.zeros(len(drawn), 3, 8, 8), Latents(empty, empty))
+
+
 def test_what_is_random_belongs_to_the_row() -> None:
-    """A row has the same timestep and noise in any batch, at any place; another update or seed gives others."""
-    together = draw(["a", "b", "c"], SHAPE, seed=7, update=3, timesteps=range(1000))
-    alone = draw(["c"], SHAPE, seed=7, update=3, timesteps=range(1000))
+    """A row has the same timestep and noise in any batch, at any place; another epoch or seed gives others."""
+    together = draw(rows(("a", 3), ("b", 3), ("c", 3), ("c", 4)), seed=7, timesteps=range(1000))
+    alone = draw(rows(("c", 3)), seed=7, timesteps=range(1000))
     assert together.timesteps[2] == alone.timesteps[0]
     assert together.noise[2].equal(alone.noise[0])
     assert together.posterior[2].equal(alone.posterior[0])
-    for other in ({"seed": 8, "update": 3}, {"seed": 7, "update": 4}):
-        assert not draw(["c"], SHAPE, timesteps=range(1000), **other).noise.equal(alone.noise)
+    assert not together.noise[3].equal(alone.noise[0])
+    assert not draw(rows(("c", 3)), seed=8, timesteps=range(1000)).noise.equal(alone.noise)
 
 
 def test_draws_are_normal_uniform_and_independent() -> None:
     """Over 2,000 rows: timesteps fill their range, noise has mean 0 and variance 1, posterior and noise are unrelated."""
-    draws = draw([str(n) for n in range(2000)], (1, 4, 4), seed=0, update=1, timesteps=range(250, 500))
+    many = rows(*((str(n), 1) for n in range(2000)), shape=(1, 4, 4))
+    draws = draw(many, seed=0, timesteps=range(250, 500))
     assert (int(draws.timesteps.min()), int(draws.timesteps.max())) == (250, 499)
     assert draws.timesteps.float().mean().item() == pytest.approx(374.5, abs=6)
     assert draws.noise.mean().abs() < 0.02

@@ -97,7 +97,7 @@ def test_predicted_memory_is_that_of_a_real_pass(base: Base, rows: int) -> None:
     text = base.encode_text(["a"] * rows)
     times = torch.tensor([base.time_ids((64, 64), (0, 0), (64, 64))] * rows)
     conditions = torch.zeros(rows, 3, 64, 64, dtype=torch.uint8)
-    batch = Batch([""] * rows, [""] * rows, conditions, text=text, time_ids=times)
+    batch = Batch([""] * rows, [0] * rows, [""] * rows, conditions, text=text, time_ids=times)
     controlnet, noisy, steps = base.new_controlnet("unet"), torch.zeros(rows, 4, 8, 8), torch.zeros(rows).long()
 
     def run() -> None:

@@ -1,10 +1,10 @@
 """The result: a ControlNet folder of diffusers, with all that is needed to use it and to know where it comes from.
 
-    output/config.json  diffusion_pytorch_model.safetensors   the ControlNet: the averaged weights, where there are any
-    output/raw/  ema/                                         the last weights, and the averaged ones
-    output/condition.json                                     what its conditions are and how to make one
-    output/training.json  recipe.toml                         what it was trained from, on and with
-    output/README.md                                          the model card
+output/config.json  diffusion_pytorch_model.safetensors   the ControlNet: the averaged weights, where there are any
+output/raw/  ema/                                         the last weights, and the averaged ones
+output/condition.json                                     what its conditions are and how to make one
+output/training.json  recipe.toml                         what it was trained from, on and with
+output/README.md                                          the model card
 """
 
 from __future__ import annotations

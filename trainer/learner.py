@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from trainer.errors import MachineError, TrainingStopped
 from trainer.families.base import Base
 from trainer.loss import Diffusion, draw, row_losses
 from trainer.optimizer import make_optimizer
-from trainer.types import Batch, Latents
+from trainer.types import Batch
 from trainer.validate import snapshot
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ CONTROLNET, AVERAGE = "controlnet", "ema.safetensors"  # in a checkpoint
 class Learner:
     """A base, on the device in the recipe's precision, and a ControlNet in fp32 that learns to steer it.
 
-    Everything random comes from the recipe's seed, the number of the update and the rows' keys, so what is learned does
-    not depend on how the rows of an update are shared out to forward passes and processes.
+    Everything random comes from the recipe's seed, the epoch and the rows' keys, so what is learned does not depend on
+    how the rows of an update are shared out to forward passes and processes.
     """
 
     def __init__(self, accelerator: Accelerator, base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
@@ -50,15 +49,15 @@ class Learner:
         self.accelerator.gradient_accumulation_steps = passes
         return passes
 
-    def learn(self, batch: Batch, update: int) -> tuple[Tensor, Tensor | None]:
+    def learn(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """One forward and backward pass; with the last one of an update, the optimizer's step.
 
         Returns the rows' losses, (B,), and with the step the gradients' norm before clipping, a scalar. Both stay on
-        the device. update: from 1.
+        the device.
         """
         norm = None
         with self.accelerator.accumulate(self.prepared):
-            losses = self._backward(batch, update)
+            losses = self._backward(batch)
             if self.accelerator.sync_gradients:
                 norm = self._clip()
             self.optimizer.step()
@@ -71,19 +70,12 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _backward(self, batch: Batch, update: int) -> Tensor:
-        batch = self.base.complete(batch.to(self.accelerator.device))
-        assert batch.latents is not None
-        drawn = draw(
-            batch.keys,
-            batch.latents.mean.shape[1:],
-            seed=self.recipe.train.seed,
-            update=update,
-            timesteps=range(len(self.diffusion.alphas)),
-            pin=self.accelerator.device.type == "cuda",
-        ).to(self.accelerator.device)
-        losses = row_losses(self.base, self.prepared, self.diffusion, batch, drawn)
-        weights = self.diffusion.weights(drawn.timesteps, self.recipe.train.snr_gamma)
+    def _backward(self, batch: Batch) -> Tensor:
+        device, train = self.accelerator.device, self.recipe.train
+        batch, timesteps = self.base.complete(batch.to(device)), range(len(self.diffusion.alphas))
+        draws = draw(batch, seed=train.seed, timesteps=timesteps, pin=device.type == "cuda").to(device)
+        losses = row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+        weights = self.diffusion.weights(draws.timesteps, train.snr_gamma)
         self.accelerator.backward((weights * losses).mean())
         return losses.detach()
 
@@ -101,7 +93,7 @@ class Learner:
         scaler = self.accelerator.scaler
         scale = scaler.state_dict() if scaler else {}
         try:
-            losses = self._backward(batch, 0)
+            losses = self._backward(batch)
             if not losses.isfinite().all():
                 raise TrainingStopped(
                     'the loss of the very first batch is not a finite number; try train.precision = "fp32", and'
@@ -186,23 +178,3 @@ def _average(accelerator: Accelerator, controlnet: ControlNetModel, recipe: Reci
     if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
         raise MachineError("ema.enabled = true does not go with FSDP or DeepSpeed: say ema.enabled = false")
     return EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
-
-
-def repeated(batch: Batch, rows: int) -> Batch:
-    """That many rows, by repeating those of the batch."""
-    chosen = torch.arange(rows) % len(batch)
-
-    def take(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor[chosen]
-
-    latents = batch.latents and Latents(batch.latents.mean[chosen], batch.latents.std[chosen])
-    return replace(
-        batch,
-        keys=[batch.keys[n] for n in chosen],
-        captions=[batch.captions[n] for n in chosen],
-        conditions=batch.conditions[chosen],
-        latents=latents,
-        pixels=take(batch.pixels),
-        text={name: tensor[chosen] for name, tensor in batch.text.items()},
-        time_ids=take(batch.time_ids),
-    )

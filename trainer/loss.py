@@ -1,12 +1,11 @@
 """The training loss as pure functions: noise and timesteps are arguments, so any step can be replayed and tested.
 
 Latents, noise and predictions are (B, C, h, w), float32; timesteps are (B,), int64. What is drawn at random for a row
-depends on the seed, the update and the row's key alone: not on the batch it is in, nor on how many processes there are.
+depends on the seed, the epoch and the row's key alone: not on the batch it is in, nor on how many processes there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,7 +56,7 @@ class Diffusion:
 
 @dataclass(frozen=True)
 class Draws:
-    """All that is random about B rows of one update."""
+    """All that is random about B rows."""
 
     timesteps: Tensor  # (B,) int64
     posterior: Tensor  # (B, C, h, w): which latents are drawn from the VAE's posterior
@@ -81,24 +80,24 @@ def row_losses(base: Base, controlnet: Any, diffusion: Diffusion, batch: Batch, 
     return squared_errors(prediction, diffusion.target(latents, draws.noise, draws.timesteps))
 
 
-def draw(
-    keys: Sequence[str], shape: Sequence[int], *, seed: int, update: int, timesteps: range, pin: bool = False
-) -> Draws:
-    """Draws for rows of those keys, on the CPU. shape: (C, h, w) of a row's latents; timesteps: from which to choose.
+def draw(batch: Batch, *, seed: int, timesteps: range, pin: bool = False) -> Draws:
+    """Draws for the rows of a complete batch, on the CPU. timesteps: from which to choose.
 
     pin: in page-locked memory, from which a GPU copies without being waited for.
     """
-    chosen = torch.empty(len(keys), dtype=torch.int64, pin_memory=pin)
-    posterior, noise = (torch.empty(len(keys), *shape, pin_memory=pin) for _ in range(2))
-    for i, key in enumerate(keys):
-        generator = torch.Generator().manual_seed(_seed(seed, update, key))
+    assert batch.latents is not None
+    shape = batch.latents.mean.shape  # (B, C, h, w)
+    chosen = torch.empty(len(batch), dtype=torch.int64, pin_memory=pin)
+    posterior, noise = (torch.empty(shape, pin_memory=pin) for _ in range(2))
+    for i, (epoch, key) in enumerate(zip(batch.epochs, batch.keys)):
+        generator = torch.Generator().manual_seed(_seed(seed, epoch, key))
         chosen[i] = torch.randint(timesteps.start, timesteps.stop, (), generator=generator)
-        torch.randn(*shape, generator=generator, out=posterior[i])
-        torch.randn(*shape, generator=generator, out=noise[i])
+        torch.randn(shape[1:], generator=generator, out=posterior[i])
+        torch.randn(shape[1:], generator=generator, out=noise[i])
     return Draws(chosen, posterior, noise)
 
 
-def _seed(seed: int, update: int, key: str) -> int:
+def _seed(seed: int, epoch: int, key: str) -> int:
     """63 bits that differ wherever one of the three differs."""
-    digest = blake2b(f"{seed}/{update}/{key}".encode(), digest_size=8).digest()
+    digest = blake2b(f"{seed}/{epoch}/{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1

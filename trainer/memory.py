@@ -88,6 +88,7 @@ def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], 
     times = base.time_ids(size, (0, 0), size)
     return Batch(
         keys=[""] * rows,
+        epochs=[0] * rows,
         captions=[""] * rows,
         conditions=torch.zeros(rows, 3, *size, dtype=torch.uint8),
         text={name: torch.zeros(rows, *shape) for name, shape in text.items()},

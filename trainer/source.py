@@ -76,6 +76,7 @@ class Source:
             pixels, conditions = (_planes(side) for side in zip(*views))
         return Batch(
             keys=[self.rows.key(draw.row) for draw in draws],
+            epochs=[draw.epoch for draw in draws],
             captions=captions,
             conditions=conditions,
             latents=latents,

@@ -6,7 +6,7 @@ the denoiser's space: what the VAE says, already shifted and scaled. Text is wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,11 @@ class Batch:
     def pinned(self) -> Batch:
         """The same in page-locked memory, from which copies need no waiting."""
         return self._each(lambda tensor: tensor.pin_memory())
+
+    def take(self, rows: Sequence[int]) -> Batch:
+        """Those rows, by number; a row can be taken several times."""
+        names = {name: [getattr(self, name)[row] for row in rows] for name in ("keys", "epochs", "captions")}
+        return replace(self._each(lambda tensor: tensor[list(rows)]), **names)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(

@@ -79,13 +79,11 @@ def held_out(sums: Tensor) -> HeldOut | None:
 @torch.no_grad()
 def _batch_sums(base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batch: Batch, seed: int) -> Tensor:
     batch = base.complete(batch.to(base.unet.device))
-    assert batch.latents is not None
     shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
     edges = torch.linspace(0, len(diffusion.alphas), BANDS + 1).int().tolist()
     sums = torch.zeros(3, BANDS, dtype=torch.float64)
     for band, (start, end) in enumerate(pairwise(edges)):
-        drawn = draw(batch.keys, batch.latents.mean.shape[1:], seed=seed, update=0, timesteps=range(start, end))
-        draws = drawn.to(base.unet.device)
+        draws = draw(batch, seed=seed, timesteps=range(start, end)).to(base.unet.device)
         for n, pairs in enumerate((batch, shuffled)):
             sums[n, band] = row_losses(base, controlnet, diffusion, pairs, draws).sum().cpu()
         sums[2, band] = len(batch)
