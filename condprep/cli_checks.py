@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from condprep.cli_options import Json, WeightsFolder, open_weights, parse_settings
+from condprep.cli_options import Device, Json, WeightsFolder, names, open_weights, parse_sample, parse_settings
 
 
 def verify(
@@ -18,8 +18,19 @@ def verify(
     image_column: Annotated[str | None, typer.Option(help="column, or folder, of the pictures")] = None,
     condition_column: Annotated[str | None, typer.Option(help="column, or folder, of the condition maps")] = None,
     caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
+    checks: Annotated[
+        list[str], typer.Option(help="structure, condition or alignment; repeatable (default: all)")
+    ] = [],  # noqa: B006
+    annotator: Annotated[
+        str | None, typer.Option("--annotator", "-a", help="what made the maps, where the dataset does not say it")
+    ] = None,
+    sample: Annotated[
+        str | None,
+        typer.Option(help="rows whose maps are made again, or all (default: all without a network, else 512)"),
+    ] = None,
     settings: Annotated[
-        list[str], typer.Option("--set", help="a threshold, as structure.max_aspect_error=2; repeatable")
+        list[str],
+        typer.Option("--set", help="a threshold, as structure.max_aspect_error=2, or the annotator's; repeatable"),
     ] = [],  # noqa: B006
     fail_on: Annotated[
         Literal["error", "warning", "info"], typer.Option(help="exit code 1 for findings this severe, or more")
@@ -28,6 +39,7 @@ def verify(
         Path | None, typer.Option(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
+    device: Device = "auto",
     weights: WeightsFolder = None,
     as_json: Json = False,
 ) -> None:
@@ -41,9 +53,13 @@ def verify(
             image_column=image_column,
             condition_column=condition_column,
             caption_column=caption_column,
+            checks=names(checks),
+            annotator=annotator,
+            sample=parse_sample(sample),
             settings=parse_settings(settings),
             scores=scores,
             workers=workers,
+            device=device,
             weights=open_weights(weights, strict=False),
             progress=progress,
         )

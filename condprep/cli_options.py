@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -38,6 +38,17 @@ def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:
             raise UsageError(f"--set {setting!r} is not of the form annotator.parameter=value, as canny.low=50")
         params.setdefault(annotator, {})[parameter] = value
     return params
+
+
+def parse_sample(given: str | None) -> int | Literal["all"] | None:
+    """ "all" or a number of rows."""
+    if given is None:
+        return None
+    if given == "all":
+        return "all"
+    if not given.isdecimal():
+        raise UsageError(f"--sample {given!r} is neither a number of rows nor all")
+    return int(given)
 
 
 def open_weights(folder: Path | None, strict: bool) -> Any:

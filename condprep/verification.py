@@ -14,18 +14,12 @@ import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from condprep.annotators import canonical
 from condprep.builder import Progress, usable_cores
+from condprep.checks import alignment, choose
 from condprep.checks import groups as all_groups
-from condprep.checks.base import (
-    Context,
-    Finding,
-    Group,
-    Opened,
-    OpenedPair,
-    Scores,
-    configure,
-    open_picture,
-)
+from condprep.checks.again import Again, Sample, find_again
+from condprep.checks.base import Context, Finding, Group, Scores, configure, open_pair
 from condprep.checks.tokens import VOCABULARY, TokenCounter
 from condprep.errors import UsageError, WeightsError
 from condprep.files import commit
@@ -45,31 +39,44 @@ def verify(
     image_column: str | None = None,
     condition_column: str | None = None,
     caption_column: str | None = None,
+    checks: Sequence[str] = (),
+    annotator: str | None = None,
+    sample: Sample | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     scores: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    device: str = "auto",
     weights: Weights | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> VerifyResult:
     """Check every pair of a dataset: one of condprep, any other of Hugging Face (folder, Parquet, Hub id), two folders
     matched by stem, or a listing such as fill50k's prompt.json.
 
-    settings: thresholds, {"structure": {"max_aspect_error": 2}}. scores: where verify.parquet is written; else into
-    `.condprep/` of a dataset of condprep, or beside any other. weights: where CLIP's vocabulary comes from.
-    Raises UsageError (or its children) where there is no dataset of pairs and for a threshold that does not exist.
+    checks: some of "structure", "condition", ...; else all. annotator: what made the maps, where the dataset does not say
+    it; sample: how many rows, or "all", are compared with maps that it makes now (default: all where it needs no network,
+    else 512). settings: thresholds, and parameters of the annotator: {"structure": {"max_aspect_error": 2}, "canny":
+    {"low": 50}}. scores: where verify.parquet is written; else into `.condprep/` of a dataset of condprep, or beside any
+    other. device, weights: of the annotator; CLIP's vocabulary comes from the weights, too.
+    Raises UsageError (or its children) where there is no dataset of pairs, and for a check, a threshold or an annotator
+    that does not exist.
     """
     began = time.monotonic()
-    chosen = configure(all_groups(), settings or {})
+    limits, wanted_annotator = _sorted_out(settings or {}, annotator)
+    chosen = configure(choose(all_groups(), checks), limits)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
     pairs = open_pairs(os.fspath(path), **{f"{role}_column": name for role, name in wanted.items()})
     notes = list(pairs.notes)
-    tokens = _token_counter(weights or Weights(), notes if pairs.captioned else [])
-    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), progress)
+    weights = weights or Weights()
+    tokens = _token_counter(weights, notes if pairs.captioned else [])
+    aligned = alignment.GROUP.name in [group.name for group in chosen]
+    again = find_again(pairs, wanted_annotator, sample, device, weights, notes) if aligned else None
+    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens, again), progress)
     place = Path(scores) if scores else scores_path(Path(path))
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
     if not run.rows and not run.findings:
         place.unlink()
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
+    notes += _compared(place, again) if aligned else []
     result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
     keep(result, pairs.stamp, wanted)
     return result
@@ -80,7 +87,7 @@ class _Run:
 
     def __init__(self, groups: Sequence[Group], context: Context, progress: Callable[[Progress], None]) -> None:
         self.groups, self.context, self.progress = groups, context, progress
-        self.surveys = [(group.name, make()) for group in groups for make in group.surveys]
+        self.surveys = [(group.name, survey) for group in groups for survey in group.fresh_surveys()]
         self.findings: list[Finding] = []
         self.rows = 0
 
@@ -96,18 +103,19 @@ class _Run:
 
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool, _one_thread_each(), quiet_pillow():
+            if self.context.again:
+                self.context.again.look(
+                    pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None))
+                )
             for pair, scores in ordered_map(pool, self._measure, pairs, ahead=4 * workers):
                 self._judge(pair, scores)
                 if pair.row is not None:
                     yield {"row": pair.row, "key": pair.key} | scores
-                self.progress(Progress("build", self.rows, None))
+                self.progress(Progress("verify", self.rows, None))
 
     def _measure(self, pair: Pair) -> tuple[Pair, dict[str, Any]]:
         """In a thread of the pool. The pair comes back without its bytes, of which no more are needed."""
-        image, condition = (
-            open_picture(data) if not pair.problem else Opened() for data in (pair.image, pair.condition)
-        )
-        opened = OpenedPair(pair, image, condition)
+        opened = open_pair(pair)
         scores: dict[str, Any] = {}
         for group in self.groups:
             scores |= group.measure(opened, self.context)
@@ -125,13 +133,30 @@ class _Run:
 
     def all_findings(self, scores: Path) -> list[Finding]:
         """Those of single rows and of the surveys, by row. Keys are looked up in the scores: surveys keep only numbers."""
-        late = [(row, name, survey, reason) for name, survey in self.surveys for row, reason in survey.finish()]
-        rows = sorted({row for row, *_ in late})
+        late = [(name, survey, *told) for name, survey in self.surveys for told in survey.finish()]
+        rows = sorted({row for _, _, row, *_ in late})
         keys = dict(zip(rows, (found["key"] for found in take(scores, ["key"], rows))))
         found = [
-            Finding(row, keys[row], name, survey.name, survey.severity, reason) for row, name, survey, reason in late
+            Finding(row, keys[row], name, survey.name, survey.severity, reason, *twin)
+            for name, survey, row, reason, *twin in late
         ]
         return sorted(self.findings + found, key=lambda one: (one.row is None, one.row or 0))
+
+
+def _sorted_out(
+    settings: Mapping[str, Mapping[str, Any]], annotator: str | None
+) -> tuple[dict[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]] | None]:
+    """Thresholds, and the annotator's name with its parameters."""
+    name = canonical(annotator).partition(":")[0] if annotator else None
+    limits = {check: values for check, values in settings.items() if check != name}
+    return limits, (annotator, settings.get(name, {})) if annotator and name else None
+
+
+def _compared(scores: Path, again: Again | None) -> list[str]:
+    """What the rows were compared with, in words."""
+    columns = pq.read_table(scores, columns=["alignment", "compared_with"]).to_pydict().values()
+    notes = [f"alignment: the annotator gave up: {again.problem}"] if again and again.problem else []
+    return [*notes, alignment.summary(list(zip(*columns)), again.name if again else None)]
 
 
 def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:

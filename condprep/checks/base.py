@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+import numpy as np
+
 from condprep.checks.kinds import Features, features, inverted_kind
 from condprep.decode import Header, Pixels, decode, header
 from condprep.errors import Rejected, UsageError
@@ -40,6 +42,7 @@ class Finding:
     rule: str  # which check of the group: "size", "polarity", ...
     severity: Severity
     reason: str
+    twin: int | None = None  # the earlier row that this one repeats
 
     def public(self) -> dict[str, Any]:
         """As `verify --json` prints it."""
@@ -73,6 +76,12 @@ class OpenedPair:
         """Of the map; None where it cannot be decoded."""
         rgb = self.condition.rgb
         return None if rgb is None else features(rgb, self.grey)
+
+    @cached_property
+    def map(self) -> Pixels | None:
+        """The map, (H, W) uint8 where it is grey, else (H, W, 3); None where it cannot be decoded."""
+        rgb, found = self.condition.rgb, self.features
+        return rgb if rgb is None or found is None or found.coloured else np.ascontiguousarray(rgb[..., 1])
 
     @cached_property
     def inverted(self) -> str | None:
@@ -113,8 +122,8 @@ class Survey(Protocol):
         """The scores of the next row."""
         ...
 
-    def finish(self) -> Iterator[tuple[int, str]]:
-        """(row, reason) of the rows that are not as they should be, ascending."""
+    def finish(self) -> Iterator[tuple[int, str] | tuple[int, str, int]]:
+        """(row, reason) of the rows that are not as they should be, ascending; with the row that it repeats, if so."""
         ...
 
 
@@ -127,6 +136,11 @@ class Group:
     measure: Callable[[OpenedPair, Context], Scores]  # thread-safe
     checks: Sequence[Check] = ()
     surveys: Sequence[Callable[[], Survey]] = ()  # classes: each run needs fresh ones
+    together: Callable[[], Sequence[Survey]] = tuple  # makes those that share what they remember
+
+    def fresh_surveys(self) -> list[Survey]:
+        """New ones, for a run."""
+        return [*(make() for make in self.surveys), *self.together()]
 
 
 def open_picture(data: bytes) -> Opened:
@@ -138,6 +152,12 @@ def open_picture(data: bytes) -> Opened:
         return Opened(problem=rejected.reason)
 
 
+def open_pair(pair: Pair) -> OpenedPair:
+    """Decode both pictures, without raising."""
+    image, condition = (Opened() if pair.problem else open_picture(data) for data in (pair.image, pair.condition))
+    return OpenedPair(pair, image, condition)
+
+
 def configure(groups: Sequence[Group], settings: Mapping[str, Mapping[str, Any]]) -> list[Group]:
     """The groups with other thresholds: {"structure": {"max_aspect_error": 2}}.
 
@@ -145,7 +165,7 @@ def configure(groups: Sequence[Group], settings: Mapping[str, Mapping[str, Any]]
     """
     known = [group.name for group in groups]
     if stray := [name for name in settings if name not in known]:
-        raise UsageError(f"--set {stray[0]}: no such check{_nearest(stray[0], known)}")
+        raise UsageError(f"--set {stray[0]}: no such check{nearest(stray[0], known)}")
     return [_configured(group, settings.get(group.name, {})) for group in groups]
 
 
@@ -159,7 +179,7 @@ def _configured(group: Group, settings: Mapping[str, Any]) -> Group:
     values = {}
     for name, value in settings.items():
         if name not in known:
-            raise UsageError(f"--set {group.name}.{name}: no such threshold{_nearest(name, list(known))}")
+            raise UsageError(f"--set {group.name}.{name}: no such threshold{nearest(name, list(known))}")
         values[name] = _number(f"{group.name}.{name}", value, known[name])
     changed = [
         replace(check, **{name: value for name, value in values.items() if hasattr(check, name)})  # type: ignore[type-var]
@@ -185,6 +205,7 @@ def _number(name: str, value: Any, default: float) -> float:
     return number
 
 
-def _nearest(word: str, words: Sequence[str]) -> str:
+def nearest(word: str, words: Sequence[str]) -> str:
+    """The end of a sentence about an unknown word: which one may have been meant, or all that there are."""
     near = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(words)}"

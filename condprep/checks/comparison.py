@@ -49,6 +49,10 @@ COARSE_SCALES = tuple(1.05**step for step in range(-14, 15) if step)  # 0.5 to 2
 SUSPECT = 1.0  # shift in pixels from which a pair is looked at in full size
 FULL = 1024  # longer side in pixels that "full size" has at most
 SPARSE = 0.002  # share of edge pixels below which there is nothing to compare
+# Pixels that carry a map's field (its participation ratio) at a longer side of 256, below which another scene may resemble it
+# as much as its own: of n such pixels the own scene scores about 0.3 sqrt(n), another up to 4 as it is
+EVIDENCE = 600.0
+SHAPE = 1.1  # how many times wider, for its height, a map may be than its picture, or narrower, to be compared at all
 PART = 1.05  # scale from which a map that lies within its picture is called a part of it
 FRAME = 5  # pixels by which it may seem to reach over the picture's edge
 
@@ -64,6 +68,7 @@ class Alignment:
     scale: float = 1.0  # of the map about its centre
     score: float = 0.0  # of the map as it fits best
     here: float = 0.0  # of the map as it is
+    likeness: float | None = None  # of the map as it is to itself, about 0..1, where it was compared with its like
 
     @property
     def wrong(self) -> bool:
@@ -79,13 +84,14 @@ def compare(again: Picture, stored: Picture, tolerance: float = 1.5, same: float
     map's score with itself from which the stored map counts as found elsewhere. For poses there is `compare_poses`.
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
-        return Alignment("aligned", score=np.inf, here=np.inf)
+        return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
     pair = _Pair(again, stored, steps, steps)
     full = pair.at(512).itself()
     rules = _Rules(
         512, tolerance, here=SIMILAR * full, elsewhere=same * full, scales=(0.97, 1.03), turns=pair.orientations
     )
-    return _judge(pair, rules)
+    found = _judge(pair, rules)
+    return replace(found, likeness=found.here / full if full else None)
 
 
 def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: float = 3) -> Alignment:
@@ -100,7 +106,11 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
     # Hardly a scene but a disc fits itself turned by a quarter: FLIPS will do where the pair fits as it is.
     # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
     rules = _Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
-    return _judge(_Pair(picture, stored, steps, lines if kind in LINE_KINDS else steps), rules)
+    pair = _Pair(picture, stored, steps, lines if kind in LINE_KINDS else steps)
+    found = _judge(pair, rules)
+    if found.wrong and pair.at(rules.side).evidence() < EVIDENCE:
+        return Alignment("unknown", "the condition shows too little", score=found.score, here=found.here)
+    return found
 
 
 def compare_poses(found: Picture, stored: Picture) -> Alignment:
@@ -172,6 +182,13 @@ class _Pair:
         height, width = self.picture.shape[:2]
         return (*FLIPS, *TURNS) if height == width else TURNS if self.lies else FLIPS
 
+    @property
+    def alike(self) -> bool:
+        """Whether both have about the same shape, on its side perhaps: a map that was squeezed fits nothing."""
+        height, width = self.picture.shape[:2]
+        tall, wide = self.stored.shape[:2][:: -1 if self.lies else 1]
+        return bool(1 / SHAPE <= width * tall / (height * wide) <= SHAPE)
+
     def at(self, side: int) -> _View:
         return _View(self, side)
 
@@ -218,6 +235,11 @@ class _View:
         """How well the picture fits itself: as well as anything can."""
         return score_here(correlation(self._target, self._target))
 
+    def evidence(self) -> float:
+        """How many pixels the map's field rests on."""
+        power = np.abs(self._edges) ** 2
+        return float(power.sum() ** 2 / max(float((power**2).sum()), 1e-12))
+
     def empty(self) -> bool:
         """Whether there is nothing to compare."""
         return min(edge_share(self.picture), edge_share(self.stored)) < SPARSE
@@ -225,6 +247,8 @@ class _View:
 
 def _judge(pair: _Pair, rules: _Rules) -> Alignment:
     """The verdict. An alarm of the working size must hold in full size, where texture counts that the other has lost."""
+    if not pair.alike:
+        return Alignment("unknown", "the condition has another shape than the picture")
     coarse, view = pair.at(COARSE), pair.at(rules.side)
     if coarse.empty():
         return Alignment("unknown", "picture or condition has too few edges to be compared")
@@ -294,7 +318,7 @@ def _described(pair: _Pair, fit: _Fit, here: float) -> Alignment:
 def _words(pair: _Pair, fit: _Fit) -> tuple[Verdict, str]:
     if fit.orientation != UPRIGHT:
         return "flipped" if fit.orientation.mirrored else "turned", f"is {fit.orientation.name}"
-    shift = "shifted by ({:+d}, {:+d}) px".format(*map(round, fit.shift))
+    shift = "shifted by ({}, {}) px".format(*(f"{moved:+d}" if moved else "0" for moved in map(round, fit.shift)))
     if fit.scale == 1:
         return "shifted", f"is {shift}"
     x0, y0, x1, y1 = box = _box(pair, fit)

@@ -8,6 +8,7 @@ resembles its neighbour is no change, a dozen are.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from dataclasses import dataclass
 from itertools import groupby
@@ -26,6 +27,7 @@ STRAY = 2.0  # worth of a row whose map fits none of the pictures around it, in 
 STEADY = 0.5  # bonus of no offset: neighbours that look alike (frames of a film) prove nothing
 
 Descriptor = NDArray[np.int8]  # (512,)
+NOTHING: Descriptor = np.zeros(2 * CELLS * CELLS, np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +70,21 @@ class Offsets:
         self.reach = reach
         self._pictures: deque[NDArray[np.float32]] = deque(maxlen=2 * reach + 1)
         self._maps: deque[NDArray[np.float32]] = deque(maxlen=reach + 1)
-        self._scores: list[NDArray[np.float32]] = []
+        self._scores = array("f")
 
-    def add(self, picture: Descriptor, stored: Descriptor) -> None:
-        """The next row: descriptors of its picture and its map."""
-        self._pictures.append(_unit(picture))
-        self._maps.append(_unit(stored))
+    def add(self, picture: Descriptor | None, stored: Descriptor | None) -> None:
+        """The next row: descriptors of its picture and its map; None for what says nothing."""
+        self._pictures.append(_unit(NOTHING if picture is None else picture))
+        self._maps.append(_unit(NOTHING if stored is None else stored))
         if len(self._maps) > self.reach:
-            self._scores.append(self._around(self._maps[0], len(self._pictures) - 1 - self.reach))
+            self._scores.frombytes(self._around(self._maps[0], len(self._pictures) - 1 - self.reach).tobytes())
 
     def runs(self) -> list[Run]:
         """All rows so far as runs of equal offset, in order."""
         pending = list(self._maps)[-self.reach :] if len(self._maps) > self.reach else list(self._maps)
         last = len(self._pictures) - 1
         tail = [self._around(stored, last - back) for back, stored in zip(range(len(pending) - 1, -1, -1), pending)]
-        scores = np.array([*self._scores, *tail], np.float32).reshape(-1, 2 * self.reach + 1)
+        scores = np.concatenate([np.array(self._scores, np.float32), *tail]).reshape(-1, 2 * self.reach + 1)
         return _runs(_course(_worth(scores)), self.reach)
 
     def _around(self, stored: NDArray[np.float32], at: int) -> NDArray[np.float32]:

@@ -1,0 +1,216 @@
+"""Maps made again: the annotator that made a dataset's maps, or one that finds the same, looks at some of its pictures.
+
+An annotator without a network (canny) is called where a pair is measured. A network gets batches of equal shape, in a pass
+over the chosen rows before all others, and only numbers are kept of that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Container, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from random import Random
+from typing import Any, Literal
+
+import numpy as np
+
+from condprep.annotators import load_annotator, parse
+from condprep.annotators.base import Annotator
+from condprep.annotators.runner import Runner, as_batch
+from condprep.checks.base import OpenedPair, open_pair
+from condprep.checks.comparison import Alignment, compare, compare_poses
+from condprep.checks.kinds import classify, kind_of_annotator
+from condprep.checks.offsets import Descriptor, describe
+from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
+from condprep.flow import group, ordered_map
+from condprep.pairs.base import Made, Pairs
+from condprep.weights import Weights
+
+Sample = int | Literal["all"]
+SAMPLE = 512  # rows: one of them has a defect that one row in a hundred has, with 99 %
+NEIGHBOURS = 8  # rows in a row that are sampled together, so that columns out of step show
+STAND_IN = "openpose:blaze"  # finds poses where nobody knows who drew them
+FINEST = 0.75  # pixels of a shift that is told
+AREA = 512 * 512  # pixels of the pictures that an annotator's batch_size is for
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is known of a row whose map was made again."""
+
+    alignment: Alignment
+    made: Descriptor | None  # of a pose that was found: the picture itself does not resemble it
+
+
+class Again:
+    """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
+
+    def __init__(self, annotator: Annotator, rows: Container[int]) -> None:
+        self.name = ":".join(filter(None, (annotator.name, annotator.variant)))
+        self.network = annotator.batch_size > 1
+        self.problem = ""  # why it stopped
+        self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
+        self._runner, self._rows = Runner(annotator), rows
+        self._full = annotator.batch_size * AREA
+        self._seen: dict[int, Compared] = {}
+
+    def __call__(self, opened: OpenedPair) -> Compared | None:
+        """None for a row that was not chosen, or that the annotator fails on. Thread-safe."""
+        row = opened.pair.row
+        if row is None or row not in self._rows:
+            return None
+        if self.network:
+            return self._seen.pop(row, None)
+        (made,) = self._made([opened])
+        return None if made is None else self._compare(opened, made)
+
+    def look(self, pairs: Pairs, pool: Executor, ahead: int, progress: Callable[[int], None]) -> None:
+        """The pass of a network over its rows. progress: gets the number of rows done."""
+        if not self.network:
+            return
+        with ThreadPoolExecutor(1, "condprep-device") as device:
+            opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead)
+            batches = group(filter(_whole, opened), _shape, _area, self._full, 4 * self._full)
+            made = chain.from_iterable(ordered_map(device, self._batch, batches, 2))
+            for done, (row, compared) in enumerate(ordered_map(pool, self._remember, made, ahead), 1):
+                if compared is not None:
+                    self._seen[row] = compared
+                progress(done)
+
+    def _batch(self, batch: list[OpenedPair]) -> list[tuple[OpenedPair, np.ndarray | None]]:
+        return list(zip(batch, self._made(batch)))
+
+    def _remember(self, pair: tuple[OpenedPair, np.ndarray | None]) -> tuple[int, Compared | None]:
+        opened, made = pair
+        return opened.pair.row or 0, None if made is None else self._compare(opened, made)
+
+    def _made(self, batch: list[OpenedPair]) -> list[np.ndarray | None]:
+        """The maps of pictures of one shape. An annotator that fails on everything is not asked any more."""
+        if self.problem:
+            return [None] * len(batch)
+        try:
+            results = self._runner(as_batch([_pixels(one) for one in batch]), [one.pair.key for one in batch])
+        except (AnnotatorError, BuildFailed) as error:
+            self.problem = str(error)
+            return [None] * len(batch)
+        return [None if isinstance(result, Rejected) else result[0] for result in results]
+
+    def _compare(self, opened: OpenedPair, made: np.ndarray) -> Compared:
+        assert opened.map is not None
+        if self._poses:
+            return Compared(compare_poses(made, opened.map), describe(made, "pose"))
+        return Compared(compare(made, opened.map, FINEST), None)
+
+
+def find_again(
+    pairs: Pairs,
+    wanted: tuple[str, Mapping[str, Any]] | None,
+    sample: Sample | None,
+    device: str,
+    weights: Weights,
+    notes: list[str],
+) -> Again | None:
+    """The annotator to compare with, loaded; None where there is none, and then a note says why.
+
+    wanted: name and parameters, where the user gave them. sample: rows; None: all of an annotator without a network, else
+    SAMPLE. Raises AnnotatorError for a name or a parameter that the user got wrong.
+    """
+    if sample == 0:
+        notes.append("alignment: no map is made again (--sample 0)")
+        return None
+    try:
+        annotator = _load(pairs, wanted, device, weights)
+    except CondprepError as error:
+        if wanted and isinstance(error, AnnotatorError):
+            raise
+        notes.append(f"alignment: no map is made again: {error}")
+        return None
+    if annotator is None:
+        notes.append(
+            "alignment: nobody says what made the maps; --annotator NAME compares with maps made again, to 2 px"
+        )
+        return None
+    return Again(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)))
+
+
+def _load(
+    pairs: Pairs, wanted: tuple[str, Mapping[str, Any]] | None, device: str, weights: Weights
+) -> Annotator | None:
+    """The annotator that the user names, or the build, or for poses of unknown origin one that finds poses."""
+    if wanted:
+        return load_annotator(wanted[0], device=device, params=wanted[1], weights=weights)
+    if pairs.made:
+        return _recorded(pairs.made, device, weights)
+    if (pairs.said or _first_kind(pairs)) == "pose":
+        return load_annotator(STAND_IN, device=device, weights=weights)
+    return None
+
+
+def _recorded(made: Made, device: str, weights: Weights) -> Annotator:
+    """The very annotator that a dataset names, which must not make us fetch whatever it likes. Raises CondprepError."""
+    spec, variant = parse(made.annotator)
+    if variant not in ("", *spec.variants):
+        raise AnnotatorError(
+            f"the dataset names {made.annotator}; where you trust that, say --annotator {made.annotator}"
+        )
+    annotator = load_annotator(made.annotator, device=device, params=made.params, weights=weights)
+    if annotator.provenance["weights"] != made.weights:
+        raise AnnotatorError(f"the dataset was made by {made.annotator} with other weights than those that are here")
+    return annotator
+
+
+def _first_kind(pairs: Pairs) -> str | None:
+    """What most of the first maps look like."""
+    opened = map(open_pair, islice(pairs.read(range(NEIGHBOURS)), NEIGHBOURS))
+    kinds = Counter(classify(one.features) for one in opened if one.features)
+    return kinds.most_common(1)[0][0] if kinds else None
+
+
+def chosen(pairs: Pairs, sample: Sample) -> Container[int]:
+    """The rows to compare with maps made again: all, or `sample` of them at random, NEIGHBOURS together; always the same."""
+    total = _Count.of(pairs) if sample != "all" else 0
+    if sample == "all" or total <= sample:
+        return range(sys.maxsize)
+    groups = Random(0).sample(range(-(-total // NEIGHBOURS)), -(-sample // NEIGHBOURS))
+    rows = (NEIGHBOURS * group + n for group in sorted(groups) for n in range(NEIGHBOURS))
+    return frozenset(list(rows)[:sample])
+
+
+class _Count(Container[int]):
+    """Has no row, and counts those that it is asked for."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __contains__(self, row: object) -> bool:
+        self.rows += 1
+        return False
+
+    @classmethod
+    def of(cls, pairs: Pairs) -> int:
+        """How many rows there are, without reading a picture."""
+        count = cls()
+        for _ in pairs.read(count):
+            pass
+        return count.rows
+
+
+def _whole(opened: OpenedPair) -> bool:
+    return opened.image.rgb is not None and opened.map is not None
+
+
+def _shape(opened: OpenedPair) -> tuple[int, ...]:
+    return _pixels(opened).shape
+
+
+def _area(opened: OpenedPair) -> int:
+    return _pixels(opened).size // 3
+
+
+def _pixels(opened: OpenedPair) -> np.ndarray:
+    """(H, W, 3) uint8 of the picture, which must have been decoded."""
+    assert opened.image.rgb is not None
+    return opened.image.rgb

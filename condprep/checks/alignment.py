@@ -1,0 +1,182 @@
+"""Alignment: the map against its picture. Does it lie on it to the pixel, and is it this picture's at all?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
+from condprep.checks.comparison import Alignment, compare_picture
+from condprep.checks.kinds import classify
+from condprep.checks.offsets import Descriptor, Offsets, describe
+
+EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
+    **dict.fromkeys(("alignment", "compared_with", "misfit", "shift_x", "shift_y", "orientation")),
+    **dict.fromkeys(("scale", "fit", "here", "likeness")),
+    "descriptors": (None, None),
+}
+FINEST = 1.5  # pixels of a shift that gradients may tell
+THIN = 0.5  # share of the brightness in thin structures from which a map of no clear kind is one of lines
+
+
+def measure(opened: OpenedPair, context: Context) -> Scores:
+    """The scores below: shifts in pixels, degrees of fit in units of noise. And the row's descriptors, for OutOfStep."""
+    picture, stored = opened.image.rgb, opened.map
+    if picture is None or stored is None:
+        return EMPTY
+    kind = _kind(opened, context)
+    again = context.again(opened) if context.again else None
+    alignment = again.alignment if again else compare_picture(picture, stored, kind, FINEST)
+    made: Descriptor | None = describe(picture) if kind != "pose" else again.made if again else None
+    return {**_scores(alignment, "made again" if again else "picture"), "descriptors": (made, describe(stored, kind))}
+
+
+def _kind(opened: OpenedPair, context: Context) -> str:
+    """What the dataset says, else what the map looks like: what matters is whether it draws lines."""
+    assert opened.features is not None
+    looks = opened.inverted or classify(opened.features)
+    return context.said or looks or ("lineart" if opened.features.thin >= THIN else "depth")
+
+
+def _scores(found: Alignment, compared_with: str) -> Scores:
+    return {
+        "alignment": found.verdict,
+        "compared_with": None if found.verdict == "unknown" else compared_with,
+        "misfit": found.reason if found.wrong else None,
+        "shift_x": found.shift[0],
+        "shift_y": found.shift[1],
+        "orientation": found.orientation,
+        "scale": found.scale,
+        "fit": found.score,
+        "here": found.here,
+        "likeness": found.likeness,
+    }
+
+
+@dataclass(frozen=True)
+class Shifted:
+    min_shift: int = 3  # pixels, compared with the picture
+    min_known_shift: int = 2  # pixels, compared with the map made again
+
+    name: ClassVar[str] = "shifted"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        if scores["alignment"] != "shifted":
+            return None
+        limit = self.min_known_shift if scores["compared_with"] == "made again" else self.min_shift
+        return _misfit(scores) if max(abs(scores["shift_x"]), abs(scores["shift_y"])) >= limit else None
+
+
+@dataclass(frozen=True)
+class Flipped:
+    name: ClassVar[str] = "flipped"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        return _misfit(scores) if scores["alignment"] == "flipped" else None
+
+
+@dataclass(frozen=True)
+class Turned:
+    name: ClassVar[str] = "turned"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        return _misfit(scores) if scores["alignment"] == "turned" else None
+
+
+@dataclass(frozen=True)
+class Scaled:
+    min_scaling: float = 0.01  # difference from 1
+
+    name: ClassVar[str] = "scaled"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        scaled = scores["alignment"] == "scaled" and abs(scores["scale"] - 1) >= self.min_scaling
+        return _misfit(scores) if scaled else None
+
+
+@dataclass(frozen=True)
+class Cropped:
+    name: ClassVar[str] = "cropped"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        return _misfit(scores) if scores["alignment"] == "cropped" else None
+
+
+@dataclass(frozen=True)
+class OtherPicture:
+    min_fit: float = 5.0  # in units of noise, of a map on its picture
+    min_likeness: float = 0.1  # of a map to the one made again, as a share of its likeness to itself
+
+    name: ClassVar[str] = "other-picture"
+    severity: ClassVar[Severity] = "error"
+
+    def __call__(self, scores: Scores) -> str | None:
+        if scores["alignment"] not in ("aligned", "other picture"):
+            return None
+        measured, limit = (
+            (scores["here"], self.min_fit)
+            if scores["compared_with"] == "picture"
+            else (scores["likeness"], self.min_likeness)
+        )
+        return "condition does not belong to this picture" if measured is not None and measured < limit else None
+
+
+class OutOfStep:
+    """Runs of rows whose maps belong to the rows before or after, or to none nearby. 29 bytes a row."""
+
+    name: ClassVar[str] = "out-of-step"
+    severity: ClassVar[Severity] = "error"
+
+    def __init__(self) -> None:
+        self._offsets, self._fits = Offsets(), bytearray()
+
+    def add(self, scores: Scores) -> None:
+        self._offsets.add(*scores["descriptors"])
+        self._fits.append(scores["alignment"] in ("aligned", "shifted"))
+
+    def finish(self) -> Iterator[tuple[int, str]]:
+        """One finding a run, at its first row, unless most of its maps were found to fit their own picture."""
+        fits = np.frombuffer(self._fits, np.uint8)
+        for run in self._offsets.runs():
+            if run.offset != 0 and fits[run.first : run.last + 1].mean() < 0.5:
+                yield run.first, run.reason(len(fits))
+
+
+def summary(verdicts: Sequence[tuple[str | None, str | None]], annotator: str | None) -> str:
+    """In words what the rows were compared with: (alignment, compared_with) of each, and what made maps again."""
+    counts = Counter(compared_with for _, compared_with in verdicts)
+    parts = [
+        f"{counts['made again']:,} with the maps that {annotator} makes of them" if counts["made again"] else "",
+        f"{counts['picture']:,} with the gradients of their picture" if counts["picture"] else "",
+        f"{counts[None]:,} with nothing, since too little can be told" if counts[None] else "",
+    ]
+    return f"alignment: of {len(verdicts):,} rows compared " + ", ".join(filter(None, parts))
+
+
+def _misfit(scores: Scores) -> str:
+    reason: Any = scores["misfit"]
+    return str(reason)
+
+
+GROUP = Group(
+    name="alignment",
+    scores={
+        **dict.fromkeys(("alignment", "compared_with", "misfit"), pa.string()),
+        **dict.fromkeys(("shift_x", "shift_y"), pa.int32()),
+        "orientation": pa.string(),
+        **dict.fromkeys(("scale", "fit", "here", "likeness"), pa.float32()),
+    },
+    measure=measure,
+    checks=(Shifted(), Flipped(), Turned(), Scaled(), Cropped(), OtherPicture()),
+    surveys=(OutOfStep,),
+)
