@@ -11,6 +11,17 @@ if TYPE_CHECKING:
 
 def groups() -> Sequence[Group]:
     """Every group of checks, in the order in which they are run and shown."""
-    from condprep.checks import condition, structure
+    from condprep.checks import alignment, condition, structure
 
-    return (structure.GROUP, condition.GROUP)
+    return (structure.GROUP, condition.GROUP, alignment.GROUP)
+
+
+def choose(known: Sequence[Group], names: Sequence[str]) -> Sequence[Group]:
+    """Those of these names, all for none. Raises UsageError for a name that there is not."""
+    from condprep.checks.base import nearest
+    from condprep.errors import UsageError
+
+    there = [group.name for group in known]
+    if stray := [name for name in names if name not in there]:
+        raise UsageError(f"--checks {stray[0]}: no such check{nearest(stray[0], there)}")
+    return [group for group in known if not names or group.name in names]
