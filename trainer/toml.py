@@ -48,7 +48,7 @@ def dump_recipe(recipe: Recipe) -> str:
     tables = []
     for name, table in recipe:
         fields = type(table).model_fields
-        lines = [f"{key} = {_literal(value)}  # {fields[key].description}" for key, value in table]
+        lines = [f"{key} = {literal(value)}  # {fields[key].description}" for key, value in table]
         tables.append("\n".join([f"[{name}]", *lines]))
     return "\n\n".join(tables) + "\n"
 
@@ -92,7 +92,7 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if len(location) == 1:
         return f"{key} = {problem['input']!r} must be a table: [{key}]"
     field = Recipe.model_fields[location[0]].annotation.model_fields[location[1]]  # type: ignore[union-attr]
-    return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {_literal(field.default)})"
+    return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {literal(field.default)})"
 
 
 def _nearest(location: Sequence[str]) -> str:
@@ -117,7 +117,7 @@ def _words(kind: Any, limits: Sequence[Any]) -> str:
     if origin is Annotated:
         return _words(parts[0], parts[1:])
     if origin is Literal:
-        return _or([_literal(part) for part in parts])
+        return _or([literal(part) for part in parts])
     if origin is tuple:
         return "a list of strings" if parts[1] is ... else f"a list of {len(parts)}, each {_words(parts[0], ())}"
     if parts:
@@ -147,10 +147,10 @@ def _or(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_literal, value))}]"
+        return f"[{', '.join(map(literal, value))}]"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace(
             "\x7f", "\\u007f"

@@ -1,0 +1,5 @@
+"""`python -m trainer`; several GPUs: `accelerate launch -m trainer RECIPE`."""
+
+from trainer.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""What the command line shows of a run: progress and notes on standard error, results on standard output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from condprep.console import out, print_json, say
+from condprep.console import progress as bars
+
+if TYPE_CHECKING:
+    from trainer.plan import Plan
+
+MOST_BUCKETS = 8  # lines of the plan
+
+__all__ = ["progress", "say", "show_plan", "without_bars"]
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback for what is prepared: what, how far, of how much."""
+    from types import SimpleNamespace
+
+    with bars() as show:
+        yield lambda stage, done, total: show(SimpleNamespace(stage=stage, done=done, total=total, rejects=0))  # type: ignore[arg-type]
+
+
+def without_bars() -> None:
+    """Loading a model shows no bars of its own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    """What a recipe would do."""
+    for note in plan.notes:
+        say(note)
+    if as_json:
+        print_json(plan.public())
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _lines(plan):
+        table.add_row(name, escape(value))
+    out.print(table)
+
+
+def _bytes(number: int) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+
+
+def _lines(plan: Plan) -> Sequence[tuple[str, str]]:
+    sizes = [(f"{width} x {height} px", rows) for (height, width), rows in plan.buckets.items()]
+    rest = sum(rows for _, rows in sizes[MOST_BUCKETS:])
+    shown = [("bucket", f"{size}: {rows:,} rows") for size, rows in sizes[:MOST_BUCKETS]]
+    return [
+        ("base", f"family {plan.family}"),
+        ("conditions", plan.kind or "of no kind that is known"),
+        ("rows", f"{plan.rows:,}, {plan.held_out:,} held out"),
+        *shown,
+        *([("", f"and {rest:,} rows in {len(sizes) - MOST_BUCKETS} other buckets")] if rest else []),
+        ("resampled", f"{plan.resampled:,} rows" if plan.resampled else "none: every row has its training size"),
+        ("updates", f"{plan.updates:,} of {plan.batch:,} pictures, {plan.epochs:.1f} epochs"),
+        ("cache", f"{_bytes(plan.cache_bytes)} on disk"),
+        ("memory", f"{_bytes(plan.peak_bytes)} on each device, about"),
+    ]

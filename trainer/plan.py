@@ -1,0 +1,95 @@
+"""What a recipe would do: rows, buckets, updates, bytes. `--dry-run` prints it, and everything that can be is checked."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from condprep.geometry import Size
+from trainer.cache import DTYPES
+from trainer.families import load_base
+from trainer.families.base import Base
+from trainer.recipe import Recipe, Train
+from trainer.source import Source, open_sources
+
+GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it is begun. Sizes are (height, width)."""
+
+    family: str
+    kind: str | None  # of the conditions
+    rows: int
+    held_out: int  # rows that validation looks at
+    buckets: Mapping[Size, int]  # rows of each
+    resampled: int  # rows that are not at their training size
+    updates: int
+    batch: int  # pictures per update
+    cache_bytes: int  # on disk; more by what the same folder holds of other recipes
+    peak_bytes: int  # of a device, about; with one picture a forward pass where `micro_batch` is "auto"
+    notes: Sequence[str]
+
+    @property
+    def epochs(self) -> float:
+        return self.updates * self.batch / self.rows
+
+    def public(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        buckets = {f"{width}x{height}": rows for (height, width), rows in self.buckets.items()}
+        return vars(self) | {"buckets": buckets, "epochs": self.epochs, "notes": list(self.notes)}
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Open the dataset and the base, check that they fit, and count. Nothing is encoded or trained.
+
+    Raises what training would raise: DataError, ModelError, MachineError.
+    """
+    from trainer.machine import make_accelerator
+    from trainer.memory import predict_memory
+
+    make_accelerator(recipe)
+    train, validation = open_sources(recipe)
+    base = load_base(recipe.model)
+    base.new_controlnet(recipe.model.init)
+    buckets = Counter(train.buckets)
+    largest = max(buckets, key=lambda size: size[0] * size[1])
+    micro_batch = 1 if recipe.train.micro_batch == "auto" else recipe.train.micro_batch
+    return Plan(
+        family=base.family,
+        kind=train.rows.kind,
+        rows=len(train.rows),
+        held_out=len(validation.rows) if validation else 0,
+        buckets=dict(buckets.most_common()),
+        resampled=train.resampled,
+        updates=total_updates(recipe.train, len(train.rows)),
+        batch=recipe.train.batch,
+        cache_bytes=sum(cache_bytes(source, base) for source in (train, validation) if source),
+        peak_bytes=predict_memory(base, recipe, largest, micro_batch).peak,
+        notes=[*train.rows.notes, *([] if validation else ["no held-out rows: nothing is validated"])],
+    )
+
+
+def total_updates(train: Train, rows: int) -> int:
+    """`steps`, or as many updates as `epochs` passes over the rows take."""
+    return train.steps or math.ceil(train.epochs * rows / train.batch)
+
+
+def cache_bytes(source: Source, base: Base) -> int:
+    """What the caches of a split take on disk, but for file headers: latents, conditions, text."""
+    recipe = source.recipe
+    width = DTYPES[recipe.cache.dtype].itemsize
+    total = 0
+    if recipe.cache.latents:
+        planes = 1 if source.rows.kind in GREY else 3
+        deep = 2 * base.vae.config.latent_channels * width
+        times = 2 if source.training and recipe.data.hflip else 1
+        total += times * sum(h * w * planes + h * w // base.factor**2 * deep for h, w in source.buckets)
+    if recipe.cache.text:
+        values = sum(tensor.numel() for tensor in base.encode_text([""]).values())
+        total += len(source.captions()) * values * width
+    return total
