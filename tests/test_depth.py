@@ -13,13 +13,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from datasets import load_from_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 from torch import Tensor
 
-from condprep import load_annotator
+import condprep.annotators as table
+from condprep import AnnotatorSpec, build, load_annotator
 from condprep.annotators.base import Annotator
 from condprep.annotators.depth import Depth, normals, sobel, stretch
 from condprep.annotators.depth_models import is_metric
@@ -185,6 +187,35 @@ def test_keep_raw_brings_the_depth_back() -> None:
         assert levels.dtype == np.uint16
         depth = value["low"] + levels / 65535 * (value["high"] - value["low"])
         np.testing.assert_allclose(depth, expected, atol=0.51 * 1000 / 65535)
+
+
+class Brightness:
+    """A depth model that takes bright for near."""
+
+    def __init__(self) -> None:
+        self.provenance: dict[str, Any] = {"weights": {}, "licence": "", "commercial": True}
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        return rgb.float().mean(1, keepdim=True) + 7
+
+
+def test_keep_raw_lines_up_with_a_padded_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --fit pad the raw depth has the picture's size, its content where the map has it, and level 0 around it."""
+    annotator = Depth(Brightness(), "midas", device="cpu", precision="fp32", keep_raw=True)
+    spec = AnnotatorSpec(name="depth", summary="", load=lambda *_, **__: annotator)
+    monkeypatch.setattr(table, "BUILTIN", (spec,))
+    (tmp_path / "raw").mkdir()
+    Image.fromarray(photo(100, 60)).save(tmp_path / "raw" / "upright.png")
+    build(tmp_path / "raw", tmp_path / "ds", "depth", fit="pad", resolution=128, max_upscale=2)
+    [row] = load_from_disk(str(tmp_path / "ds"))["train"]
+    levels = cv2.imdecode(np.frombuffer(row["depth_raw"]["png"], np.uint8), cv2.IMREAD_UNCHANGED)
+    map_ = np.asarray(row["conditioning_image"])
+    assert levels.shape == map_.shape == (128, 128)
+    assert not levels[:, [0, -1]].any()
+    assert np.abs(levels / 257 - map_ - 0.5).max() <= 0.51  # the map is truncated to 256 levels
+    assert row["depth_raw"]["high"] > row["depth_raw"]["low"] > 7
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))

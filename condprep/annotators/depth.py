@@ -14,6 +14,7 @@ from torch import Tensor
 
 from condprep.annotators.depth_models import DepthModel, TransformersDepth, load_midas
 from condprep.annotators.precision import Precision, resolve
+from condprep.geometry import Placement
 from condprep.types import Maps
 from condprep.weights import Weights
 
@@ -122,10 +123,20 @@ def raw_column(depth: Tensor) -> list[dict[str, Any]]:
     """(B, 1, H, W) -> B values of the type RAW."""
     levels = (stretch(depth) * 65535).round()[:, 0].cpu().numpy().astype(np.uint16)
     low, high = (reduced.flatten().tolist() for reduced in (depth.amin((1, 2, 3)), depth.amax((1, 2, 3))))
-    return [
-        {"png": cv2.imencode(".png", picture)[1].tobytes(), "low": a, "high": b}
-        for picture, a, b in zip(levels, low, high)
-    ]
+    return [{"png": _png(picture), "low": a, "high": b} for picture, a, b in zip(levels, low, high)]
+
+
+def padded(value: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
+    """A value of the type RAW on the canvas of its picture; around the content the lowest level, as black as the map."""
+    (top, left), (height, width) = placement.offset, placement.content
+    bottom, right = placement.canvas[0] - top - height, placement.canvas[1] - left - width
+    levels = cv2.imdecode(np.frombuffer(value["png"], np.uint8), cv2.IMREAD_UNCHANGED)
+    return {**value, "png": _png(cv2.copyMakeBorder(levels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0))}
+
+
+def _png(levels: np.ndarray) -> bytes:
+    """(H, W) uint16 -> a grey PNG of 16 bits."""
+    return cv2.imencode(".png", levels)[1].tobytes()
 
 
 def load(variant: str, params: DepthParams, *, device: str, weights: Weights) -> Depth:
