@@ -37,7 +37,7 @@ weights_app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 
 INTO = {  # what `build --into` heeds
-    *("source", "annotator", "into", "settings", "precision", "batch_size"),
+    *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
     *("workers", "device", "weights", "strict_weights", "as_json"),
 }
 
@@ -64,6 +64,9 @@ def build(
     fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "crop",
     max_upscale: Annotated[float, typer.Option(help="what would be enlarged more is rejected")] = 2.0,
     settings: Settings = [],  # noqa: B006
+    keep_raw: Annotated[
+        bool, typer.Option("--keep-raw", help="also keep depth in 65,536 levels, as --set depth.keep_raw=true")
+    ] = False,
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"] | None,
         typer.Option(help="of the networks that can choose (default: auto)"),
@@ -114,7 +117,7 @@ def build(
     from condprep.options import parse_shard_size
 
     common: dict[str, Any] = {
-        "params": parse_settings(settings),
+        "params": parse_settings(settings + ["depth.keep_raw=true"] * keep_raw),
         "precision": precision,
         "batch_size": batch_size,
         "workers": workers,

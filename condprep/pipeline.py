@@ -64,9 +64,13 @@ Step = tuple[Work, Prepared | Reject]
 def further_columns(
     column: str, annotator: Annotator, values: Mapping[str, Any], placement: Placement
 ) -> dict[str, Any]:
-    """What an annotator returned beside its map, by its columns in the dataset; keypoints in pixels of the stored picture."""
+    """What an annotator returned beside its map, by its columns in the dataset; with the canvas of the stored picture."""
     if "keypoints" in values and placement.offset != (0, 0):
         values = {**values, "keypoints": moved(values["keypoints"], *placement.offset)}
+    if "depth_raw" in values and placement.content != placement.canvas:
+        from condprep.annotators.depth import padded
+
+        values = {**values, "depth_raw": padded(values["depth_raw"], placement)}
     return {further_column(column, annotator, name): value for name, value in values.items()}
 
 
