@@ -65,12 +65,12 @@ def written(rows: list[dict[str, Any]], path: Path, condition: str = "canny") ->
 def defects(built: Path, tmp_path: Path) -> Path:
     """Rows 1 to 6 have a defect each; 0 and 7 are clean."""
     rows = rows_of(built)
-    edges = np.array(Image.open(io.BytesIO(rows[1]["conditioning_image"]["bytes"])).convert("L"))
-    rows[1]["conditioning_image"]["bytes"] = encoded(255 - edges, "PNG")
-    rows[2]["conditioning_image"]["bytes"] = encoded(edges, "JPEG")
+    edges = [np.array(Image.open(io.BytesIO(row["conditioning_image"]["bytes"])).convert("L")) for row in rows]
+    rows[1]["conditioning_image"]["bytes"] = encoded(255 - edges[1], "PNG")
+    rows[2]["conditioning_image"]["bytes"] = encoded(edges[2], "JPEG")
     rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:-400]
     rows[4]["text"] = None
-    rows[5]["conditioning_image"]["bytes"] = encoded(edges[:64], "PNG")
+    rows[5]["conditioning_image"]["bytes"] = encoded(edges[5][:64], "PNG")
     rows[6]["key"] = rows[0]["key"]
     return written(rows, tmp_path / "rows.parquet")
 
