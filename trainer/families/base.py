@@ -93,8 +93,8 @@ class Base(ABC):
         """Denoiser, VAE and text encoders onto a device in a dtype; a VAE that overflows in fp16 stays float32."""
 
     @abstractmethod
-    def offload(self) -> None:
-        """VAE and text encoders leave the device; `to` brings them back."""
+    def offload(self, *, vae: bool, text: bool) -> None:
+        """The VAE, the text encoders, or both leave the device; `to` brings them back."""
 
     def complete(self, batch: Batch) -> Batch:
         """The batch with what is not cached: latents of its pixels, embeddings of its captions."""

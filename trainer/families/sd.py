@@ -153,8 +153,8 @@ class StableDiffusion(Base):
         for module in (self.unet, *self.text_encoders):
             module.to(device, dtype)
 
-    def offload(self) -> None:
-        for module in (self.vae, *self.text_encoders):
+    def offload(self, *, vae: bool, text: bool) -> None:
+        for module in (*[self.vae] * vae, *self.text_encoders * text):
             module.to("cpu")
 
 
