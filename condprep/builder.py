@@ -36,9 +36,9 @@ from condprep.weights import Weights
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a build is; passed to the callback for every picture."""
+    """Where a build, or a look at a dataset, is; passed to the callback for every picture."""
 
-    stage: Literal["list", "build", "finish"]
+    stage: Literal["list", "build", "finish", "annotate", "verify"]
     done: int  # inputs
     total: int | None  # None while listing
     rejects: int = 0
