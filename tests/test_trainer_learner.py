@@ -15,12 +15,12 @@ from trainer_models import FAMILIES, save_base
 
 from trainer.errors import TrainingStopped
 from trainer.families import Base, load_base
-from trainer.learner import Learner
+from trainer.heldout import BANDS, held_out, held_out_sums
+from trainer.learner import Learner, snapshot
 from trainer.loss import Diffusion, draw, row_losses
 from trainer.machine import make_accelerator
 from trainer.recipe import Recipe
 from trainer.types import Batch, Latents
-from trainer.validate import BANDS, held_out, held_out_sums, snapshot
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from trainer.families.base import Base
 from trainer.loss import Diffusion, draw, row_losses
 from trainer.optimizer import make_optimizer
 from trainer.types import Batch
-from trainer.validate import snapshot
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -178,3 +178,17 @@ def _average(accelerator: Accelerator, controlnet: ControlNetModel, recipe: Reci
     if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
         raise MachineError("ema.enabled = true does not go with FSDP or DeepSpeed: say ema.enabled = false")
     return EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
+
+
+def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torch.dtype) -> ControlNetModel:
+    """A frozen copy in another dtype with other weights (its parameters' order), so that looking disturbs no training."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        copy = type(controlnet).from_config(controlnet.config)
+    names = [name for name, _ in controlnet.named_parameters()]
+    # a copy even where the dtype is the same: assign would share the tensors with the training
+    state = {name: weight.detach().to(dtype, copy=True) for name, weight in zip(names, weights)}
+    copy.load_state_dict(state, assign=True)
+    frozen: ControlNetModel = copy.requires_grad_(False).eval()
+    return frozen

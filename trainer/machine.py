@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import MachineError
 from trainer.optimizer import check_optimizer
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, Train
 
 if TYPE_CHECKING:
     import torch
@@ -38,11 +38,16 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         log_with=tracker,
         project_dir=str(Path(recipe.save.dir) / LOGS),
     )
-    if recipe.train.batch % accelerator.num_processes:
-        raise MachineError(
-            f"train.batch = {recipe.train.batch} cannot be shared by {accelerator.num_processes} processes"
-        )
+    _check_shares(recipe.train, accelerator.num_processes)
     return accelerator
+
+
+def _check_shares(train: Train, processes: int) -> None:
+    """Raises MachineError where an update cannot be cut into equal passes on all processes."""
+    together = processes * (1 if train.micro_batch == "auto" else train.micro_batch)
+    if train.batch % together:
+        each = "" if train.micro_batch == "auto" else f" with train.micro_batch = {train.micro_batch} each"
+        raise MachineError(f"train.batch = {train.batch} cannot be shared by {processes} processes{each}")
 
 
 def dtype(recipe: Recipe) -> torch.dtype:

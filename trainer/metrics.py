@@ -17,6 +17,8 @@ from trainer.errors import TrainingStopped
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from trainer.recipe import Recipe
+
 METRICS = "metrics.jsonl"
 
 
@@ -75,11 +77,16 @@ def _not_finite(keys: Sequence[str], losses: Tensor) -> str:
 class Journal:
     """metrics.jsonl and the trackers. Only the main process writes."""
 
-    def __init__(self, accelerator: Accelerator, folder: Path, config: Mapping[str, Any], project: str) -> None:
+    def __init__(self, accelerator: Accelerator, folder: Path, recipe: Recipe) -> None:
         self.accelerator, self.path = accelerator, folder / METRICS
-        plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in config.items()}
         if accelerator.log_with:
-            accelerator.init_trackers(project, config=plain)
+            keys = {
+                f"{table}.{key}": value
+                for table, values in recipe.model_dump().items()
+                for key, value in values.items()
+            }
+            plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in keys.items()}
+            accelerator.init_trackers(recipe.log.project, config=plain)
 
     def rewind(self, update: int) -> None:
         """Forget what a killed run wrote after the checkpoint from which it goes on."""

@@ -7,10 +7,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import torch
 
 from trainer.errors import MachineError
+from trainer.memory import predict_memory
+from trainer.types import Batch
+
+if TYPE_CHECKING:
+    from trainer.learner import Learner
+
+FREE = 0.8  # of a CPU's free memory is used
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,50 @@ class Fit:
 
     micro_batch: int
     peak: int | None  # bytes of the device at once, while it was tried; None on a CPU
+
+
+def fitting_micro_batch(learner: Learner, batch: Batch, say: Callable[[str], None]) -> int:
+    """Rehearse an update; returns the rows of a forward pass, which are the recipe's or, for "auto", as many as fit.
+
+    batch: complete rows of the largest bucket. Raises MachineError where they do not fit, TrainingStopped for a loss
+    that is not finite.
+    """
+    train, device = learner.recipe.train, learner.accelerator.device
+    candidates = sizes(train.batch, learner.accelerator.num_processes)
+
+    def attempt(rows: int) -> None:
+        _rehearse(learner, batch.take([n % len(batch) for n in range(rows)]))
+
+    if train.micro_batch != "auto":
+        smaller = [size for size in candidates if size < train.micro_batch]
+        return check_fit(attempt, train.micro_batch, smaller, train.gradient_checkpointing).micro_batch
+    if device.type == "cpu":
+        candidates = _predicted_to_fit(learner, batch, candidates)
+    fit = largest_fit(attempt, candidates)
+    say(f"train.micro_batch = {fit.micro_batch} fits into memory{_gigabytes(fit.peak)}")
+    return fit.micro_batch
+
+
+def _rehearse(learner: Learner, batch: Batch) -> None:
+    """Raises torch.OutOfMemoryError on all processes where one runs out of memory."""
+    failed = 0.0
+    try:
+        learner.rehearse(batch)
+    except torch.OutOfMemoryError:
+        failed = 1.0  # to be told to the others outside of this block, which keeps what filled the memory
+    accelerator = learner.accelerator
+    if accelerator.reduce(torch.tensor(failed, device=accelerator.device), "sum"):
+        raise torch.OutOfMemoryError
+
+
+def _predicted_to_fit(learner: Learner, batch: Batch, candidates: list[int]) -> list[int]:
+    """On a CPU nothing says when the memory is full but the end of the process, so it is predicted."""
+    height, width = batch.conditions.shape[2:]
+    free = FREE * psutil.virtual_memory().available
+    smallest = candidates[-1:]
+    return [
+        size for size in candidates if predict_memory(learner.base, learner.recipe, (height, width), size).passes < free
+    ] or smallest
 
 
 def sizes(batch: int, processes: int) -> list[int]:

@@ -1,145 +1,101 @@
-"""Is the condition followed? Held-out losses with right and with shuffled conditions, and pictures to look at.
-
-Everything here is fixed by the recipe's seed: rows, noise, timesteps and the sampler's starting points are the same at
-every validation, so what changes between two of them is the ControlNet.
-"""
+"""What is looked at while training: held-out losses and pictures, on all processes, put into words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from trainer.families.base import Base
-from trainer.loss import Diffusion, draw, row_losses
-from trainer.types import Batch
+from trainer.cache import Team
+from trainer.heldout import HeldOut, held_out, held_out_sums
+from trainer.loader import held_out_batches
+from trainer.samples import choose_examples, generate, save_grid
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
-    from trainer.recipe import Eval
+    from trainer.learner import Learner
+    from trainer.source import Source
 
-BANDS = 4  # equal parts of the timesteps
-USED = 1.05  # the condition gap from which on the condition is said to be used
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Held-out losses by band of timesteps, from the least noise to the most."""
-
-    right: tuple[float, ...]
-    shuffled: tuple[float, ...]  # same rows, noise and timesteps, but each with another row's condition
-
-    @property
-    def loss(self) -> float:
-        return sum(self.right) / len(self.right)
-
-    @property
-    def gap(self) -> float:
-        """How many times larger the loss is with wrong conditions: 1 where they make no difference."""
-        return sum(self.shuffled) / sum(self.right)
-
-    def sentence(self) -> str:
-        if self.gap >= USED:
-            return f"the condition is being used: {self.gap:.1f} x"
-        return f"the condition is not used yet: {self.gap:.2f} x"
-
-    def metrics(self) -> dict[str, float]:
-        bands = {f"val_loss_band{n}": loss for n, loss in enumerate(self.right)}
-        return {"val_loss": self.loss, "condition_gap": self.gap, **bands}
+SAMPLES = "samples"  # the folder of the grids
+AT_ONCE = 8  # rows of a forward pass
+LATE = 0.5  # of the run: from then on it is worth a warning that the condition is not used
 
 
-def held_out_sums(
-    base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batches: Iterable[Batch], seed: int
-) -> Tensor:
-    """(3, BANDS) float64 on the CPU: sums over rows of the losses with right and shuffled conditions, and the rows.
+class Validator:
+    """Looks at the learner's best weights: the same held-out rows and examples each time."""
 
-    controlnet: in the denoiser's dtype. Batches of one row have no other row to take a condition from: left out.
-    """
-    sums = torch.zeros(3, BANDS, dtype=torch.float64)
-    for batch in batches:
-        if len(batch) > 1:
-            sums += _batch_sums(base, controlnet, diffusion, batch, seed)
-    return sums
+    def __init__(self, learner: Learner, source: Source | None, team: Team) -> None:
+        """source: of the held-out rows; without them only `eval.conditions` can be looked at."""
+        self.learner, self.source, self.team = learner, source, team
+        self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
+        self.examples = choose_examples(self.settings, source)
 
+    def look(self, folder: Path, update: int) -> tuple[HeldOut | None, Path | None]:
+        """The held-out losses, and the grid of pictures that the main process has written."""
+        controlnet = self.learner.snapshot()
+        losses = self._losses(controlnet)
+        if not self.examples:
+            return losses, None
+        pictures = self._pictures(controlnet)
+        path = folder / SAMPLES / f"{update:08d}.png"
+        if self.team.rank == 0:
+            save_grid(path, self.examples, pictures)
+        return losses, path
 
-def held_out(sums: Tensor) -> HeldOut | None:
-    """The means of (3, BANDS) sums of all processes; None without a row."""
-    if not sums[2].all():
-        return None
-    right, shuffled = (sums[:2] / sums[2]).tolist()
-    return HeldOut(tuple(right), tuple(shuffled))
+    def rehearse(self) -> None:
+        """A look at one batch of rows and the largest example, that leaves nothing behind."""
+        controlnet = self.learner.snapshot()
+        if self.source is not None and self.settings.loss_rows:
+            batch = next(held_out_batches(self.source, AT_ONCE))
+            held_out_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
+        if self.examples:
+            largest = max(self.examples, key=lambda e: e.condition.width * e.condition.height)
+            with self._encoders():
+                generate(self.learner.base.pipeline(controlnet), largest, self.settings, self.seed, steps=2)
 
+    def _losses(self, controlnet: ControlNetModel) -> HeldOut | None:
+        if self.source is None or not self.settings.loss_rows:
+            return None
+        batches = held_out_batches(self.source, AT_ONCE, self.team)
+        learner = self.learner
+        sums = held_out_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
+        return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
 
-@torch.no_grad()
-def _batch_sums(base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batch: Batch, seed: int) -> Tensor:
-    batch = base.complete(batch.to(base.unet.device))
-    shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
-    edges = torch.linspace(0, len(diffusion.alphas), BANDS + 1).int().tolist()
-    sums = torch.zeros(3, BANDS, dtype=torch.float64)
-    for band, (start, end) in enumerate(pairwise(edges)):
-        draws = draw(batch, seed=seed, timesteps=range(start, end)).to(base.unet.device)
-        for n, pairs in enumerate((batch, shuffled)):
-            sums[n, band] = row_losses(base, controlnet, diffusion, pairs, draws).sum().cpu()
-        sums[2, band] = len(batch)
-    return sums
+    def _pictures(self, controlnet: ControlNetModel) -> list[Image.Image]:
+        """One of each example; the processes share them out."""
+        from accelerate.utils import gather_object
 
+        mine = list(enumerate(self.examples))[self.team.rank :: self.team.size]
+        with self._encoders():
+            pipe = self.learner.base.pipeline(controlnet)
+            made = [(n, generate(pipe, example, self.settings, self.seed + n)) for n, example in mine]
+        return [picture for _, picture in sorted(gather_object(made), key=lambda pair: pair[0])]
 
-@dataclass(frozen=True)
-class Example:
-    """What one picture is generated from, every time."""
-
-    name: str  # of the row or the file
-    condition: Image.Image  # RGB
-    prompt: str
-    original: Image.Image | None = None  # the row's own picture
-
-
-def generate(
-    pipe: Any, examples: Sequence[Example], settings: Eval, seed: int, steps: int | None = None
-) -> list[Image.Image]:
-    """A picture of each example. pipe: a ControlNet pipeline of diffusers. steps: other than the recipe's."""
-    pipe.set_progress_bar_config(disable=True)
-    pictures = []
-    for number, example in enumerate(examples):
-        made = pipe(
-            example.prompt,
-            image=example.condition,
-            width=example.condition.width,
-            height=example.condition.height,
-            num_inference_steps=steps or settings.sampler_steps,
-            guidance_scale=settings.cfg,
-            generator=torch.Generator().manual_seed(seed + number),
-        )
-        pictures.append(made.images[0])
-    return pictures
-
-
-def grid(examples: Sequence[Example], pictures: Sequence[Image.Image]) -> list[Any]:
-    """Pairs for condprep's contact sheet: condition | generated | original, with the prompt below."""
-    from condprep.sheet import Pair
-
-    rows = []
-    for example, picture in zip(examples, pictures):
-        originals = [example.original] if example.original else []
-        rows.append(Pair([example.condition, picture, *originals], [example.prompt, example.name]))
-    return rows
+    @contextmanager
+    def _encoders(self) -> Iterator[None]:
+        """VAE and text encoders on the device, in the precision of a pipeline, and afterwards as they were."""
+        base, device = self.learner.base, self.learner.accelerator.device
+        modules: list[Any] = [base.vae, *base.text_encoders]
+        before = [(module, module.device, module.dtype) for module in modules]
+        for module in modules:
+            module.to(device, base.unet.dtype)
+        try:
+            yield
+        finally:
+            for module, place, precision in before:
+                module.to(place, precision)
 
 
-def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torch.dtype) -> ControlNetModel:
-    """A frozen copy in another dtype with other weights (its parameters' order), so that looking disturbs no training."""
-    from accelerate import init_empty_weights
-
-    with init_empty_weights():
-        copy = type(controlnet).from_config(controlnet.config)
-    names = [name for name, _ in controlnet.named_parameters()]
-    # a copy even where the dtype is the same: assign would share the tensors with the training
-    state = {name: weight.detach().to(dtype, copy=True) for name, weight in zip(names, weights)}
-    copy.load_state_dict(state, assign=True)
-    frozen: ControlNetModel = copy.requires_grad_(False).eval()
-    return frozen
+def remark(losses: HeldOut, update: int, total: int) -> str:
+    """What the losses say to a person."""
+    if losses.used or update < LATE * total:
+        return f"update {update:,}: held-out loss {losses.loss:.4f}; {losses.sentence()}"
+    return (
+        f"update {update:,} of {total:,}: held-out loss {losses.loss:.4f}; wrong conditions make no difference"
+        f" ({losses.gap:.2f} x), so the ControlNet does not follow them. It often comes suddenly, after thousands of"
+        " updates; else check the pairs with `condprep verify`, raise train.batch or train.lr, or train longer"
+    )

@@ -1,0 +1,32 @@
+"""The run's folder: whose it is, and one run at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from trainer.errors import CheckpointError
+from trainer.export import RECIPE
+
+LOCK = ".lock"
+
+
+@contextmanager
+def own(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs out of it. The operating system frees the lock however the process ends.
+
+    Raises CheckpointError for a folder of other things, and for one in which a run is going on.
+    """
+    if folder.is_file():
+        raise CheckpointError(f"save.dir {folder} is a file; choose another one")
+    if folder.is_dir() and not {RECIPE, LOCK} & {path.name for path in folder.iterdir()} and any(folder.iterdir()):
+        raise CheckpointError(f"save.dir {folder} is not empty and holds no run of the trainer; choose another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise CheckpointError(f"another run is using save.dir {folder}; wait for it or choose another one") from None

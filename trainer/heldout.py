@@ -1,0 +1,91 @@
+"""Is the condition used? The loss on held-out rows with their own conditions, and with another row's.
+
+Rows, noise and timesteps are the same every time, so what changes between two validations is the ControlNet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trainer.families.base import Base
+from trainer.loss import Diffusion, draw, row_losses
+from trainer.types import Batch
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+
+BANDS = 4  # equal parts of the timesteps
+USED = 1.05  # the condition gap from which on the condition is said to be used
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out losses by band of timesteps, from the least noise to the most."""
+
+    right: tuple[float, ...]
+    shuffled: tuple[float, ...]  # same rows, noise and timesteps, but each with another row's condition
+
+    @property
+    def loss(self) -> float:
+        return sum(self.right) / len(self.right)
+
+    @property
+    def gap(self) -> float:
+        """How many times larger the loss is with wrong conditions: 1 where they make no difference."""
+        return sum(self.shuffled) / sum(self.right)
+
+    @property
+    def used(self) -> bool:
+        """Whether the condition makes a difference."""
+        return self.gap >= USED
+
+    def sentence(self) -> str:
+        if self.used:
+            return f"the condition is being used: {self.gap:.1f} x"
+        return f"the condition is not used yet: {self.gap:.2f} x"
+
+    def metrics(self) -> dict[str, float]:
+        bands = {f"val_loss_band{n}": loss for n, loss in enumerate(self.right)}
+        return {"val_loss": self.loss, "condition_gap": self.gap, **bands}
+
+
+def held_out_sums(
+    base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batches: Iterable[Batch], seed: int
+) -> Tensor:
+    """(3, BANDS) float64 on the CPU: sums over rows of the losses with right and shuffled conditions, and the rows.
+
+    controlnet: in the denoiser's dtype. Batches of one row have no other row to take a condition from: left out.
+    """
+    sums = torch.zeros(3, BANDS, dtype=torch.float64)
+    for batch in batches:
+        if len(batch) > 1:
+            sums += _batch_sums(base, controlnet, diffusion, batch, seed)
+    return sums
+
+
+def held_out(sums: Tensor) -> HeldOut | None:
+    """The means of (3, BANDS) sums of all processes; None without a row."""
+    if not sums[2].all():
+        return None
+    right, shuffled = (sums[:2] / sums[2]).tolist()
+    return HeldOut(tuple(right), tuple(shuffled))
+
+
+@torch.no_grad()
+def _batch_sums(base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batch: Batch, seed: int) -> Tensor:
+    batch = base.complete(batch.to(base.unet.device))
+    shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
+    edges = torch.linspace(0, len(diffusion.alphas), BANDS + 1).int().tolist()
+    sums = torch.zeros(3, BANDS, dtype=torch.float64)
+    for band, (start, end) in enumerate(pairwise(edges)):
+        draws = draw(batch, seed=seed, timesteps=range(start, end)).to(base.unet.device)
+        for n, pairs in enumerate((batch, shuffled)):
+            sums[n, band] = row_losses(base, controlnet, diffusion, pairs, draws).sum().cpu()
+        sums[2, band] = len(batch)
+    return sums
