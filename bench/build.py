@@ -67,9 +67,11 @@ def make_pictures(folder: Path, count: int) -> None:
 
 
 def run_condprep(raw: Path, out: Path, threads: int) -> None:
-    from condprep import build
+    from condprep.cli import main as condprep
 
-    build(raw, out, "canny", resolution=SIZE, workers=threads)
+    arguments = ["--annotator", "canny", "--out", out, "--resolution", SIZE, "--workers", threads]
+    sys.argv = ["condprep", "build", *map(str, [raw, *arguments])]
+    condprep()
 
 
 def run_bare(raw: Path, out: Path, threads: int) -> None:
@@ -82,7 +84,9 @@ def run_bare(raw: Path, out: Path, threads: int) -> None:
     from condprep.decode import decode
     from condprep.encode import encode_map, encode_picture
     from condprep.geometry import Geometry, resize
+    from condprep.malloc import keep_freed_memory
 
+    keep_freed_memory()
     geometry = Geometry(SIZE)
 
     def work(path: Path) -> dict[str, bytes]:
@@ -133,7 +137,18 @@ RUNS: dict[str, Callable[[Path, Path, int], None]] = {
 
 def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
     """Seconds and peak memory (MB, all processes; pages shared by several are counted in each) of a run."""
-    command = [sys.executable, __file__, "--run", name, "--raw", str(raw), "--out", str(out), "--threads", str(threads)]
+    command = [
+        sys.executable,
+        str(Path(__file__).resolve()),
+        "--run",
+        name,
+        "--raw",
+        str(raw),
+        "--out",
+        str(out),
+        "--threads",
+        str(threads),
+    ]
     began, peak = time.perf_counter(), 0
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while process.poll() is None:
@@ -157,15 +172,15 @@ def resident(pid: int) -> int:
 def stage_costs(raw: Path) -> dict[str, float]:
     """Milliseconds a picture of every stage, in one thread."""
     import cv2
-    import torch
 
     from condprep.annotators.canny import canny
     from condprep.decode import decode
     from condprep.encode import encode_map, encode_picture
     from condprep.geometry import Geometry, resize
+    from condprep.malloc import keep_freed_memory
 
+    keep_freed_memory()
     cv2.setNumThreads(1)
-    torch.set_num_threads(1)
     geometry = Geometry(SIZE)
     stages: dict[str, Callable[[Any], Any]] = {
         "read": lambda path: path.read_bytes(),

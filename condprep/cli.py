@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from condprep import __version__, cli_checks
+from condprep import __version__, cli_checks, cli_report
 from condprep.cli_options import (
     Annotators,
     Device,
@@ -23,6 +23,7 @@ from condprep.cli_options import (
     parse_settings,
 )
 from condprep.errors import BuildFailed, CondprepError, UsageError
+from condprep.malloc import keep_freed_memory
 from condprep.types import FitMode, ImageFormat
 
 app = typer.Typer(
@@ -184,6 +185,7 @@ def inspect(
 
 
 app.command()(cli_checks.verify)
+app.command()(cli_report.report)
 
 
 @app.command()
@@ -303,6 +305,7 @@ def main() -> None:
     """The `condprep` command. Exit codes: 0 done, 1 not (all) done, 2 a mistake in what was asked for."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    keep_freed_memory()
     try:
         app()
     except CondprepError as error:

@@ -23,10 +23,9 @@ from condprep.errors import DatasetError
 from condprep.files import commit, commit_json
 from condprep.options import BuildOptions
 from condprep.pipeline import further_column
-from condprep.shards import Counts
+from condprep.shards import IMAGE, Counts
 
 SPLITS = ("train", "validation")
-IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})  # as `datasets.Image` stores pictures
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from condprep.annotators.base import Annotator
-from condprep.annotators.openpose.keypoints import moved
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
 from condprep.decode import decode
 from condprep.encode import encode_map, encode_picture
@@ -66,6 +65,8 @@ def further_columns(
 ) -> dict[str, Any]:
     """What an annotator returned beside its map, by its columns in the dataset; with the canvas of the stored picture."""
     if "keypoints" in values and placement.offset != (0, 0):
+        from condprep.annotators.openpose.keypoints import moved
+
         values = {**values, "keypoints": moved(values["keypoints"], *placement.offset)}
     if "depth_raw" in values and placement.content != placement.canvas:
         from condprep.annotators.depth import padded
@@ -103,7 +104,7 @@ class Pipeline:
         """Every piece of work with what became of it. Close the generator to stop early."""
         pool = ThreadPoolExecutor(self.workers, "condprep-worker")
         device = ThreadPoolExecutor(1, "condprep-device")
-        ahead = self.workers if self.geometry.fit == "keep" else 4 * self.workers  # kept pictures may be huge
+        ahead = self.workers if self.geometry.fit == "keep" else 16 * self.workers  # kept pictures may be huge
         try:
             steps = ordered_map(pool, self._prepare, work, ahead + 2 * self.batch_size * bool(self.networks))
             if self.networks:
@@ -124,8 +125,11 @@ class Pipeline:
             key = sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest()
             prepared = self._fit(work.entry, key, sample)
             for column, runner in self.filters.items():
-                self._take(prepared, column, runner(as_batch([prepared.rgb]), [key])[0])
-            return self._encode((work, prepared))
+                self._take(prepared, column, runner.picture(prepared.rgb, key))
+            step = self._encode((work, prepared))
+            if not self.networks:
+                del prepared.rgb  # its memory is the next picture's
+            return step
         except Rejected as rejected:
             return work, Reject(work.entry.name, rejected.stage, rejected.reason, key)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,8 @@ def _add(digest: Any, entry: Entry) -> None:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    return asdict(entry) | {"text": None if entry.text is None else list(entry.text)}
+    row = {name: getattr(entry, name) for name in SCHEMA.names}
+    return row | {"text": None if entry.text is None else list(entry.text)}
 
 
 def _entry(row: dict[str, Any]) -> Entry:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 from condprep import load_annotator
+from condprep.annotators.base import Filter
 from condprep.annotators.canny import canny, random_thresholds
 from condprep.errors import AnnotatorError
 
@@ -92,3 +93,16 @@ def test_a_mistake_is_named_with_its_remedy(name: str, params: dict[str, object]
     """Unknown names get the nearest one; wrong values are quoted with their key."""
     with pytest.raises(AnnotatorError, match=says):
         load_annotator(name, params=params)
+
+
+def test_a_picture_alone_gives_the_same_as_in_a_batch(photo: np.ndarray) -> None:
+    """`picture`, which builds call, gives the maps and columns of `__call__`, for fixed and for drawn thresholds."""
+    rgb = np.stack([photo, photo[:, ::-1]])
+    for name in ("canny", "canny:random"):
+        annotator = load_annotator(name)
+        assert isinstance(annotator, Filter)
+        maps = annotator(torch.from_numpy(rgb).permute(0, 3, 1, 2), ["a1", "b2"])
+        for number, key in enumerate(("a1", "b2")):
+            edges, further = annotator.picture(rgb[number], key)
+            assert np.array_equal(edges, maps.maps[number, 0].numpy())
+            assert further == {column: values[number] for column, values in maps.columns.items()}

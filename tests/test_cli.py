@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -105,6 +106,16 @@ def test_the_start_imports_nothing_heavy(statement: str, unwanted: Sequence[str]
     ended = python("-c", f"{statement}\n{check}")
     assert ended.code == 0, ended.err
     assert ended.out.splitlines()[-1] == "[]"
+
+
+def test_a_canny_build_needs_no_torch(photo: Path, tmp_path: Path) -> None:
+    """Canny, resizing included, runs without the second and a half that an import of torch takes."""
+    arguments = ["build", str(photo.parent), "--resolution", "64", "-a", "canny", "--out", str(tmp_path / "ds")]
+    command = f"import sys; from condprep.cli import app; app({arguments}, standalone_mode=False)"
+    ended = python("-c", f"{command}\nprint('torch' in sys.modules)")
+    assert ended.code == 0, ended.err
+    if find_spec("cykooz_resizer"):
+        assert ended.out.splitlines()[-1] == "False"
 
 
 def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from condprep.types import Maps
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     from pydantic import BaseModel
     from torch import Tensor
@@ -35,6 +36,15 @@ class Annotator(Protocol):
         ...
 
 
+@runtime_checkable
+class Filter(Protocol):
+    """What an annotator without a network may offer beside `__call__`: the same map of one picture, in numpy."""
+
+    def picture(self, rgb: np.ndarray, key: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """(H, W, 3) uint8 RGB and its key -> the map (H, W) or (H, W, 3) uint8, and the row's further columns. Thread-safe."""
+        ...
+
+
 @dataclass(frozen=True)
 class AnnotatorSpec:
     """An entry of the table of names. Third parties register one in the entry point group `condprep.annotators`."""
@@ -53,4 +63,5 @@ class AnnotatorSpec:
     licence: str = "Apache-2.0"  # of code and weights, in words
     weights: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variant -> names of weights files
     aliases: Sequence[str] = ()
+    cpu_only: bool = False  # it needs no torch and no device, so `auto` does not look for one
     open_variant: str = ""  # what a variant may be beside those above: any name with a slash, or a folder; "": nothing

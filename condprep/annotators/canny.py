@@ -68,11 +68,16 @@ class Canny:
         """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8, 0 or 255."""
         import torch
 
-        drawn = [self.thresholds or random_thresholds(key) for key in keys]
         pictures = rgb.permute(0, 2, 3, 1).contiguous().numpy()  # (B, H, W, 3)
-        edges = np.stack([canny(picture, *pair) for picture, pair in zip(pictures, drawn)])
-        columns = {} if self.thresholds else {"canny_thresholds": [list(pair) for pair in drawn]}
-        return Maps(torch.from_numpy(edges)[:, None], columns)
+        done = [self.picture(picture, key) for picture, key in zip(pictures, keys, strict=True)]
+        columns = {name: [further[name] for _, further in done] for name in self.columns}
+        return Maps(torch.from_numpy(np.stack([edges for edges, _ in done]))[:, None], columns)
+
+    def picture(self, rgb: np.ndarray, key: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8, 0 or 255."""
+        thresholds = self.thresholds or random_thresholds(key)
+        further = {} if self.thresholds else {"canny_thresholds": list(thresholds)}
+        return canny(rgb, *thresholds), further
 
 
 class _Scratch(threading.local):

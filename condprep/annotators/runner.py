@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 
-from condprep.annotators.base import Annotator
+from condprep.annotators.base import Annotator, Filter
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
 from condprep.types import Maps
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 Result = tuple[np.ndarray, dict[str, Any]] | Rejected  # a map (H, W) or (H, W, 3) uint8 with its columns, or why not
 
+T = TypeVar("T")
 HOPELESS = 20  # pictures in a row on which an annotator fails before the run stops: then it is not the pictures
 
 
@@ -29,23 +29,40 @@ class Runner:
 
     def __call__(self, rgb: Tensor, keys: Sequence[str]) -> list[Result]:
         """(B, 3, H, W) uint8 RGB on any device, B keys -> B results. Raises BuildFailed when nothing works any more."""
-        try:
-            maps = self.annotator(to_device(rgb, self.annotator.device), keys)
-            _check(maps, self.annotator, rgb)
-        except Rejected as rejected:
-            failure = rejected
-        except CondprepError:
-            raise
-        except Exception as error:
-            failure = Rejected("annotate", f"{self.annotator.name} failed: {_short(error)}")
-        else:
-            self._failures = 0
-            return _split(maps)
+        results = self._attempt(lambda: _split(_checked(self.annotator(self._moved(rgb), keys), self.annotator, rgb)))
+        if not isinstance(results, Rejected):
+            return results
         if len(keys) > 1:
             half = len(keys) // 2
             return self(rgb[:half], keys[:half]) + self(rgb[half:], keys[half:])
-        self._count(failure)
-        return [failure]
+        self._count(results)
+        return [results]
+
+    def picture(self, rgb: np.ndarray, key: str) -> Result:
+        """One picture (H, W, 3) uint8 RGB -> its result; a filter's without a tensor in between."""
+        if not isinstance(self.annotator, Filter):
+            return self(as_batch([rgb]), [key])[0]
+        run = self.annotator.picture
+        result = self._attempt(lambda: run(rgb, key))
+        if isinstance(result, Rejected):
+            self._count(result)
+        return result
+
+    def _moved(self, rgb: Tensor) -> Tensor:
+        return to_device(rgb, self.annotator.device)
+
+    def _attempt(self, work: Callable[[], T]) -> T | Rejected:
+        """What `work` returns, or why it failed. Errors about more than a picture are raised."""
+        try:
+            result = work()
+        except Rejected as rejected:
+            return rejected
+        except CondprepError:
+            raise
+        except Exception as error:
+            return Rejected("annotate", f"{self.annotator.name} failed: {_short(error)}")
+        self._failures = 0
+        return result
 
     def _count(self, failure: Rejected) -> None:
         self._failures += 1
@@ -56,6 +73,10 @@ class Runner:
 def fitting_batch(annotators: Iterable[Annotator], wanted: int, side: int = 512) -> int:
     """The largest of wanted, wanted / 2, wanted / 4 ... pictures of side x side px on which no annotator runs out of memory."""
     annotators = list(annotators)
+    if not annotators:
+        return wanted
+    import torch
+
     while wanted > 1:
         try:
             for annotator in annotators:
@@ -70,14 +91,19 @@ def fitting_batch(annotators: Iterable[Annotator], wanted: int, side: int = 512)
 
 def to_device(rgb: Tensor, device: str) -> Tensor:
     """A copy that does not wait where the device allows it."""
+    import torch
+
     if torch.device(device).type == "cuda" and rgb.device.type == "cpu":
         rgb = rgb.pin_memory()
     return rgb.to(device, non_blocking=True)
 
 
 def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:
-    """Pictures (H, W, 3) uint8 of one size -> (B, 3, H, W), channels_last: one picture is a view, several are copied."""
-    stacked = pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
+    """Pictures (H, W, 3) uint8 of one size -> (B, 3, H, W), channels_last: one writeable picture is a view."""
+    import torch
+
+    alone = len(pictures) == 1 and pictures[0].flags.writeable  # torch has no read-only tensors
+    stacked = pictures[0][None] if alone else np.stack(pictures)
     return torch.from_numpy(stacked).permute(0, 3, 1, 2)
 
 
@@ -88,8 +114,10 @@ def _split(maps: Maps) -> list[Result]:
     return list(zip(pixels, rows))
 
 
-def _check(maps: Maps, annotator: Annotator, rgb: Tensor) -> None:
-    """The protocol's promise; raises AnnotatorError that names the annotator that breaks it."""
+def _checked(maps: Maps, annotator: Annotator, rgb: Tensor) -> Maps:
+    """Maps that keep the protocol's promise; raises AnnotatorError that names the annotator that breaks it."""
+    import torch
+
     shape, batch = tuple(maps.maps.shape), len(rgb)
     right = shape in ((batch, 1, *rgb.shape[2:]), (batch, 3, *rgb.shape[2:])) and maps.maps.dtype == torch.uint8
     if not right or any(len(values) != batch for values in maps.columns.values()):
@@ -98,6 +126,7 @@ def _check(maps: Maps, annotator: Annotator, rgb: Tensor) -> None:
             f"annotator {annotator.name!r} returned maps {shape} {maps.maps.dtype} and columns {lengths} for pictures "
             f"{tuple(rgb.shape)}; it must return (B, 1 or 3, H, W) uint8 and B values a column"
         )
+    return maps
 
 
 def _short(error: Exception) -> str:

@@ -102,9 +102,10 @@ def read_regular(path: Path, *, cut: int | None = None) -> bytes:
     try:
         # without O_NONBLOCK, opening a named pipe called photo.jpg would wait for ever
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            if cut is None and (problem := file_problem(os.fstat(file.fileno()))):
+            status = os.fstat(file.fileno())
+            if cut is None and (problem := file_problem(status)):
                 raise Rejected("read", problem)
-            return file.read(cut or MAX_FILE)
+            return file.read(min(status.st_size, cut or MAX_FILE))  # Python takes memory for all that it is asked for
     except OSError as error:
         raise Rejected("read", f"{path.name!r} cannot be read: {error.strerror}") from None
 
@@ -127,14 +128,14 @@ def file_problem(status: os.stat_result) -> str | None:
     return None
 
 
-def stamp(*paths: Path) -> str:
+def stamp(*files: Path | os.stat_result) -> str:
     """Size and mtime of the files ("-" for a missing one): changes when a content changed."""
-    return " ".join(map(_stamp, paths))
+    return " ".join(map(_stamp, files))
 
 
-def _stamp(path: Path) -> str:
+def _stamp(file: Path | os.stat_result) -> str:
     try:
-        status = path.stat()
+        status = file.stat() if isinstance(file, Path) else file
     except OSError:
         return "-"
     return f"{status.st_size}:{status.st_mtime_ns}"

@@ -59,17 +59,22 @@ class FolderSource:
 def _children(folder: Path) -> list[str]:
     """Pictures and sub-folders, sorted. A folder's name ends with "/", which makes the order that of whole paths."""
     with os.scandir(folder) as found:
-        names = (f"{item.name}/" if os.path.isdir(item) else item.name for item in found if item.name[0] != ".")
+        names = (f"{item.name}/" if _is_folder(item) else item.name for item in found if item.name[0] != ".")
         return sorted(name for name in names if name.endswith("/") or is_picture(name))
 
 
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    """Without a question to the file system but for links, which may lead nowhere or in circles."""
+    return os.path.isdir(item) if item.is_symlink() else item.is_dir()
+
+
 def _entry(relative: str, path: Path) -> Entry:
-    name, now = portable(relative), stamp(path, path.with_suffix(".txt"))
+    name, sidecar = portable(relative), path.with_suffix(".txt")
     try:
         status = path.stat()
     except OSError as error:
-        return Entry(name, now, problem=f"cannot be read: {error.strerror}")
-    return Entry(name, now, size=status.st_size, problem=file_problem(status))
+        return Entry(name, stamp(path, sidecar), problem=f"cannot be read: {error.strerror}")
+    return Entry(name, stamp(status, sidecar), size=status.st_size, problem=file_problem(status))
 
 
 def _inode(path: Path) -> tuple[int, int]:
