@@ -1,0 +1,310 @@
+"""Base models: recognised, loaded frozen, checked; text, latents and predictions are those of diffusers' pipelines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline
+from PIL import Image
+from trainer_models import FAMILIES, TOKENS, save_base
+
+from trainer.errors import ModelError
+from trainer.families import Base, family_of, load_base
+from trainer.recipe import Model
+from trainer.types import Batch
+
+CAPTIONS = ["a red disc", "", "a very long caption of a blue box that does not fit into so few tokens"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("bases")
+    return {family: save_base(root / family, family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def bases(folders: dict[str, Path]) -> dict[str, Base]:
+    return {family: load_base(Model(base=str(folder))) for family, folder in folders.items()}
+
+
+@pytest.fixture
+def copy(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """A base's folder that a test may damage."""
+    return lambda family: Path(shutil.copytree(folders[family], tmp_path / family))
+
+
+def a_batch(base: Base, rows: int = 3, size: int = 64) -> Batch:
+    pixels = torch.randint(0, 256, (rows, 3, size, size), dtype=torch.uint8)
+    ids = base.time_ids((size, size), (0, 0), (size, size))
+    times = None if ids is None else torch.tensor([ids] * rows)
+    keys = [str(row) for row in range(rows)]
+    batch = Batch(keys, [0] * rows, CAPTIONS[:rows], pixels.flip(3), pixels=pixels, time_ids=times)
+    return base.complete(batch)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_base_is_recognised_and_frozen(family: str, bases: dict[str, Base]) -> None:
+    """The folder says the family and the prediction type; nothing of a base can be trained."""
+    base = bases[family]
+    assert base.family == ("sdxl" if family == "sdxl" else "sd")
+    assert base.prediction_type == ("v_prediction" if family == "sd2" else "epsilon")
+    assert base.factor == 8
+    modules = [base.unet, base.vae, *base.text_encoders]
+    assert not any(module.training for module in modules)
+    assert not any(weight.requires_grad for module in modules for weight in module.parameters())
+    assert {weight.dtype for module in modules for weight in module.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_is_what_the_pipeline_of_diffusers_makes(
+    family: str, bases: dict[str, Base], folders: dict[str, Path]
+) -> None:
+    """encode_text equals `encode_prompt`, also for the empty caption and one that is too long; a row does not depend on the others."""
+    pipeline: Any = DiffusionPipeline.from_pretrained(folders[family])
+    found = bases[family].encode_text(CAPTIONS)
+    expected = pipeline.encode_prompt(
+        CAPTIONS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
+    )
+    torch.testing.assert_close(found["prompt_embeds"], expected[0])
+    assert found["prompt_embeds"].shape[:2] == (3, TOKENS)
+    assert ("pooled" in found) == (family == "sdxl")
+    if family == "sdxl":
+        torch.testing.assert_close(found["pooled"], expected[2])
+    alone = bases[family].encode_text(CAPTIONS[1:2])
+    for name, tensor in alone.items():
+        torch.testing.assert_close(tensor, found[name][1:2])
+
+
+def test_latents_are_the_posterior_in_the_denoisers_space(bases: dict[str, Base]) -> None:
+    """mean and std are the VAE's, scaled; a draw from them equals diffusers' own, scaled."""
+    base, pixels = bases["sd15"], torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8)
+    latents = base.encode_pixels(pixels)
+    posterior = base.vae.encode(pixels / 127.5 - 1).latent_dist
+    scale = base.vae.config.scaling_factor
+    noise = torch.randn(2, 4, 8, 4, generator=torch.Generator().manual_seed(1))
+    drawn = posterior.sample(torch.Generator().manual_seed(1)) * scale
+    torch.testing.assert_close(latents.sample(noise), drawn)
+    assert latents.mean.shape == latents.std.shape == (2, 4, 8, 4)
+    assert (latents.std > 0).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fresh_controlnet_changes_nothing(family: str, bases: dict[str, Base]) -> None:
+    """At step 0 the output equals the base model's, whatever the condition: zero convolutions."""
+    base = bases[family]
+    batch, noisy, timesteps = a_batch(base), torch.randn(3, 4, 8, 8), torch.tensor([1, 500, 999])
+    steered = base.predict(base.new_controlnet("unet"), noisy, timesteps, batch)
+    plain = base.unet(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
+    assert torch.equal(steered, plain)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prediction_is_the_plain_formula_of_diffusers(family: str, bases: dict[str, Base]) -> None:
+    """predict equals ControlNet and UNet called as diffusers' pipelines call them, with a condition in [0, 1]."""
+    base = bases[family]
+    controlnet = trained(base)
+    batch, noisy, timesteps = a_batch(base), torch.randn(3, 4, 8, 8), torch.tensor([1, 500, 999])
+    shared: dict[str, Any] = {"encoder_hidden_states": batch.text["prompt_embeds"]}
+    if family == "sdxl":
+        shared["added_cond_kwargs"] = {"text_embeds": batch.text["pooled"], "time_ids": batch.time_ids}
+    out = controlnet(noisy, timesteps, controlnet_cond=batch.conditions.float() / 255, **shared)
+    expected = base.unet(
+        noisy,
+        timesteps,
+        down_block_additional_residuals=out.down_block_res_samples,
+        mid_block_additional_residual=out.mid_block_res_sample,
+        **shared,
+    ).sample
+    torch.testing.assert_close(base.predict(controlnet, noisy, timesteps, batch), expected)
+
+
+def trained(base: Base) -> ControlNetModel:
+    """A ControlNet whose zero convolutions are no longer zero."""
+    controlnet = base.new_controlnet("unet")
+    with torch.no_grad():
+        for weight in controlnet.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    return controlnet
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pipeline_draws_with_these_very_modules(family: str, bases: dict[str, Base]) -> None:
+    """`pipeline` is diffusers' ControlNet pipeline; the condition changes what it draws."""
+    base = bases[family]
+    pipeline: Any = base.pipeline(trained(base))
+    assert pipeline.unet is base.unet
+    assert pipeline.vae is base.vae
+    pipeline.set_progress_bar_config(disable=True)
+
+    def drawn(colour: str) -> bytes:
+        condition = Image.new("RGB", (64, 64), colour)
+        how: dict[str, Any] = {"num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+        picture: Image.Image = pipeline("a red disc", image=condition, **how).images[0]
+        return picture.tobytes()
+
+    assert drawn("white") == drawn("white") != drawn("black")
+
+
+@pytest.mark.parametrize("factor", [4, 8, 16])
+def test_the_condition_embedder_follows_the_vae(factor: int, tmp_path: Path) -> None:
+    """Any VAE's factor works: the condition arrives at the latents' size."""
+    base = load_base(Model(base=str(save_base(tmp_path / "base", factor=factor))))
+    batch = a_batch(base)
+    assert batch.latents is not None
+    assert base.factor == factor
+    assert batch.latents.mean.shape[-1] == 64 // factor
+    out = base.predict(base.new_controlnet("unet"), batch.latents.mean, torch.tensor([1, 2, 3]), batch)
+    assert out.shape == batch.latents.mean.shape
+
+
+def test_a_controlnet_can_be_continued(bases: dict[str, Base], tmp_path: Path) -> None:
+    """`init` may be a ControlNet's folder: its weights are what training starts from."""
+    controlnet = trained(bases["sd15"])
+    controlnet.save_pretrained(tmp_path / "controlnet")
+    again = bases["sd15"].new_controlnet(str(tmp_path / "controlnet"))
+    for name, weight in again.state_dict().items():
+        assert torch.equal(weight, controlnet.state_dict()[name])
+    assert all(weight.requires_grad for weight in again.parameters())
+
+
+def test_fingerprints_follow_the_weights(copy: Callable[[str], Path], bases: dict[str, Base], tmp_path: Path) -> None:
+    """Equal weights have equal fingerprints wherever they lie; another VAE, or another scale of it, has another."""
+    folder = copy("sd15")
+    assert load_base(Model(base=str(folder))).fingerprints == bases["sd15"].fingerprints
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"scaling_factor": 0.5}))
+    scaled = load_base(Model(base=str(folder))).fingerprints
+    assert scaled["vae"] != bases["sd15"].fingerprints["vae"]
+    assert scaled["text"] == bases["sd15"].fingerprints["text"]
+
+
+def test_another_vae_takes_the_place_of_the_bases_own(folders: dict[str, Path], tmp_path: Path) -> None:
+    """`model.vae` names a folder whose VAE is used instead."""
+    torch.manual_seed(5)
+    AutoencoderKL.from_pretrained(folders["sd15"], subfolder="vae").save_pretrained(tmp_path / "vae")
+    other = AutoencoderKL.from_config(AutoencoderKL.load_config(tmp_path / "vae"))
+    other.save_pretrained(tmp_path / "vae")
+    base = load_base(Model(base=str(folders["sd15"]), vae=str(tmp_path / "vae")))
+    for name, weight in base.vae.state_dict().items():
+        assert torch.equal(weight, other.state_dict()[name])
+
+
+def test_the_recipe_may_say_what_the_base_predicts(folders: dict[str, Path]) -> None:
+    """`prediction_type` overrules the base's scheduler, for training and for the pipeline alike."""
+    base = load_base(Model(base=str(folders["sd15"]), prediction_type="v_prediction"))
+    pipeline: Any = base.pipeline(base.new_controlnet("unet"))
+    assert base.prediction_type == pipeline.scheduler.config.prediction_type == "v_prediction"
+
+
+def test_a_vae_that_overflows_stays_in_float32(folders: dict[str, Path]) -> None:
+    """In fp16 a VAE with force_upcast (SDXL's own) is not cast; in bf16, which has the range, it is."""
+    base = load_base(Model(base=str(folders["sd15"])))
+    assert base.vae.config.force_upcast
+    base.to("cpu", torch.float16)
+    assert (base.unet.dtype, base.vae.dtype) == (torch.float16, torch.float32)
+    base.to("cpu", torch.bfloat16)
+    assert base.vae.dtype == torch.bfloat16
+
+
+def remove(part: str) -> Callable[[Path], object]:
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def rewrite(file: str, **values: Any) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(config | values))
+
+    return change
+
+
+def truncate(file: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:100])
+
+
+def pickled(folder: Path) -> None:
+    part = folder / "unet" / "diffusion_pytorch_model"
+    from safetensors.torch import load_file
+
+    torch.save(load_file(part.with_suffix(".safetensors")), part.with_suffix(".bin"))
+    part.with_suffix(".safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (remove("unet"), "pipeline|StableDiffusionPipeline"),
+        (remove("vae"), "has no vae"),
+        (remove("tokenizer"), "has no tokenizer"),
+        (truncate("unet/diffusion_pytorch_model.safetensors"), "unet cannot be loaded"),
+        (truncate("model_index.json"), r"model_index\.json cannot be read"),
+        (rewrite("model_index.json", _class_name="FluxPipeline"), "holds a FluxPipeline; known are sd, sdxl"),
+        (rewrite("unet/config.json", in_channels=9), "9 input channels"),
+        (rewrite("unet/config.json", cross_attention_dim=48), "unet cannot be loaded"),
+        (rewrite("scheduler/scheduler_config.json", prediction_type="sample"), "predicts 'sample'"),
+        (pickled, "model.safetensors = false"),
+    ],
+)
+def test_a_base_that_is_not_whole_says_what_is_wrong(
+    copy: Callable[[str], Path], damage: Callable[[Path], object], said: str
+) -> None:
+    """Missing and damaged parts, other architectures and pickled weights are each a ModelError of one line."""
+    folder = copy("sd15")
+    damage(folder)
+    with pytest.raises(ModelError, match=said) as error:
+        load_base(Model(base=str(folder)))
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_are_opened_when_asked_for(copy: Callable[[str], Path], bases: dict[str, Base]) -> None:
+    """`safetensors = false` admits them."""
+    folder = copy("sd15")
+    pickled(folder)
+    base = load_base(Model(base=str(folder), safetensors=False))
+    assert torch.equal(base.unet.conv_in.weight, bases["sd15"].unet.conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"base": "/no/such/folder"}, "no such folder"),
+        ({"base": "runwayml/stable-diffusion-v1-5"}, "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ({"base": "SD15", "family": "sdxl"}, 'is of family "sd", and model.family = "sdxl"'),
+        ({"base": "SD15", "vae": "/no/such/vae"}, "no folder '/no/such/vae'"),
+    ],
+)
+def test_a_base_that_is_not_there_says_where_it_was_looked_for(
+    model: dict[str, str], said: str, folders: dict[str, Path]
+) -> None:
+    """A slip in a path, a name that is gone from the Hub and a base of another family are told apart."""
+    model["base"] = model["base"].replace("SD15", str(folders["sd15"]))
+    with pytest.raises(ModelError, match=said.replace("(", r"\(")):
+        load_base(Model(**model))  # type: ignore[arg-type]
+
+
+def test_a_single_file_is_no_base(tmp_path: Path) -> None:
+    """A checkpoint in one file gets the way to make a folder of it."""
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="from_single_file"):
+        load_base(Model(base=str(tmp_path / "model.safetensors")))
+
+
+@pytest.mark.parametrize("other", ["sdxl", "factor4"])
+def test_a_controlnet_of_another_base_is_refused(other: str, bases: dict[str, Base], tmp_path: Path) -> None:
+    """The first thing that does not fit is named with both its values."""
+    source = bases["sdxl"] if other == "sdxl" else load_base(Model(base=str(save_base(tmp_path / "base", factor=4))))
+    source.new_controlnet("unet").save_pretrained(tmp_path / "controlnet")
+    said = "cross_attention_dim is 64, and it must be 32" if other == "sdxl" else "reduction is 4, and it must be 8"
+    with pytest.raises(ModelError, match=said):
+        bases["sd15"].new_controlnet(str(tmp_path / "controlnet"))
+
+
+def test_families_are_told_apart_without_loading_weights(folders: dict[str, Path]) -> None:
+    """Two small JSON files say what a base is."""
+    assert [family_of(folders[family]) for family in FAMILIES] == ["sd", "sd", "sdxl"]
