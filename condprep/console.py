@@ -21,6 +21,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from condprep.builder import BuildResult, Progress
     from condprep.inspect import DatasetSummary
+    from condprep.reporting import ReportResult
     from condprep.verified import VerifyResult
 
 MOST_SIZES = 8  # lines of sizes that `inspect` shows
@@ -247,6 +248,15 @@ def show_verify(result: VerifyResult, as_json: bool) -> None:
     clean = "" if result.findings else ": nothing to complain about"
     out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
     out.print(f"scores: {escape(str(result.scores))}", soft_wrap=True)
+
+
+def show_report(result: ReportResult) -> None:
+    """Where the page is, and how much of the dataset it shows."""
+    for note in result.verified.notes:
+        say(note)
+    size = f"{result.bytes / 1e6:.1f} MB"
+    err.print(f"{result.shown:,} of {result.rows:,} rows, {size}, {result.seconds:.1f} s", highlight=False)
+    print(result.path)
 
 
 def _line(text: str) -> str:

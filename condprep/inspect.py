@@ -207,11 +207,12 @@ def _rejects(path: Path) -> dict[str, int] | None:
     counts: Counter[str] = Counter()
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            counts[_reason(line)] += 1
+            counts[reject_reason(line)] += 1
     return dict(counts.most_common())
 
 
-def _reason(line: str) -> str:
+def reject_reason(line: str) -> str:
+    """A line of rejects.jsonl -> "stage: reason", without what follows the colon and is about the single picture."""
     try:
         reject = json.loads(line)
         return f"{reject['stage']}: {reject['reason'].partition(':')[0]}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from condprep.errors import SourceError
@@ -10,7 +12,7 @@ from condprep.pairs.base import Pair, Pairs
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
-__all__ = ["Pair", "Pairs", "open_pairs"]
+__all__ = ["Pair", "Pairs", "open_pairs", "reopen"]
 
 
 def open_pairs(
@@ -47,6 +49,16 @@ def open_pairs(
     if HUB_NAME.fullmatch(str(path)) and not place.parent.is_dir():  # else it is a slip in a path: do not ask the Hub
         return open_hub(str(path), wanted)
     raise SourceError(f"there is no file or folder {str(path)!r}")
+
+
+def reopen(path: str | os.PathLike[str], columns: Mapping[str, str | None]) -> Pairs:
+    """`open_pairs` with columns as {"image": ..., "condition": ..., "caption": ...}."""
+    return open_pairs(
+        os.fspath(path),
+        image_column=columns["image"],
+        condition_column=columns["condition"],
+        caption_column=columns["caption"],
+    )
 
 
 _TABLES = ("*.arrow", "*/*.arrow", "*.parquet", "*/*.parquet")

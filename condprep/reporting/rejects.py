@@ -1,0 +1,113 @@
+"""The inputs that did not become rows, with their pictures where the source is at hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from condprep.errors import CondprepError, SourceError
+from condprep.files import read_json
+from condprep.inspect import reject_reason
+from condprep.reporting.thumbnails import Thumbnail, thumbnail
+from condprep.sources import open_source
+from condprep.sources.base import Source
+from condprep.types import Entry
+
+OF_A_REASON, MOST = 12, 60  # rejects that are shown
+
+
+@dataclass(frozen=True)
+class ShownReject:
+    """One input that did not become a row."""
+
+    source: str
+    reason: str
+    picture: Thumbnail
+
+
+@dataclass(frozen=True)
+class Rejects:
+    """All rejects, counted, and some of them."""
+
+    reasons: Mapping[str, int]  # "stage: reason" -> inputs, most frequent first
+    shown: Sequence[ShownReject]
+    note: str  # why there are no pictures, or ""
+
+    @property
+    def total(self) -> int:
+        return sum(self.reasons.values())
+
+
+def rejects(dataset: Path, source: str | None, pool: Executor) -> Rejects | None:
+    """What `.condprep/rejects.jsonl` lists; None where there is no such list. source: what the dataset was built from."""
+    listed = dataset / ".condprep" / "rejects.jsonl"
+    if not listed.is_file():
+        return None
+    reasons, shown = _read(listed)
+    picture, note = _pictures(dataset, source, {one["source"] for one in shown}) if shown else (_none, "")
+    thumbnails = pool.map(picture, [one["source"] for one in shown])
+    found = [ShownReject(one["source"], one["reason"], small) for one, small in zip(shown, thumbnails)]
+    return Rejects(dict(reasons.most_common()), found, note)
+
+
+def _read(listed: Path) -> tuple[Counter[str], list[dict[str, str]]]:
+    """Counts by reason, and the first rejects of each."""
+    reasons: Counter[str] = Counter()
+    first: dict[str, list[dict[str, str]]] = defaultdict(list)
+    with listed.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            reason = reject_reason(line)
+            reasons[reason] += 1
+            if reasons[reason] <= OF_A_REASON and (one := _reject(line)):
+                first[reason].append(one)
+    return reasons, [one for _, of_reason in sorted(first.items()) for one in of_reason][:MOST]
+
+
+def _reject(line: str) -> dict[str, str] | None:
+    try:
+        found: dict[str, Any] = json.loads(line)
+        return {"source": str(found["source"]), "reason": f"{found['stage']}: {found['reason']}"}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _pictures(dataset: Path, source: str | None, names: set[str]) -> tuple[Callable[[str], Thumbnail], str]:
+    """How to get the picture of a reject, and why that cannot be."""
+    if source is None:
+        return (
+            _none,
+            "Their pictures are not in the dataset; with --source, the report reads them from where they were.",
+        )
+    try:
+        opened = _open(source, read_json(dataset / ".condprep" / "plan.json")["config"]["requested"]["source"])
+        entries = {entry.name: entry for entry in opened.entries() if entry.name in names}
+    except (CondprepError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _none, f"Their pictures cannot be shown: {error}."
+    return lambda name: _picture(opened, entries.get(name)), ""
+
+
+def _open(source: str, identity: Mapping[str, Any]) -> Source:
+    """The source with the options that the build had. Raises SourceError where it is another one."""
+    options = {name: identity.get(name) for name in ("image_column", "caption_column", "split")}
+    opened = open_source(source, identity["kind"], **options)
+    if opened.identity != identity:
+        raise SourceError(f"{source!r} is not what the dataset was built from")
+    return opened
+
+
+def _picture(source: Source, entry: Entry | None) -> Thumbnail:
+    if entry is None or entry.problem:
+        return Thumbnail(problem=(entry and entry.problem) or "not in the source any more")
+    try:
+        return thumbnail(source.read(entry).data, 160)
+    except CondprepError as error:
+        return Thumbnail(problem=str(error))
+
+
+def _none(name: str) -> Thumbnail:
+    return Thumbnail(problem="no picture")

@@ -1,0 +1,315 @@
+"""`condprep report`: the page tells what verify found, the worst first, and stays small; nothing in a dataset is markup."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from base64 import b64decode
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pictures import encoded, smooth
+from PIL import Image
+from test_cli import Command, command  # noqa: F401
+from test_verify import OFFLINE, built, defects, rows_of, written  # noqa: F401
+
+import condprep
+from condprep.checks import groups
+from condprep.checks.base import Finding
+from condprep.errors import UsageError
+from condprep.reporting import ReportResult
+from condprep.reporting.choice import BADNESS, choose, worst_first
+from condprep.reporting.histograms import histograms
+from condprep.reporting.thumbnails import SIDES, fitting_side, thumbnail
+
+HOSTILE = "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">'"
+
+
+class Elements(HTMLParser):
+    """The tags of a page with their attributes, and the text between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def of(self, tag: str, word: str = "") -> list[dict[str, str | None]]:
+        """The attributes of those elements whose class has the word."""
+        return [found for name, found in self.tags if name == tag and word in (found.get("class") or "")]
+
+
+def made(dataset: Path, tmp_path: Path, **options: Any) -> tuple[ReportResult, Elements]:
+    result = condprep.report(dataset, tmp_path / "report.html", weights=OFFLINE, **options)
+    return result, Elements((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_shows_what_verify_found(defects: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Every row with its findings in words, every rule with its count; the numbers are those of `verify`."""
+    result, page = made(defects, tmp_path)
+    assert result.shown == result.rows == 8
+    assert {card["data-row"] for card in page.of("article")} == {str(row) for row in range(8)}
+    for finding in result.verified.findings:
+        assert finding.reason in page.text
+    rules = Counter(f"{one.check}: {one.rule}" for one in result.verified.findings)
+    assert {found["data-rule"] for found in page.of("button", "link")} == set(rules)
+    ranked: Counter[str] = Counter()
+    for card in page.of("article"):
+        ranked.update(json.loads(card["data-ranks"] or ""))
+    assert ranked.keys() == rules.keys()
+
+
+def test_rows_with_findings_come_first(defects: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The cards are in order of severity: rows without findings are the last."""
+    _, page = made(defects, tmp_path)
+    clean = ["clean" in (card["class"] or "") for card in page.of("article")]
+    assert clean == sorted(clean)
+    assert 0 < sum(clean) < len(clean)
+
+
+def test_a_dataset_is_verified_once(built: Path, tmp_path: Path) -> None:  # noqa: F811
+    """What `verify` found is taken as it is while the dataset stays the same, thresholds included."""
+    before = condprep.verify(built, weights=OFFLINE, settings={"structure": {"multiple": 96}})
+    assert before.findings
+    seen: list[Any] = []
+    result, _ = made(built, tmp_path, progress=seen.append)
+    assert result.verified == before
+    assert not seen
+    (built / ".condprep" / "verify.findings.json").unlink()
+    assert not made(built, tmp_path)[0].verified.findings
+
+
+def test_what_a_dataset_says_is_never_markup(built: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Tags in captions and keys are text: one script, the pictures of the pairs, and no handler of events."""
+    rows = [row | {"text": HOSTILE, "key": HOSTILE + row["key"]} for row in rows_of(built)]
+    _, page = made(written(rows, tmp_path / "rows.parquet"), tmp_path)
+    assert (len(page.of("script")), len(page.of("img"))) == (1, 16)
+    assert page.text.count(HOSTILE) == 16
+    assert not [name for _, found in page.tags for name in found if name.startswith("on")]
+
+
+def test_the_page_asks_for_nothing(built: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Every address in it is a part of itself; its policy allows our script and style by their hashes, and no address."""
+    _, page = made(built, tmp_path)
+    addresses = [found.get(name) for _, found in page.tags for name in ("src", "href") if found.get(name)]
+    assert addresses
+    assert all(address and address.startswith(("data:", "#")) for address in addresses)
+    policy = next(found["content"] for found in page.of("meta") if found.get("http-equiv")) or ""
+    assert policy.startswith("default-src 'none';")
+    assert len(re.findall(r"(?:script|style)-src 'sha256-[\w+/=]+'(?:;|$)", policy)) == 2
+    assert "unsafe" not in policy
+    assert not [found for _, found in page.tags if "style" in found]
+
+
+def test_every_annotator_has_its_map(raw: Path, tmp_path: Path) -> None:
+    """Of a dataset with several maps a pair shows each, named by its column, and the page can choose among them."""
+    condprep.build(raw, tmp_path / "ds", ["canny", "canny:random"], resolution=64)
+    _, page = made(tmp_path / "ds", tmp_path)
+    maps = [found["data-map"] for found in page.of("figure", "map")]
+    assert Counter(maps) == {"canny": 12, "canny_random": 12}
+    assert {"canny", "canny_random"} < {found.get("value") for found in page.of("option")}
+    assert "canny:random" in page.text
+
+
+def test_rejects_are_shown_with_their_pictures(raw: Path, tmp_path: Path) -> None:
+    """Each reject with its reason; with the source its picture, or why there is none; without it the page says so."""
+    Image.fromarray(smooth(16, 16)).save(raw / "small.png")
+    (raw / "<b>broken.jpg").write_text("no picture")
+    condprep.build(raw, tmp_path / "ds", "canny", resolution=128)
+    _, page = made(tmp_path / "ds", tmp_path, source=raw)
+    assert len(page.of("figure", "reject")) == 2
+    assert "<b>broken.jpg" in page.text
+    pictures = [found for found in page.of("img") if found["alt"] == "rejected picture"]
+    assert [(found["width"], found["height"]) for found in pictures] == [("16", "16")]
+    _, without = made(tmp_path / "ds", tmp_path)
+    assert not [found for found in without.of("img") if found["alt"] == "rejected picture"]
+    assert "with --source" in without.text
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"image": [encoded(smooth())]}), other)
+    assert "cannot be shown" in made(tmp_path / "ds", tmp_path, source=other)[1].text
+
+
+def test_a_reject_list_cannot_name_files_outside_of_the_source(raw: Path, tmp_path: Path) -> None:
+    """A dataset that lists ../secret.png among its rejects does not get that picture onto the page."""
+    condprep.build(raw, tmp_path / "ds", "canny", resolution=64)
+    Image.fromarray(smooth()).save(tmp_path / "secret.png")
+    line = json.dumps({"source": "../secret.png", "stage": "fit", "reason": "too small", "key": None})
+    (tmp_path / "ds" / ".condprep" / "rejects.jsonl").write_text(line + "\nnot JSON\n")
+    _, page = made(tmp_path / "ds", tmp_path, source=raw)
+    assert not [found for found in page.of("img") if found["alt"] == "rejected picture"]
+    assert "not in the source any more" in page.text
+    assert "a damaged line of rejects.jsonl" in page.text
+
+
+def test_what_is_recorded_is_shown_and_not_trusted(built: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Annotator, parameters and geometry are on the page; records of any other shape do not stop it."""
+    _, page = made(built, tmp_path)
+    assert "high: 200; low: 100" in page.text
+    assert "fit: crop" in page.text
+    recorded = built / ".condprep" / "provenance.json"
+    kept = recorded.read_text()
+    try:
+        for odd in ("[]", '{"annotators": 3}', '{"annotators": [{"column": {}}, 7], "x": [null]}', "{"):
+            recorded.write_text(odd)
+            assert made(built, tmp_path)[0].shown == 8
+    finally:
+        recorded.write_text(kept)
+
+
+def test_a_large_dataset_is_sampled(tmp_path: Path) -> None:
+    """Of more rows than fit, the page shows the worst of every rule and others, says so, and counts all of them."""
+    picture = encoded(smooth(64, 64))
+    edges = encoded(np.where(smooth(64, 64)[..., 0] > 200, 255, 0).astype(np.uint8), "PNG")
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    texts = [None if n % 50 == 7 else f"number {n}" for n in range(300)]
+    columns = {"image": (image, picture), "conditioning_image": (image, edges)}
+    table = {name: pa.array([{"bytes": data, "path": None}] * 300, kind) for name, (kind, data) in columns.items()}
+    pq.write_table(pa.table(table | {"text": pa.array(texts)}), tmp_path / "rows.parquet")
+    result, page = made(tmp_path / "rows.parquet", tmp_path, pairs=20)
+    assert (result.rows, result.shown) == (300, 20)
+    assert "A sample: 20 of 300 rows" in page.text
+    assert {str(row) for row in range(7, 300, 50)} < {card["data-row"] for card in page.of("article")}
+    size = next(one for one in histograms(result.verified.scores, None) if one.title == "Size")
+    assert [(bar.name, bar.rows) for bar in size.bars] == [("64 × 64", 300)]
+
+
+def test_odd_rows_are_shown_all_the_same(built: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A row that cannot be decoded, sizes that differ, a caption that is none, a damaged file: all on the page."""
+    rows = rows_of(built)
+    rows[0]["image"]["bytes"] = b"no picture"
+    rows[1]["text"] = None
+    rows[2]["conditioning_image"]["bytes"] = encoded(smooth(300, 40)[..., 0], "PNG")
+    rows[3]["image"] = {"bytes": None, "path": None}
+    _, page = made(written(rows, tmp_path / "rows.parquet"), tmp_path)
+    assert len(page.of("article")) == 8
+    assert len(page.of("span", "none")) == 3
+    folder = tmp_path / "two"
+    folder.mkdir()
+    written(rows[4:], folder / "a.parquet")
+    (folder / "b.parquet").write_bytes(b"PAR1 damaged PAR1")
+    _, page = made(folder, tmp_path)
+    assert len(page.of("article")) == 4
+    assert "b.parquet is damaged" in page.text
+
+
+def test_two_folders_are_reported(tmp_path: Path) -> None:
+    """A dataset of loose files has a page, too: orphans as findings of no row, no provenance, no rejects."""
+    for name in ("image/1.png", "image/2.png", "canny/1.png"):
+        (tmp_path / "pairs" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(smooth()).save(tmp_path / "pairs" / name)
+    result, page = made(tmp_path / "pairs", tmp_path)
+    assert result.rows == 1
+    assert "image/2.png has no map of its own" in page.text
+    assert "was not built by condprep" in page.text
+
+
+def test_a_page_that_cannot_be_is_refused(built: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+    """No dataset, a number of pairs that no browser bears: exit code 2, and no file."""
+    with pytest.raises(UsageError, match="pairs = 0"):
+        condprep.report(built, tmp_path / "report.html", pairs=0)
+    ended = command("report", str(tmp_path / "nothing"), "-o", str(tmp_path / "report.html"))
+    assert (ended.code, ended.out) == (2, "")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_the_command_names_the_page(built: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+    """Standard output is the path of the page; how much of the dataset it shows is said beside."""
+    ended = command("report", str(built), "-o", str(tmp_path / "report.html"), "--pairs", "5")
+    assert (ended.code, ended.out.strip()) == (0, str(tmp_path / "report.html"))
+    assert "5 of 8 rows" in ended.err
+
+
+def test_the_worst_row_of_a_rule_comes_first(tmp_path: Path) -> None:
+    """Rows of a rule with a measure are ordered by it; of any other by how grave their other findings are, then by row."""
+    scores = {"row": [0, 1, 2, 3], "tokens": [80, 300, 90, 5]}
+    pq.write_table(pa.table(scores), tmp_path / "verify.parquet")
+    findings = [Finding(row, "", "structure", "truncated", "warning", "") for row in (0, 1, 2)]
+    findings += [Finding(row, "", "condition", "polarity", "error", "") for row in (0, 2, 3)]
+    findings += [
+        Finding(3, "", "condition", "kind", "error", ""),
+        Finding(None, "", "structure", "readable", "error", ""),
+    ]
+    worst = worst_first(findings, tmp_path / "verify.parquet")
+    assert worst == {
+        "condition: polarity": [3, 0, 2],
+        "condition: kind": [3],
+        "structure: truncated": [1, 2, 0],
+    }
+
+
+def test_every_measure_is_one_that_its_check_has() -> None:
+    """The rules and scores by which rows are ordered exist."""
+    scores = {(group.name, name) for group in groups() for name in (*group.scores, "row")}
+    rules = {
+        f"{group.name}: {rule.name}" for group in groups() for rule in (*group.checks, *(s() for s in group.surveys))
+    }
+    assert rules >= BADNESS.keys()
+    for rule, (columns, _) in BADNESS.items():
+        assert {(rule.partition(":")[0], column) for column in columns} <= scores
+
+
+@pytest.mark.parametrize("rows", [0, 5, 50, 5000])
+def test_rows_are_chosen_once_and_fairly(rows: int) -> None:
+    """At most as many as wanted, all different; the worst of every rule; clean rows while there are any; repeatable."""
+    worst = {"a": list(range(0, rows, 2)), "b": [rows - 1] if rows else [], "c": list(range(0, rows, 10))}
+    chosen = choose(worst, rows, 40, seed=1)
+    assert len(chosen) == len(set(chosen)) == min(rows, 40)
+    assert set(chosen) <= set(range(rows))
+    assert {of_rule[0] for of_rule in worst.values() if of_rule} <= set(chosen)
+    bad = {row for of_rule in worst.values() for row in of_rule}
+    clean = [row not in bad for row in chosen]
+    assert clean == sorted(clean)
+    assert sum(clean) == min(rows - len(bad), max(10, 40 - len(bad)))
+    assert chosen == choose(worst, rows, 40, seed=1)
+
+
+def test_thumbnails_keep_their_aspect_and_never_grow() -> None:
+    """The longer side is the wanted one where the picture is larger; what cannot be decoded says why."""
+    large, small = thumbnail(encoded(smooth(100, 400)), 256), thumbnail(encoded(smooth(10, 20)), 256)
+    assert (large.size, small.size) == ((256, 64), (20, 10))
+    decoded = Image.open(io.BytesIO(b64decode(large.uri.partition(",")[2])))
+    assert (decoded.format, decoded.size) == ("WEBP", (256, 64))
+    assert "picture" in thumbnail(b"nothing", 256).problem
+
+
+def test_thumbnails_shrink_as_pictures_grow_in_number() -> None:
+    """More pictures on a page never have larger thumbnails, and few have the largest."""
+    sides = [fitting_side(n, 8_500_000) for n in range(1, 2000, 50)]
+    assert sides == sorted(sides, reverse=True)
+    assert set(sides) == set(SIDES)
+
+
+def test_histograms_count_every_row(tmp_path: Path) -> None:
+    """Each histogram's bars add up to the rows that have a value, whatever the values are."""
+    rng = np.random.default_rng(0)
+    width, height = rng.integers(1, 3000, (2, 500))
+    scores: dict[str, Any] = {"row": range(500), "image_width": width, "image_height": height}
+    scores |= {"tokens": [None, *rng.integers(2, 400, 499).tolist()], "drawn": rng.random(500)}
+    pq.write_table(pa.table(scores), tmp_path / "verify.parquet")
+    found = histograms(tmp_path / "verify.parquet", Counter({0: 3, 2: 4}))
+    assert {one.title: sum(bar.rows for bar in one.bars) for one in found} == {
+        **{"Size": 500, "Aspect": 500, "Edge density": 500, "Caption length": 499},
+        "People in a picture": 7,
+    }
+    assert all(len(one.bars) <= 22 for one in found)
+
+
+@pytest.mark.parametrize("values", [[7.0], [7.0, 7.0], [0.0, 1.0], [0.25, 0.25], [2.0, 77.0, 78.0], [0.1, 0.3, 0.9]])
+def test_a_histogram_of_few_values_counts_them(tmp_path: Path, values: list[float]) -> None:
+    """One value, two, far apart or equal: every row is in a bar."""
+    pq.write_table(pa.table({"row": range(len(values)), "drawn": values}), tmp_path / "verify.parquet")
+    (found,) = histograms(tmp_path / "verify.parquet", None)
+    assert sum(bar.rows for bar in found.bars) == len(values)
