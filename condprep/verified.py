@@ -52,7 +52,7 @@ def keep(result: VerifyResult, stamp: str, columns: Mapping[str, str | None]) ->
         "stamp": stamp,
         "columns": dict(columns),
         "rows": result.rows,
-        "seconds": round(result.seconds, 3),
+        "seconds": result.seconds,
         "notes": list(result.notes),
         "findings": [[getattr(one, name) for name in FIELDS] for one in result.findings],
     }
