@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from condprep.cli_options import Json
-from condprep.errors import CondprepError
+from condprep.errors import CondprepError, UsageError
+from trainer.pipeline import Precision, Weights
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,6 +61,38 @@ def train(
         with console.progress() as progress:
             result = run(chosen, say=console.say, progress=progress)
         console.show_result(result, as_json)
+        if not result.finished:
+            raise typer.Exit(1)
+
+
+@app.command()
+def sample(
+    output: Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")],
+    condition: Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")],
+    prompt: Annotated[str, typer.Option(help="what the picture shall show")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")] = Path("sample.png"),
+    negative_prompt: Annotated[str, typer.Option(help="what it shall not show")] = "",
+    steps: Annotated[int, typer.Option(min=1, help="of the UniPC sampler")] = 20,
+    cfg: Annotated[float, typer.Option(min=0, help="classifier-free guidance")] = 7.5,
+    seed: Annotated[int, typer.Option(help="another one gives another picture")] = 0,
+    base: Annotated[str | None, typer.Option(help="another base model than that of the training")] = None,
+    weights: Annotated[Weights, typer.Option(help="best: the averaged ones where there are any")] = "best",
+    precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
+) -> None:
+    """Generate a picture that follows a condition map."""
+    from trainer import console
+    from trainer.pipeline import sample as run
+    from trainer.pipeline import save_picture
+
+    console.without_bars()
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; choose another --out or say --overwrite")
+    chosen = {"negative_prompt": negative_prompt, "steps": steps, "cfg": cfg, "seed": seed}
+    picture = run(output, condition, prompt, **chosen, base=base, weights=weights, precision=precision, device=device)
+    save_picture(picture, out)
+    print(out)
 
 
 def main() -> None:

@@ -13,11 +13,13 @@ from condprep.console import out, print_json, say
 from condprep.console import progress as bars
 
 if TYPE_CHECKING:
+    from trainer.loop import TrainResult
     from trainer.plan import Plan
 
 MOST_BUCKETS = 8  # lines of the plan
+SHOWN = ("loss", "val_loss", "condition_gap", "pictures_per_second")  # of a run's metrics
 
-__all__ = ["progress", "say", "show_plan", "without_bars"]
+__all__ = ["progress", "say", "show_plan", "show_result", "without_bars"]
 
 
 @contextmanager
@@ -30,12 +32,13 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def without_bars() -> None:
-    """Loading a model shows no bars of its own."""
+    """Loading a model shows no bars and no notices of its own."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
+        library.set_verbosity_error()
 
 
 def show_plan(plan: Plan, as_json: bool) -> None:
@@ -70,3 +73,19 @@ def _lines(plan: Plan) -> Sequence[tuple[str, str]]:
         ("cache", f"{_bytes(plan.cache_bytes)} on disk"),
         ("memory", f"{_bytes(plan.peak_bytes)} on each device, about"),
     ]
+
+
+def show_result(result: TrainResult, as_json: bool) -> None:
+    """What a run made."""
+    if as_json:
+        print_json(result)
+        return
+    newest = result.metrics
+    found = [f"{name.replace('_', ' ')} {newest[name]:.4g}" for name in SHOWN if name in newest]
+    end = "" if result.finished else " (stopped; the same command goes on from there)"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("updates", f"{result.updates:,}{end}")
+    table.add_row("measured", ", ".join(found))
+    table.add_row("time", f"{result.seconds:,.0f} s")
+    table.add_row("result" if result.finished else "run", escape(str(result.path)))
+    out.print(table)

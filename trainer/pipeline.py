@@ -109,6 +109,17 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Into a PNG, JPEG or WebP file. Raises ModelError for another extension."""
+    from condprep.files import commit
+    from condprep.sheet import FORMATS
+
+    if path.suffix.lower() not in FORMATS:
+        raise ModelError(f"{path}: a picture is a {', '.join(FORMATS)} file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    commit(path, lambda partial: picture.save(partial, FORMATS[path.suffix.lower()]))
+
+
 def _records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """training.json and condition.json."""
     from trainer.export import CONDITION, TRAINING
