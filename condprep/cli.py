@@ -23,6 +23,7 @@ from condprep.cli_options import (
     parse_settings,
 )
 from condprep.errors import BuildFailed, CondprepError, UsageError
+from condprep.malloc import keep_freed_memory
 from condprep.types import FitMode, ImageFormat
 
 app = typer.Typer(
@@ -304,6 +305,7 @@ def main() -> None:
     """The `condprep` command. Exit codes: 0 done, 1 not (all) done, 2 a mistake in what was asked for."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    keep_freed_memory()
     try:
         app()
     except CondprepError as error:
