@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 def groups() -> Sequence[Group]:
     """Every group of checks, in the order in which they are run and shown."""
-    from condprep.checks import alignment, condition, structure
+    from condprep.checks import alignment, condition, curation, structure
 
-    return (structure.GROUP, condition.GROUP, alignment.GROUP)
+    return (structure.GROUP, condition.GROUP, alignment.GROUP, curation.GROUP)
 
 
 def choose(known: Sequence[Group], names: Sequence[str]) -> Sequence[Group]:

@@ -45,6 +45,7 @@ class Pair:
     condition: bytes = b""
     caption: Any = None  # whatever the dataset holds: a string, a list of strings, None, anything
     problem: str | None = None  # why picture and map cannot be read
+    split: str | None = None  # of a dataset that has splits
 
 
 @dataclass(frozen=True, slots=True)

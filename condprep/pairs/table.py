@@ -85,8 +85,8 @@ class TablePairs:
                 self._bytes(column, values[column]) for column in (self.columns.image, self.columns.condition)
             )
         except Rejected as rejected:
-            return Pair(row, name, caption=caption, problem=rejected.reason)
-        return Pair(row, name, image, condition, caption)
+            return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
+        return Pair(row, name, image, condition, caption, split=split)
 
     def _bytes(self, column: str, value: pa.Scalar) -> bytes:
         stored = value.as_py()
