@@ -22,7 +22,7 @@ from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
 from condprep.errors import BuildFailed, DatasetError, SourceError
 from condprep.files import commit_json
-from condprep.layout import Layout, arrow_schema, columns, finish
+from condprep.layout import Layout, arrow_schema, columns, features, finish
 from condprep.options import BuildOptions, parse_options
 from condprep.output import check_folders, disk_errors, locked
 from condprep.pipeline import Pipeline, Work
@@ -246,7 +246,7 @@ class Run:
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
         counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
         rejects = self.base.rejects if self.base else b""
-        total = finish(self.layout, counts, kinds, self.options, self.plan.id, rejects)
+        total = finish(self.layout, counts, features(kinds), self.options.format, self.plan.id, rejects)
         if total.rows:
             provenance = self._provenance(total)
             write_card(self.layout, self.base.merge(provenance) if self.base else provenance)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -25,7 +25,7 @@ from condprep.options import BuildOptions
 from condprep.pipeline import further_column
 from condprep.shards import IMAGE, Counts
 
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")  # a build makes the first two
 
 
 @dataclass(frozen=True)
@@ -125,16 +125,16 @@ def _feature(kind: pa.DataType) -> dict[str, Any]:
 def finish(
     layout: Layout,
     counts: list[Counts],
-    kinds: Mapping[str, pa.DataType],
-    options: BuildOptions,
+    features: Mapping[str, Any],
+    form: Literal["arrow", "parquet"],
     plan_id: str,
     rejects: bytes = b"",
 ) -> Counts:
     """Move the committed shards' files to their final names and write what `datasets` needs beside them.
 
-    rejects: those of the dataset to which columns are added.
+    features: the columns, as `features` words them. rejects: those of the dataset from which the rows come.
     """
-    total, suffix = Counts(), f".{options.format}"
+    total, suffix = Counts(), f".{form}"
     for shard in counts:
         total.merge(shard)
     commit(layout.private / "rejects.jsonl", lambda partial: _join(layout, len(counts), rejects, partial))
@@ -148,9 +148,9 @@ def finish(
             elif not final.exists():
                 raise DatasetError(f"{path} is gone; start afresh with --overwrite")
             total.files.append(stored | {"name": final.relative_to(layout.root).as_posix()})
-    if options.format == "arrow":
+    if form == "arrow":
         for split in total.rows:
-            _describe_split(layout, split, total, kinds, plan_id)
+            _describe_split(layout, split, total, features, plan_id)
         commit_json(layout.root / "dataset_dict.json", {"splits": [split for split in SPLITS if total.rows[split]]})
     return total
 
@@ -169,11 +169,11 @@ def _join(layout: Layout, shards: int, rejects: bytes, partial: Path) -> None:
             joined.write((layout.shard(number) / "rejects.jsonl").read_bytes())
 
 
-def _describe_split(layout: Layout, split: str, total: Counts, kinds: Mapping[str, pa.DataType], plan_id: str) -> None:
+def _describe_split(layout: Layout, split: str, total: Counts, features: Mapping[str, Any], plan_id: str) -> None:
     """`dataset_info.json` and `state.json`, as `Dataset.save_to_disk` writes them."""
     folder = layout.root / split
     empty = dict.fromkeys(("citation", "description", "homepage", "license"), "")
-    commit_json(folder / "dataset_info.json", empty | {"features": features(kinds)})
+    commit_json(folder / "dataset_info.json", empty | {"features": dict(features)})
     state: dict[str, Any] = {
         "_data_files": [{"filename": Path(file["name"]).name} for file in total.files if file["split"] == split],
         "_fingerprint": sha256(f"{plan_id} {split}".encode()).hexdigest()[:16],
