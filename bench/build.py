@@ -66,14 +66,6 @@ def make_pictures(folder: Path, count: int) -> None:
         Image.fromarray(noisy).save(folder / f"{number:05d}.jpg", quality=90)
 
 
-def run_condprep(raw: Path, out: Path, threads: int) -> None:
-    from condprep.cli import main as condprep
-
-    arguments = ["--annotator", "canny", "--out", out, "--resolution", SIZE, "--workers", threads]
-    sys.argv = ["condprep", "build", *map(str, [raw, *arguments])]
-    condprep()
-
-
 def run_bare(raw: Path, out: Path, threads: int) -> None:
     """The stages and nothing else: no plan, no key, no checks, no resume."""
     from concurrent.futures import ThreadPoolExecutor
@@ -128,7 +120,6 @@ def run_peer(raw: Path, out: Path, threads: int, fit: bool = False) -> None:
 
 
 RUNS: dict[str, Callable[[Path, Path, int], None]] = {
-    "condprep": run_condprep,
     "bare stages": run_bare,
     "peer": run_peer,
     "peer, fitted": partial(run_peer, fit=True),
@@ -137,23 +128,14 @@ RUNS: dict[str, Callable[[Path, Path, int], None]] = {
 
 def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
     """Seconds and peak memory (MB, all processes; pages shared by several are counted in each) of a run."""
-    command = [
-        sys.executable,
-        str(Path(__file__).resolve()),
-        "--run",
-        name,
-        "--raw",
-        str(raw),
-        "--out",
-        str(out),
-        "--threads",
-        str(threads),
-    ]
+    command = [sys.executable, __file__, "--run", name, "--raw", raw, "--out", out, "--threads", threads]
+    if name == "condprep":
+        command = [sys.executable, "-m", "condprep", "build", raw, "--out", out, "-a", "canny", "--workers", threads]
     began, peak = time.perf_counter(), 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while process.poll() is None:
         peak = max(peak, resident(process.pid))
-        time.sleep(0.2)
+        time.sleep(0.3)
     seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{name} failed:\n{process.stderr.read().decode()}")  # type: ignore[union-attr]
@@ -217,7 +199,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw"
         make_pictures(raw, arguments.pictures)
-        results = {name: measure(name, raw, Path(folder) / name, arguments.threads) for name in RUNS}
+        results = {name: measure(name, raw, Path(folder) / name, arguments.threads) for name in ("condprep", *RUNS)}
         costs = stage_costs(raw)
     if arguments.json:
         print(json.dumps({"runs": results, "stages_ms": costs}, indent=2))

@@ -89,8 +89,8 @@ class _Scratch(threading.local):
         if shape != self.shape:
             self.shape = shape
             self.channels = [np.empty(shape, np.uint8) for _ in range(3)]
-            self.gradients = np.empty((3, 2, *shape), np.int16)  # channel, (dx, dy)
-            self.norms = np.empty((2, *shape), np.int16)  # the largest so far, this channel's
+            self.gradients = np.empty((2, 2, *shape), np.int16)  # the largest so far, this channel's; (dx, dy)
+            self.norms = np.empty((2, *shape), np.int16)  # |dx| + |dy| of both
             self.abs_dy = np.empty(shape, np.int16)
             self.larger = np.empty(shape, np.uint8)
         return self
@@ -111,11 +111,12 @@ def canny(rgb: np.ndarray, low: int, high: int) -> np.ndarray:
     s = _scratch.fit((height, width))
     cv2.split(rgb, s.channels)
     (best_x, best_y), best = s.gradients[0], s.norms[0]
-    for k, (dx, dy) in enumerate(s.gradients):
-        cv2.spatialGradient(s.channels[k], dx, dy, borderType=cv2.BORDER_REPLICATE)
-        norm = np.abs(dx, out=s.norms[min(k, 1)])
+    for number, channel in enumerate(s.channels):
+        (dx, dy), norm = s.gradients[min(number, 1)], s.norms[min(number, 1)]
+        cv2.spatialGradient(channel, dx, dy, borderType=cv2.BORDER_REPLICATE)
+        np.abs(dx, out=norm)
         norm += np.abs(dy, out=s.abs_dy)
-        if k:
+        if number:
             cv2.compare(norm, best, cv2.CMP_GT, s.larger)
             cv2.copyTo(dx, s.larger, best_x)
             cv2.copyTo(dy, s.larger, best_y)
