@@ -23,6 +23,7 @@ from condprep.checks.registration import (
     Field,
     Orientation,
     Picture,
+    Tensor,
     correlation,
     edge_share,
     fast_shape,
@@ -32,7 +33,10 @@ from condprep.checks.registration import (
     score_here,
     spectrum,
     steps,
+    steps_of,
+    tensor,
     unscaled,
+    unscaled_field,
 )
 
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]
@@ -85,7 +89,7 @@ def compare(again: Picture, stored: Picture, tolerance: float = 1.5, same: float
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
-    pair = _Pair(again, stored, steps, steps)
+    pair = _Pair(again, stored)
     full = pair.at(512).itself()
     rules = _Rules(
         512, tolerance, here=SIMILAR * full, elsewhere=same * full, scales=(0.97, 1.03), turns=pair.orientations
@@ -106,7 +110,7 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
     # Hardly a scene but a disc fits itself turned by a quarter: FLIPS will do where the pair fits as it is.
     # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
     rules = _Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
-    pair = _Pair(picture, stored, steps, lines if kind in LINE_KINDS else steps)
+    pair = _Pair(picture, stored, lines if kind in LINE_KINDS else steps)
     found = _judge(pair, rules)
     if found.wrong and pair.at(rules.side).evidence() < EVIDENCE:
         return Alignment("unknown", "the condition shows too little", score=found.score, here=found.here)
@@ -123,7 +127,7 @@ def compare_poses(found: Picture, stored: Picture) -> Alignment:
     exact = compare(found, stored, same=SAME_DRAWING)
     if exact.verdict != "other picture":
         return exact
-    pair = _Pair(found, stored, steps, steps)
+    pair = _Pair(found, stored)
     view = pair.at(COARSE)
     here = view.here(reach=2)
     best = max((view.fit(orientation) for orientation in pair.orientations), key=lambda fit: fit.score)
@@ -163,12 +167,11 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A picture, a map, and how each becomes a field."""
+    """A picture, a map, and how the map becomes a field."""
 
     picture: Picture
     stored: Picture
-    picture_field: Callable[[Picture], Field]
-    stored_field: Callable[[Picture], Field]
+    field: Callable[[Picture], Field] = steps
 
     @property
     def lies(self) -> bool:
@@ -205,12 +208,16 @@ class _View:
         self._pair, self._shape = pair, fast_shape(size)
 
     @cached_property
+    def _gradients(self) -> Tensor:
+        return tensor(self.picture)
+
+    @cached_property
     def _target(self) -> Field:
-        return spectrum(self._pair.picture_field(self.picture), self._shape)
+        return spectrum(steps_of(self._gradients), self._shape)
 
     @cached_property
     def _edges(self) -> Field:
-        return self._pair.stored_field(self.stored)
+        return self._pair.field(self.stored)
 
     @cached_property
     def _as_it_is(self) -> NDArray[np.float32]:
@@ -218,7 +225,7 @@ class _View:
 
     def _surface(self, orientation: Orientation, scale: float) -> NDArray[np.float32]:
         """How well the map fits at every shift, once it is turned upright and scaled back."""
-        edges = self._edges if scale == 1 else self._pair.stored_field(unscaled(self.stored, scale))
+        edges = self._edges if scale == 1 else self._pair.field(unscaled(self.stored, scale))
         return correlation(self._target, spectrum(orientation.undo(edges), self._shape))
 
     def fit(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> _Fit:
@@ -226,6 +233,10 @@ class _View:
         as_it_is = orientation == UPRIGHT and scale == 1
         found = peak(self._as_it_is if as_it_is else self._surface(orientation, scale))
         return _Fit(found.score, (found.dx * self.ratio, found.dy * self.ratio), orientation, scale)
+
+    def roughly(self, scale: float) -> float:
+        """About the score of the best shift for a scale near 1: the field is scaled instead of the map."""
+        return peak(correlation(self._target, spectrum(unscaled_field(self._edges, scale), self._shape))).score
 
     def here(self, reach: int = 1) -> float:
         """How well the map fits as it is, give or take `reach` pixels of the working size."""
@@ -242,7 +253,7 @@ class _View:
 
     def empty(self) -> bool:
         """Whether there is nothing to compare."""
-        return min(edge_share(self.picture), edge_share(self.stored)) < SPARSE
+        return min(edge_share(self._gradients), edge_share(tensor(self.stored))) < SPARSE
 
 
 def _judge(pair: _Pair, rules: _Rules) -> Alignment:
@@ -289,7 +300,7 @@ def _doubtful(coarse: _View, view: _View, rules: _Rules) -> list[_Fit]:
     """Other orientations and scales of a pair that fits as it is, where a coarse look cannot rule them out."""
     doubt = 0.9 * coarse.here()
     fits = [view.fit(turned) for turned in rules.turns if coarse.fit(turned).score > doubt]
-    near = [scale for scale in rules.scales if coarse.fit(scale=scale).score > doubt]
+    near = [scale for scale in rules.scales if coarse.roughly(scale) > doubt]
     return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > view.here()]
 
 

@@ -12,7 +12,7 @@ what the largest of so many Gaussian numbers would, 3 at a given shift and 4 to 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from scipy import fft
 
 Picture = NDArray[np.uint8]  # (H, W) or (H, W, C)
 Field = NDArray[np.complex64]  # (H, W)
+Tensor = tuple[NDArray[np.float32], NDArray[np.float32]]  # (H, W) each
 
 BORDER = 4  # pixels at each side, where a gradient is that of the frame
 NOISE = 8.0  # of a 3 x 3 Sobel gradient, which is 8 a grey level and pixel: less is rounding or compression
@@ -71,9 +72,13 @@ def steps(picture: Picture) -> Field:
     Its strength is the root of the gradient's, so that one strong edge does not decide alone. Channels add up as in the
     structure tensor: colours that differ in hue alone also make an edge.
     """
-    tensor = _tensor(picture)
-    strength = np.abs(tensor) + np.float32(NOISE**2)
-    return _centred(tensor / np.sqrt(strength * np.sqrt(strength)))
+    return steps_of(tensor(picture))
+
+
+def steps_of(gradients: Tensor) -> Field:
+    """The same of a picture whose tensor is known."""
+    root = np.sqrt(cv2.magnitude(*gradients) + np.float32(NOISE**2))
+    return _centred(gradients, 1 / (root * np.sqrt(root)))
 
 
 def lines(picture: Picture) -> Field:
@@ -84,16 +89,14 @@ def lines(picture: Picture) -> Field:
     """
     grey = picture if picture.ndim == 2 else picture.max(2)
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1)
-    tensor = cv2.GaussianBlur(_tensor(grey).view(np.float32).reshape(*grey.shape, 2), (0, 0), 1.5)
-    direction = np.ascontiguousarray(tensor).view(np.complex64)[..., 0]
+    re, im = (cv2.GaussianBlur(part, (0, 0), 1.5) for part in tensor(grey))
     ground = np.float32(np.median(grey[::4, ::4]))  # most of a map of lines is ground, so a sixteenth tells it
-    line = np.abs(smooth - ground)
-    return _centred(direction / (np.abs(direction) + NOISE**2) * line)
+    return _centred((re, im), np.abs(smooth - ground) / (cv2.magnitude(re, im) + np.float32(NOISE**2)))
 
 
-def edge_share(picture: Picture) -> float:
+def edge_share(gradients: Tensor) -> float:
     """The share of pixels that lie on an edge: a gradient of about 4 grey levels a pixel or more, 0..1."""
-    return float((np.abs(_tensor(picture)) > (4 * NOISE) ** 2).mean())
+    return float((cv2.magnitude(*gradients) > (4 * NOISE) ** 2).mean())
 
 
 def spectrum(edges: Field, shape: tuple[int, int]) -> Field:
@@ -107,7 +110,7 @@ def correlation(a: Field, b: Field) -> NDArray[np.float32]:
     Shifts wrap around: the last row is dy = -1. All zero where one of them has no edges.
     """
     cross = np.conj(a) * b
-    cross /= np.sqrt(np.abs(cross)) + np.float32(1e-6)
+    cross *= 1 / (np.sqrt(np.sqrt(cross.real**2 + cross.imag**2)) + np.float32(1e-6))
     surface = fft.ifft2(cross).real
     return np.asarray(surface / max(float(np.sqrt(np.mean(surface**2))), 1e-12), np.float32)
 
@@ -144,33 +147,45 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
 
 def unscaled(picture: Picture, scale: float) -> Picture:
     """The picture as it was before it was enlarged by `scale` about its centre; what lies outside repeats the border."""
-    if scale == 1:
-        return picture
-    height, width = picture.shape[:2]
+    return picture if scale == 1 else np.asarray(_unscaled(picture, scale), np.uint8)
+
+
+def unscaled_field(edges: Field, scale: float) -> Field:
+    """The same of a field."""
+    parts = np.asarray(_unscaled(edges.view(np.float32).reshape(*edges.shape, 2), scale))
+    return parts.view(np.complex64)[..., 0]
+
+
+def _unscaled(values: NDArray[np.generic], scale: float) -> cv2.typing.MatLike:
+    height, width = values.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     matrix = np.column_stack([np.eye(2) * scale, centre * (1 - scale)])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(moved, np.uint8)
+    return cv2.warpAffine(values, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _tensor(picture: Picture) -> Field:
-    """The squared gradient as a complex number, gx + i gy squared, summed over the channels, slightly smoothed."""
+def tensor(picture: Picture) -> Tensor:
+    """The squared gradient, gx + i gy squared, as real and imaginary part, summed over the channels, slightly smoothed."""
     smooth = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1)
-    gx, gy = (cv2.Sobel(smooth, cv2.CV_32F, *order).reshape(*picture.shape[:2], -1) for order in ((1, 0), (0, 1)))
-    tensor = np.empty(picture.shape[:2], np.complex64)
-    tensor.real = np.einsum("hwc,hwc->hw", gx + gy, gx - gy)
-    tensor.imag = 2 * np.einsum("hwc,hwc->hw", gx, gy)
-    return tensor
+    re, im = np.zeros((2, *picture.shape[:2]), np.float32)
+    for channel in cv2.split(smooth):
+        gx, gy = (cv2.Sobel(channel, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+        re += (gx + gy) * (gx - gy)
+        cv2.accumulateProduct(gx, gy, im)
+    return re, 2 * im
 
 
-def _centred(edges: NDArray[Any]) -> Field:
-    """Mean 0 inside and 0 along the border: what two pictures share on average says nothing about how they lie."""
-    centred = np.zeros(edges.shape, np.complex64)
+def _centred(parts: Tensor, strength: NDArray[np.float32]) -> Field:
+    """The parts times the strength as complex numbers, mean 0 inside and 0 along the border.
+
+    What two pictures share on average says nothing about how they lie.
+    """
+    centred = np.zeros((*strength.shape, 2), np.float32)
     window = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
-    if edges[window].size:
-        centred[window] = edges[window] - edges[window].mean()
-    return centred
+    if strength[window].size:
+        inside = cv2.merge([part[window] * strength[window] for part in parts])
+        centred[window] = inside - np.array(cv2.mean(inside)[:2], np.float32)
+    return centred.view(np.complex64)[..., 0]
 
 
 def _vertex(before: float, top: float, after: float) -> float:
