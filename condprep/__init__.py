@@ -12,6 +12,7 @@ _PUBLIC = {
     "add_columns": "condprep.into",
     "annotate": "condprep.annotation",
     "verify": "condprep.verification",
+    "curate": "condprep.curation",
     "report": "condprep.reporting",
     "load_annotator": "condprep.annotators",
     "Annotator": "condprep.annotators.base",

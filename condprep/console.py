@@ -20,6 +20,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from condprep.builder import BuildResult, Progress
+    from condprep.curation import CurateResult
     from condprep.inspect import DatasetSummary
     from condprep.reporting import ReportResult
     from condprep.verified import VerifyResult
@@ -257,6 +258,26 @@ def show_report(result: ReportResult) -> None:
     size = f"{result.bytes / 1e6:.1f} MB"
     err.print(f"{result.shown:,} of {result.rows:,} rows, {size}, {result.seconds:.1f} s", highlight=False)
     print(result.path)
+
+
+def show_curate(result: CurateResult, as_json: bool) -> None:
+    """inputs = rows + dropped, why they were dropped, and what was repaired."""
+    for note in result.notes:
+        say(note)
+    if as_json:
+        print_json(result)
+        return
+    rows, dropped = sum(result.rows.values()), sum(result.dropped.values())
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("inputs", f"{result.inputs:,} = {rows:,} rows + {dropped:,} dropped")
+    table.add_row("rows", escape(", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"))
+    for name, n in sorted(result.dropped.items(), key=lambda item: -item[1]):
+        table.add_row("dropped", f"{n:,} x {name}")
+    for repair, n in result.repaired.items():
+        table.add_row("repaired", f"{n:,} x {repair}")
+    table.add_row("time", f"{result.seconds:.1f} s" + (f", {result.resumed:,} done before" if result.resumed else ""))
+    table.add_row("dataset", escape(str(result.path)))
+    out.print(table)
 
 
 def _line(text: str) -> str:

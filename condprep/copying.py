@@ -1,0 +1,160 @@
+"""The rows of a dataset with all their columns, as they lie there, numbered as `verify` numbers them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from condprep.errors import DatasetError, Rejected, UsageError
+from condprep.files import read_json
+from condprep.layout import SPLITS, Layout, features
+from condprep.pairs import open_pairs
+from condprep.pairs.table import FEW, TablePairs
+from condprep.shards import Row
+from condprep.sources.base import read_regular, stamp
+from condprep.stored import Shard, batches, first_schema, is_image
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRow:
+    """One row. `values` is None where its file is damaged."""
+
+    number: int
+    split: str
+    values: dict[str, Any] | None
+
+
+class StoredRows:
+    """The rows of Arrow or Parquet files on this disk."""
+
+    def __init__(self, dataset: str | os.PathLike[str], columns: dict[str, str | None]) -> None:
+        """columns: {"image_column": ...}, as for `open_pairs`. Raises UsageError for any other dataset."""
+        pairs = open_pairs(os.fspath(dataset), **columns)
+        if not isinstance(pairs, TablePairs) or pairs.folder is None:
+            raise UsageError(
+                f"the rows of {os.fspath(dataset)!r} are not in Arrow or Parquet files on this disk, and only those can be "
+                "copied as they are; make a dataset of it with `condprep build` first"
+            )
+        self.dataset, self.root, self.files = os.fspath(dataset), pairs.folder, pairs.files
+        self.image, self.condition, self.caption = pairs.columns.image, pairs.columns.condition, pairs.columns.caption
+        self._read = pairs.columns.names  # what verify reads of a row
+        if stray := {file.split for file in self.files} - set(SPLITS):
+            raise UsageError(f"{self.root} has a split {min(stray)!r}; rename its files: known are {', '.join(SPLITS)}")
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """That of the first file that can be read."""
+        return first_schema(self.files)
+
+    @property
+    def features(self) -> dict[str, Any]:
+        """The columns in the words of `datasets`: its own, where the files have them."""
+        with suppress(KeyError, ValueError, TypeError):
+            stored: dict[str, Any] = json.loads(self.schema.metadata[b"huggingface"])["info"]["features"]
+            if list(stored) == self.schema.names:
+                return stored
+        return features({column.name: column.type for column in self.schema})
+
+    @property
+    def form(self) -> Literal["arrow", "parquet"]:
+        return "parquet" if self.files[0].path.suffix == ".parquet" else "arrow"
+
+    @property
+    def listing(self) -> str:
+        """Changes when a file does."""
+        lines = [f"{file.path.relative_to(self.root).as_posix()}\0{stamp(file.path)}\0" for file in self.files]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    @cached_property
+    def lengths(self) -> Sequence[int]:
+        """How many rows `verify` sees in each file."""
+        return [self._length(file) for file in self.files]
+
+    def _length(self, file: Shard) -> int:
+        rows = 0
+        with suppress(DatasetError):
+            for batch in batches(file.path, self._read, FEW):
+                rows += len(batch)
+        return rows
+
+    def read(self, start: int, stop: int) -> Iterator[StoredRow]:
+        """The rows from `start` up to `stop`, in order."""
+        first = 0
+        for file, length in zip(self.files, self.lengths):
+            yield from self._of_file(file, first, range(max(first, start), min(first + length, stop)))
+            first += length
+
+    def _of_file(self, file: Shard, first: int, wanted: range) -> Iterator[StoredRow]:
+        """first: the number of the file's first row."""
+        number = first
+        with suppress(DatasetError):
+            for batch in batches(file.path, self.schema.names, FEW) if wanted else ():
+                for at in range(max(0, wanted.start - number), min(len(batch), wanted.stop - number)):
+                    yield StoredRow(number + at, file.split, self._embedded(batch.slice(at, 1).to_pylist()[0]))
+                number += len(batch)
+                if number >= wanted.stop:
+                    return
+        for missing in range(max(number, wanted.start), wanted.stop):
+            yield StoredRow(missing, file.split, None)
+
+    def _embedded(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Pictures that are stored as paths below the dataset become bytes: another folder has no such files."""
+        for column in self.schema:
+            stored = values[column.name] if is_image(column.type) else None
+            if stored and stored["bytes"] is None and stored["path"]:
+                with suppress(OSError, ValueError, Rejected):  # ValueError: a NUL in the path
+                    found = (self.root / stored["path"]).resolve(strict=True)
+                    if found.is_relative_to(self.root.resolve()):
+                        values[column.name] = {"bytes": read_regular(found), "path": None}
+        return values
+
+
+@dataclass(frozen=True)
+class Records:
+    """What condprep wrote down about a dataset that it built; nothing of any other."""
+
+    layout: Layout
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the build."""
+        path = self.layout.private / "plan.json"
+        return dict(read_json(path)["config"]) if path.exists() else {}
+
+    @cached_property
+    def provenance(self) -> dict[str, Any] | None:
+        path = self.layout.private / "provenance.json"
+        return dict(read_json(path)) if path.exists() else None
+
+    @property
+    def rejects(self) -> bytes:
+        path = self.layout.private / "rejects.jsonl"
+        return path.read_bytes() if path.exists() else b""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        requested: dict[str, Any] = self.config.get("requested", {})
+        return dict(requested.get("options") or {})
+
+
+def as_row(row: StoredRow, rows: StoredRows) -> Row:
+    """A row for a ShardWriter, with what the summary counts."""
+    values = row.values or {}
+    transform, key, text = values.get("transform"), values.get("key"), values.get(rows.caption or "")
+    image = (values[rows.image] or {}).get("bytes") if isinstance(values[rows.image], dict) else None
+    return Row(
+        columns=values,
+        split=row.split,
+        enlarged=isinstance(transform, list) and len(transform) == 6 and max(transform[0], transform[4]) > 1,
+        untouched=isinstance(image, bytes) and sha256(image).hexdigest() == key,
+        captioned=any(text) if isinstance(text, list) else bool(text),
+    )

@@ -1,0 +1,297 @@
+"""`condprep.curate`: a dataset without the rows that it is better without, and with those repaired that can be.
+
+The rows that stay keep their very bytes. What becomes of every row is decided first, from what `verify` finds, and
+written down; then the rows are copied shard by shard, as a build makes them: a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from condprep import __version__
+from condprep.builder import Progress
+from condprep.card import write_card
+from condprep.copying import Records, StoredRow, StoredRows, as_row
+from condprep.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
+from condprep.errors import BuildFailed, Rejected, UsageError
+from condprep.files import commit, commit_json, commit_text, fsync, read_json
+from condprep.layout import Layout, finish
+from condprep.output import check_folders, disk_errors, locked
+from condprep.plan import Plan, check_config
+from condprep.repairs import REPAIRS, Repairer, repair_of
+from condprep.shards import Counts, Row, ShardWriter
+from condprep.types import Reject
+from condprep.verification import verify
+from condprep.verified import VerifyResult
+from condprep.weights import Weights
+
+SHARD_ROWS, SHARD_BYTES = 1000, 500_000_000  # where the dataset does not say
+
+
+@dataclass(frozen=True)
+class CurateResult:
+    """What `curate` made. inputs = sum of rows + sum of dropped."""
+
+    path: Path
+    inputs: int  # rows of the dataset
+    rows: Mapping[str, int]  # split -> rows
+    dropped: Mapping[str, int]  # name, as of --drop -> rows
+    repaired: Mapping[str, int]  # repair -> rows
+    notes: Sequence[str]  # what was guessed, damaged, or could not be repaired
+    resumed: int  # rows that an earlier run had copied already
+    seconds: float  # of this run
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a row that is not copied as it is."""
+
+    drop: Drop | None = None  # left out
+    repairs: tuple[str, ...] = ()  # done first
+    otherwise: Drop | None = None  # left out where they fail; None: then it is copied as it is
+
+
+def curate(
+    dataset: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    drop: str | Sequence[str] = (),
+    *,
+    keep: Keep = "best",
+    fix: bool = False,
+    image_column: str | None = None,
+    condition_column: str | None = None,
+    caption_column: str | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    weights: Weights | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> CurateResult:
+    """Copy a dataset of Arrow or Parquet files to `out` without the rows that have the faults named in `drop`.
+
+    drop: names of condprep.drops.DROPS, "near-duplicates" and others. keep: which of several rows of the same picture
+    stays: "best", "first" or "largest". fix: make maps again that the recorded annotator should have made otherwise, turn
+    pictures upright, leave out what cannot be read. settings: thresholds of the checks. The other arguments are those of
+    `verify` and `build`. Raises UsageError (or its children) for what the caller got wrong, BuildFailed where no row stays.
+    """
+    began = time.monotonic()
+    names = check_names([drop] if isinstance(drop, str) else drop)
+    if not names and not fix:
+        raise UsageError("nothing is to be done: name what to leave out with --drop, or say --fix")
+    if keep not in KEEP:
+        raise UsageError(f"--keep {keep}: it must be one of {', '.join(KEEP)}")
+    layout = Layout(Path(out))
+    check_folders(Path(dataset), layout.root)
+    columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
+    run = _Run(StoredRows(dataset, columns), layout, names, keep, fix, progress)
+    how = columns | {"settings": settings, "workers": workers, "device": device, "weights": weights}
+    with disk_errors(layout.root), locked(layout):
+        run.begin(None if overwrite else Plan.load(layout.private), how)
+        run.copy(device, weights or Weights())
+        made = run.finish()
+    if not sum(made["rows"].values()):
+        raise BuildFailed(
+            f"none of the {made['inputs']} rows of {os.fspath(dataset)} stays; drop less, or look with `condprep verify`"
+        )
+    return CurateResult(layout.root, **made, resumed=run.resumed, seconds=time.monotonic() - began)
+
+
+class _Run:
+    """One call of `curate`, in the order of its methods."""
+
+    def __init__(
+        self,
+        rows: StoredRows,
+        layout: Layout,
+        names: tuple[str, ...],
+        keep: Keep,
+        fix: bool,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        self.rows, self.layout, self.progress = rows, layout, progress
+        self.names, self.keep, self.fix = names, keep, fix
+        self.records = Records(Layout(rows.root))
+        self.resumed = 0
+
+    def begin(self, plan: Plan | None, how: Mapping[str, Any]) -> None:
+        """Decide what becomes of every row, or read what was decided. how: arguments of `verify`."""
+        asked = {"drop": list(self.names), "keep": self.keep, "fix": self.fix, "settings": how["settings"] or {}}
+        source = {"kind": "curation", "dataset": self.rows.listing} | {k: v for k, v in how.items() if "column" in k}
+        config = {
+            "condprep": __version__,
+            "requested": {"options": self.records.options, "source": source, "curate": asked},
+        }
+        if plan:
+            check_config(plan, config)
+        else:
+            plan = self._decide(config, how)
+        self.plan = plan
+        self.decisions = _load(self.layout.private / "decisions.parquet")
+
+    def _decide(self, config: dict[str, Any], how: Mapping[str, Any]) -> Plan:
+        self.layout.clear()
+        scores = self.layout.private / "source.verify.parquet"
+        checks = {"structure"} | needed_checks(self.names)
+        if self.fix:
+            checks |= {check for rules in REPAIRS.values() for check, _ in rules}
+        result = verify(
+            self.rows.dataset,
+            checks=sorted(checks),
+            sample="all" if "alignment" in checks else None,
+            scores=scores,
+            progress=self.progress,
+            **how,
+        )
+        decisions = self._decisions(result)
+        commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
+        damaged = [f"{one.key}: {one.reason}" for one in result.findings if one.row is None]
+        config |= {"annotators": self.records.config.get("annotators", []), "notes": [*result.notes, *damaged]}
+        shard_rows = self.records.options.get("shard_rows", SHARD_ROWS)
+        plan = Plan(self.layout.private, config, result.rows, shard_rows, self.rows.listing)
+        commit_json(
+            self.layout.private / "plan.json",
+            {"config": config, "inputs": plan.inputs, "shard_rows": shard_rows, "listing": plan.listing},
+        )
+        return plan
+
+    def _decisions(self, result: VerifyResult) -> dict[int, Decision]:
+        annotated = self.fix and bool((self.records.provenance or {}).get("annotators"))
+        answers = [(one, repair_of(one, annotated) if self.fix else None) for one in result.findings]
+        names = (*self.names, *(("unreadable",) if self.fix else ()))
+        left = decide([one for one, repair in answers if not repair], names, self.keep, result.scores)
+        otherwise = decide([one for one, _ in answers], names, self.keep, result.scores) if self.fix else {}
+        repairs: dict[int, set[str]] = {}
+        for one, repair in answers:
+            if repair and one.row is not None and one.row not in left:
+                repairs.setdefault(one.row, set()).add(repair)
+        return {row: Decision(drop) for row, drop in left.items()} | {
+            row: Decision(None, tuple(sorted(named)), otherwise.get(row)) for row, named in repairs.items()
+        }
+
+    def copy(self, device: str, weights: Weights) -> None:
+        """Every shard that is not there yet."""
+        repairer = Repairer(self.rows.root, self.rows.image, self.rows.condition, device, weights)
+        pending = [shard for shard in range(self.plan.shards) if not self.layout.shard(shard).exists()]
+        if self.layout.done.exists():
+            pending = []
+        self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
+        rejects = 0
+        for shard in pending:
+            first = shard * self.plan.shard_rows
+            with self._writer(shard) as writer:
+                said = []
+                for row in self.rows.read(first, first + self.plan.rows(shard)):
+                    outcome, words = self._outcome(row, repairer)
+                    writer.add(outcome)
+                    said += [
+                        json.dumps({"row": row.number, "repair": word}, ensure_ascii=False) + "\n" for word in words
+                    ]
+                    done, rejects = done + 1, rejects + isinstance(outcome, Reject)
+                    self.progress(Progress("build", done, self.plan.inputs, rejects))
+                _write(writer.partial / "repairs.jsonl", said)
+
+    def _writer(self, shard: int) -> ShardWriter:
+        limit = self.records.options.get("shard_bytes", SHARD_BYTES)
+        return ShardWriter(self.layout.shard(shard), self.rows.schema, f".{self.rows.form}", limit)
+
+    def _outcome(self, row: StoredRow, repairer: Repairer) -> tuple[Row | Reject, list[str]]:
+        """The row or its reject, and what was done to it, or could not be, in words."""
+        decision = self.decisions.get(row.number, Decision())
+        if row.values is None:
+            return self._reject(row, Drop("unreadable", "its file is damaged here")), []
+        if decision.drop:
+            return self._reject(row, decision.drop), []
+        try:
+            values = repairer(row.values, decision.repairs)
+        except Rejected as failed:
+            if decision.otherwise:
+                return self._reject(row, decision.otherwise), []
+            return as_row(row, self.rows), [f"not repaired: {failed.reason}"]
+        return as_row(StoredRow(row.number, row.split, values), self.rows), list(decision.repairs)
+
+    def _reject(self, row: StoredRow, drop: Drop) -> Reject:
+        values = row.values or {}
+        source = str(values.get("source") or f"{row.split}:{row.number}")
+        return Reject(source, "curate", f"{drop.name}: row {row.number}: {drop.reason}", values.get("key"))
+
+    def finish(self) -> dict[str, Any]:
+        """Final names, records, card, `done.json` last. Returns the fields of the result that the dataset remembers."""
+        made = self.layout.private / "curation.json"
+        if not self.layout.done.exists():
+            self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
+            counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
+            repairs = self._join_repairs()
+            total = finish(self.layout, counts, self.rows.features, self.rows.form, self.plan.id, self.records.rejects)
+            commit_json(made, self._made(total, repairs))
+            self._describe(total, read_json(made))
+            commit_json(self.layout.done, vars(total))
+        shutil.rmtree(self.layout.shards, ignore_errors=True)
+        return dict(read_json(made))
+
+    def _join_repairs(self) -> Counter[str]:
+        """All shards' repairs in one file, and how many of each there are."""
+        files = [self.layout.shard(shard) / "repairs.jsonl" for shard in range(self.plan.shards)]
+        lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
+        if lines:
+            commit_text(self.layout.private / "repairs.jsonl", "".join(lines))
+        return Counter(json.loads(line)["repair"].partition(":")[0] for line in lines)
+
+    def _made(self, total: Counts, repairs: Counter[str]) -> dict[str, Any]:
+        failed = repairs.pop("not repaired", 0)
+        notes = [*self.plan.config["notes"], *([f"{failed} rows could not be repaired"] if failed else [])]
+        return {
+            "inputs": self.plan.inputs,
+            "rows": dict(total.rows),
+            "dropped": {name.partition(": ")[2]: n for name, n in total.rejects.items()},
+            "repaired": dict(repairs),
+            "notes": notes,
+        }
+
+    def _describe(self, total: Counts, made: Mapping[str, Any]) -> None:
+        """Provenance and card of a dataset of condprep: its own, with what was done to it since."""
+        before = self.records.provenance
+        if not before or not total.rows:
+            return
+        counts = before["counts"] | {k: v for k, v in vars(total).items() if k != "files"}
+        counts["rejects"] = Counter(before["counts"]["rejects"]) + total.rejects
+        done = self.plan.config["requested"]["curate"] | {name: made[name] for name in ("dropped", "repaired")}
+        write_card(self.layout, before | {"counts": counts, "curation": [*before.get("curation", []), done]})
+
+
+DECISIONS = pa.schema(
+    {"row": pa.int64(), "drop": pa.string(), "reason": pa.string(), "repairs": pa.list_(pa.string())}
+)  # drop: where there are repairs, what becomes of the row when they fail
+
+
+def _store(decisions: Mapping[int, Decision], path: Path) -> None:
+    rows = []
+    for row, one in sorted(decisions.items()):
+        drop = one.drop or one.otherwise
+        rows.append({"row": row, "drop": drop and drop.name, "reason": drop and drop.reason, "repairs": one.repairs})
+    pq.write_table(pa.Table.from_pylist(rows, DECISIONS), path)
+
+
+def _load(path: Path) -> dict[int, Decision]:
+    found = {}
+    for row in pq.read_table(path).to_pylist():
+        drop = Drop(row["drop"], row["reason"]) if row["drop"] else None
+        repairs = tuple(row["repairs"])
+        found[row["row"]] = Decision(None, repairs, drop) if repairs else Decision(drop)
+    return found
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(lines), encoding="utf-8")
+    fsync(path)
