@@ -17,25 +17,38 @@ from condprep.checks.structure import aspect_error
 FOUND = 0.75  # share of the rows shown that may have findings: the rest says what is usual
 
 
+Badness = tuple[Sequence[str], Callable[[Scores], float]]  # the scores that are read, and the larger the worse
+
+
+def _most(score: str) -> Badness:
+    return [score], lambda scores: float(scores[score])
+
+
+def _least(score: str) -> Badness:
+    return [score], lambda scores: -float(scores[score])
+
+
 def _aspect(scores: Scores) -> float:
     sizes = [(scores[f"{role}_width"], scores[f"{role}_height"]) for role in ("image", "condition")]
     return aspect_error(*sizes)
 
 
-def _scale(scores: Scores) -> float:
-    return abs(math.log(scores["image_width"] / scores["condition_width"]))
-
-
 # How bad a row is by a rule: the measure that the rule compares with its threshold. Rows of other rules are alike.
-BADNESS: Mapping[str, tuple[Sequence[str], Callable[[Scores], float]]] = {
+BADNESS: Mapping[str, Badness] = {
     "structure: aspect": (["image_width", "image_height", "condition_width", "condition_height"], _aspect),
-    "structure: size": (["image_width", "condition_width"], _scale),
-    "structure: truncated": (["tokens"], lambda scores: float(scores["tokens"])),
-    "condition: range": (["high"], lambda scores: -float(scores["high"])),
-    "condition: flat-depth": (["spread"], lambda scores: -float(scores["spread"])),
-    "condition: grey-levels": (["grey_levels"], lambda scores: float(scores["grey_levels"])),
-    "condition: was-binary": (["grey_levels"], lambda scores: float(scores["grey_levels"])),
-    "condition: mixed-colours": (["mixed"], lambda scores: float(scores["mixed"])),
+    "structure: size": (
+        ["image_width", "condition_width"],
+        lambda scores: abs(math.log(scores["image_width"] / scores["condition_width"])),
+    ),
+    "structure: truncated": _most("tokens"),
+    "condition: range": _least("high"),
+    "condition: flat-depth": _least("spread"),
+    "condition: grey-levels": _most("grey_levels"),
+    "condition: was-binary": _most("grey_levels"),
+    "condition: mixed-colours": _most("mixed"),
+    "alignment: shifted": (["shift_x", "shift_y"], lambda scores: math.hypot(scores["shift_x"], scores["shift_y"])),
+    "alignment: scaled": (["scale"], lambda scores: abs(scores["scale"] - 1)),
+    "alignment: other-picture": _least("here"),
 }
 
 
