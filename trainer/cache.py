@@ -125,7 +125,7 @@ class LatentCache:
 
     def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
         """(B, H, W, 3) -> (B, 2, C, h, w) on the CPU."""
-        latents = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+        latents = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
         return finite(torch.stack((latents.mean, latents.std), 1).to(self.dtype), "the VAE").cpu()
 
     def read(self, entries: Iterable[Entry]) -> tuple[Latents, Tensor]:

@@ -108,8 +108,8 @@ def open_rows(data: Data, split: str, copies: Path) -> Rows:
     numbers = range(table.num_rows)
     if data.max_rows and len(numbers) > data.max_rows:
         numbers = [n * len(numbers) // data.max_rows for n in range(data.max_rows)]  # type: ignore[assignment]
-    rows = Rows(table, names, numbers, split, None, pairs.stamp, pairs.notes)
-    return replace(rows, kind=_checked_kind(pairs.said or _looks_like(rows), data))
+    rows = Rows(table, names, numbers, split, pairs.said, pairs.stamp, pairs.notes)
+    return _of_kind(rows, data)
 
 
 def splits(data: Data) -> list[str]:
@@ -213,6 +213,23 @@ def refuse(path: str, wrong: Sequence[tuple[str, str]]) -> None:
         raise DataError(f"{path} cannot be trained on: {shown}{more}; `condprep verify {path}` shows them all")
 
 
+def _of_kind(rows: Rows, data: Data) -> Rows:
+    """With the kind that the recipe names, or else the dataset, or else most maps look like.
+
+    Raises DataError where recipe and dataset name different ones; a note says where the pixels do.
+    """
+    wanted, accepted = data.kind, ACCEPTED.get(data.kind, set())
+    if rows.kind and wanted not in ("auto", rows.kind) and rows.kind not in accepted:
+        raise DataError(f'data.kind = "{wanted}", but the conditions of {data.path} are of kind "{rows.kind}"')
+    if rows.kind:
+        return rows
+    seen = _looks_like(rows)
+    if wanted == "auto":
+        return replace(rows, kind=seen)
+    doubt = f'data.kind = "{wanted}", but most conditions of split {rows.split!r} look like {seen}'
+    return replace(rows, kind=wanted, notes=[*rows.notes, *([doubt] if seen and seen not in accepted else [])])
+
+
 def _looks_like(rows: Rows) -> str | None:
     """The kind that most of a few maps have, by their pixels."""
     found: Counter[str | None] = Counter()
@@ -223,10 +240,3 @@ def _looks_like(rows: Rows) -> str | None:
             continue
     kind = found.most_common(1)[0][0] if found else None
     return kind if kind in KINDS else None
-
-
-def _checked_kind(kind: str | None, data: Data) -> str | None:
-    wanted = data.kind
-    if wanted == "auto" or kind is None or kind in ACCEPTED[wanted]:
-        return kind if wanted == "auto" else wanted
-    raise DataError(f'data.kind = "{wanted}", but the conditions of {data.path} are of kind "{kind}"')
