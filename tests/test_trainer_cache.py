@@ -1,0 +1,428 @@
+"""Caches give what encoding on the fly gives, are made once and by all processes; the loader's rows follow from the seed alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from trainer_models import build_dataset, save_base, save_pictures
+
+import condprep
+from trainer import cache
+from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out
+from trainer.errors import DataError, ModelError
+from trainer.families import Base, load_base
+from trainer.loader import Loader, held_out_batches
+from trainer.plan import cache_bytes, make_plan
+from trainer.recipe import Model, Recipe
+from trainer.sampler import Chance, Draw, share, updates
+from trainer.source import Source, open_source, open_sources
+from trainer.toml import parse_recipe
+from trainer.types import Latents
+
+
+def silent(*_: Any) -> None:
+    """No progress is shown."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: Any) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("cache")
+    made = {family: save_base(root / family, family) for family in ("sd15", "sdxl")}
+    mixed = save_pictures(root / "mixed", 8)
+    save_pictures(mixed / "wide", 8, (128, 64), seed=1)
+    condprep.build(mixed, root / "buckets", "canny", resolution=128, fit="bucket", max_upscale=4)
+    return made | {"ds": build_dataset(root / "ds", 16), "buckets": root / "buckets"}
+
+
+@pytest.fixture(scope="module")
+def bases(folders: dict[str, Path]) -> dict[str, Base]:
+    return {family: load_base(Model(base=str(folders[family]))) for family in ("sd15", "sdxl")}
+
+
+def recipe(folders: dict[str, Path], kept: Path, dataset: str = "ds", **tables: Any) -> Recipe:
+    data = {"path": str(folders[dataset]), "resolution": 128 if dataset == "buckets" else 64, "num_workers": 0}
+    stored = {"dir": str(kept), "dtype": "fp32"}
+    return parse_recipe(
+        {
+            "data": data | tables.pop("data", {}),
+            "cache": stored | tables.pop("cache", {}),
+            "train": {"batch": 4, "micro_batch": 2} | tables.pop("train", {}),
+            **tables,
+        }
+    )
+
+
+def ready(wanted: Recipe, base: Base, team: Team = ALONE) -> Source:
+    source = open_source(wanted, "train", training=True).with_caches(base)
+    source.fill(team, silent)
+    return source
+
+
+OFF = {"latents": False, "text": False}
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("dataset", ["ds", "buckets"])
+def test_cached_or_not_the_batches_are_the_same(
+    family: str, dataset: str, folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """With caches in fp32, every batch equals the one that is decoded and encoded on the fly: rows, captions, mirrored ones too."""
+    base, data = bases[family], {"hflip": 0.5, "caption_dropout": 0.3}
+    wanted = [recipe(folders, tmp_path, dataset, data=data, cache=how) for how in ({}, OFF)]
+    wanted.append(recipe(folders, tmp_path, dataset, data=data | {"hflip": 0.0}, cache=OFF))
+    mirrored = 0
+    for cached, fresh, straight in islice(zip(*(Loader(ready(one, base), 2) for one in wanted)), 16):
+        assert (cached.keys, cached.epochs, cached.captions) == (fresh.keys, fresh.epochs, fresh.captions)
+        assert cached.pixels is None
+        assert not fresh.text
+        assert torch.equal(cached.conditions, fresh.conditions)
+        made = base.complete(fresh)
+        assert cached.latents is not None
+        assert made.latents is not None
+        torch.testing.assert_close(cached.latents.mean, made.latents.mean, atol=1e-4, rtol=0)  # the mean is 0.05
+        torch.testing.assert_close(cached.latents.std, made.latents.std, atol=1e-4, rtol=0)
+        assert cached.text.keys() == made.text.keys()
+        for name in made.text:
+            torch.testing.assert_close(cached.text[name], made.text[name])
+        assert (cached.time_ids is None) == (family == "sd15")
+        assert cached.time_ids is None or torch.equal(cached.time_ids, made.time_ids)
+        mirrored += not torch.equal(cached.conditions, straight.conditions)
+    assert mirrored, "no row was mirrored: the test shows nothing"
+
+
+def test_sizes_tell_the_denoiser_what_was_cut(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
+    """SDXL's time ids are the stored size, where the bucket begins in the resized picture, and the bucket's size."""
+    wanted = recipe(folders, tmp_path, "buckets", data={"resolution": 64, "fit": "crop"}, cache=OFF)
+    source = open_source(wanted, "train", training=True).with_caches(bases["sdxl"])
+    wide = next(number for number, size in enumerate(source.sizes) if size[1] > size[0])
+    ids = source.batch([Draw(wide, 0)]).time_ids
+    height, width = source.sizes[wide]
+    assert ids is not None
+    assert ids.tolist() == [[height, width, 0, round((width - height) / 2 * 64 / height), 64, 64]]
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
+def test_stored_numbers_have_the_recipes_dtype(
+    dtype: str, folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """Latents and text come back in `cache.dtype`, as near to the original as that allows."""
+    wanted = recipe(folders, tmp_path, cache={"dtype": dtype})
+    batch = next(iter(Loader(ready(wanted, bases["sd15"]), 4)))
+    exact = next(iter(Loader(ready(recipe(folders, tmp_path), bases["sd15"]), 4)))
+    assert batch.latents is not None
+    assert exact.latents is not None
+    kind = cache.DTYPES[dtype]
+    assert batch.latents.mean.dtype == batch.text["prompt_embeds"].dtype == kind
+    assert torch.equal(batch.latents.mean, exact.latents.mean.to(kind))
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted(folder.rglob("*.npy"))
+    }
+
+
+def test_a_cache_is_made_once(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
+    """Another learning rate, batch, seed or dropout encodes nothing; another resolution, VAE or dtype does."""
+    ready(recipe(folders, tmp_path), bases["sd15"])
+    before = files(tmp_path)
+    ready(recipe(folders, tmp_path, data={"caption_dropout": 0.9}, train={"lr": 1.0, "seed": 7}), bases["sd15"])
+    assert files(tmp_path) == before
+    for changed in ({"data": {"resolution": 128}}, {"cache": {"dtype": "bf16"}}, {"data": {"hflip": 0.5}}):
+        ready(recipe(folders, tmp_path, **changed), bases["sd15"])
+        assert len(files(tmp_path)) > len(before)
+        before = files(tmp_path)
+    ready(recipe(folders, tmp_path), bases["sdxl"])
+    assert len(files(tmp_path)) > len(before)
+
+
+def test_mirrored_pictures_are_encoded_only_where_they_are_wanted(folders: dict[str, Path], tmp_path: Path) -> None:
+    """hflip doubles the entries; held-out rows are never mirrored."""
+    wanted = recipe(folders, tmp_path, data={"hflip": 0.5})
+    train, validation = open_sources(wanted)
+    assert validation is not None
+    base = load_base(Model(base=str(folders["sd15"])))
+    sources = [source.with_caches(base) for source in (train, validation)]
+    entries = [sum(len(shard.entries) for shard in source.latents.shards) for source in sources]  # type: ignore[union-attr]
+    assert entries == [2 * len(train.rows), len(validation.rows)]
+
+
+@pytest.mark.parametrize("dies_at", [0, 1, 2])
+def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was finished is not made again, and the result is that of a build that never stopped."""
+    monkeypatch.setattr(cache, "SHARD_BYTES", 3 * 8 * 8 * 2)  # two pictures a shard
+    encoded: list[int] = []
+
+    def encode(pixels: torch.Tensor) -> Latents:
+        if len(encoded) == dies_at:
+            raise KeyboardInterrupt
+        encoded.append(len(pixels))
+        return Latents(pixels[:, :1].float(), pixels[:, 1:2].float() + 1)
+
+    def views(entry: Entry) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(np.full((8, 8, 3), 10 * entry.row + part, np.uint8) for part in (0, 1))  # type: ignore[return-value]
+
+    shards = lay_out([(8, 8)] * 7, mirror=False)
+    with pytest.raises(KeyboardInterrupt):
+        LatentCache(tmp_path, shards, "fp32").build(encode, views, ALONE, silent)
+    done, dies_at = sum(encoded), -1
+    again = LatentCache(tmp_path, shards, "fp32")
+    again.build(encode, views, ALONE, silent)
+    assert sum(encoded) == 7, f"{done} were done before"
+    assert not again.missing
+    latents, conditions = again.read([Entry(6), Entry(0), Entry(3)])
+    assert latents.mean[:, 0, 0, 0].tolist() == [60, 0, 30]
+    assert latents.std[:, 0, 0, 0].tolist() == [61, 1, 31]
+    assert conditions[:, 2, 7, 7].tolist() == [61, 1, 31]
+
+
+def test_processes_share_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two processes encode every caption once between them, and then wait for each other."""
+    monkeypatch.setattr(cache, "SHARD_CAPTIONS", 2)
+    captions = distinct(f"caption {number}" for number in range(6))
+    done: list[str] = []
+    waited = []
+    for rank in range(2):
+        seen: list[str] = []
+
+        def encode(some: Any, seen: list[str] = seen) -> dict[str, torch.Tensor]:
+            seen.extend(some)
+            return {"prompt_embeds": torch.tensor([[captions.index(one)] for one in some])}
+
+        team = Team(rank, 2, lambda rank=rank: waited.append(rank))
+        TextCache(tmp_path / str(rank), captions, "fp32").build(encode, team, silent)
+        done += seen
+    assert sorted(done) == sorted(captions)
+    assert waited == [0, 1]
+
+
+def test_captions_are_encoded_once_and_the_empty_one_always(tmp_path: Path) -> None:
+    """However often a caption occurs, it is encoded and stored once; dropout finds the empty caption."""
+    encoded: list[str] = []
+
+    def encode(some: Any) -> dict[str, torch.Tensor]:
+        encoded.extend(some)
+        return {"prompt_embeds": torch.tensor([[float(len(one))] for one in some])}
+
+    known = TextCache(tmp_path, distinct(["a", "bb", "a", "bb", "a"]), "fp32")
+    known.build(encode, ALONE, silent)
+    assert encoded == ["", "a", "bb"]
+    assert known.read(["bb", "", "a", "bb"])["prompt_embeds"].ravel().tolist() == [2, 0, 1, 2]
+
+
+def test_latents_that_are_no_numbers_are_not_stored(tmp_path: Path) -> None:
+    """A VAE that overflows stops the build with what to do about it, and leaves nothing behind."""
+    shards = lay_out([(8, 8)], mirror=False)
+    blank = np.zeros((8, 8, 3), np.uint8)
+
+    def encode(pixels: torch.Tensor) -> Latents:
+        return Latents(torch.full((1, 4, 1, 1), float("nan")), torch.ones(1, 4, 1, 1))
+
+    with pytest.raises(ModelError, match=r"the VAE gives values that are no finite numbers in float32.*model\.vae"):
+        LatentCache(tmp_path, shards, "fp32").build(encode, lambda _: (blank, blank), ALONE, silent)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_shard(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A shard that could not be written whole is not there, so the next run makes it."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    known = TextCache(tmp_path, ["", "a"], "fp32")
+
+    def encode(some: Any) -> dict[str, torch.Tensor]:
+        return {"prompt_embeds": torch.zeros(len(some), 1)}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "save", full)
+        with pytest.raises(OSError, match="No space"):
+            known.build(encode, ALONE, silent)
+    assert known.missing == [0]
+    known.build(encode, ALONE, silent)
+    assert not known.missing
+
+
+def test_grey_conditions_take_one_plane(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
+    """Canny maps are stored with one channel and read with three equal ones."""
+    source = ready(recipe(folders, tmp_path), bases["sd15"])
+    (stored,) = [np.load(path) for path in tmp_path.rglob("conditions-*.npy")]
+    assert stored.shape == (len(source.rows), 1, 64, 64)
+    conditions = next(iter(Loader(source, 4))).conditions
+    assert conditions.shape == (4, 3, 64, 64)
+    assert torch.equal(conditions[:, 0], conditions[:, 2])
+
+
+# Which rows
+
+
+@given(
+    rows=st.lists(st.sampled_from("abc"), min_size=1, max_size=40),
+    batch=st.integers(1, 8),
+    seed=st.integers(0, 3),
+)
+def test_every_row_is_drawn_equally_often(rows: list[str], batch: int, seed: int) -> None:
+    """Updates hold one bucket; over many epochs no row is ahead of another by more than what waits: once an epoch."""
+    drawn = [draw for update in islice(updates(rows, batch, seed), 5 * len(rows)) for draw in update]
+    for update in islice(updates(rows, batch, seed), 10):
+        assert len(update) == batch
+        assert len({rows[draw.row] for draw in update}) == 1
+    assert max(Counter(drawn).values()) == 1, "a row was drawn twice in an epoch"
+    last = max(draw.epoch for draw in drawn)
+    for bucket in set(rows):
+        numbers = [number for number, name in enumerate(rows) if name == bucket]
+        counts = Counter(draw.row for draw in drawn if rows[draw.row] == bucket)
+        missing = len(numbers) * (last + 1) - counts.total()
+        assert missing < batch + 2 * len(numbers), "rows that wait are fewer than an update"
+
+
+@pytest.mark.parametrize(("micro_batch", "processes"), [(8, 1), (4, 2), (2, 4), (2, 1), (1, 2)])
+def test_an_update_is_the_same_however_it_is_shared(micro_batch: int, processes: int) -> None:
+    """Passes and processes cut an update into parts: together they are it, in its order, none twice."""
+    update = [Draw(row, 0) for row in range(8)]
+    parts = [share(update, micro_batch, rank, processes) for rank in range(processes)]
+    assert {len(part) for passes in parts for part in passes} == {micro_batch}
+    together = [draw for round_ in zip(*parts) for part in round_ for draw in part]
+    assert together == update
+
+
+def test_seeds_and_epochs_shuffle_anew() -> None:
+    """Each epoch has an order of its own, each seed another; the same seed the same."""
+    rows = ["a"] * 32
+
+    def order(seed: int) -> list[int]:
+        return [draw.row for update in islice(updates(rows, 8, seed), 8) for draw in update]
+
+    assert order(1) == order(1) != order(2)
+    assert sorted(order(1)[:32]) == sorted(order(1)[32:]) == list(range(32))
+    assert order(1)[:32] != order(1)[32:]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("stopped_after", [0, 1, 4, 5, 9])
+def test_a_resumed_loader_goes_on_with_the_next_update(
+    workers: int, stopped_after: int, folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """From the state after any batch, an update that was begun is repeated, then all is as if it had not stopped; threads change nothing."""
+    wanted = recipe(folders, tmp_path, "buckets", data={"num_workers": workers, "caption_dropout": 0.5})
+    source = ready(wanted, bases["sd15"])
+    expected = [(batch.keys, batch.captions, batch.epochs) for batch in islice(Loader(source, 2), 12)]
+    first = Loader(source, 2)
+    for _ in islice(first, stopped_after):
+        pass
+    second = Loader(source, 2)
+    second.load_state_dict(first.state_dict())
+    found = [(batch.keys, batch.captions, batch.epochs) for batch in islice(second, 4)]
+    begin = stopped_after // 2 * 2  # two passes an update
+    assert found == expected[begin : begin + 4]
+
+
+def test_two_processes_see_the_rows_of_one(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
+    """Batches of two processes, laid side by side, are those of one with twice the micro batch."""
+    source = ready(recipe(folders, tmp_path), bases["sd15"])
+    alone = [batch.keys for batch in islice(Loader(source, 4), 6)]
+    pair = [[batch.keys for batch in islice(Loader(source, 2, Team(rank, 2)), 6)] for rank in range(2)]
+    assert [first + second for first, second in zip(*pair)] == alone
+
+
+def test_captions_are_dropped_and_chosen_by_chance(folders: dict[str, Path], tmp_path: Path) -> None:
+    """About the recipe's share of captions is empty; every alternative of a row is drawn."""
+    wanted = recipe(folders, tmp_path, data={"caption_dropout": 0.25}, cache=OFF)
+    source = open_source(wanted, "train", training=True)
+    drawn = [source._caption(0, Chance.of(Draw(0, epoch), 1)) for epoch in range(2000)]
+    assert 0.2 < drawn.count("") / len(drawn) < 0.3
+    assert set(drawn) == {"", *source.rows.captions(0)}
+
+
+def test_held_out_rows_are_the_same_each_time(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
+    """Validation sees its rows in one order, with their first caption, none dropped; processes share them."""
+    wanted = recipe(folders, tmp_path, data={"caption_dropout": 1.0, "hflip": 1.0})
+    _, validation = open_sources(wanted)
+    assert validation is not None
+    source = validation.with_caches(bases["sd15"])
+    source.fill(ALONE, silent)
+    keys = [batch.keys for batch in held_out_batches(source, 2)]
+    assert keys == [batch.keys for batch in held_out_batches(source, 2)]
+    assert sorted(chain(*keys)) == sorted(source.rows.key(number) for number in range(len(source.rows)))
+    assert all(caption for batch in held_out_batches(source, 2) for caption in batch.captions)
+    shared = [batch.keys for rank in range(2) for batch in held_out_batches(source, 2, Team(rank, 2))]
+    assert sorted(shared) == sorted(keys)
+    pixels, condition, caption = source.view(0)
+    assert pixels.shape == condition.shape == (64, 64, 3)
+    assert caption == source.rows.captions(0)[0]
+
+
+# Refusals, and the plan
+
+
+@pytest.mark.parametrize(
+    ("tables", "said"),
+    [
+        ({"train": {"batch": 64}}, "rows to train on, fewer than train.batch = 64"),
+        ({"data": {"validation": "held-out"}}, "data.validation = 'held-out', but .* has train, validation"),
+        ({"data": {"kind": "pose"}}, 'data.kind = "pose"'),
+    ],
+)
+def test_a_dataset_that_does_not_fit_the_recipe_is_refused(
+    tables: dict[str, Any], said: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Too few rows for an update, a validation split that is not there, another kind of condition."""
+    with pytest.raises(DataError, match=said):
+        open_sources(recipe(folders, tmp_path, **tables))
+
+
+def test_the_default_validation_split_may_be_missing(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Without held-out rows one can train; nothing is validated."""
+    assert open_sources(recipe(folders, tmp_path, "buckets"))[1] is None
+    assert open_sources(recipe(folders, tmp_path, eval={"every": 0}))[1] is None
+
+
+def test_a_picture_that_breaks_while_training_is_named(
+    folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """A row whose header is fine but whose pixels are not stops with its key."""
+    source = open_source(recipe(folders, tmp_path, cache=OFF), "train", training=True).with_caches(bases["sd15"])
+    key, whole = source.rows.key(0), source.rows[0]
+    object.__setattr__(source, "rows", _Broken(source.rows, whole.image[:200]))
+    with pytest.raises(DataError, match=key):
+        source.batch([Draw(0, 0)])
+
+
+class _Broken:
+    """Rows whose pictures are cut off."""
+
+    def __init__(self, rows: Any, image: bytes) -> None:
+        self._rows, self._image = rows, image
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+    def __getitem__(self, number: int) -> Any:
+        return replace(self._rows[number], image=self._image)
+
+
+def test_the_plan_counts_what_training_will_do(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Rows, buckets, updates and the bytes of the caches are those that come out."""
+    tables: dict[str, Any] = {"model": {"base": str(folders["sdxl"])}, "train": {"epochs": 3}, "data": {"hflip": 0.5}}
+    wanted = recipe(folders, tmp_path, **tables)
+    plan = make_plan(wanted)
+    assert (plan.family, plan.kind, plan.resampled) == ("sdxl", "canny", 0)
+    assert plan.buckets == {(64, 64): plan.rows}
+    assert plan.updates == -(-3 * plan.rows // 4)
+    base = load_base(wanted.model)
+    for source in open_sources(wanted):
+        assert source is not None
+        filled = source.with_caches(base)
+        filled.fill(ALONE, silent)
+    stored = sum(np.load(path).nbytes for path in tmp_path.rglob("*.npy"))
+    assert plan.cache_bytes == stored == sum(cache_bytes(one, base) for one in open_sources(wanted) if one)
