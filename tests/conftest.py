@@ -14,6 +14,7 @@ from condprep import AnnotatorSpec
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,7 @@ class Learner:
         from safetensors.torch import load_file
 
         self.accelerator.load_state(str(folder))
+        self.accelerator.step = 0  # it counts passes, of which an update may have had more or fewer then
         if self.ema:
             shadows = load_file(folder / AVERAGE)
             for n, weight in enumerate(self.ema.shadow_params):

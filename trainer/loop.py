@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from trainer.cache import Team
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.families import Base, load_base
@@ -72,6 +74,7 @@ def _prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progr
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     start = _choose(checkpoints, recipe, rows, accelerator, say)
     base = load_base(recipe.model)
+    torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
     base.to(accelerator.device, dtype(recipe))
     learner = Learner(accelerator, base, controlnet, recipe)

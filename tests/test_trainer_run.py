@@ -1,0 +1,264 @@
+"""Whole runs on a tiny base: exact resumes, interruptions, full disks, bad losses, several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from trainer_models import build_dataset, save_base
+
+from trainer.errors import CheckpointError, TrainingStopped
+from trainer.learner import Learner
+from trainer.loop import train
+from trainer.recipe import Recipe
+from trainer.toml import dump_recipe
+from trainer.types import Batch
+
+LAUNCH = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, a dataset of 24 rows, and the cache that all runs share."""
+    folder = tmp_path_factory.mktemp("run")
+    save_base(folder / "base")
+    build_dataset(folder / "ds", rows=24)
+    return folder
+
+
+def make_recipe(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
+    settings: dict[str, dict[str, Any]] = {
+        "model": {"base": str(place / "base")},
+        "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 1},
+        "train": {
+            "steps": 20,
+            "batch": 4,
+            "micro_batch": 2,
+            "precision": "fp32",
+            "lr": 1e-3,
+            "warmup": 4,
+            "device": "cpu",
+        },
+        "ema": {"decay": 0.9},
+        "eval": {"every": 0, "samples": 2, "sampler_steps": 2, "loss_rows": 4},
+        "log": {"every": 5, "tracker": "none"},
+        "save": {"dir": str(out), "every": 10},
+    }
+    return Recipe.model_validate({name: table | tables.get(name, {}) for name, table in settings.items()})
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "diffusion_pytorch_model.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 updates without an interruption."""
+    out = tmp_path_factory.mktemp("whole") / "output"
+    assert train(make_recipe(place, out)).updates == 20
+    return out
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The keys of every batch that is learned from."""
+    seen: list[list[str]] = []
+    learn = Learner.learn
+
+    def watch(self: Learner, batch: Batch) -> Any:
+        seen.append(batch.keys)
+        return learn(self, batch)
+
+    monkeypatch.setattr(Learner, "learn", watch)
+    return seen
+
+
+def test_ten_and_ten_are_twenty(place: Path, whole: Path, tmp_path: Path, learned: list[list[str]]) -> None:
+    """10 updates, resumed for 10 more, equal 20: raw weights, average, losses and rows, bit for bit."""
+    out = tmp_path / "output"
+    assert train(make_recipe(place, out, train={"steps": 10})).updates == 10
+    resumed = train(make_recipe(place, out))
+    assert resumed.updates == 20
+    assert resumed.finished
+    for part in (".", "raw", "ema"):
+        assert equal(weights(out / part), weights(whole / part))
+    assert not equal(weights(out / "raw"), weights(out / "ema"))
+    assert [(line["update"], line["loss"]) for line in lines(out)] == [
+        (line["update"], line["loss"]) for line in lines(whole)
+    ]
+    twice = list(learned)
+    learned.clear()
+    train(make_recipe(place, tmp_path / "again"))
+    assert learned == twice
+    assert len(learned) == 40
+
+
+class Killed(BaseException):
+    """A process's sudden end."""
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in update 18, a run repeats what came after checkpoint 10, forgets its lines, and ends as any other."""
+    out, learn, passes = tmp_path / "output", Learner.learn, iter(range(1, 1000))
+
+    def die(self: Learner, batch: Batch) -> Any:
+        if next(passes) == 35:
+            raise Killed
+        return learn(self, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "learn", die)
+        with pytest.raises(Killed):
+            train(make_recipe(place, out))
+    assert [line["update"] for line in lines(out)] == [5, 10, 15]
+    said: list[str] = []
+    train(make_recipe(place, out), say=said.append)
+    assert "going on from update 10" in said
+    assert [line["update"] for line in lines(out)] == [5, 10, 15, 20]
+    assert equal(weights(out), weights(whole))
+
+
+def test_other_sizes_of_a_pass_give_the_same_run(place: Path, whole: Path, tmp_path: Path) -> None:
+    """micro_batch is free, also in the middle: the losses agree to rounding."""
+    out = tmp_path / "output"
+    train(make_recipe(place, out, train={"steps": 10, "micro_batch": 4}))
+    train(make_recipe(place, out, train={"micro_batch": 1}))
+    found, expected = ([line["loss"] for line in lines(folder)] for folder in (out, whole))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_cached_or_not_the_run_is_the_same(place: Path, whole: Path, tmp_path: Path) -> None:
+    """Without caches the losses are those of the cached run, up to the cache's 16 bits."""
+    train(make_recipe(place, tmp_path / "output", cache={"latents": False, "text": False}))
+    found, expected = ([line["loss"] for line in lines(folder)] for folder in (tmp_path / "output", whole))
+    assert found == pytest.approx(expected, rel=2e-3)
+
+
+def test_another_recipe_does_not_go_on(place: Path, whole: Path) -> None:
+    """The folder of another run is refused with the difference, and stays as it is."""
+    with pytest.raises(CheckpointError, match=r"train\.lr was 0\.001, is 0\.002"):
+        train(make_recipe(place, whole, train={"lr": 2e-3}))
+    assert (whole / "training.json").exists()
+
+
+def test_a_folder_of_other_things_is_left_alone(place: Path, tmp_path: Path) -> None:
+    """Nothing is written beside a user's own files."""
+    (tmp_path / "thesis.doc").write_text("")
+    with pytest.raises(CheckpointError, match="is not empty and holds no run"):
+        train(make_recipe(place, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_loss_that_is_no_number_stops_with_its_rows(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned: list[list[str]]
+) -> None:
+    """The keys of the rows are named, and nothing of it is saved."""
+    from trainer.source import Source
+
+    batch, calls = Source.batch, iter(range(1000))
+
+    def poisoned(self: Source, draws: Any) -> Batch:
+        made = batch(self, draws)
+        if self.training and self.latents and next(calls) == 25 and made.latents:
+            made.latents.mean[1] = float("nan")
+        return made
+
+    monkeypatch.setattr(Source, "batch", poisoned)
+    with pytest.raises(TrainingStopped, match="not a finite number for") as caught:
+        train(make_recipe(place, tmp_path / "output"))
+    assert learned[25][1] in str(caught.value)
+    assert [path.name for path in (tmp_path / "output" / "checkpoints").iterdir()] == ["00000010"]
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(place: Path, whole: Path, tmp_path: Path) -> None:
+    """On a small tmpfs: an error with its remedy, no half checkpoint; with room made, the run ends as any other."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", small], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.decode().strip()}")
+    recipe, filler = make_recipe(place, small / "output", save={"keep": 1}), small / "filler"
+
+    def fill(what: str, done: int, total: int) -> None:
+        if (what, done) == ("updates", 15):
+            filler.write_bytes(bytes(shutil.disk_usage(small).free - 3_000_000))
+
+    try:
+        with pytest.raises(TrainingStopped, match=r"checkpoint of update 20 could not be written: .*Make room"):
+            train(recipe, progress=fill)
+        assert [path.name for path in (small / "output" / "checkpoints").iterdir()] == ["00000010"]
+        filler.unlink()
+        train(recipe)
+        assert equal(weights(small / "output"), weights(whole))
+    finally:
+        subprocess.run(["umount", "--lazy", small], check=True)  # safetensors may still have a file mapped
+
+
+def launched(recipe: Recipe, folder: Path, *before: str) -> subprocess.Popen[str]:
+    """`python -m trainer` in a process of its own, or under `accelerate launch`."""
+    file = folder / "recipe.toml"
+    file.write_text(dump_recipe(recipe))
+    command = [sys.executable, "-m", *before, "trainer", str(file)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops(place: Path, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and a cluster's SIGTERM: a checkpoint of the very update, exit code 1, no stack trace; then it goes on."""
+    out = tmp_path / "output"
+    recipe = make_recipe(place, out, train={"steps": 20_000}, save={"every": 100_000})
+    process = launched(recipe, tmp_path)
+    while process.poll() is None and not (out / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "stopping after this update" in errors
+    assert "Traceback" not in errors
+    (saved,) = (out / "checkpoints").iterdir()
+    done = int(saved.name)
+    assert done >= 5
+    said: list[str] = []
+    result = train(make_recipe(place, out, train={"steps": done + 2}), say=said.append)
+    assert f"going on from update {done}" in said
+    assert result.updates == done + 2
+
+
+def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, tmp_path: Path) -> None:
+    """`accelerate launch` on two CPUs (gloo), each with half of every update: the same losses and weights."""
+    out = tmp_path / "output"
+    recipe = make_recipe(place, out, eval={"every": 20, "samples": 1})
+    process = launched(recipe, tmp_path, *LAUNCH.split(), "-m")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-2000:]
+    found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
+    assert found == pytest.approx(expected, rel=1e-4)
+    ours, theirs = weights(out / "raw"), weights(whole / "raw")
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 5e-4
+    assert any("condition_gap" in line for line in lines(out))
+    assert len(list((out / "samples").iterdir())) == 2
+    one = train(make_recipe(place, out, train={"steps": 22}))
+    assert one.updates == 22  # one process goes on where two stopped
