@@ -31,6 +31,9 @@ from condprep.sources import KINDS
 from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
 from condprep.sources.imagefolder import MAX_LINE
 from condprep.weights import Weights
+from trainer import cli as trainer_cli
+from trainer.recipe import Recipe
+from trainer.toml import describe, literal, parse_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -103,6 +106,8 @@ def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the package that a page shows: its module, and the entry points in its pyproject.toml."""
     blocks = list(fences(page))
     for project in (tomllib.loads(block.text) for block in blocks if block.language == "toml"):
+        if "project" not in project:
+            continue
         name = project["project"]["name"].replace("-", "_")
         (source,) = (block.text for block in blocks if block.text.startswith(f"# {name}.py\n"))
         (folder / "site" / f"{name}-0.1.0.dist-info").mkdir(parents=True)
@@ -326,11 +331,43 @@ def test_the_sources_are_documented() -> None:
 
 
 def test_the_layout_is_documented() -> None:
-    """CONTRIBUTING.md has one line for every module of condprep and every folder of the project."""
+    """CONTRIBUTING.md has one line for every module of condprep and trainer, and every folder of the project."""
     rows = tables(section(ROOT / "CONTRIBUTING.md", "## Layout"))[0]
     documented = [ticked(row[0])[0] for row in rows]
     private = re.compile(r"__pycache__|py\.typed|\..*")
-    modules = [path for path in (ROOT / "condprep").iterdir() if not private.fullmatch(path.name)]
-    actual = [f"condprep/{path.name}{'/' * path.is_dir()}" for path in modules]
-    assert sorted(name for name in documented if name.startswith("condprep/")) == sorted(actual)
+    for package in ("condprep", "trainer"):
+        modules = [path for path in (ROOT / package).iterdir() if not private.fullmatch(path.name)]
+        actual = [f"{package}/{path.name}{'/' * path.is_dir()}" for path in modules]
+        assert sorted(name for name in documented if name.startswith(f"{package}/")) == sorted(actual)
     assert all((ROOT / name).exists() for name in documented)
+
+
+RECIPES = DOCS / "recipes.md"
+
+
+def test_every_key_of_a_recipe_is_documented() -> None:
+    """docs/recipes.md has a table for every table of a recipe: keys, defaults and what they may be, in their order."""
+    for name, outer in Recipe.model_fields.items():
+        keys: Any = outer.annotation
+        rows = [row[:3] for row in tables(section(RECIPES, f"## [{name}]"))[0]]
+        expected = [
+            [f"`{key}`", f"`{literal(field.default)}`", describe(field)] for key, field in keys.model_fields.items()
+        ]
+        assert rows == expected, name
+
+
+def test_the_recipes_of_the_documents_are_recipes() -> None:
+    """Every toml block of docs/recipes.md is understood, and every shipped recipe is named."""
+    for fence in fences(RECIPES):
+        if fence.language == "toml":
+            parse_recipe(tomllib.loads(fence.text))
+    rows = tables(section(RECIPES, "## Shipped recipes"))[0]
+    assert sorted(ticked(row[0])[0] for row in rows) == shipped_recipes()
+
+
+def test_the_trainers_options_are_documented() -> None:
+    """docs/recipes.md has every argument and option of `python -m trainer RECIPE`, and none that does not exist."""
+    command: Any = get_command(trainer_cli.app)
+    rows = tables(section(RECIPES, "## The command"))[0]
+    documented = {tuple(ticked(names)): default for names, default, _ in rows}
+    assert documented == {_names(p): _default(p) for p in command.commands["train"].params}

@@ -123,7 +123,7 @@ def _words(kind: Any, limits: Sequence[Any]) -> str:
     if parts:
         return _or([_words(part, ()) for part in parts])
     nouns = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
-    return nouns[kind] + ",".join(_range([one for limit in limits for one in getattr(limit, "metadata", [limit])]))
+    return nouns[kind] + "".join(_range([one for limit in limits for one in getattr(limit, "metadata", [limit])]))
 
 
 def _range(limits: Sequence[Any]) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _range(limits: Sequence[Any]) -> Iterator[str]:
         "ge": " from {}",
         "lt": " below {}",
         "le": " up to {}",
-        "multiple_of": " a multiple of {}",
+        "multiple_of": ", a multiple of {}",
     }
     for limit in limits:
         for name, text in words.items():
