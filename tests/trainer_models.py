@@ -30,7 +30,7 @@ def save_base(folder: Path, family: str = "sd15", factor: int = 8, seed: int = 0
     torch.manual_seed(seed)
     parts = _shared(family, factor)
     if family == "sdxl":
-        second = {"text_encoder_2": _text_encoder(projected=True), "tokenizer_2": _tokenizer()}
+        second = {"text_encoder_2": _text_encoder(projected=True), "tokenizer_2": make_tokenizer()}
         StableDiffusionXLPipeline(**parts, **second).save_pretrained(folder)
     else:
         rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -44,7 +44,7 @@ def _shared(family: str, factor: int) -> dict[str, Any]:
         "unet": _unet(family),
         "vae": _vae(factor),
         "text_encoder": _text_encoder(),
-        "tokenizer": _tokenizer(),
+        "tokenizer": make_tokenizer(),
         "scheduler": DDPMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -112,8 +112,9 @@ def _vocabulary() -> dict[str, int]:
     return {word: number for number, word in enumerate(words)}
 
 
-def _tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer(vocab=_vocabulary(), merges=[], model_max_length=TOKENS)
+def make_tokenizer(length: int = TOKENS) -> CLIPTokenizer:
+    """A token for each letter; prompts of at most `length` tokens."""
+    return CLIPTokenizer(vocab=_vocabulary(), merges=[], model_max_length=length)
 
 
 def save_pictures(folder: Path, rows: int = 12, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainer.errors import MachineError, TrainingStopped
+from trainer.errors import TrainingStopped
 from trainer.families.base import Base
 from trainer.loss import Diffusion, draw, row_losses
 from trainer.optimizer import make_optimizer
@@ -39,7 +39,7 @@ class Learner:
         controlnet.to(accelerator.device).train()
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
         self.prepared, self.optimizer = accelerator.prepare(controlnet, optimizer)
-        self.ema = _average(accelerator, controlnet, recipe)
+        self.ema = _average(controlnet, recipe)
         accelerator.register_save_state_pre_hook(self._save_plain)
         accelerator.register_load_state_pre_hook(self._load_plain)
 
@@ -93,7 +93,8 @@ class Learner:
         scaler = self.accelerator.scaler
         scale = scaler.state_dict() if scaler else {}
         try:
-            losses = self._backward(batch)
+            with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
+                losses = self._backward(batch)
             if not losses.isfinite().all():
                 raise TrainingStopped(
                     'the loss of the very first batch is not a finite number; try train.precision = "fp32", and'
@@ -141,22 +142,14 @@ class Learner:
 
     def _save_plain(self, models: list[Any], weights: list[Any], folder: str) -> None:
         """The ControlNet as a folder of diffusers, whatever wraps it: one process can go on where several stopped."""
-        if self._sharded:
-            return
         weights.clear()
         if self.accelerator.is_main_process:
             self.controlnet.save_pretrained(Path(folder) / CONTROLNET)
 
     def _load_plain(self, models: list[Any], folder: str) -> None:
-        if self._sharded:
-            return
         models.clear()
         loaded = type(self.controlnet).from_pretrained(Path(folder) / CONTROLNET)
         self.controlnet.load_state_dict(loaded.state_dict())
-
-    @property
-    def _sharded(self) -> bool:
-        return self.accelerator.distributed_type in ("FSDP", "DEEPSPEED")
 
 
 def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
@@ -170,14 +163,12 @@ def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
             model.compile(dynamic=False)
 
 
-def _average(accelerator: Accelerator, controlnet: ControlNetModel, recipe: Recipe) -> Any:
+def _average(controlnet: ControlNetModel, recipe: Recipe) -> Any:
     """The moving average of diffusers, None where the recipe has none."""
     from diffusers.training_utils import EMAModel
 
     if not recipe.ema.enabled:
         return None
-    if accelerator.distributed_type in ("FSDP", "DEEPSPEED"):
-        raise MachineError("ema.enabled = true does not go with FSDP or DeepSpeed: say ema.enabled = false")
     return EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
+PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU")  # each process has the whole model
 LOGS = "logs"  # of trackers that write files, below save.dir
 
 
@@ -38,6 +39,9 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         log_with=tracker,
         project_dir=str(Path(recipe.save.dir) / LOGS),
     )
+    if accelerator.distributed_type not in PLAIN:
+        found = accelerator.distributed_type.value
+        raise MachineError(f"accelerate is configured for {found}; condprep trains with plain data parallelism: --multi_gpu")
     _check_shares(recipe.train, accelerator.num_processes)
     return accelerator
 

@@ -1,0 +1,242 @@
+"""Pictures per second and peak memory of training, against diffusers' own script, in one run.
+
+    python bench/train.py --size tiny|sd15|sdxl [--peer PATH/train_controlnet.py] [--updates 100] [--json]
+
+Builds a base with random weights at that size (no download) and a dataset of drawn pictures, then trains with the same
+batch, precision, rows and number of threads that decode, each in a process of its own:
+
+    peer       the script at PATH, unmodified (train_controlnet_sdxl.py for --size sdxl)
+    no cache   `python -m trainer`, cache.latents = cache.text = false, no average, as the peer has none
+    cached     with both caches
+    average    with both caches and the moving average of the weights
+    compiled   as cached, with train.compile = true; only on a GPU
+
+Speed is the wall clock of a long run less that of a short one, so that neither start-up nor caching, compiling and the
+result count; the short run, with the caches at hand, is the column "start". Peak memory is that of the GPU where there is
+one, else of the process. Speeds on shared machines wander: compare within a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+
+# Runs a program, and writes down how much memory it took at most, in bytes: argv is FILE PROGRAM ARGUMENTS...
+MEASURED = """
+import atexit, json, resource, runpy, sys
+_, file, *sys.argv = sys.argv
+def write():
+    import torch
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
+    open(file, "w").write(json.dumps(gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+atexit.register(write)
+script = sys.argv[0].endswith(".py")
+(runpy.run_path if script else runpy.run_module)(sys.argv[0], run_name="__main__", **({} if script else {"alter_sys": True}))
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What is trained: pixels of a side, pictures of an update, rows of the dataset."""
+
+    resolution: int
+    batch: int
+    rows: int
+
+
+SIZES = {"tiny": Size(64, 8, 256), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
+
+
+def make_base(folder: Path, size: str) -> None:
+    """A pipeline folder with random weights, of the configuration of Stable Diffusion 1.5 or XL, or the tests' tiny one."""
+    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+    from diffusers import UNet2DConditionModel as UNet
+    from trainer_models import make_tokenizer, save_base
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    if size == "tiny":
+        save_base(folder)
+        return
+    tokenizer, blocks = make_tokenizer(77), 4
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * blocks,
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        layers_per_block=2,
+    )
+    words = {
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+        "bos_token_id": 0,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    small = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, **words
+    )
+    parts: dict[str, Any] = {"vae": vae, "text_encoder": CLIPTextModel(small), "tokenizer": tokenizer}
+    parts["scheduler"] = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    )
+    if size == "sd15":
+        unet = UNet(sample_size=64, cross_attention_dim=768)
+        rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        StableDiffusionPipeline(unet=unet, **parts, **rest).save_pretrained(folder)
+        return
+    large = CLIPTextConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=20,
+        projection_dim=1280,
+        **words,
+    )
+    unet = UNet(
+        sample_size=128,
+        block_out_channels=(320, 640, 1280),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 10),
+        attention_head_dim=(5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    second = {"text_encoder_2": CLIPTextModelWithProjection(large), "tokenizer_2": tokenizer}
+    StableDiffusionXLPipeline(unet=unet, **parts, **second).save_pretrained(folder)
+
+
+def make_dataset(folder: Path, size: Size) -> None:
+    """Drawn pictures with canny maps, stored as JPEG as photographs are."""
+    from trainer_models import save_pictures
+
+    import condprep
+
+    pictures = save_pictures(folder.with_name("pictures"), size.rows, (size.resolution, size.resolution))
+    condprep.build(pictures, folder, "canny", resolution=size.resolution)
+
+
+def ours(folder: Path, size: Size, precision: str, workers: int, updates: int, **tables: dict[str, Any]) -> list[str]:
+    """The command line of a run of condprep's trainer."""
+    from trainer.toml import dump_recipe, parse_recipe
+
+    values: dict[str, dict[str, Any]] = {
+        "model": {"base": str(folder / "base")},
+        "data": {
+            "path": str(folder / "ds"),
+            "resolution": size.resolution,
+            "num_workers": workers,
+            "caption_dropout": 0.0,
+        },
+        "train": {"steps": updates, "batch": size.batch, "micro_batch": size.batch, "schedule": "constant"},
+        "ema": {"enabled": False},
+        "eval": {"every": 0},
+        "save": {"dir": str(folder / "ours" / str(time.monotonic_ns())), "every": 10**6},
+    }
+    merged = {name: values.get(name, {}) | tables.get(name, {}) for name in (*values, "cache")}
+    merged["train"]["precision"] = precision
+    recipe = folder / "recipe.toml"
+    recipe.write_text(dump_recipe(parse_recipe(merged)))
+    return ["trainer", str(recipe)]
+
+
+def peer(script: Path, folder: Path, size: Size, precision: str, workers: int, updates: int) -> list[str]:
+    """The command line of diffusers' script."""
+    options = {
+        "pretrained_model_name_or_path": folder / "base",
+        "dataset_name": folder / "ds",
+        "output_dir": folder / "peer",
+        "resolution": size.resolution,
+        "train_batch_size": size.batch,
+        "max_train_steps": updates,
+        "learning_rate": 1e-5,
+        "lr_scheduler": "constant",
+        "mixed_precision": {"fp32": "no"}.get(precision, precision),
+        "checkpointing_steps": 10**6,
+        "dataloader_num_workers": workers,
+        "seed": 0,
+    }
+    return [str(script), *(f"--{name}={value}" for name, value in options.items())]
+
+
+def measure(folder: Path, command: Sequence[str]) -> tuple[float, int]:
+    """Seconds and bytes of a program."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(folder / "peak"), *command],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
+    return seconds, json.loads((folder / "peak").read_text())
+
+
+def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[dict[str, Any]]:
+    """Every way to train, measured."""
+    size, precision = SIZES[arguments.size], arguments.precision or ("bf16" if on_gpu else "fp32")
+    common = (folder, size, precision, arguments.workers)
+    cached = {"cache": {"latents": True, "text": True}}
+    ways: dict[str, Any] = {
+        "no cache": lambda n: ours(*common, n, cache={"latents": False, "text": False}),
+        "cached": lambda n: ours(*common, n, **cached),
+        "average": lambda n: ours(*common, n, **cached, ema={"enabled": True}),
+    }
+    if on_gpu:
+        ways["compiled"] = lambda n: ours(*common, n, **cached, train={"compile": True})
+    if arguments.peer:
+        ways = {"peer": lambda n: peer(arguments.peer, *common, n)} | ways
+    for name, command in ways.items():
+        measure(folder, command(1))  # fills caches: its own, the dataset's, the disk's
+        short, _ = measure(folder, command(arguments.updates // 5))
+        long, peak = measure(folder, command(arguments.updates))
+        pictures = (arguments.updates - arguments.updates // 5) * size.batch
+        yield {"run": name, "pictures_per_second": pictures / (long - short), "peak_gb": peak / 1e9, "start": short}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--peer", type=Path)
+    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"))
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    import torch
+
+    table, found = Table("run", "pictures/s", "peak memory", "start"), []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_base(folder / "base", arguments.size)
+        make_dataset(folder / "ds", SIZES[arguments.size])
+        for row in runs(arguments, folder, torch.cuda.is_available()):
+            found.append(row)
+            speed = f"{row['pictures_per_second']:.1f} ({row['pictures_per_second'] / found[0]['pictures_per_second']:.2f} x)"
+            table.add_row(row["run"], speed, f"{row['peak_gb']:.2f} GB", f"{row['start']:.1f} s")
+            print(row, file=sys.stderr, flush=True)
+    print(json.dumps(found)) if arguments.json else Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
