@@ -23,7 +23,7 @@ from condprep.geometry import Geometry, Placement, pad, resize
 from condprep.options import BuildOptions, parse_options
 from condprep.pipeline import further_columns
 from condprep.sources.base import read_regular
-from condprep.types import Reject
+from condprep.types import IMPORTED, Reject
 
 if TYPE_CHECKING:
     from condprep.weights import Weights
@@ -177,6 +177,11 @@ def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[G
     if not wanted:
         raise UsageError(
             f"{path} was trained on conditions that condprep did not make; make them as they were made then"
+        )
+    if any(annotator == IMPORTED for _, annotator, *_ in wanted):
+        raise UsageError(
+            f"the maps of {path} were imported, so there is no annotator to repeat; name the one that made them with "
+            "--annotator"
         )
     loaded = {}
     for column, annotator, variant, params, used in wanted:

@@ -20,8 +20,9 @@ from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
-from condprep.errors import BuildFailed, DatasetError, SourceError
+from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
 from condprep.files import commit_json
+from condprep.imported import imported
 from condprep.layout import Layout, arrow_schema, columns, features, finish
 from condprep.options import BuildOptions, parse_options
 from condprep.output import check_folders, disk_errors, locked
@@ -30,6 +31,7 @@ from condprep.plan import Plan, check_config, check_inputs, make_plan
 from condprep.shards import Counts, ShardWriter
 from condprep.sources import open_source
 from condprep.sources.base import Source
+from condprep.sources.paired import PairedSource
 from condprep.types import Reject
 from condprep.weights import Weights
 
@@ -64,10 +66,11 @@ class BuildResult:
 def build(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    annotators: str | Sequence[str],
+    annotators: str | Sequence[str] = (),
     *,
     source_kind: str | None = None,
     image_column: str | None = None,
+    condition_column: str | None = None,
     caption_column: str | None = None,
     split: str | None = None,
     workers: int | None = None,
@@ -81,7 +84,8 @@ def build(
     """Turn the pictures of `source` into a Hugging Face dataset of training pairs at `out`.
 
     source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id) or WebDataset tars.
-    annotators: names as `canny` or `openpose:blaze`; each gives a column. options: the fields of BuildOptions
+    annotators: names as `canny` or `openpose:blaze`; each gives a column. None: the source is a dataset of pairs as `verify`
+    reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
     A build that was interrupted goes on where it stopped when the same call is made again.
 
@@ -94,12 +98,17 @@ def build(
     check_folders(Path(source), layout.root)
     pictures = open_source(
         str(source),
-        source_kind,
+        source_kind or (None if chosen.annotators else "pairs"),
         image_column=image_column,
+        condition_column=condition_column,
         caption_column=caption_column,
         split=split,
         exclude=layout.root.absolute(),
     )
+    if isinstance(pictures, PairedSource) == bool(chosen.annotators):
+        raise UsageError(
+            "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
+        )
     with disk_errors(layout.root), locked(layout):
         run = Run(layout, pictures, chosen, progress)
         counts = run.build(
@@ -188,6 +197,8 @@ class Run:
 
     def _load(self, plan: Plan | None, device: str, weights: Weights) -> dict[str, Annotator]:
         """column -> annotator; a resumed build loads the very variants with which it was begun."""
+        if isinstance(self.source, PairedSource):
+            return {self.options.condition: imported(self.source.pairs, self.options.condition_kind)}
         loaded = {}
         for number, (text, column) in enumerate(self.options.columns().items()):
             if plan:

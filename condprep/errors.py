@@ -51,7 +51,7 @@ class BuildFailed(CondprepError):
 class Rejected(CondprepError):
     """One input cannot become a row. Raised inside the pipeline, recorded as a reject, never seen by the caller.
 
-    `stage` is one of "source", "read", "decode", "fit", "annotate".
+    `stage` is one of "source", "read", "decode", "fit", "annotate", "check".
     """
 
     def __init__(self, stage: str, reason: str) -> None:

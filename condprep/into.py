@@ -55,12 +55,14 @@ def add_columns(
     began = time.monotonic()
     layout = Layout(Path(dataset))
     staging = Layout(layout.private / "into")
-    if not layout.done.exists():
+    if not (layout.done.exists() and (layout.private / "provenance.json").exists()):
         raise UsageError(f"{dataset} is no finished dataset of condprep; --into adds to one that `condprep build` made")
     with disk_errors(layout.root), locked(layout):
         resumed = 0
         if not staging.done.exists():
             rows = Rows(layout)
+            if not annotators:
+                raise UsageError("--into adds the maps of an annotator; name one with --annotator")
             options = parse_options(annotators, params, precision, batch_size=batch_size, **rows.inherited)
             rows.check(options.columns().values())
             staging.private.mkdir(parents=True, exist_ok=True)

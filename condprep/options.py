@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from condprep.annotators import canonical, parameters, parse, validate
 from condprep.errors import UsageError
 from condprep.geometry import Geometry
-from condprep.types import FitMode, ImageFormat
+from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
 MEGA = 1_000_000
 
@@ -21,9 +21,12 @@ class BuildOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    annotators: tuple[str, ...] = Field(min_length=1)
+    annotators: tuple[str, ...]  # none: the maps come with the pictures
     params: dict[str, dict[str, Any]] = {}  # annotator name -> its parameters
     beside: tuple[str, ...] = ()  # columns of the dataset to which these are added
+    condition_kind: ConditionKind | None = (
+        None  # of maps that come with the pictures, where their source does not say it
+    )
     primary: str | None = None  # which annotator's map is also `conditioning_image`; default: the first
     resolution: int = Field(512, ge=64, le=8192, multiple_of=8)
     fit: FitMode = "crop"
@@ -40,6 +43,13 @@ class BuildOptions(BaseModel):
     shard_bytes: int = Field(500 * MEGA, ge=MEGA)
     batch_size: int | None = Field(None, ge=1)  # pictures a call of a batched annotator; default: its own
     format: Literal["arrow", "parquet"] = "arrow"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kept(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Pairs that are there already are kept as they are, where the user does not say otherwise."""
+        chosen = {name: value for name, value in values.items() if name != "fit" or value is not None}
+        return chosen if values.get("annotators") else {"fit": "keep"} | chosen
 
     @field_validator("annotators")
     @classmethod
@@ -59,9 +69,19 @@ class BuildOptions(BaseModel):
             raise ValueError(f"primary {self.primary!r} is not among the annotators {', '.join(self.annotators)}")
         return self
 
+    @model_validator(mode="after")
+    def _importable(self) -> BuildOptions:
+        if self.annotators and self.condition_kind:
+            raise ValueError("--condition-kind is about maps that come with the pictures; leave it out, or --annotator")
+        if not self.annotators and self.fast_decode:
+            raise ValueError("--fast-decode would move pictures against the maps that came with them; leave it out")
+        return self
+
     @property
     def condition(self) -> str:
         """The column whose map is `conditioning_image`."""
+        if not self.annotators:
+            return "conditioning_image"
         return self.columns()[self.primary or self.annotators[0]]
 
     @property
@@ -70,6 +90,8 @@ class BuildOptions(BaseModel):
 
     def columns(self) -> dict[str, str]:
         """annotator -> the column of its map: its name, with the variant where that is taken."""
+        if not self.annotators:
+            return {IMPORTED: "conditioning_image"}
         names = [text.partition(":")[0] for text in self.annotators]
         taken = [*names, *self.beside]
         return {

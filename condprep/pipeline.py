@@ -26,6 +26,7 @@ from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected
 from condprep.flow import group, in_order, ordered_map
 from condprep.geometry import Placement, compose, pad, resize
+from condprep.imported import Imported
 from condprep.options import BuildOptions
 from condprep.shards import Row
 from condprep.sources.base import Source
@@ -96,8 +97,10 @@ class Pipeline:
         self.source, self.options, self.workers = source, options, workers
         self.geometry = options.geometry
         self.annotators = annotators
-        self.filters = {column: Runner(a) for column, a in annotators.items() if a.batch_size == 1}
-        self.networks = {column: Runner(a) for column, a in annotators.items() if a.batch_size > 1}
+        made = {column: a for column, a in annotators.items() if not isinstance(a, Imported)}
+        self.imported = next((a for a in annotators.values() if isinstance(a, Imported)), None)
+        self.filters = {column: Runner(a) for column, a in made.items() if a.batch_size == 1}
+        self.networks = {column: Runner(a) for column, a in made.items() if a.batch_size > 1}
         self.batch_size = batch_size
 
     def run(self, work: Iterable[Work]) -> Generator[tuple[Work, Row | Reject]]:
@@ -147,6 +150,7 @@ class Pipeline:
         untouched = picture.pristine and not placement.changes(picture.size)
         if decoded != picture.size:
             placement = geometry.place(decoded)
+        came = self.imported.row(sample, picture, placement, options.max_pixels) if self.imported else {}
         rgb = resize(picture.rgb, placement)
         stored = sample.data if untouched else self._encode_picture(pad(rgb, placement))
         text = entry.text if entry.text is not None else sample.text
@@ -159,7 +163,7 @@ class Pipeline:
             "height": placement.canvas[0],
             "transform": compose(placement, decoded, picture.size),
         }
-        return Prepared(key, rgb, placement, dict(sample.columns or columns), untouched, captioned=any(text))
+        return Prepared(key, rgb, placement, dict(sample.columns or columns | came), untouched, captioned=any(text))
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)

@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         "size": pa.int64(),
         "text": pa.list_(pa.string()),
         "problem": pa.string(),
+        "condition": pa.string(),
     }
 )
 

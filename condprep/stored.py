@@ -108,6 +108,43 @@ def take(path: Path, columns: Sequence[str], numbers: Sequence[int]) -> Iterator
         start += len(batch)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Rows of a file that are read at once: those of an Arrow file, which is mapped, or of a row group of Parquet."""
+
+    file: Shard
+    group: int
+    rows: int
+
+
+def parts(file: Shard) -> Iterator[Part]:
+    """The parts of a file, in order. Raises DatasetError where it is damaged, after the part before the damage."""
+    if file.path.suffix != ".parquet":
+        yield Part(file, 0, readable_rows(file.path))
+        for _ in batches(file.path, schema(file.path).names[-1:]):
+            pass
+        return
+    schema(file.path)  # raises
+    metadata = pq.read_metadata(file.path)
+    yield from (Part(file, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups))
+
+
+def read_part(part: Part, columns: Sequence[str]) -> pa.Table:
+    """The rows of a part, validated, those columns alone. Raises DatasetError where it is damaged."""
+    path, found = part.file.path, []
+    if path.suffix != ".parquet":
+        with suppress(DatasetError):  # what follows is no part
+            found.extend(batches(path, columns))
+        return pa.Table.from_batches(found)
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            table = file.read_row_group(part.group, columns=list(columns))
+        table.validate(full=True)
+        return table
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} is damaged in row group {part.group}: {_first_line(error)}") from error
+
+
 def is_image(kind: pa.DataType) -> bool:
     """Whether a column holds pictures: {"bytes", "path"}."""
     return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == IMAGE

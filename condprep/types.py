@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FitMode = Literal["crop", "bucket", "pad", "keep"]
 ImageFormat = Literal["jpeg", "png", "webp"]
+ConditionKind = Literal["canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"]
+IMPORTED = "imported"  # stands for an annotator where the maps came with the pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Entry:
     size: int = -1  # how many bytes, -1 when unknown
     text: tuple[str, ...] | None = None  # captions known from the listing (metadata); None: read them with the picture
     problem: str | None = None  # why this input can only be a reject (missing file, path outside the source, ...)
+    condition: str | None = None  # relative path of the map that the source has of this picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Sample:
     data: bytes
     text: tuple[str, ...] = ()
     columns: Mapping[str, Any] | None = None
+    condition: bytes | None = None  # the encoded map, of a source of pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Reject:
     """One input that did not become a row, and why."""
 
     source: str
-    stage: str  # source, read, decode, fit or annotate
+    stage: str  # source, read, decode, fit, annotate or check
     reason: str
     key: str | None = None  # sha256 of the source bytes, where they could be read
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from condprep.checks.kinds import kind_of_annotator
 from condprep.errors import SourceError
+from condprep.types import Entry, Sample
 
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
 IMAGE_NAMES = (
@@ -97,6 +98,19 @@ class Pairs(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Pair]: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """How it is read, as JSON without paths: what must not change while it is imported."""
+        ...
+
+    def entries(self) -> Iterator[Entry]:
+        """Every pair as an input of a build, nothing of it read; a damaged file or an orphan with its `problem`."""
+        ...
+
+    def sample(self, entry: Entry) -> Sample:
+        """The encoded picture with its map and captions. Thread-safe. Raises Rejected("read", reason)."""
+        ...
 
     def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
         """The pairs of these row numbers, in order, and nothing is read of the others; None: every pair, as iterating."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 from condprep.checks.kinds import kind_of_name
 from condprep.errors import Rejected, SourceError
 from condprep.pairs.base import CONDITION_NAMES, IMAGE_NAMES, Columns, Pair, choose_columns, digest
-from condprep.sources.base import is_picture, listing, native, portable, read_regular, stamp
+from condprep.sources.base import caption_values, is_picture, listing, native, portable, read_regular, stamp
 from condprep.sources.folder import FolderSource
 from condprep.sources.imagefolder import Row, csv_rows, json_rows, parquet_rows
-from condprep.types import Entry
+from condprep.types import Entry, Sample
 
 LISTINGS = ("prompt.json", "prompt.jsonl", "metadata.jsonl", "metadata.csv", "metadata.parquet")
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
@@ -49,31 +49,52 @@ class FolderPairs:
         folders = (FolderSource(self.root / name) for name in (self.image, self.condition))
         return digest(f"{entry.name} {entry.stamp}" for folder in folders for entry in folder.entries())
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"image": self.image, "condition": self.condition}
+
     def __iter__(self) -> Iterator[Pair]:
         return self.read()
 
     def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
+        numbers = count()
+        for entry in self.entries():
+            key = _stem(entry.name.partition("/")[2])
+            row = next(numbers) if entry.condition else None
+            if only is None or row in only:
+                yield self._pair(row, key, entry) if entry.condition else Pair(None, key, problem=entry.problem)
+
+    def _pair(self, row: int | None, key: str, entry: Entry) -> Pair:
+        try:
+            if entry.problem:
+                raise Rejected("read", f"{entry.name}: {entry.problem}")
+            sample = self.sample(entry)
+        except Rejected as rejected:
+            return Pair(row, key, problem=rejected.reason)
+        return Pair(row, key, sample.data, sample.condition or b"", list(sample.text))
+
+    def entries(self) -> Iterator[Entry]:
+        """Those with a map have its path; pictures without one, maps without a picture and second maps have a problem."""
         images, conditions = FolderSource(self.root / self.image), FolderSource(self.root / self.condition)
         maps, doubles = _by_stem(conditions)
-        numbers = count()
         for entry in images.entries():
             stem, name = _stem(entry.name), f"{self.image}/{entry.name}"
             if found := maps.pop(stem, None):
-                row = next(numbers)
-                if only is None or row in only:
-                    yield _read(row, stem, images, entry, conditions, found)
-            elif only is None:
+                now = f"{entry.stamp} {stamp(conditions.root / native(found))}"
+                yield replace(entry, name=name, stamp=now, condition=f"{self.condition}/{found}")
+            else:
                 problem = f"{name} has no map of its own: there is no {self.condition}/{stem}.*"
-                yield Pair(None, stem, problem=entry.problem or problem)
-        if only is None:
-            yield from self._leftovers(maps, doubles)
+                yield replace(entry, name=name, problem=entry.problem or problem)
+        for stem, found in maps.items():
+            name = f"{self.condition}/{found}"
+            yield Entry(name, "", problem=f"{name} has no picture of its own: there is no {self.image}/{stem}.*")
+        for found in doubles:
+            name = f"{self.condition}/{found}"
+            yield Entry(name, "", problem=f"{name} is a second map of the same picture")
 
-    def _leftovers(self, maps: Mapping[str, str], doubles: Sequence[str]) -> Iterator[Pair]:
-        for stem, name in maps.items():
-            problem = f"{self.condition}/{name} has no picture of its own: there is no {self.image}/{stem}.*"
-            yield Pair(None, stem, problem=problem)
-        for name in doubles:
-            yield Pair(None, _stem(name), problem=f"{self.condition}/{name} is a second map of the same picture")
+    def sample(self, entry: Entry) -> Sample:
+        found = FolderSource(self.root).read(entry)
+        return replace(found, condition=read_regular(self.root / native(entry.condition or "")))
 
 
 def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
@@ -82,16 +103,6 @@ def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
     names = (entry.name for entry in source.entries())
     doubles = [name for name in names if found.setdefault(_stem(name), name) != name]
     return found, doubles
-
-
-def _read(row: int, key: str, images: FolderSource, entry: Entry, conditions: FolderSource, name: str) -> Pair:
-    try:
-        if entry.problem:
-            raise Rejected("read", f"{entry.name}: {entry.problem}")
-        sample, condition = images.read(entry), read_regular(conditions.root / native(name))
-    except Rejected as rejected:
-        return Pair(row, key, problem=rejected.reason)
-    return Pair(row, key, sample.data, condition, list(sample.text))
 
 
 def _stem(name: str) -> str:
@@ -139,6 +150,33 @@ class ListedPairs:
             else:
                 yield self._pair(row, values)
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        columns = {role: getattr(self.columns, role) for role in ("image", "condition", "caption")}
+        return {"listing": self.listing.name} | columns
+
+    def entries(self) -> Iterator[Entry]:
+        """A row that cannot be used is a problem entry called `prompt.json:LINE`."""
+        for number, values in READERS[self.listing.suffix](self.listing):
+            try:
+                if isinstance(values, str):
+                    raise Rejected("source", values)
+                yield self._entry(values)
+            except Rejected as rejected:
+                yield Entry(f"{self.listing.name}:{number}", "", problem=rejected.reason)
+
+    def _entry(self, values: Mapping[str, Any]) -> Entry:
+        image, condition = (self._path(values, column) for column in (self.columns.image, self.columns.condition))
+        text = caption_values(values.get(self.columns.caption)) if self.columns.caption else ()
+        names = (portable(str(values[column])) for column in (self.columns.image, self.columns.condition))
+        name, of_map = names
+        return Entry(name, stamp(image, condition), text=text, condition=of_map)
+
+    def sample(self, entry: Entry) -> Sample:
+        named = {self.columns.image: native(entry.name), self.columns.condition: native(entry.condition or "")}
+        image, condition = (self._file(named, column) for column in (self.columns.image, self.columns.condition))
+        return Sample(entry.name, image, entry.text or (), condition=condition)
+
     def _pair(self, row: int, values: Mapping[str, Any]) -> Pair:
         name = values.get(self.columns.image)
         key = portable(name) if isinstance(name, str) else f"{self.listing.name}:{row}"
@@ -150,7 +188,10 @@ class ListedPairs:
         return Pair(row, key, image, condition, caption)
 
     def _file(self, values: Mapping[str, Any], column: str) -> bytes:
-        """The bytes of a named file. Raises Rejected for one that is missing or leaves the folder, by `..` or by a link."""
+        return read_regular(self._path(values, column))
+
+    def _path(self, values: Mapping[str, Any], column: str) -> Path:
+        """The real path of a named file. Raises Rejected where it is missing or leaves the folder, by `..` or by a link."""
         name = values.get(column)
         if not isinstance(name, str) or not name:
             raise Rejected("read", f"no {column!r}")
@@ -161,7 +202,7 @@ class ListedPairs:
             raise Rejected("read", f"{column} {name!r:.200} is missing or unreadable") from None
         if not real.is_relative_to(folder):
             raise Rejected("read", f"{column} {name!r:.200} is outside the folder of {self.listing.name}")
-        return read_regular(real)
+        return real
 
 
 def open_listing(path: Path, wanted: Mapping[str, str | None]) -> ListedPairs:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count, islice
+from functools import cached_property, lru_cache
+from itertools import accumulate, count, islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 
-from condprep.checks.kinds import kind_of_name
+from condprep.checks.kinds import KINDS, kind_of_name
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.files import read_json
 from condprep.pairs.base import Columns, Made, Pair, choose_columns, digest
-from condprep.sources.base import read_regular, stamp
-from condprep.stored import Shard, batches, first_schema, is_image, schema
+from condprep.sources.base import caption_values, read_regular, stamp
+from condprep.stored import Part, Shard, batches, first_schema, is_image, parts, read_part, schema
+from condprep.types import IMPORTED, Entry, Sample
 
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
 
@@ -29,10 +34,11 @@ class TablePairs:
     columns: Columns
     folder: Path | None  # pictures stored as paths lie below it
     made: Made | None
+    imported: str | None = None  # the kind that was recorded for maps that were imported
 
     @property
     def said(self) -> str | None:
-        return (self.made and self.made.kind) or kind_of_name(self.columns.condition)
+        return (self.made and self.made.kind) or self.imported or kind_of_name(self.columns.condition)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -63,6 +69,54 @@ class TablePairs:
             except DatasetError as error:
                 if only is None:
                     yield Pair(None, file.path.name, problem=str(error))
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        columns = {role: getattr(self.columns, role) for role in ("image", "condition", "caption")}
+        return {"splits": sorted({file.split for file in self.files})} | columns
+
+    def entries(self) -> Iterator[Entry]:
+        """Called "train:17"; the rows of a split are numbered from 0. A damaged file is an entry of its own."""
+        rows, numbers = count(), defaultdict[str, Iterator[int]](count)
+        for file in self.files:
+            now = stamp(file.path)
+            try:
+                for part in self._parts_of(file):
+                    for n in islice(numbers[file.split], part.rows):
+                        yield Entry(f"{file.split}:{n}", now, offset=next(rows))
+            except DatasetError as error:
+                yield Entry(file.path.name, now, problem=str(error))
+
+    def sample(self, entry: Entry) -> Sample:
+        number = bisect_right(self._starts, entry.offset) - 1
+        part = self._parts[number]
+        try:
+            with _reading:
+                table = _table(part, tuple(self.columns.names))
+        except DatasetError as error:
+            raise Rejected("read", str(error)) from None
+        values = {name: table.column(name)[entry.offset - self._starts[number]] for name in self.columns.names}
+        pair = self._pair(entry.offset, part.file.split, values)
+        if pair.problem:
+            raise Rejected("read", pair.problem)
+        return Sample(entry.name, pair.image, caption_values(pair.caption), condition=pair.condition)
+
+    def _parts_of(self, file: Shard) -> Iterator[Part]:
+        self._check_schema(file)
+        yield from parts(file)
+
+    @cached_property
+    def _parts(self) -> Sequence[Part]:
+        found: list[Part] = []
+        for file in self.files:
+            with suppress(DatasetError):  # it is an entry of its own
+                found.extend(self._parts_of(file))
+        return found
+
+    @cached_property
+    def _starts(self) -> Sequence[int]:
+        """The number of each part's first row."""
+        return list(accumulate((part.rows for part in self._parts), initial=0))[:-1]
 
     def _check_schema(self, file: Shard) -> None:
         if missing := set(self.columns.names) - set(schema(file.path).names):
@@ -103,13 +157,24 @@ class TablePairs:
         raise Rejected("read", f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}")
 
 
+_reading = Lock()  # of a part that several threads want, one reads it
+
+
+@lru_cache(maxsize=2)
+def _table(part: Part, columns: tuple[str, ...]) -> pa.Table:
+    return read_part(part, columns)
+
+
 def open_table(files: Sequence[Shard], folder: Path | None, wanted: Mapping[str, str | None]) -> TablePairs:
     """Pairs of those files. Raises SourceError where the columns of pictures and maps are not clear."""
     known = first_schema(files)
     pictures = [column.name for column in known if _holds_pictures(column.type)]
     columns = choose_columns(pictures, [name for name in known.names if name not in pictures], wanted)
-    made = _recorded(folder, columns.condition) if folder and (folder / ".condprep").is_dir() else None
-    return TablePairs(files, columns, folder, made)
+    if not folder or not (one := _recorded(folder, columns.condition)):
+        return TablePairs(files, columns, folder, None)
+    if one["annotator"] == IMPORTED:
+        return TablePairs(files, columns, folder, None, _kind(one))
+    return TablePairs(files, columns, folder, Made(one["annotator"], one["params"], one["weights"]))
 
 
 def open_hub(name: str, wanted: Mapping[str, str | None]) -> TablePairs:
@@ -131,15 +196,16 @@ def _holds_pictures(kind: pa.DataType) -> bool:
     return is_image(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _recorded(root: Path, column: str) -> Made | None:
-    """How the build says that it made the maps of a column; None where the records do not tell."""
+def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
+    """How the build says that it made, or imported, the maps of a column; None where the records do not tell."""
     try:
         made = {one["column"]: one for one in read_json(root / ".condprep" / "provenance.json")["annotators"]}
         options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
         if column not in made and (len(made) == 1 or not options["beside"]):
             primary = options["primary"]
             column = next(c for c, one in made.items() if not primary or _name(one) == primary)
-        return Made(_name(made[column]), dict(made[column]["params"]), dict(made[column]["weights"]))
+        one: dict[str, Any] = made[column]
+        return one | {name: dict(one[name]) for name in ("params", "weights", "parameters")} | {"annotator": _name(one)}
     except (
         OSError,
         ValueError,
@@ -149,6 +215,11 @@ def _recorded(root: Path, column: str) -> Made | None:
         StopIteration,
     ):  # records are no more trusted than rows
         return None
+
+
+def _kind(imported: Mapping[str, Any]) -> str | None:
+    kind = imported["parameters"].get("kind")
+    return kind if kind in KINDS else None
 
 
 def _name(made: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from condprep.errors import SourceError
 from condprep.sources.base import Source, existing_folder
 from condprep.sources.recognise import recognise
 
-KINDS = ("folder", "imagefolder", "huggingface", "webdataset")
+KINDS = ("folder", "imagefolder", "huggingface", "webdataset", "pairs")
 
 
 def open_source(
@@ -16,6 +16,7 @@ def open_source(
     kind: str | None = None,
     *,
     image_column: str | None = None,
+    condition_column: str | None = None,
     caption_column: str | None = None,
     split: str | None = None,
     exclude: Path | None = None,
@@ -25,6 +26,7 @@ def open_source(
     kind: one of KINDS; recognised where it is not given.
     image_column, caption_column: the columns to take in an imagefolder or Hugging Face dataset; for tars the extension
         of the pictures ("seg.png") and the field of the .json with the captions.
+    condition_column: of "pairs", the column or folder of the maps.
     split: of a Hugging Face dataset, or the sub-folder of an imagefolder.
     exclude: a folder that is never part of a folder source (the output).
 
@@ -33,6 +35,12 @@ def open_source(
     path = str(path)
     kind = kind or recognise(path)
     columns = {"--image-column": image_column, "--caption-column": caption_column}
+    if kind == "pairs":
+        from condprep.sources.paired import open_paired
+
+        named = {"image": image_column, "condition": condition_column, "caption": caption_column}
+        return open_paired(path, named, split)
+    _refuse("pictures that get their maps from an annotator", {"--condition-column": condition_column})
     if kind == "folder":
         from condprep.sources.folder import FolderSource
 

@@ -25,7 +25,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "folder", "imagefolder", "huggingface" or "webdataset"."""
+        """ "folder", "imagefolder", "huggingface", "webdataset" or "pairs"."""
         ...
 
     @property
