@@ -24,7 +24,7 @@ from condprep.cli_options import (
 )
 from condprep.errors import BuildFailed, CondprepError, UsageError
 from condprep.malloc import keep_freed_memory
-from condprep.types import FitMode, ImageFormat
+from condprep.types import ConditionKind, FitMode, ImageFormat
 
 app = typer.Typer(
     help="Pictures in, ControlNet training pairs out: maps that line up to the pixel, in Hugging Face datasets.",
@@ -54,15 +54,17 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
 def build(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars")
+        str, typer.Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, pairs")
     ],
-    annotator: Annotators,
+    annotator: Annotators = [],  # noqa: B006
     out: Annotated[Path | None, typer.Option(help="the dataset's folder; the same command again resumes")] = None,
     into: Annotated[
         bool, typer.Option("--into", help="add the maps as columns to SOURCE, a dataset of condprep; no --out")
     ] = False,
     resolution: Annotated[int, typer.Option(help="side of crop and pad, root of a bucket's area; pixels")] = 512,
-    fit: Annotated[FitMode, typer.Option(help="how a picture gets its size")] = "crop",
+    fit: Annotated[
+        FitMode | None, typer.Option(help="how a picture gets its size (default: crop; of pairs that are there: keep)")
+    ] = None,
     max_upscale: Annotated[float, typer.Option(help="what would be enlarged more is rejected")] = 2.0,
     settings: Settings = [],  # noqa: B006
     keep_raw: Annotated[
@@ -76,10 +78,18 @@ def build(
         str | None, typer.Option(help="whose map is also conditioning_image (default: the first)")
     ] = None,
     source_kind: Annotated[
-        Literal["folder", "imagefolder", "huggingface", "webdataset"] | None,
+        Literal["folder", "imagefolder", "huggingface", "webdataset", "pairs"] | None,
         typer.Option(help="what the source is, where it is taken for another"),
     ] = None,
     image_column: Annotated[str | None, typer.Option(help="column of the pictures")] = None,
+    condition_column: Annotated[
+        str | None,
+        typer.Option(help="column, or folder, of maps that are there: they are imported, with no --annotator"),
+    ] = None,
+    condition_kind: Annotated[
+        ConditionKind | None,
+        typer.Option(help="what those maps are (default: what the source says, or they look like)"),
+    ] = None,
     caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
     split: Annotated[str | None, typer.Option(help="split of the source")] = None,
     drop_empty: Annotated[bool, typer.Option("--drop-empty", help="reject pictures in which nothing is found")] = False,
@@ -144,6 +154,8 @@ def build(
             primary=primary,
             source_kind=source_kind,
             image_column=image_column,
+            condition_column=condition_column,
+            condition_kind=condition_kind,
             caption_column=caption_column,
             split=split,
             drop_empty=drop_empty,
