@@ -147,6 +147,14 @@ def test_other_sizes_of_a_pass_give_the_same_run(place: Path, whole: Path, tmp_p
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+def test_auto_takes_as_many_rows_as_fit(place: Path, whole: Path, tmp_path: Path) -> None:
+    """Here a whole update does; the run is the same."""
+    said: list[str] = []
+    recipe = make_recipe(place, tmp_path / "output", train={"steps": 5, "micro_batch": "auto"})
+    assert train(recipe, say=said.append).metrics["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=1e-4)
+    assert "train.micro_batch = 4 fits into memory" in said
+
+
 def test_cached_or_not_the_run_is_the_same(place: Path, whole: Path, tmp_path: Path) -> None:
     """Without caches the losses are those of the cached run, up to the cache's 16 bits."""
     train(make_recipe(place, tmp_path / "output", cache={"latents": False, "text": False}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +55,8 @@ def train(recipe: Recipe, *, say: Say = lambda _: None, progress: Progress = lam
     if not accelerator.is_main_process:
         say, progress = lambda _: None, lambda *_: None
     folder = Path(recipe.save.dir)
-    with own(folder) if accelerator.is_main_process else nullcontext():
-        run = _prepare(recipe, accelerator, say, progress)
+    alone = own(folder) if accelerator.is_main_process else nullcontext()
+    with alone, closing(_prepare(recipe, accelerator, say, progress)) as run:
         finished = run.go()
         if finished:
             run.finish()

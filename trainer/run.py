@@ -52,6 +52,7 @@ class Run:
         self.passes = self.learner.share_out(self.loader.micro_batch)
         self.saved = self.looked = -1  # the update of the last checkpoint, and of the last validation
         self.meter = Meter()
+        self.journal = Journal(self.accelerator, self.folder, self.recipe)
 
     def restore(self, start: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -62,7 +63,6 @@ class Run:
 
     def go(self) -> bool:
         """Make the updates. False where a signal has ended them early, after a checkpoint."""
-        self.journal = Journal(self.accelerator, self.folder, self.recipe)
         self.journal.rewind(self.update)
         if self.accelerator.is_main_process:
             commit_text(self.folder / RECIPE, dump_recipe(self.recipe))
@@ -85,6 +85,9 @@ class Run:
         if self.accelerator.is_main_process:
             self._export()
         self.accelerator.wait_for_everyone()
+
+    def close(self) -> None:
+        """The trackers write what they still have."""
         self.journal.close()
 
     def _learn(self, batches: Iterator[Batch]) -> None:
