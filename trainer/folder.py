@@ -27,6 +27,16 @@ def own(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                _forget_if_empty(folder)
     except Timeout:
         raise CheckpointError(f"another run is using save.dir {folder}; wait for it or choose another one") from None
+
+
+def _forget_if_empty(folder: Path) -> None:
+    """Leave no folder behind where a mistake ended the run before it had begun."""
+    if [path.name for path in folder.iterdir()] == [LOCK]:
+        (folder / LOCK).unlink()
+        folder.rmdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -30,7 +30,7 @@ class Loader:
         """Batches of this process in an update."""
         return self.source.recipe.train.batch // (self.micro_batch * self.team.size)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         workers = self.source.recipe.data.num_workers
         if not workers:
             yield from self._counted(map(self._read, self._draws()))

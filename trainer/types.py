@@ -50,8 +50,12 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> Batch:
         """Those rows, by number; a row can be taken several times."""
-        names = {name: [getattr(self, name)[row] for row in rows] for name in ("keys", "epochs", "captions")}
-        return replace(self._each(lambda tensor: tensor[list(rows)]), **names)
+        return replace(
+            self._each(lambda tensor: tensor[list(rows)]),
+            keys=[self.keys[row] for row in rows],
+            epochs=[self.epochs[row] for row in rows],
+            captions=[self.captions[row] for row in rows],
+        )
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(

@@ -1,0 +1,163 @@
+"""`python -m trainer`: from a dataset of condprep to pictures, and every mistake a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import ControlNetModel
+from PIL import Image
+from trainer_models import build_dataset, save_base
+
+from trainer import cli
+from trainer.recipe import Recipe
+from trainer.toml import load_recipe
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: Any) -> Path:
+    """A folder with a base, a dataset and a recipe."""
+    root: Path = tmp_path_factory.mktemp("cli")
+    base, dataset = save_base(root / "base"), build_dataset(root / "ds", 16)
+    (root / "tiny.toml").write_text(
+        f"""
+        [model]
+        base = "{base}"
+        [data]
+        path = "{dataset}"
+        kind = "canny"
+        resolution = 64
+        num_workers = 0
+        [train]
+        steps = 4
+        batch = 4
+        micro_batch = 2
+        warmup = 2
+        precision = "fp32"
+        device = "cpu"
+        [eval]
+        every = 2
+        samples = 1
+        sampler_steps = 2
+        [log]
+        every = 2
+        tracker = "none"
+        [save]
+        every = 2
+        """
+    )
+    return root
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: Any) -> tuple[int, str, str]:
+    """The exit code, standard output and standard error of a command."""
+    monkeypatch.setattr(sys, "argv", ["trainer", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    shown = capsys.readouterr()
+    return int(stop.value.code or 0), shown.out, shown.err
+
+
+def test_from_a_dataset_to_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+    """A recipe trains, the result is a ControlNet of diffusers, and `sample` draws with it."""
+    output = tmp_path / "output"
+    code, shown, _ = run(monkeypatch, capsys, made / "tiny.toml", "--set", f"save.dir={output}", "--json")
+    assert code == 0
+    assert json.loads(shown)["updates"] == 4
+    assert isinstance(ControlNetModel.from_pretrained(output), ControlNetModel)
+    assert load_recipe(output / "recipe.toml") == load_recipe(made / "tiny.toml", [f"save.dir={output}"])
+    Image.new("L", (64, 64), 255).save(tmp_path / "map.png")
+    words = [
+        "--condition",
+        tmp_path / "map.png",
+        "--prompt",
+        "a red disc",
+        "--steps",
+        2,
+        "--out",
+        tmp_path / "made.png",
+    ]
+    code, _, _ = run(monkeypatch, capsys, "sample", output, *words)
+    assert code == 0
+    assert Image.open(tmp_path / "made.png").size == (64, 64)
+
+
+def test_a_dry_run_trains_nothing(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+    """The plan is printed, for people and as JSON; no output folder and no latents are made."""
+    settings = ["--set", f"save.dir={tmp_path / 'output'}", "--set", f"cache.dir={tmp_path / 'cache'}"]
+    code, shown, _ = run(monkeypatch, capsys, made / "tiny.toml", *settings, "--dry-run", "--json")
+    plan = json.loads(shown)
+    assert code == 0
+    assert (plan["updates"], plan["batch"], plan["kind"]) == (4, 4, "canny")
+    assert plan["buckets"] == {"64x64": plan["rows"]}
+    code, shown, _ = run(monkeypatch, capsys, "--dry-run", made / "tiny.toml", *settings)
+    assert f"64 x 64 px: {plan['rows']} rows" in shown
+    assert not (tmp_path / "output").exists()
+    assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+def test_a_recipe_can_be_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
+    """`--print-recipe` writes every default, with what was set; it is a recipe again."""
+    code, shown, _ = run(
+        monkeypatch,
+        capsys,
+        "canny",
+        "--set",
+        "train.lr=2e-6",
+        "--resume",
+        "never",
+        "--push-to-hub",
+        "me/it",
+        "--print-recipe",
+    )
+    (tmp_path / "again.toml").write_text(shown)
+    again = load_recipe(tmp_path / "again.toml")
+    assert code == 0
+    assert (again.train.lr, again.save.resume, again.save.push_to_hub) == (2e-6, "never", "me/it")
+    assert again.model == Recipe().model
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cany"], "there is no recipe 'cany'"),
+        (["canny", "--set", "train.lrr=1"], "unknown key train.lrr; did you mean train.lr?"),
+        (["canny", "--set", "train.lr"], "not of the form table.key=value"),
+        (["canny", "--set", "data.path=/nowhere", "--dry-run"], "there is no file or folder '/nowhere'"),
+        (["TINY", "--set", "model.base=/nowhere", "--dry-run"], "model.base '/nowhere': there is no such folder"),
+        (["TINY", "--set", "model.family=sdxl"], 'is of family "sd", and model.family = "sdxl"'),
+        (["TINY", "--set", "data.kind=pose"], 'data.kind = "pose", but the conditions'),
+        (["TINY", "--set", "data.split=test"], "no split 'test'"),
+        (["TINY", "--set", "train.batch=64"], "fewer than train.batch = 64"),
+        (["TINY", "--set", "train.device=cuda"], 'train.device = "cuda"'),
+        (["TINY", "--set", "train.optimizer=adamw8bit"], "adamw8bit"),
+    ],
+)
+def test_a_mistake_is_a_sentence(
+    arguments: list[str], said: str, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    """Exit code 2, one message, no stack trace, nothing left behind."""
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace("TINY", str(made / "tiny.toml")) for word in arguments]
+    code, _, shown = run(monkeypatch, capsys, *words)
+    assert code == 2
+    assert said in shown
+    assert "Traceback" not in shown
+    assert not (tmp_path / "output").exists()
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    """`--help` and `import trainer` import nothing heavy."""
+    look = (
+        "import sys, trainer, trainer.cli\n"
+        "sys.argv = ['trainer', '--help']\n"
+        "try: trainer.cli.main()\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'diffusers', 'datasets', 'pydantic', 'cv2', 'scipy', 'numpy'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
