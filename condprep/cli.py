@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from condprep import __version__, cli_checks, cli_report
+from condprep import __version__, cli_checks, cli_curate, cli_report
 from condprep.cli_options import (
     Annotators,
     Device,
@@ -197,6 +197,7 @@ def inspect(
 
 
 app.command()(cli_checks.verify)
+app.command()(cli_curate.curate)
 app.command()(cli_report.report)
 
 

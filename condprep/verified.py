@@ -13,7 +13,7 @@ from condprep import __version__
 from condprep.checks.base import SEVERITIES, Finding, Severity
 from condprep.files import commit_text, read_json
 
-FIELDS = ("row", "key", "check", "rule", "severity", "reason")  # of a finding, as it is stored
+FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin")  # of a finding, as it is stored
 
 
 @dataclass(frozen=True)

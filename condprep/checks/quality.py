@@ -28,7 +28,9 @@ BANDS = 16  # of the spectrum, from 0 to half a cycle a pixel
 FULL_BANDS = slice(1, 4)  # those of structures of 8 to 32 px, which every picture has
 HELD = 0.04  # of their energy: below it a band holds nothing
 SMALL_STEP = 32  # levels: larger steps are edges of the scene, no borders of blocks
+GRID = 66  # pixels: on fewer no grid of 8 can be told from chance
 BAR = 24  # levels up to which a bar is black, with JPEG's noise
+STRAIGHT = 0.3  # share of a bar's edge at which the picture steps up: a dark sky ends by and by, or here and there
 BAR_SHARE = 0.02  # of the side that a bar takes at least
 
 
@@ -124,11 +126,11 @@ def block_steps(views: Views) -> float:
 
 
 def _grid(grey: Grey) -> float:
+    if grey.shape[1] < GRID:
+        return 0.0
     steps = cv2.absdiff(grey[:, 1:], grey[:, :-1])
     small = cv2.threshold(steps, SMALL_STEP, 0, cv2.THRESH_TOZERO_INV)[1]
     columns = np.asarray(cv2.reduce(small, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F))[0]
-    if len(columns) < 64:  # too few to tell a grid from chance
-        return 0.0
     phases = np.sort(columns[: len(columns) // 8 * 8].reshape(-1, 8).mean(0))
     return float(phases[-1] - phases[:-1].mean())
 
@@ -142,6 +144,7 @@ def bars(grey: Grey) -> float:
     top, bottom = int(np.argmin(black)), int(np.argmin(black[::-1]))
     if black.all() or min(top, bottom) < BAR_SHARE * height:
         return 0.0
-    beside = grey[[min(top + 2, height - 1), max(height - 3 - bottom, 0)]]
-    straight = (beside > BAR).mean(1).min() >= 0.3  # a dark sky ends here and there, a bar everywhere
+    edges = [(top - 1, min(top + 1, height - 1)), (height - bottom, max(height - bottom - 2, 0))]
+    steps = [cv2.subtract(grey[inside], grey[bar]) for bar, inside in edges]
+    straight = all((step > BAR).mean() >= STRAIGHT for step in steps)
     return (top + bottom) / height if straight else 0.0
