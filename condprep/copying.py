@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ from condprep.pairs.table import FEW, TablePairs
 from condprep.shards import Row
 from condprep.sources.base import read_regular, stamp
 from condprep.stored import Shard, batches, first_schema, is_image
+from condprep.types import IMPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +75,22 @@ class StoredRows:
         lines = [f"{file.path.relative_to(self.root).as_posix()}\0{stamp(file.path)}\0" for file in self.files]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
-    @cached_property
-    def lengths(self) -> Sequence[int]:
-        """How many rows `verify` sees in each file."""
-        return [self._length(file) for file in self.files]
+    def lengths(self, damaged: Container[str]) -> list[int]:
+        """How many rows `verify` sees in each file; of damaged ones, by name, those that it reads before the damage."""
+        small = [column.name for column in self.schema if not is_image(column.type)][:1] or self.schema.names[:1]
+        return [self._length(file, self._read if file.path.name in damaged else small) for file in self.files]
 
-    def _length(self, file: Shard) -> int:
+    def _length(self, file: Shard, columns: Sequence[str]) -> int:
         rows = 0
         with suppress(DatasetError):
-            for batch in batches(file.path, self._read, FEW):
+            for batch in batches(file.path, columns, FEW):
                 rows += len(batch)
         return rows
 
-    def read(self, start: int, stop: int) -> Iterator[StoredRow]:
-        """The rows from `start` up to `stop`, in order."""
+    def read(self, lengths: Sequence[int], start: int, stop: int) -> Iterator[StoredRow]:
+        """The rows from `start` up to `stop`, in order, each read once. lengths: rows of each file."""
         first = 0
-        for file, length in zip(self.files, self.lengths):
+        for file, length in zip(self.files, lengths):
             yield from self._of_file(file, first, range(max(first, start), min(first + length, stop)))
             first += length
 
@@ -134,6 +135,12 @@ class Records:
     def provenance(self) -> dict[str, Any] | None:
         path = self.layout.private / "provenance.json"
         return dict(read_json(path)) if path.exists() else None
+
+    @property
+    def annotated(self) -> bool:
+        """Whether annotators made the maps, so that they can be made again."""
+        made = (self.provenance or {}).get("annotators", [])
+        return bool(made) and all(one["annotator"] != IMPORTED for one in made)
 
     @property
     def rejects(self) -> bytes:

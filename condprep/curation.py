@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from condprep.builder import Progress
 from condprep.card import write_card
 from condprep.copying import Records, StoredRow, StoredRows, as_row
 from condprep.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
-from condprep.errors import BuildFailed, Rejected, UsageError
+from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.layout import Layout, finish
 from condprep.output import check_folders, disk_errors, locked
@@ -123,6 +124,7 @@ class _Run:
         self.rows, self.layout, self.progress = rows, layout, progress
         self.names, self.keep, self.fix = names, keep, fix
         self.records = Records(Layout(rows.root))
+        self.annotated = self.records.annotated
         self.resumed = 0
 
     def begin(self, plan: Plan | None, how: Mapping[str, Any]) -> None:
@@ -144,7 +146,7 @@ class _Run:
         self.layout.clear()
         scores = self.layout.private / "source.verify.parquet"
         checks = {"structure"} | needed_checks(self.names)
-        if self.fix:
+        if self.fix and self.annotated:
             checks |= {check for rules in REPAIRS.values() for check, _ in rules}
         result = verify(
             self.rows.dataset,
@@ -156,8 +158,14 @@ class _Run:
         )
         decisions = self._decisions(result)
         commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
-        damaged = [f"{one.key}: {one.reason}" for one in result.findings if one.row is None]
-        config |= {"annotators": self.records.config.get("annotators", []), "notes": [*result.notes, *damaged]}
+        damaged = {one.key: one.reason for one in result.findings if one.row is None}
+        lengths = self.rows.lengths(damaged)
+        if sum(lengths) != result.rows:
+            raise DatasetError(
+                f"{self.rows.root} has {sum(lengths)} rows now, and had {result.rows} when they were verified"
+            )
+        made = self.records.config.get("annotators", [])
+        config |= {"annotators": made, "notes": [*result.notes, *damaged.values()], "lengths": lengths}
         shard_rows = self.records.options.get("shard_rows", SHARD_ROWS)
         plan = Plan(self.layout.private, config, result.rows, shard_rows, self.rows.listing)
         commit_json(
@@ -167,8 +175,7 @@ class _Run:
         return plan
 
     def _decisions(self, result: VerifyResult) -> dict[int, Decision]:
-        annotated = self.fix and bool((self.records.provenance or {}).get("annotators"))
-        answers = [(one, repair_of(one, annotated) if self.fix else None) for one in result.findings]
+        answers = [(one, repair_of(one, self.annotated) if self.fix else None) for one in result.findings]
         names = (*self.names, *(("unreadable",) if self.fix else ()))
         left = decide([one for one, repair in answers if not repair], names, self.keep, result.scores)
         otherwise = decide([one for one, _ in answers], names, self.keep, result.scores) if self.fix else {}
@@ -183,16 +190,14 @@ class _Run:
     def copy(self, device: str, weights: Weights) -> None:
         """Every shard that is not there yet."""
         repairer = Repairer(self.rows.root, self.rows.image, self.rows.condition, device, weights)
-        pending = [shard for shard in range(self.plan.shards) if not self.layout.shard(shard).exists()]
-        if self.layout.done.exists():
-            pending = []
+        pending = [] if self.layout.done.exists() else self._pending()
         self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
-        rejects = 0
+        first, rejects = self.plan.shards - len(pending), 0
+        rows = self.rows.read(self.plan.config["lengths"], first * self.plan.shard_rows, self.plan.inputs)
         for shard in pending:
-            first = shard * self.plan.shard_rows
             with self._writer(shard) as writer:
                 said = []
-                for row in self.rows.read(first, first + self.plan.rows(shard)):
+                for row in islice(rows, self.plan.rows(shard)):
                     outcome, words = self._outcome(row, repairer)
                     writer.add(outcome)
                     said += [
@@ -201,6 +206,13 @@ class _Run:
                     done, rejects = done + 1, rejects + isinstance(outcome, Reject)
                     self.progress(Progress("build", done, self.plan.inputs, rejects))
                 _write(writer.partial / "repairs.jsonl", said)
+
+    def _pending(self) -> Sequence[int]:
+        """The first shard that is not there, and all after it: the rows are read once, in order."""
+        first = next((n for n in range(self.plan.shards) if not self.layout.shard(n).exists()), self.plan.shards)
+        for shard in range(first, self.plan.shards):
+            shutil.rmtree(self.layout.shard(shard), ignore_errors=True)
+        return range(first, self.plan.shards)
 
     def _writer(self, shard: int) -> ShardWriter:
         limit = self.records.options.get("shard_bytes", SHARD_BYTES)

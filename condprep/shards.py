@@ -127,7 +127,8 @@ def record_batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Rec
 
     def column(field: pa.Field) -> pa.Array:
         values = [row[field.name] for row in rows]
-        return _pictures(values) if field.type == IMAGE else pa.array(values, field.type)
+        whole = field.type == IMAGE and all(value and value["bytes"] and not value["path"] for value in values)
+        return _pictures(values) if whole else pa.array(values, field.type)
 
     return pa.RecordBatch.from_arrays([column(field) for field in schema], schema=schema)
 

@@ -128,7 +128,7 @@ def test_the_result_is_a_dataset_of_condprep(built: Path, tmp_path: Path) -> Non
     out = tmp_path / "out"
     curate(built, out, ["near-duplicates", "blurry"])
     assert load_from_disk(str(out))["train"].num_rows == 4
-    assert condprep.verify(out, weights=OFFLINE).failures("warning") == 0
+    assert {one.rule for one in condprep.verify(out, weights=OFFLINE).findings} == {"no-caption"}
     provenance = json.loads((out / ".condprep" / "provenance.json").read_text())
     assert provenance["curation"][0]["drop"] == ["near-duplicates", "blurry"]
     assert provenance["counts"]["rows"] == {"train": 4}
@@ -212,7 +212,7 @@ def foreign(rows: list[dict[str, Any]], path: Path) -> Path:
 
 def foreign_rows(dataset: Path) -> list[dict[str, Any]]:
     return [
-        {"image": row["image"], "caption": f"<b>{n}</b>", "canny": row["conditioning_image"], "score": n / 2}
+        {"image": row["image"] | {"path": f"{n}.png"}, "caption": f"<b>{n}</b>", "canny": row["conditioning_image"], "score": n / 2}
         for n, row in enumerate(rows_of(dataset))
     ]
 
@@ -265,6 +265,7 @@ def test_pictures_that_are_paths_become_bytes(built: Path, tmp_path: Path) -> No
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "a.png").write_bytes(rows[1]["image"]["bytes"])
+    rows[1]["image"]["path"] = None
     inside = rows[1] | {"image": {"bytes": None, "path": "a.png"}}
     outside = rows[1] | {"image": {"bytes": None, "path": "../secret.png"}}
     foreign([inside, outside], folder / "rows.parquet")
