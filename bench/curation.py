@@ -1,0 +1,195 @@
+"""What the curation checks find of planted copies and blur in real photographs, and how the search for lookalikes scales.
+
+    python bench/curation.py                      # the photographs of scikit-image and of CONDPREP_SHARED
+    python bench/curation.py --hashes 1000000     # also the search among that many pictures without lookalikes
+
+Each photograph is cut into square pieces that do not overlap, of at least 240 px, each enlarged or reduced to 512 x 512.
+A copy is planted for each; found is one that is told as a repeat of its own original, a false alarm a row that is told to
+repeat anything else. The pieces of one photograph share its light, colours and texture, and are the hard ones to tell apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+from skimage import data
+from verify import photographs
+
+from condprep.checks.base import Context, Opened, OpenedPair
+from condprep.checks.curation import Blurred, measure
+from condprep.checks.duplicates import Lookalikes
+from condprep.checks.lookalikes import CROPS, near_pairs, thumbnail
+from condprep.checks.quality import quality
+from condprep.checks.tokens import TokenCounter
+from condprep.pairs import Pair
+
+SIDE, LEAST = 512, 240  # pixels
+FURTHER = ("brick", "camera", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina")
+
+Picture = np.ndarray  # (SIDE, SIDE, 3) uint8
+Change = Callable[[Picture], Picture]
+
+
+def pieces() -> list[Picture]:
+    """Square pieces of all photographs."""
+    found = []
+    for picture in [*photographs(), *(getattr(data, name)() for name in FURTHER)]:
+        coloured = np.dstack([picture] * 3) if picture.ndim == 2 else picture[..., :3]
+        height, width = coloured.shape[:2]
+        side = min(height, width) // max(1, min(height, width) // LEAST)
+        found += [
+            fitted(coloured[y : y + side, x : x + side])
+            for y in range(0, height - side + 1, side)
+            for x in range(0, width - side + 1, side)
+        ]
+    return found
+
+
+def fitted(piece: np.ndarray) -> Picture:
+    smaller = piece.shape[0] > SIDE
+    return cv2.resize(piece, (SIDE, SIDE), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC)
+
+
+def crop(top: float, bottom: float, left: float, right: float) -> Change:
+    """Shares of the side that are cut away."""
+
+    def change(picture: Picture) -> Picture:
+        y, x = round(top * SIDE), round(left * SIDE)
+        return fitted(picture[y : round((1 - bottom) * SIDE), x : round((1 - right) * SIDE)])
+
+    return change
+
+
+def some_crop(share: float) -> Change:
+    """`share` of both sides, divided between their ends at random."""
+    rng = np.random.default_rng(0)
+
+    def change(picture: Picture) -> Picture:
+        down, across = rng.uniform(0, share, 2)
+        return crop(down, share - down, across, share - across)(picture)
+
+    return change
+
+
+def brightness(factor: float, offset: float = 0) -> Change:
+    return lambda picture: np.clip(picture * factor + offset, 0, 255).astype(np.uint8)
+
+
+def jpeg(quality: int) -> Change:
+    def change(picture: Picture) -> Picture:
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=quality)
+        return np.array(Image.open(file))
+
+    return change
+
+
+def blur(sigma: float) -> Change:
+    return lambda picture: cv2.GaussianBlur(picture, (0, 0), sigma)
+
+
+def motion(pixels: int) -> Change:
+    return lambda picture: cv2.filter2D(picture, -1, np.full((1, pixels), 1 / pixels, np.float32))
+
+
+def together(*changes: Change) -> Change:
+    def change(picture: Picture) -> Picture:
+        for one in changes:
+            picture = one(picture)
+        return picture
+
+    return change
+
+
+COPIES: Mapping[str, Change] = {
+    "the same": lambda picture: picture,
+    "crop 5 %, one side": crop(0, 0, 0.05, 0),
+    "crop 5 %, a corner": crop(0.05, 0, 0.05, 0),
+    "crop 5 %, anywhere": some_crop(0.05),
+    "crop 5 % at each edge": crop(0.05, 0.05, 0.05, 0.05),
+    "JPEG 40": jpeg(40),
+    "brightness x 0.7": brightness(0.7),
+    "brightness x 1.2": brightness(1.2),
+    "brightness x 1.3": brightness(1.3),
+    "brightness + 40": brightness(1, 40),
+    "crop, x 1.2, JPEG 40": together(some_crop(0.05), brightness(1.2), jpeg(40)),
+}
+BLURS: Mapping[str, Change] = {
+    "none (false alarms)": lambda picture: picture,
+    **{f"blur {sigma} px": blur(sigma) for sigma in (1.5, 2, 3, 5)},
+    **{f"motion {pixels} px": motion(pixels) for pixels in (9, 15)},
+}
+
+
+def seen(pictures: Sequence[Picture]) -> Lookalikes:
+    """What `verify` remembers of them."""
+    found = Lookalikes()
+    for number, picture in enumerate(pictures):
+        found.add({"split": None, "pixels": number + 1, "thumbnail": thumbnail(picture).tobytes()})
+    return found
+
+
+def copies(originals: Sequence[Picture]) -> None:
+    count = len(originals)
+    print(f"{'copy':24} rows   found  false alarms")
+    for name, change in COPIES.items():
+        repeats = seen([*originals, *map(change, originals)]).repeats
+        right = {one.row for one in repeats if one.row - count == one.twin}
+        wrong = len(repeats) - len(right)
+        print(f"{name:24} {count:4} {len(right) / count:7.1%} {wrong / (2 * count):7.2%} ({wrong})", flush=True)
+
+
+def blurs(originals: Sequence[Picture]) -> None:
+    print(f"\n{'blur':24} rows   told")
+    for name, change in BLURS.items():
+        told = [Blurred()({"sharpness": quality(change(picture)).sharpness}) is not None for picture in originals]
+        print(f"{name:24} {len(told):4} {np.mean(told):7.1%} ({sum(told)})", flush=True)
+
+
+def cost(originals: Sequence[Picture]) -> None:
+    """Milliseconds a row of the group's measurement, on one thread; the middle of all."""
+    cv2.setNumThreads(1)
+    context = Context(None, True, False, TokenCounter(None))
+    spent = []
+    for number, picture in enumerate(originals):
+        pair = OpenedPair(
+            Pair(number, "", caption=f"a photograph of a thing, number {number}"), Opened(rgb=picture), Opened()
+        )
+        began = time.perf_counter()
+        measure(pair, context)
+        spent.append(time.perf_counter() - began)
+    print(f"\nmeasured in {1000 * np.median(spent):.2f} ms a row of {SIDE} x {SIDE} px")
+
+
+def search(count: int) -> None:
+    """Random hashes: no lookalikes, and so nothing but the search."""
+    codes = np.random.default_rng(0).integers(0, 1 << 64, (count, CROPS), np.uint64)
+    began = time.perf_counter()
+    pairs = near_pairs(codes)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(f"{count:,} pictures: {seconds:.0f} s, {len(pairs):,} candidates, peak memory {peak:,.0f} MB", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="what the curation checks find, and how the search scales")
+    parser.add_argument("--hashes", type=int, nargs="*", default=[], help="pictures to search among")
+    options = parser.parse_args()
+    for count in options.hashes:
+        search(count)
+    if not options.hashes:
+        originals = pieces()
+        copies(originals)
+        blurs(originals)
+        cost(originals)
+
+
+if __name__ == "__main__":
+    main()
