@@ -51,7 +51,7 @@ class Reject:
     """One input that did not become a row, and why."""
 
     source: str
-    stage: str  # source, read, decode, fit, annotate or check
+    stage: str  # source, read, decode, fit, annotate, check or curate
     reason: str
     key: str | None = None  # sha256 of the source bytes, where they could be read
 
