@@ -59,53 +59,35 @@ class Size:
     rows: int
 
 
-SIZES = {"tiny": Size(64, 8, 256), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
+SIZES = {"tiny": Size(128, 4, 64), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
+WORDS = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 
 
 def make_base(folder: Path, size: str) -> None:
-    """A pipeline folder with random weights, of the configuration of Stable Diffusion 1.5 or XL, or the tests' tiny one."""
-    from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
-    from diffusers import UNet2DConditionModel as UNet
-    from trainer_models import make_tokenizer, save_base
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    """A pipeline folder with random weights: Stable Diffusion XL, 1.5, or 1.5 with a quarter of its width (tiny)."""
+    if size == "sdxl":
+        make_sdxl(folder)
+    else:
+        make_sd15(folder, 4 if size == "tiny" else 1)
 
-    if size == "tiny":
-        save_base(folder)
-        return
-    tokenizer, blocks = make_tokenizer(77), 4
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks,
-        layers_per_block=2,
-    )
-    words = {
-        "vocab_size": 49408,
-        "max_position_embeddings": 77,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "pad_token_id": 1,
-    }
-    small = CLIPTextConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, **words
-    )
-    parts: dict[str, Any] = {"vae": vae, "text_encoder": CLIPTextModel(small), "tokenizer": tokenizer}
-    parts["scheduler"] = DDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-    )
-    if size == "sd15":
-        unet = UNet(sample_size=64, cross_attention_dim=768)
-        rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        StableDiffusionPipeline(unet=unet, **parts, **rest).save_pretrained(folder)
-        return
-    large = CLIPTextConfig(
-        hidden_size=1280,
-        intermediate_size=5120,
-        num_hidden_layers=32,
-        num_attention_heads=20,
-        projection_dim=1280,
-        **words,
-    )
+
+def make_sd15(folder: Path, part: int) -> None:
+    """part: of its width, 4 for a quarter."""
+    from diffusers import StableDiffusionPipeline
+    from diffusers import UNet2DConditionModel as UNet
+
+    widths = tuple(width // part for width in (320, 640, 1280, 1280))
+    unet = UNet(sample_size=64, cross_attention_dim=768 // part, block_out_channels=widths, norm_num_groups=32 // part)
+    rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    StableDiffusionPipeline(unet=unet, **common_parts(part), **rest).save_pretrained(folder)
+
+
+def make_sdxl(folder: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+    from diffusers import UNet2DConditionModel as UNet
+    from trainer_models import make_tokenizer
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
     unet = UNet(
         sample_size=128,
         block_out_channels=(320, 640, 1280),
@@ -119,8 +101,35 @@ def make_base(folder: Path, size: str) -> None:
         addition_time_embed_dim=256,
         projection_class_embeddings_input_dim=2816,
     )
-    second = {"text_encoder_2": CLIPTextModelWithProjection(large), "tokenizer_2": tokenizer}
-    StableDiffusionXLPipeline(unet=unet, **parts, **second).save_pretrained(folder)
+    large = CLIPTextConfig(
+        hidden_size=1280,
+        intermediate_size=5120,
+        num_hidden_layers=32,
+        num_attention_heads=20,
+        projection_dim=1280,
+        **WORDS,
+    )
+    second = {"text_encoder_2": CLIPTextModelWithProjection(large), "tokenizer_2": make_tokenizer(77)}
+    StableDiffusionXLPipeline(unet=unet, **common_parts(1), **second).save_pretrained(folder)
+
+
+def common_parts(part: int) -> dict[str, Any]:
+    """VAE, first text encoder, tokenizer and scheduler of Stable Diffusion."""
+    from diffusers import AutoencoderKL, DDPMScheduler
+    from trainer_models import make_tokenizer
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    vae = AutoencoderKL(
+        block_out_channels=tuple(width // part for width in (128, 256, 512, 512)),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+    )
+    text = CLIPTextConfig(
+        hidden_size=768 // part, intermediate_size=3072 // part, num_hidden_layers=12, num_attention_heads=12, **WORDS
+    )
+    scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
+    return {"vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": make_tokenizer(77), "scheduler": scheduler}
 
 
 def make_dataset(folder: Path, size: Size) -> None:
@@ -218,7 +227,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--peer", type=Path)
-    parser.add_argument("--updates", type=int, default=100)
+    parser.add_argument("--updates", type=int, default=100, help="of the long run; the short one has a fifth")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"))
     parser.add_argument("--json", action="store_true")
