@@ -9,7 +9,7 @@ _PUBLIC = {
     "train": "trainer.loop",
     "load_pipeline": "trainer.pipeline",
     "sample": "trainer.pipeline",
-    "load_recipe": "trainer.recipe",
+    "load_recipe": "trainer.toml",
 }
 __all__ = list(_PUBLIC)
 

@@ -122,7 +122,7 @@ class Checkpoints:
             )
 
     def _newest(self, recipe: Mapping[str, Any], dataset: str) -> tuple[Checkpoint | None, list[str]]:
-        notes = []
+        notes: list[str] = []
         for path in reversed([*self]):
             try:
                 found = _open(path)

@@ -10,6 +10,7 @@ import typer
 
 from condprep.cli_options import Json
 from condprep.errors import CondprepError, UsageError
+from trainer.fidelity.cli import evaluate
 from trainer.pipeline import Precision, Weights
 
 app = typer.Typer(
@@ -89,10 +90,24 @@ def sample(
     console.without_bars()
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another --out or say --overwrite")
-    chosen = {"negative_prompt": negative_prompt, "steps": steps, "cfg": cfg, "seed": seed}
-    picture = run(output, condition, prompt, **chosen, base=base, weights=weights, precision=precision, device=device)
+    picture = run(
+        output,
+        condition,
+        prompt,
+        negative_prompt=negative_prompt,
+        steps=steps,
+        cfg=cfg,
+        seed=seed,
+        base=base,
+        weights=weights,
+        precision=precision,
+        device=device,
+    )
     save_picture(picture, out)
     print(out)
+
+
+app.command()(evaluate)
 
 
 def main() -> None:

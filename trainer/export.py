@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name, _ in controlnet.named_parameters()]
     state = {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
-    commit(folder / WEIGHTS, lambda partial: save_file(state, partial, metadata={"format": "pt"}))
+    commit(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
     commit_text(folder / "config.json", str(controlnet.to_json_string()))
 
 
@@ -85,7 +86,7 @@ def save_result(
         save_controlnet(folder / "ema", controlnet, average)
     best = folder / ("raw" if average is None else "ema")
     for name in (WEIGHTS, "config.json"):
-        commit(folder / name, lambda partial, source=best / name: _link(source, partial))
+        commit(folder / name, partial(_link, best / name))
     commit_json(folder / CONDITION, condition)
     commit_json(folder / TRAINING, training)
     commit_text(folder / "README.md", card(folder, training, condition))

@@ -45,7 +45,7 @@ class Learner:
 
     def share_out(self, micro_batch: int) -> int:
         """Fix the rows of a forward pass; returns how many passes this process has in an update."""
-        passes = self.recipe.train.batch // self.accelerator.num_processes // micro_batch
+        passes: int = self.recipe.train.batch // self.accelerator.num_processes // micro_batch
         self.accelerator.gradient_accumulation_steps = passes
         return passes
 

@@ -99,7 +99,8 @@ def _choose(
         found[0], notes = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), rows.fingerprint)
         for note in notes:
             say(note)
-    return broadcast_object_list(found)[0]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def _rehearse(learner: Learner, rows: Source, held_out: Source | None, team: Team, say: Say) -> int:

@@ -41,7 +41,9 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     )
     if accelerator.distributed_type not in PLAIN:
         found = accelerator.distributed_type.value
-        raise MachineError(f"accelerate is configured for {found}; condprep trains with plain data parallelism: --multi_gpu")
+        raise MachineError(
+            f"accelerate is configured for {found}; condprep trains with plain data parallelism: --multi_gpu"
+        )
     _check_shares(recipe.train, accelerator.num_processes)
     return accelerator
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainer.errors import MachineError
 
@@ -43,7 +43,12 @@ def check_optimizer(train: Train, device: str) -> None:
 
 def make_optimizer(train: Train, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW over fp32 master weights: fused, or with 8-bit states."""
-    settings = {"lr": train.lr, "betas": train.betas, "eps": train.eps, "weight_decay": train.weight_decay}
+    settings: dict[str, Any] = {
+        "lr": train.lr,
+        "betas": train.betas,
+        "eps": train.eps,
+        "weight_decay": train.weight_decay,
+    }
     if train.optimizer == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit
 
