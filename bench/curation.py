@@ -1,7 +1,8 @@
 """What the curation checks find of planted copies and blur in real photographs, and how the search for lookalikes scales.
 
     python bench/curation.py                      # the photographs of scikit-image and of CONDPREP_SHARED
-    python bench/curation.py --hashes 1000000     # also the search among that many pictures without lookalikes
+    python bench/curation.py --hashes 1000000     # the search alone, among that many pictures without lookalikes
+    python bench/curation.py --rows 10000 50000   # peak memory of `verify`: small pictures with captions of 2 kB
 
 Each photograph is cut into square pieces that do not overlap, of at least 240 px, each enlarged or reduced to 512 x 512.
 A copy is planted for each; found is one that is told as a repeat of its own original, a false alarm a row that is told to
@@ -13,11 +14,16 @@ from __future__ import annotations
 import argparse
 import io
 import resource
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 from skimage import data
 from verify import photographs
@@ -29,6 +35,8 @@ from condprep.checks.lookalikes import CROPS, near_pairs, thumbnail
 from condprep.checks.quality import quality
 from condprep.checks.tokens import TokenCounter
 from condprep.pairs import Pair
+from condprep.verification import verify
+from condprep.weights import Weights
 
 SIDE, LEAST = 512, 240  # pixels
 FURTHER = ("brick", "camera", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina")
@@ -178,13 +186,47 @@ def search(count: int) -> None:
     print(f"{count:,} pictures: {seconds:.0f} s, {len(pairs):,} candidates, peak memory {peak:,.0f} MB", flush=True)
 
 
+def memory(count: int) -> None:
+    """`verify` of `count` rows: pictures of noise, 16 x 16 px, and captions of 2 kB, all different."""
+    rng = np.random.default_rng(0)
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema({"image": image, "canny": image, "text": pa.string()})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.parquet"
+        with pq.ParquetWriter(path, schema) as writer:
+            for start in range(0, count, 1000):
+                rows = [row(rng, number) for number in range(start, min(start + 1000, count))]
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+        result = verify(path, checks=["structure", "curation"], weights=Weights(offline=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    print(
+        f"{count:,} rows, {count * 2000 / 1e6:,.0f} MB of captions: {result.seconds:.0f} s, peak memory {peak:,.0f} MB"
+    )
+
+
+def row(rng: np.random.Generator, number: int) -> dict[str, Any]:
+    words = " ".join(f"word{n}" for n in rng.integers(0, 1_000_000, 200))
+    pictures = {"image": noise(rng, (16, 16, 3)), "canny": noise(rng, (16, 16)) // 128 * 255}
+    encoded = {
+        name: {"bytes": cv2.imencode(".png", pixels)[1].tobytes(), "path": None} for name, pixels in pictures.items()
+    }
+    return encoded | {"text": f"picture {number}: {words}"}
+
+
+def noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.integers(0, 256, shape, np.uint8)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="what the curation checks find, and how the search scales")
     parser.add_argument("--hashes", type=int, nargs="*", default=[], help="pictures to search among")
+    parser.add_argument("--rows", type=int, nargs="*", default=[], help="rows whose memory is measured")
     options = parser.parse_args()
     for count in options.hashes:
         search(count)
-    if not options.hashes:
+    for count in options.rows:
+        memory(count)
+    if not options.hashes and not options.rows:
         originals = pieces()
         copies(originals)
         blurs(originals)

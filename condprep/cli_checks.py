@@ -19,7 +19,7 @@ def verify(
     condition_column: Annotated[str | None, typer.Option(help="column, or folder, of the condition maps")] = None,
     caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
     checks: Annotated[
-        list[str], typer.Option(help="structure, condition or alignment; repeatable (default: all)")
+        list[str], typer.Option(help="structure, condition, alignment or curation; repeatable (default: all)")
     ] = [],  # noqa: B006
     annotator: Annotated[
         str | None, typer.Option("--annotator", "-a", help="what made the maps, where the dataset does not say it")

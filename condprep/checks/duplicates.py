@@ -29,20 +29,18 @@ class Repeat:
 
 
 class Lookalikes:
-    """What is remembered of every row until all were seen: 9 bytes, and a thumbnail in a temporary file.
+    """What is remembered of every row until all were seen: 12 bytes, and a thumbnail in a temporary file.
 
     The search takes 200 bytes a row.
     """
 
     def __init__(self) -> None:
-        self._pixels, self._splits = array("Q"), bytearray()
-        self._names: list[str | None] = []
+        self._pixels, self._splits = array("Q"), array("i")
+        self._numbers: dict[str | None, int] = {}  # of the splits
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the survey
 
     def add(self, scores: Scores) -> None:
-        if scores["split"] not in self._names:
-            self._names.append(scores["split"])
-        self._splits.append(self._names.index(scores["split"]))
+        self._splits.append(self._numbers.setdefault(scores["split"], len(self._numbers)))
         self._pixels.append(scores["pixels"] or 0)
         self._file.write(scores["thumbnail"] or bytes(SIDE * SIDE))
 
@@ -51,14 +49,14 @@ class Lookalikes:
         """By row; each row once, exact repeats before near ones, and the first of the rows that it repeats."""
         exact = self._exact()
         taken = {row for row, _ in exact}
-        near = {} if len(self._pixels) < 2 else _leaders(self._near(taken), np.frombuffer(self._splits, np.uint8))
+        near = {} if len(self._pixels) < 2 else _leaders(self._near(taken), np.frombuffer(self._splits, np.int32))
         found = [self._repeat(row, twin, True) for row, twin in exact]
         found += [self._repeat(row, twin, False) for row, twin in near.items()]
         return sorted(found, key=lambda one: one.row)
 
     def _repeat(self, row: int, twin: int, exact: bool) -> Repeat:
         elsewhere = self._splits[row] != self._splits[twin]
-        return Repeat(row, twin, exact, (self._names[self._splits[twin]] or "") if elsewhere else None)
+        return Repeat(row, twin, exact, (list(self._numbers)[self._splits[twin]] or "") if elsewhere else None)
 
     def _exact(self) -> list[tuple[int, int]]:
         """(row, first row of the same pixels)."""
@@ -81,7 +79,7 @@ class Lookalikes:
         return np.unique(found[:, ::-1], axis=0)[:, ::-1]
 
 
-def _leaders(pairs: NDArray[np.int64], splits: NDArray[np.uint8]) -> dict[int, int]:
+def _leaders(pairs: NDArray[np.int64], splits: NDArray[np.int32]) -> dict[int, int]:
     """row -> the first row that it repeats and that repeats none itself.
 
     So a row that is left out looks like one that stays, and a slow pan is not one picture. Of another split any row

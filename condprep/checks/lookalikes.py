@@ -102,12 +102,10 @@ def _places(codes: Hashes, shift: int, width: int) -> Iterator[tuple[NDArray[np.
     """For each value of a band: positions in `codes.ravel()` of that value, and pictures whose own hash is nearly that."""
     of_crops, of_pictures = (_sorted_band(hashes, shift, width) for hashes in (codes.ravel(), codes[:, 0]))
     flips = [0, *(1 << bit for bit in range(width))]
-    for value in range(1 << width):
-        members = _members(of_crops, value)
-        if len(members):
-            asking = np.concatenate([_members(of_pictures, value ^ flip) for flip in flips])
-            if len(asking):
-                yield members, np.sort(asking)
+    for value in np.flatnonzero(np.diff(of_crops[1])).tolist():
+        asking = np.concatenate([_members(of_pictures, value ^ flip) for flip in flips])
+        if len(asking):
+            yield _members(of_crops, value), np.sort(asking)
 
 
 Band = tuple[NDArray[np.int64], NDArray[np.int64]]
