@@ -61,7 +61,7 @@ class FolderPairs:
         for entry in self.entries():
             key = _stem(entry.name.partition("/")[2])
             row = next(numbers) if entry.condition else None
-            if only is None or row in only:
+            if only is None or (row is not None and row in only):
                 yield self._pair(row, key, entry) if entry.condition else Pair(None, key, problem=entry.problem)
 
     def _pair(self, row: int | None, key: str, entry: Entry) -> Pair:

@@ -49,6 +49,14 @@ BADNESS: Mapping[str, Badness] = {
     "alignment: shifted": (["shift_x", "shift_y"], lambda scores: math.hypot(scores["shift_x"], scores["shift_y"])),
     "alignment: scaled": (["scale"], lambda scores: abs(scores["scale"] - 1)),
     "alignment: other-picture": _least("here"),
+    "curation: blurred": _least("sharpness"),
+    "curation: upscaled": _least("held"),
+    "curation: dark": _least("light"),
+    "curation: light": _most("dark"),
+    "curation: flat": _least("range"),
+    "curation: extreme-aspect": _most("aspect"),
+    "curation: jpeg-damage": _most("blocks"),
+    "curation: bars": _most("bars"),
 }
 
 
