@@ -1,0 +1,301 @@
+"""Trains a tiny Stable Diffusion on the pictures of `draw.py`, from nothing: an hour or two on two CPU cores.
+
+    python examples/shapes/train_base.py base/ --log train_base.log
+
+Three models, all small: a VAE (64 x 64 x 3 -> 8 x 8 x 16, factor 8 as Stable Diffusion's), a CLIP text encoder for the
+words of `draw.py`, and a UNet (v-prediction) that is trained together with it. What comes out is an ordinary diffusers folder
+in fp16 that `StableDiffusionPipeline.from_pretrained` loads. Seeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDPMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
+from diffusers.training_utils import EMAModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from draw import COLOURS, SHAPES, SIDE, pictures
+
+PICTURES, HELD_OUT = 20_000, 512
+VAE_STEPS, DECODER_STEPS, UNET_STEPS = 5000, 4000, 4500
+VAE_BATCH, UNET_BATCH = 16, 32
+TOKENS = 24  # of a prompt
+CAPTION_DROPOUT = 0.1
+WORDS = ("a", "an", "and", "on", "background")
+
+
+class Log:
+    """Lines on the screen and in a file, with the seconds since the start."""
+
+    def __init__(self, path: Path) -> None:
+        self.file, self.began = path.open("w", encoding="utf-8"), time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        line = f"{time.monotonic() - self.began:6.0f} s  {text}"
+        print(line, flush=True)
+        print(line, file=self.file, flush=True)
+
+
+def draw_all(seed: int, count: int) -> tuple[Tensor, list[str]]:
+    """(count, 3, SIDE, SIDE) uint8 and the captions."""
+    drawn = list(pictures(seed, count))
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image, _ in drawn]))
+    return pixels.permute(0, 3, 1, 2).contiguous(), [caption for _, caption in drawn]
+
+
+def as_input(pixels: Tensor) -> Tensor:
+    """uint8 -> -1..1."""
+    return pixels.float() / 127.5 - 1
+
+
+def batches(count: int, size: int, steps: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """`steps` batches of row numbers, epoch after epoch."""
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(order) < size:
+            order = torch.cat([order, torch.randperm(count, generator=generator)])
+        batch, order = order[:size], order[size:]
+        yield batch
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int, warmup: int = 100) -> torch.optim.lr_scheduler.LambdaLR:
+    """Warm-up, then half a cosine down to a hundredth."""
+
+    def rate(step: int) -> float:
+        return min(1, (step + 1) / warmup) * (0.01 + 0.99 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+
+def train_vae(pixels: Tensor, held_out: Tensor, log: Log) -> AutoencoderKL:
+    """Sharp edges matter more than anything here, so the differences of neighbours are a part of the loss."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(8, 16, 32, 48),
+        layers_per_block=1,
+        latent_channels=16,
+        norm_num_groups=4,
+        sample_size=SIDE,
+    )
+    log(f"vae: {parameters(vae)} parameters")
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=3e-3, weight_decay=1e-4)
+    schedule, generator = one_cycle(optimizer, VAE_STEPS), torch.Generator().manual_seed(0)
+    for step, rows in enumerate(batches(len(pixels), VAE_BATCH, VAE_STEPS, generator)):
+        wanted = as_input(pixels[rows])
+        posterior = vae.encode(wanted).latent_dist
+        made = vae.decode(posterior.sample(generator=generator)).sample
+        sharp = sum(F.l1_loss(made.diff(dim=d), wanted.diff(dim=d)) for d in (2, 3))
+        loss = F.l1_loss(made, wanted) + F.mse_loss(made, wanted) + sharp + 2e-6 * posterior.kl().mean()
+        learn(loss, vae, optimizer, schedule)
+        if step % 250 == 249:
+            log(f"vae {step + 1}: loss {loss.item():.4f}, held out {psnr(vae, held_out):.2f} dB")
+    vae.register_to_config(scaling_factor=1 / encode(vae, pixels[:2000]).std().item())
+    return vae
+
+
+def train_decoder(vae: AutoencoderKL, pixels: Tensor, held_out: Tensor, log: Log) -> None:
+    """The decoder goes on alone: purer colours and sharper corners from the same latents, a little disturbed."""
+    torch.manual_seed(2)
+    decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
+    latents, disturbed = encode(vae, pixels), 0.05 / vae.config.scaling_factor
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=2e-3, weight_decay=1e-4)
+    schedule, generator = one_cycle(optimizer, DECODER_STEPS), torch.Generator().manual_seed(3)
+    for step, rows in enumerate(batches(len(pixels), VAE_BATCH, DECODER_STEPS, generator)):
+        wanted, noise = as_input(pixels[rows]), torch.randn(latents[rows].shape, generator=generator)
+        made = vae.decode(latents[rows] + disturbed * noise).sample
+        sharp = sum(F.l1_loss(made.diff(dim=d), wanted.diff(dim=d)) for d in (2, 3))
+        loss = F.l1_loss(made, wanted) + 4 * F.mse_loss(made, wanted) + sharp
+        learn(loss, decoder, optimizer, schedule)
+        if step % 250 == 249:
+            log(f"decoder {step + 1}: loss {loss.item():.4f}, held out {psnr(vae, held_out):.2f} dB")
+
+
+@torch.no_grad()
+def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
+    wanted = as_input(pixels)
+    made = vae.decode(vae.encode(wanted).latent_dist.mode()).sample.clamp(-1, 1)
+    return 10 * math.log10(4 / F.mse_loss(made, wanted).item())
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
+    return torch.cat([vae.encode(as_input(part)).latent_dist.mode() for part in pixels.split(256)])
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """CLIP's, with a token for each word that `draw.py` uses; other words fall into their letters."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    vocabulary, merges = [*letters, *(letter + "</w>" for letter in letters)], []
+    words = [[*word[:-1], word[-1] + "</w>"] for word in sorted({*WORDS, *SHAPES, *COLOURS})]
+    while unfinished := [word for word in words if len(word) > 1]:
+        first, second = unfinished[0][:2]
+        merges.append((first, second))
+        vocabulary.append(first + second)
+        words = [merged(word, first, second) for word in words]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    numbers = {token: number for number, token in enumerate(dict.fromkeys(vocabulary))}
+    return CLIPTokenizer(vocab=numbers, merges=merges, model_max_length=TOKENS)
+
+
+def merged(word: list[str], first: str, second: str) -> list[str]:
+    """The word with each `first` before a `second` made one with it."""
+    parts: list[str] = []
+    for part in word:
+        if parts and (parts[-1], part) == (first, second):
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return parts
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def make_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=SIDE // 8,
+        in_channels=16,
+        out_channels=16,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(56, 72),
+        layers_per_block=1,
+        cross_attention_dim=48,
+        attention_head_dim=4,
+        norm_num_groups=8,
+    )
+
+
+def train_unet(
+    vae: AutoencoderKL, pixels: Tensor, captions: list[str], held_out: tuple[Tensor, list[str]], log: Log
+) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer, DDPMScheduler]:
+    """UNet and text encoder together; their moving averages come back."""
+    torch.manual_seed(1)
+    tokenizer = make_tokenizer()
+    model = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(tokenizer)})
+    for name, part in model.items():
+        log(f"{name}: {parameters(part)} parameters")
+    scheduler = DDPMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction", steps_offset=1,
+        clip_sample=False,
+    )  # fmt: skip
+    latents = encode(vae, pixels) * vae.config.scaling_factor
+    tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+    empty = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
+    held = encode(vae, held_out[0]) * vae.config.scaling_factor
+    held_tokens = tokenizer(held_out[1], padding="max_length", return_tensors="pt").input_ids
+    ema = EMAModel(model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
+    schedule, generator = one_cycle(optimizer, UNET_STEPS), torch.Generator().manual_seed(1)
+    for step, rows in enumerate(batches(len(pixels), UNET_BATCH, UNET_STEPS, generator)):
+        words = tokens[rows].clone()
+        words[torch.rand(len(rows), generator=generator) < CAPTION_DROPOUT] = empty[0]
+        loss = v_loss(model, scheduler, latents[rows], words, generator)
+        learn(loss, model, optimizer, schedule)
+        ema.step(model.parameters())
+        if step % 500 == 499:
+            with torch.no_grad():
+                measured = v_loss(model, scheduler, held, held_tokens, torch.Generator().manual_seed(2))
+            log(f"unet {step + 1}: loss {loss.item():.4f}, held out {measured.item():.4f}")
+    ema.copy_to(model.parameters())
+    return model["unet"].eval(), model["text"].eval(), tokenizer, scheduler
+
+
+def v_loss(
+    model: nn.ModuleDict, scheduler: DDPMScheduler, latents: Tensor, tokens: Tensor, generator: torch.Generator
+) -> Tensor:
+    noise = torch.randn(latents.shape, generator=generator)
+    times = torch.randint(0, 1000, (len(latents),), generator=generator)
+    noisy, wanted = scheduler.add_noise(latents, noise, times), scheduler.get_velocity(latents, noise, times)
+    return F.mse_loss(model["unet"](noisy, times, model["text"](tokens)[0]).sample, wanted)
+
+
+def learn(
+    loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LambdaLR
+) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+def parameters(model: nn.Module) -> str:
+    return f"{sum(p.numel() for p in model.parameters()):,}"
+
+
+def save(
+    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer,
+    scheduler: DDPMScheduler,
+) -> None:  # fmt: skip
+    """A diffusers folder, fp16."""
+    parts = [copy.deepcopy(part).half() for part in (vae, unet, text)]
+    pipeline = StableDiffusionPipeline(
+        vae=parts[0],
+        unet=parts[1],
+        text_encoder=parts[2],
+        tokenizer=tokenizer,
+        scheduler=UniPCMultistepScheduler.from_config(scheduler.config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--log", type=Path, default=Path("train_base.log"))
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    log = Log(arguments.log)
+    pixels, captions = draw_all(seed=0, count=PICTURES)
+    held_out = draw_all(seed=1, count=HELD_OUT)
+    vae = train_vae(pixels, held_out[0], log)
+    train_decoder(vae, pixels, held_out[0], log)
+    unet, text, tokenizer, scheduler = train_unet(vae, pixels, captions, held_out, log)
+    save(arguments.folder, vae, unet, text, tokenizer, scheduler)
+    size = sum(file.stat().st_size for file in arguments.folder.rglob("*") if file.is_file())
+    log(f"saved {arguments.folder}, {size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

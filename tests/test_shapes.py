@@ -1,0 +1,60 @@
+"""The world of shapes: what `examples/shapes` draws, and the tiny base that is trained on it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "shapes"
+sys.path.insert(0, str(EXAMPLE))
+import draw  # noqa: E402
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    """Pictures and captions depend on the seed alone, and another seed gives others."""
+    first, again, other = (list(draw.pictures(seed, 8)) for seed in (3, 3, 4))
+    assert [caption for _, caption in first] == [caption for _, caption in again]
+    assert all(np.array_equal(a, b) for (a, _), (b, _) in zip(first, again))
+    assert any(not np.array_equal(a, b) for (a, _), (b, _) in zip(first, other))
+
+
+def test_a_caption_says_what_is_there() -> None:
+    """Every colour of a caption, the ground's too, fills at least 40 pixels, and no other colour of the box does."""
+    for image, caption in draw.pictures(5, 60):
+        pixels = np.asarray(image).reshape(-1, 3)
+        seen = {name for name, colour in draw.COLOURS.items() if (pixels == colour).all(1).sum() >= 40}
+        assert seen == set(caption.split()) & set(draw.COLOURS), caption
+
+
+def test_shapes_lie_apart_and_inside() -> None:
+    """The circles around the shapes neither touch nor reach the picture's edge."""
+    import math
+    import random
+
+    rng = random.Random(0)
+    for count in (1, 2, 3) * 30:
+        found = draw.places(rng, count)
+        assert len(found) == count
+        assert all(radius < min(x, y, draw.SIDE - x, draw.SIDE - y) for x, y, radius in found)
+        assert all(math.dist(one[:2], two[:2]) > one[2] + two[2] for n, one in enumerate(found) for two in found[:n])
+
+
+@pytest.mark.slow
+def test_the_base_is_a_pipeline_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `train_base.py` saves, after a handful of steps, loads in diffusers, makes pictures and stays below 5 MB."""
+    import train_base
+    from diffusers import StableDiffusionPipeline
+
+    for name, value in {"PICTURES": 64, "HELD_OUT": 8, "VAE_STEPS": 3, "DECODER_STEPS": 3, "UNET_STEPS": 3}.items():
+        monkeypatch.setattr(train_base, name, value)
+    arguments = ["train_base.py", str(tmp_path / "base"), "--log", str(tmp_path / "log"), "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    train_base.main()
+    assert sum(file.stat().st_size for file in (tmp_path / "base").rglob("*") if file.is_file()) < 5_000_000
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    image = pipeline("a red circle on a white background", num_inference_steps=2, height=64, width=64).images[0]
+    assert image.size == (64, 64)
