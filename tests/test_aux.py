@@ -22,7 +22,7 @@ from skimage import data
 import condprep
 from condprep.annotators import aux_adapter, load_annotator, specs
 from condprep.annotators.aux_adapter import Aux
-from condprep.annotators.aux_detectors import DETECTORS
+from condprep.annotators.aux_detectors import DETECTORS, LEFT_OUT
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import Weights
 
@@ -265,6 +265,31 @@ def test_the_table_fits_controlnet_aux() -> None:
     for how in DETECTORS.values():
         assert hasattr(detectors(), how.cls)
     assert specs()["aux"].variants.keys() == DETECTORS.keys()
+
+
+def test_every_detector_of_the_reference_is_offered_or_left_out_with_a_reason() -> None:
+    """No detector of controlnet_aux is passed over in silence."""
+    others = {
+        **{"CannyDetector": "canny", "HEDdetector": "hed", "MidasDetector": "midas", "OpenposeDetector": "openpose"},
+        **{"DWposeDetector": "dwpose", "LeresDetector": "leres", "ZoeDetector": "zoe", "TEEDdetector": "teed"},
+        "SamDetector": "sam",
+    }
+    there = {name for name in dir(detectors()) if name.lower().endswith("detector")}
+    assert there == {how.cls for how in DETECTORS.values()} | set(others)
+    assert set(others.values()) | {"leres++"} == set(LEFT_OUT)
+
+
+@pytest.mark.parametrize("name", ["aux:dwpose", "dwpose"])
+def test_what_is_left_out_says_why(name: str) -> None:
+    """A detector that is known and left out is answered with the reason and what to use instead."""
+    with pytest.raises(AnnotatorError, match=rf"there is no .*dwpose.*: {LEFT_OUT['dwpose']}"):
+        load_annotator(name)
+
+
+def test_a_variant_s_name_alone_leads_to_it() -> None:
+    """`lineart` is no annotator, but `aux:lineart` is."""
+    with pytest.raises(AnnotatorError, match="unknown annotator 'lineart'; did you mean aux:lineart"):
+        load_annotator("lineart")
 
 
 def test_licences_are_said_before_use() -> None:

@@ -37,7 +37,7 @@ class Crowd(torch.nn.Module):
         self.maps = maps(rng, random_people(rng, count), Frame.of(height, width, 184), 0.0)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(part.expand(len(x), -1, -1, -1) for part in self.maps)
+        return tuple(part.to(x.device).expand(len(x), -1, -1, -1) for part in self.maps)
 
 
 def full(body: torch.nn.Module, **options) -> Openpose:

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from condprep.annotators.aux_detectors import DETECTORS
+from condprep.annotators.aux_detectors import DETECTORS, LEFT_OUT
 from condprep.annotators.base import Annotator, AnnotatorSpec
 from condprep.errors import AnnotatorError
 
@@ -100,6 +100,7 @@ BUILTIN = (
         variants={name: f"{detector.summary} ({detector.licence})" for name, detector in DETECTORS.items()},
         licence="each variant its own",
         weights={name: detector.weights for name, detector in DETECTORS.items()},
+        left_out=LEFT_OUT,
     ),
 )
 
@@ -124,15 +125,27 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
     table = specs()
     names = {alias: spec for spec in table.values() for alias in (spec.name, *spec.aliases)}
     if name not in names:
-        raise AnnotatorError(f"unknown annotator {name!r}{_nearest(name, names)}; `condprep annotators` lists them all")
+        raise AnnotatorError(_unknown(name, table))
     spec = names[name]
     if not variant and spec.variants and "" not in spec.variants:
         raise AnnotatorError(f"{name!r} needs a variant: {', '.join(f'{name}:{v}' for v in spec.variants)}")
+    if variant in spec.left_out:
+        raise AnnotatorError(f"there is no {name}:{variant}: {spec.left_out[variant]}")
     if variant and variant not in spec.variants and not (spec.open_variant and _is_path(variant)):
         other = f", or {spec.open_variant}" if spec.open_variant else ""
         near = _nearest(variant, spec.variants)
         raise AnnotatorError(f"annotator {spec.name!r} has no variant {variant!r}{near}{other}")
     return spec, variant
+
+
+def _unknown(name: str, table: Mapping[str, AnnotatorSpec]) -> str:
+    """What to say of a name that is not in the table: it may be a variant, one that is left out, or a slip."""
+    if reasons := [spec.left_out[name] for spec in table.values() if name in spec.left_out]:
+        return f"there is no annotator {name!r}: {reasons[0]}"
+    if variants := [f"{spec.name}:{name}" for spec in table.values() if name in spec.variants]:
+        return f"unknown annotator {name!r}; did you mean {' or '.join(variants)}?"
+    near = _nearest(name, [alias for spec in table.values() for alias in (spec.name, *spec.aliases)])
+    return f"unknown annotator {name!r}{near}; `condprep annotators` lists them all"
 
 
 def canonical(text: str) -> str:

@@ -1,6 +1,6 @@
 """The detectors of controlnet_aux that condprep offers as `aux:NAME`: what each is, needs, and is called with.
 
-Those that condprep has itself (canny, hed, midas, openpose) are not here; docs/annotators_aux.md says why others are not.
+Those that condprep has itself (canny, hed, midas, openpose) are not here, nor are those that cannot keep its promises.
 """
 
 from __future__ import annotations
@@ -78,4 +78,16 @@ DETECTORS = {
     "mediapipe_face": Detector(
         "MediapipeFaceDetector", "the contours of one face", channels=3, needs="mediapipe==0.10.21"
     ),
+}
+
+_LERES = "controlnet_aux leaves its batch normalisation in training mode, so that its maps are not LeReS's; use depth"
+
+# The others of controlnet_aux: why they are not offered, and what is instead.
+LEFT_OUT = {
+    **{name: f"condprep has it itself, batched: {name}" for name in ("canny", "hed", "midas", "openpose")},
+    "dwpose": "it needs mmcv, which has no ready-made wheels for torch 2.6 and later; use openpose:full",
+    **dict.fromkeys(("leres", "leres++"), _LERES),
+    "zoe": "controlnet_aux loads checkpoints that do not fit as if they did; use depth:Intel/zoedepth-nyu",
+    "teed": "its weights have no sha256 that could be confirmed; use aux:anyline, the same network",
+    "sam": "its colours are drawn at random and it fails where it finds nothing",
 }

@@ -62,6 +62,7 @@ class AnnotatorSpec:
     )
     licence: str = "Apache-2.0"  # of code and weights, in words
     weights: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variant -> names of weights files
+    left_out: Mapping[str, str] = field(default_factory=dict)  # variant that one may look for in vain -> why
     aliases: Sequence[str] = ()
     cpu_only: bool = False  # it needs no torch and no device, so `auto` does not look for one
     open_variant: str = ""  # what a variant may be beside those above: any name with a slash, or a folder; "": nothing
