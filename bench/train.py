@@ -1,6 +1,6 @@
 """Pictures per second and peak memory of training, against diffusers' own script, in one run.
 
-    python bench/train.py --size tiny|sd15|sdxl [--peer PATH/train_controlnet.py] [--updates 100] [--json]
+    python bench/train.py --size tiny|sd15|sdxl [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...] [--json]
 
 Builds a base with random weights at that size (no download) and a dataset of drawn pictures, then trains with the same
 batch, precision, rows and number of threads that decode, each in a process of its own:
@@ -216,6 +216,8 @@ def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[
     if arguments.peer:
         ways = {"peer": lambda n: peer(arguments.peer, *common, n)} | ways
     for name, command in ways.items():
+        if arguments.only and name not in arguments.only:
+            continue
         measure(folder, command(1))  # fills caches: its own, the dataset's, the disk's
         short, _ = measure(folder, command(arguments.updates // 5))
         long, peak = measure(folder, command(arguments.updates))
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=100, help="of the long run; the short one has a fifth")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"))
+    parser.add_argument("--only", nargs="+", metavar="RUN", help="some of the runs above")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     import torch

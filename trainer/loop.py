@@ -120,8 +120,9 @@ def _rehearse(learner: Learner, rows: Source, held_out: Source | None, team: Tea
 
 def _largest(base: Base, rows: Source, accelerator: Accelerator) -> Batch:
     """A few rows of the largest bucket, encoded, on the device."""
-    largest = max(rows.buckets, key=lambda size: size[0] * size[1])
-    numbers = [number for number, bucket in enumerate(rows.buckets) if bucket == largest][:4]
+    buckets = rows.buckets
+    largest = max(buckets, key=lambda size: size[0] * size[1])
+    numbers = [number for number, bucket in enumerate(buckets) if bucket == largest][:4]
     batch = rows.batch([Draw(number, 0) for number in numbers])
     return replace(base.complete(batch.to(accelerator.device)), pixels=None)
 

@@ -55,9 +55,10 @@ class Meter:
         seconds = time.perf_counter() - self.began
         if bad:
             raise TrainingStopped(_not_finite(self.keys, losses))
+        norms = torch.stack(self.norms)
         found = {
             "loss": total / rows,
-            "grad_norm": torch.stack(self.norms).mean().item(),
+            "grad_norm": norms[norms.isfinite()].mean().nan_to_num().item(),  # fp16 overflows while it finds its scale
             "pictures_per_second": rows / seconds,
             "data_wait": self.waited / seconds,
         }

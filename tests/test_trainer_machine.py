@@ -1,0 +1,123 @@
+"""What a run needs of its machine is checked before anything is loaded; the learning rate is a function of the update."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.optimization import get_scheduler
+
+from trainer.errors import MachineError, TrainingStopped
+from trainer.machine import make_accelerator
+from trainer.metrics import Journal, Meter
+from trainer.optimizer import learning_rate, make_optimizer
+from trainer.recipe import Recipe
+
+needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+
+
+def recipe(out: Path | str = "output", **tables: dict[str, Any]) -> Recipe:
+    values: dict[str, dict[str, Any]] = {
+        "train": {"device": "cpu", "precision": "fp32", "batch": 4, "micro_batch": 2},
+        "log": {"tracker": "none"},
+        "save": {"dir": str(out)},
+    }
+    return Recipe.model_validate({name: values.get(name, {}) | tables.get(name, {}) for name in {*values, *tables}})
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        pytest.param({"device": "cuda"}, r'train\.device = "cuda", but PyTorch finds no GPU', marks=needs_no_gpu),
+        ({"precision": "fp16"}, r'train\.precision = "fp16" needs a GPU'),
+        ({"optimizer": "adamw8bit"}, r'train\.optimizer = "adamw8bit" needs a GPU'),
+    ],
+)
+def test_what_the_machine_lacks_is_said(train: dict[str, Any], message: str) -> None:
+    """The recipe's key and value, and what to say instead."""
+    with pytest.raises(MachineError, match=message):
+        make_accelerator(recipe(train=train))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="about machines without wandb")
+def test_a_tracker_that_is_not_installed_is_said() -> None:
+    """Not skipped silently: the run would be without its curves."""
+    with pytest.raises(MachineError, match="pip install wandb"):
+        make_accelerator(recipe(log={"tracker": "wandb"}))
+
+
+def test_two_runs_of_one_process_may_differ() -> None:
+    """Precision is accelerate's global state; a second run does not inherit the first one's."""
+    for precision, expected in (("bf16", "bf16"), ("fp32", "no")):
+        assert make_accelerator(recipe(train={"precision": precision})).mixed_precision == expected
+
+
+@pytest.mark.parametrize("schedule", ["constant_with_warmup", "linear", "cosine"])
+def test_the_schedules_are_those_of_diffusers_half_a_step_later(schedule: str) -> None:
+    """Between diffusers' rates before and after the step: no update is made with the rate 0."""
+    train = recipe(train={"lr": 1e-3, "schedule": schedule, "warmup": 10}).train
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    (factor,) = get_scheduler(schedule, optimizer, num_warmup_steps=10, num_training_steps=50).lr_lambdas
+    for update in range(1, 51):
+        rate = learning_rate(train, update, 50)
+        low, high = sorted(1e-3 * factor(step) for step in (update - 1, update))
+        assert low - 1e-12 <= rate <= high + 1e-12
+        assert rate > 0
+    assert learning_rate(train, 10, 50) == 1e-3
+
+
+def test_a_constant_rate_has_no_warm_up() -> None:
+    """It is the peak from the first update on."""
+    train = recipe(train={"schedule": "constant", "lr": 2e-4, "warmup": 100}).train
+    assert {learning_rate(train, update, 10) for update in (1, 5, 10)} == {2e-4}
+
+
+def test_the_fused_optimizer_is_adamw() -> None:
+    """Five steps equal torch's plain loop, with the recipe's betas, epsilon and decay."""
+    train = recipe(train={"betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.1, "lr": 1e-2}).train
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 10)) for _ in range(2))
+    settings: dict[str, Any] = {"lr": 1e-2, "betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.1, "foreach": False}
+    pairs = [(ours, make_optimizer(train, [ours])), (theirs, torch.optim.AdamW([theirs], **settings))]
+    for step in range(5):
+        for parameter, optimizer in pairs:
+            parameter.grad = (parameter.detach() * step).cos()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_line_has_the_means_of_its_rows() -> None:
+    """Losses over rows, not over passes; gradients' norms over updates, without those that overflowed."""
+    meter = Meter()
+    meter.add(["a", "b", "c"], torch.tensor([1.0, 2.0, 3.0]), waited=0.0)
+    meter.add(["d"], torch.tensor([6.0]), waited=0.0)
+    for norm in (1.0, float("inf"), 3.0):
+        meter.add_norm(torch.tensor(norm))
+    found = meter.read(make_accelerator(recipe()))
+    assert (found["loss"], found["grad_norm"]) == (3.0, 2.0)
+    assert meter.keys == []
+
+
+def test_bad_rows_are_named() -> None:
+    """Those rows alone whose loss is not a number."""
+    meter = Meter()
+    meter.add(["a", "b", "c"], torch.tensor([1.0, float("nan"), float("inf")]), waited=0.0)
+    meter.add_norm(torch.tensor(1.0))
+    with pytest.raises(TrainingStopped, match="for b, c"):
+        meter.read(make_accelerator(recipe()))
+
+
+def test_a_journal_forgets_what_came_after_a_checkpoint(tmp_path: Path) -> None:
+    """And a last line that was cut off in the middle."""
+    journal = Journal(make_accelerator(recipe(tmp_path)), tmp_path, recipe(tmp_path))
+    for update in (5, 10, 15):
+        journal.write(update, {"loss": 1.0 / update})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"update": 2')
+    journal.rewind(10)
+    journal.write(11, {"loss": 0.0})
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in lines] == [5, 10, 11]
