@@ -1,0 +1,145 @@
+"""`python -m trainer evaluate`: a ControlNet tried on rows that it has not seen, and on all that it is held against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer.data import splits
+from trainer.errors import ModelError
+from trainer.export import RECIPE
+from trainer.fidelity.generate import Sampling
+from trainer.fidelity.protocols import Protocol, protocol
+from trainer.fidelity.result import CHANCE, Fidelity, Trained, conclude
+from trainer.fidelity.rows import Row, read_rows, reannotator
+from trainer.fidelity.trial import Arm, Trial
+from trainer.pipeline import Precision, Weights, load_pipeline
+from trainer.recipe import Recipe
+from trainer.source import Progress, open_source
+from trainer.toml import load_recipe
+
+if TYPE_CHECKING:
+    from condprep.weights import Weights as AnnotatorWeights
+
+
+def evaluate(
+    output: str | Path,
+    dataset: str | Path | None = None,
+    *,
+    split: str | None = None,
+    rows: int = 100,
+    seed: int = 0,
+    sampler_steps: int | None = None,
+    cfg: float | None = None,
+    pictures_per_prompt: int | None = None,
+    against: str | Path | None = None,
+    protocol_name: str | None = None,
+    annotator: str | None = None,
+    annotator_weights: AnnotatorWeights | None = None,
+    batch: int = 8,
+    base: str | None = None,
+    weights: Weights = "best",
+    precision: Precision = "auto",
+    device: str = "auto",
+    progress: Progress = lambda *_: None,
+) -> Fidelity:
+    """How well the ControlNet in `output` follows conditions that it has not seen, beside what it is to be held against.
+
+    dataset: None is that of the training; split: its held-out rows. rows: at most that many of each kind, evenly
+    chosen. Steps, guidance and one picture a prompt are the recipe's where neither they nor a protocol are given.
+    against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. Raises ModelError,
+    DataError, AnnotatorError, WeightsError.
+    """
+    began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
+    dataset, against = (None if given is None else str(given) for given in (dataset, against))
+    trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, split, named)
+    sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
+    held_out, seen = _held_out(recipe, rows, progress), _seen(recipe, trained, rows, progress)
+    instead = _instead(annotator, named, trained.kind)
+    looks = reannotator(recipe.data.path, recipe.data.condition_column, instead, device, annotator_weights)
+    pipe = load_pipeline(output, base=base, weights=weights, precision=precision, device=device)
+    total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
+    trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total))
+    arms = _arms(trial, held_out, seen, against)
+    settings: dict[str, Any] = {"dataset": recipe.data.path, "split": recipe.data.validation, "against": against}
+    settings |= {"protocol": protocol_name, "resolution": recipe.data.resolution, **asdict(sampling)}
+    measure = named.measures.get(trial.kind or "") if named else None
+    return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
+
+
+def _instead(annotator: str | None, named: Protocol | None, kind: str | None) -> tuple[str, Mapping[str, Any]] | None:
+    """Who looks instead of the dataset's own annotator: the one that is asked for, else the protocol's for that kind."""
+    if annotator:
+        return annotator, {}
+    return named.annotators.get(kind or "") if named else None
+
+
+def _arms(trial: Trial, held_out: Sequence[Row], seen: Sequence[Row], against: str | None) -> dict[str, Arm]:
+    own, real = trial.generated("controlnet", held_out), trial.real(held_out)
+    found = [
+        own,
+        *trial.other_maps(CHANCE, own),
+        *trial.foreign(held_out),
+        trial.generated("base", held_out, strength=0.0),
+        *([trial.second(held_out, against)] if against else []),
+        *([trial.generated("train rows", seen)] if seen else []),
+        real,
+        *trial.other_maps("real, other map", real),
+        trial.vae(held_out),
+    ]
+    return {arm.name: arm for arm in found}
+
+
+@dataclass
+class _Counter:
+    """Tells how many pictures are made."""
+
+    progress: Progress
+    total: int
+    made: int = 0
+
+    def __call__(self, pictures: int) -> None:
+        self.made += pictures
+        self.progress("pictures", self.made, self.total)
+
+
+def _recipe(output: Path, dataset: str | None, split: str | None, named: Protocol | None) -> Recipe:
+    """That of the training, with what is asked for. Raises ModelError where there is none."""
+    if not (output / RECIPE).is_file():
+        raise ModelError(f"{output} holds no result of the trainer: {RECIPE} is missing")
+    recipe = load_recipe(output / RECIPE)
+    asked: dict[str, Any] = {"path": dataset or recipe.data.path}
+    asked |= {"validation": split} if split else {}
+    asked |= {"resolution": named.resolution} if named else {}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=asked)})
+
+
+def _sampling(
+    recipe: Recipe,
+    named: Protocol | None,
+    steps: int | None,
+    cfg: float | None,
+    pictures: int | None,
+    seed: int,
+    batch: int,
+) -> Sampling:
+    """What is asked for goes before the protocol, that before the recipe."""
+    usual = (named.steps, named.cfg, named.pictures) if named else (recipe.eval.sampler_steps, recipe.eval.cfg, 1)
+    chosen = [usual[n] if given is None else given for n, given in enumerate((steps, cfg, pictures))]
+    return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch)
+
+
+def _held_out(recipe: Recipe, most: int, progress: Progress) -> list[Row]:
+    return read_rows(open_source(recipe, recipe.data.validation, training=False, progress=progress), most)
+
+
+def _seen(recipe: Recipe, trained: Trained, most: int, progress: Progress) -> list[Row]:
+    """Rows that were trained on; none where the dataset's are not those, or they are the held-out ones."""
+    data = recipe.data
+    if data.split == data.validation or data.split not in splits(data):
+        return []
+    source = open_source(recipe, data.split, training=False, most=data.max_rows, progress=progress)
+    return read_rows(source, most) if source.fingerprint == trained.dataset else []

@@ -1,0 +1,160 @@
+"""What an evaluation comes to: every arm as numbers, and the numbers as words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from condprep.files import read_json
+from trainer.errors import ModelError
+from trainer.export import CONDITION, TRAINING
+from trainer.fidelity.diagnosis import Finding, Numbers, diagnose, share
+from trainer.fidelity.intervals import Interval, interval
+from trainer.fidelity.rows import partners
+from trainer.fidelity.scores import LOWER
+from trainer.fidelity.trial import Arm, Trial
+from trainer.metrics import METRICS
+
+CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What was measured, and what it means."""
+
+    kind: str | None  # of the conditions
+    annotator: str  # that looked at the pictures
+    measure: str  # the leading one, in which the shares are
+    follows: float  # share of the way from chance to the best that can be reached; NaN where these are one
+    scores: Mapping[str, Mapping[str, Interval]]  # arm -> measure -> its mean over rows
+    difference: Interval  # of the leading measure: own map minus another row's, row by row
+    findings: Sequence[Finding]
+    settings: Mapping[str, Any]
+    notes: Sequence[str]
+    seconds: float
+    arms: Mapping[str, Arm]  # the rows themselves
+
+    def public(self) -> dict[str, Any]:
+        """As JSON has it: without the pictures."""
+        fields = ("kind", "annotator", "measure", "follows", "settings", "notes", "seconds")
+        return {name: getattr(self, name) for name in fields} | {
+            "scores": {arm: {name: _dict(one) for name, one in found.items()} for arm, found in self.scores.items()},
+            "difference": _dict(self.difference),
+            "findings": [{"name": one.name, "says": one.says, "advice": one.advice} for one in self.findings],
+        }
+
+
+def _dict(one: Interval) -> dict[str, float]:
+    return {"mean": one.mean, "low": one.low, "high": one.high, "rows": one.rows}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a result says of its training."""
+
+    kind: str | None  # of its conditions
+    dataset: str  # fingerprint of its rows
+    condition_gap: float | None
+    losses: Sequence[tuple[int, float]]  # (update, held-out loss)
+
+    @classmethod
+    def of(cls, output: Path) -> Trained:
+        """Raises ModelError where a record is missing or damaged."""
+        try:
+            kind = read_json(output / CONDITION)["kind"]
+            training = read_json(output / TRAINING)
+            dataset, gap = training["dataset"], training["metrics"].get("condition_gap")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
+        return cls(kind, dataset, gap, list(_losses(output / METRICS)))
+
+
+def _losses(path: Path) -> Iterator[tuple[int, float]]:
+    """The held-out losses of metrics.jsonl; a line that was cut off is left out."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError, TypeError):
+            values = json.loads(line)
+            yield int(values["update"]), float(values["val_loss"])
+
+
+def conclude(
+    trial: Trial,
+    arms: Mapping[str, Arm],
+    trained: Trained,
+    settings: Mapping[str, Any],
+    seconds: float,
+    measure: str | None = None,
+) -> Fidelity:
+    """The arms as numbers and words. measure: leads instead of the usual one."""
+    scores = {name: trial.summary(arm) for name, arm in arms.items()}
+    measure = measure or next(iter(arms["controlnet"].scores[0]))
+    difference = _difference(arms, measure, trial.sampling.seed)
+    numbers = _numbers(scores, measure, difference, trained, trial.kind)
+    return Fidelity(
+        kind=trial.kind,
+        annotator=trial.annotator.label,
+        measure=measure,
+        follows=numbers.follows,
+        scores=scores,
+        difference=difference,
+        findings=diagnose(numbers),
+        settings=settings,
+        notes=list(_notes(arms)),
+        seconds=seconds,
+        arms=arms,
+    )
+
+
+def _difference(arms: Mapping[str, Arm], measure: str, seed: int) -> Interval:
+    """Own map minus another row's, row by row, so that what rows have in common cancels out. Better is above 0."""
+    if CHANCE not in arms:
+        return interval([], seed)
+    other = partners(arms["controlnet"].rows)
+    own = np.array([arms["controlnet"].scores[number][measure] for number in other])
+    difference = own - np.array(arms[CHANCE].values(measure))
+    return interval(-difference if measure in LOWER else difference, seed)
+
+
+def _numbers(
+    scores: Mapping[str, Mapping[str, Interval]],
+    measure: str,
+    difference: Interval,
+    trained: Trained,
+    kind: str | None,
+) -> Numbers:
+    mean = {arm: found[measure].mean for arm, found in scores.items() if measure in found}
+    sharp = {arm: found["sharpness"].mean for arm, found in scores.items() if "sharpness" in found}
+    chance, perfect = mean.get(CHANCE, math.nan), 0.0 if measure in LOWER else 1.0
+
+    def follows(arm: str) -> float:
+        return share(mean.get(arm, math.nan), chance, mean[BEST])
+
+    unlike = mean.get("real, other map", math.nan)
+    return Numbers(
+        follows=follows("controlnet"),
+        clear=not difference.low <= 0,
+        real=share(mean["real"], unlike, perfect),
+        vae=share(mean[BEST], unlike, mean["real"]),
+        train=follows("train rows"),
+        foreign=follows("foreign caption"),
+        sharpness=sharp.get("controlnet", math.nan) / sharp.get(BEST, math.nan),
+        condition_gap=trained.condition_gap,
+        kinds=(trained.kind, kind),
+        losses=trained.losses,
+    )
+
+
+def _notes(arms: Mapping[str, Arm]) -> Iterator[str]:
+    """What is missing, and why."""
+    if CHANCE not in arms:
+        yield "no two rows share a size: there is no other condition to try, so nothing is held against chance"
+    if "train rows" not in arms:
+        yield "the dataset has no rows that were trained on: memorising cannot be told"
+    yield "no CLIP score and no KID: they need further networks, which are not used here"

@@ -1,0 +1,32 @@
+"""What the command line shows of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from condprep.console import out, print_json, say
+from trainer.fidelity.report import columns, lines, plain
+from trainer.fidelity.result import Fidelity
+from trainer.fidelity.scores import LOWER, NAMES
+
+MOST_COLUMNS = 4  # measures that fit a terminal; the report has them all
+
+
+def show(found: Fidelity, folder: Path, as_json: bool) -> None:
+    """The table with its intervals and the findings on standard output, or the same as JSON."""
+    if as_json:
+        print_json(plain(found.public()) | {"report": str(folder)})
+        return
+    measures = columns(found)[:MOST_COLUMNS]
+    titles = [NAMES[name] + (" (lower is better)" if name in LOWER else "") for name in measures]
+    table = Table("", *titles, box=None, padding=(0, 2, 0, 0))
+    for arm, scores in found.scores.items():
+        style = "bold" if arm == "controlnet" else None
+        table.add_row(arm, *(str(scores[name]) if name in scores else "" for name in measures), style=style)
+    out.print(table)
+    for line in lines(found):
+        say(line)
+    out.print(f"report: {escape(str(folder))}")

@@ -1,0 +1,127 @@
+"""Trying a ControlNet on rows: its pictures and its anchors, annotated again and scored.
+
+An arm is one way of making pictures of rows; `ARMS` says which there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from condprep.checks.quality import quality
+from condprep.decode import Pixels
+from trainer.fidelity.generate import Sampling, another, generate, tasks, through_vae
+from trainer.fidelity.intervals import Interval
+from trainer.fidelity.rows import Reannotator, Row, partners
+from trainer.fidelity.scores import Condition, compare, summarise
+
+ARMS = {
+    "controlnet": "held-out rows: their own condition and caption",
+    "other map": "the same pictures, against another row's map: chance",
+    "foreign condition": "made from another row's condition with the row's own caption, against the row's own map",
+    "foreign caption": "the same pictures, against the condition that they were made from: diverse prompts",
+    "base": "the base alone, without the ControlNet",
+    "against": "the second ControlNet, on the same base and noise",
+    "train rows": "rows that were trained on",
+    "real": "the real pictures: what the annotator finds again",
+    "real, other map": "the real pictures against another row's map",
+    "vae": "the real pictures through the VAE: the best that can be reached",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Pictures of rows, and how well each follows the map that it is held against."""
+
+    name: str
+    rows: Sequence[Row]  # whose maps are wanted
+    pictures: Sequence[Pixels]  # the first one of each row
+    made: Sequence[Condition]  # what was found again in it
+    scores: Sequence[Mapping[str, float]]  # of each row, the mean over its pictures
+
+    def values(self, measure: str) -> list[float]:
+        return [row[measure] for row in self.scores]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A pipeline, and what its pictures are measured with."""
+
+    pipe: Any
+    annotator: Reannotator
+    kind: str | None  # of the conditions
+    sampling: Sampling
+    done: Callable[[int], None] = lambda _: None  # is told of pictures that are made
+
+    def generated(self, name: str, rows: Sequence[Row], *, strength: float = 1.0) -> Arm:
+        """Each row's own condition and caption."""
+        return self.scored(name, rows, self._pictures(rows, rows, strength))
+
+    def foreign(self, rows: Sequence[Row]) -> list[Arm]:
+        """Conditions of other rows, once against the rows' own maps and once against those that were given."""
+        other = partners(rows)
+        mine, given = [rows[a] for a in other], [rows[b] for b in other.values()]
+        if not mine:
+            return []
+        own = self.scored("foreign condition", mine, self._pictures(mine, given, 1.0))
+        return [own, *self.against_maps("foreign caption", own.pictures, own.made, given)]
+
+    def second(self, rows: Sequence[Row], controlnet: str) -> Arm:
+        """Another ControlNet's pictures. Raises ModelError for one that does not fit the base."""
+        with another(self.pipe, controlnet):
+            return self.generated("against", rows)
+
+    def real(self, rows: Sequence[Row]) -> Arm:
+        return self.scored("real", rows, [row.original for row in rows])
+
+    def vae(self, rows: Sequence[Row]) -> Arm:
+        return self.scored("vae", rows, through_vae(self.pipe, [row.original for row in rows]))
+
+    def other_maps(self, name: str, arm: Arm) -> list[Arm]:
+        """The same pictures, each against the map of another row; nothing where every row has a size of its own."""
+        other = partners(arm.rows)
+        pictures, made = [arm.pictures[a] for a in other], [arm.made[a] for a in other]
+        return self.against_maps(name, pictures, made, [arm.rows[b] for b in other.values()])
+
+    def against_maps(
+        self, name: str, pictures: Sequence[Pixels], made: Sequence[Condition], rows: Sequence[Row]
+    ) -> list[Arm]:
+        """Pictures that are annotated already, one of each row, against the maps of these rows."""
+        scores = [self._score(*one) for one in zip(made, rows, pictures)]
+        return [Arm(name, rows, pictures, made, scores)] if rows else []
+
+    def scored(self, name: str, rows: Sequence[Row], pictures: Sequence[Pixels]) -> Arm:
+        """Annotate and compare. pictures: the same number of each row, row by row."""
+        each = len(pictures) // len(rows)
+        keys = [row.key for row in rows for _ in range(each)]
+        made = self.annotator(pictures, keys)
+        scores = []
+        for number, row in enumerate(rows):
+            mine = range(number * each, (number + 1) * each)
+            scores.append(mean_scores([self._score(made[n], row, pictures[n]) for n in mine]))
+        return Arm(name, rows, pictures[::each], made[::each], scores)
+
+    def summary(self, arm: Arm) -> dict[str, Interval]:
+        """Every measure with its interval over rows."""
+        wanted = [row.wanted for row in arm.rows]
+        return summarise(self.kind, arm.scores, arm.made, wanted, self.sampling.seed)
+
+    def _pictures(self, rows: Sequence[Row], given: Sequence[Row], strength: float) -> list[Pixels]:
+        wanted = tasks(rows, [row.image for row in given], self.sampling.pictures)
+        return generate(self.pipe, wanted, self.sampling, strength=strength, done=self.done)
+
+    def _score(self, made: Condition, row: Row, picture: Pixels) -> dict[str, float]:
+        sharp = quality(picture).sharpness
+        return compare(self.kind, made, row.wanted) | {"sharpness": np.nan if sharp is None else sharp}
+
+
+def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure over the pictures that have it."""
+    found = {}
+    for name in scores[0]:
+        known = [one[name] for one in scores if not np.isnan(one[name])]
+        found[name] = float(np.mean(known)) if known else float("nan")
+    return found
