@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections import Counter
 from dataclasses import replace
 from itertools import chain, islice
@@ -17,14 +19,14 @@ from trainer_models import build_dataset, save_base, save_pictures
 
 import condprep
 from trainer import cache
-from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out
-from trainer.errors import DataError, ModelError
+from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out, one_run
+from trainer.errors import DataError, MachineError, ModelError
 from trainer.families import Base, load_base
 from trainer.loader import Loader, held_out_batches
-from trainer.plan import cache_bytes, make_plan
+from trainer.plan import make_plan
 from trainer.recipe import Model, Recipe
 from trainer.sampler import Chance, Draw, share, updates
-from trainer.source import Source, open_source, open_sources
+from trainer.source import Source, cache_folder, open_source, open_sources
 from trainer.toml import parse_recipe
 from trainer.types import Latents
 
@@ -365,6 +367,57 @@ def test_held_out_rows_are_the_same_each_time(folders: dict[str, Path], bases: d
 # Refusals, and the plan
 
 
+def test_a_disk_without_room_is_noticed_before_encoding(
+    folders: dict[str, Path], bases: dict[str, Base], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is encoded that does not fit; what is cached already needs no room."""
+    wanted = recipe(folders, tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+        with pytest.raises(MachineError, match=r"needs .* GB more.*cache\.dir"):
+            ready(wanted, bases["sd15"])
+    assert not files(tmp_path)
+    ready(wanted, bases["sd15"])
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+        ready(wanted, bases["sd15"])
+
+
+def test_a_cache_that_may_not_be_written_says_where_to_put_it(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The remedy is a key of the recipe."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MachineError, match=r"cache\.dir"):
+        open_sources(recipe(folders, tmp_path / "file" / "cache"))
+
+
+def test_a_second_run_waits_for_the_cache(tmp_path: Path) -> None:
+    """While one run fills a cache, another one stands still."""
+    order = []
+
+    def other() -> None:
+        with one_run(tmp_path, ALONE):
+            order.append("second")
+
+    with one_run(tmp_path, ALONE):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("path", ["ds", "ds/", "./ds", "../{name}/ds"])
+def test_the_cache_lies_beside_the_dataset(path: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However the dataset is written, its cache is ds.cache; of a name on the Hub it is in the current folder."""
+    (tmp_path / "ds").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = {"path": path.format(name=tmp_path.name)}
+    assert cache_folder(parse_recipe({"data": data})) == tmp_path / "ds.cache"
+    assert cache_folder(parse_recipe({"data": {"path": "owner/pairs"}})) == Path("owner_pairs.cache")
+
+
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
@@ -425,4 +478,4 @@ def test_the_plan_counts_what_training_will_do(folders: dict[str, Path], tmp_pat
         filled = source.with_caches(base)
         filled.fill(ALONE, silent)
     stored = sum(np.load(path).nbytes for path in tmp_path.rglob("*.npy"))
-    assert plan.cache_bytes == stored == sum(cache_bytes(one, base) for one in open_sources(wanted) if one)
+    assert plan.cache_bytes == stored

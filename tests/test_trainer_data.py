@@ -25,7 +25,7 @@ from trainer.data import Row, open_rows
 from trainer.errors import DataError
 from trainer.recipe import Data
 from trainer.scan import scan
-from trainer.transform import Transform, mirrored_pose
+from trainer.transform import Transform, check_mirror, mirrored_pose
 
 
 def png(pixels: Any) -> bytes:
@@ -234,7 +234,8 @@ def test_rows_that_verify_would_refuse_are_refused_before_step_1(
     """Unequal pairs, unreadable pictures and missing captions are named with their row; so are captions that are all empty."""
     folder = save(tmp_path / "ds", **columns)
     with pytest.raises(DataError, match=said):
-        scan(open_rows(Data(path=str(folder)), "train", tmp_path), str(folder), tmp_path)
+        scan(open_rows(Data(path=str(folder)), "train", tmp_path / "kept"), str(folder), tmp_path / "kept")
+    assert not (tmp_path / "kept").exists(), "a mistake leaves nothing behind"
 
 
 # The transform
@@ -352,3 +353,15 @@ def test_a_mirrored_pose_keeps_the_colours_of_the_sides(tmp_path: Path) -> None:
     expected = draw_poses([mirrored_pose(one, 64) for one in row.keypoints["people"]], 64, 64)
     assert np.array_equal(condition, expected)
     assert not np.array_equal(condition, decode(row.condition).rgb[:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "keypoints", "said"),
+    [("pose", False, "no column of them"), ("normal", True, "the wrong way"), (None, True, "name it with data.kind")],
+)
+def test_what_cannot_be_mirrored_is_refused(kind: str | None, keypoints: bool, said: str) -> None:
+    """Poses without keypoints, normals, and maps that could be either."""
+    with pytest.raises(DataError, match=rf"data\.hflip: .*{said}"):
+        check_mirror(kind, keypoints)
+    check_mirror("pose", True)
+    check_mirror("canny", False)

@@ -12,7 +12,8 @@ the int16 of the same bits):
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from condprep.decode import Pixels
@@ -65,6 +67,25 @@ class Shard:
     name: str
     size: Size  # of its pictures, (height, width)
     entries: Sequence[Entry]
+
+
+@contextmanager
+def one_run(folder: Path, team: Team) -> Iterator[None]:
+    """One run at a time fills a cache: another one waits, and then finds the work done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        if not team.rank:
+            lock.acquire()
+        team.wait()
+        yield
+    finally:
+        lock.release()
+
+
+def stored_bytes(folder: Path) -> int:
+    """Of the shards in a folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.npy"))
 
 
 def keyed(parent: Path, kind: str, **depends: Any) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -186,7 +187,13 @@ def _copied(pairs: Pairs, folder: Path, path: str) -> tuple[pa.Table, Names]:
     copy = folder / f"rows-{pairs.stamp[:16]}.arrow"
     if not copy.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        commit(copy, lambda partial: _copy(pairs, partial, path))
+        try:
+            commit(copy, lambda partial: _copy(pairs, partial, path))
+        except DataError:
+            copy.with_name(f"{copy.name}.partial").unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+            raise
     return _map(copy, COPIED.names), Names("image", "condition", "text", "key")
 
 

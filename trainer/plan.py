@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from condprep.geometry import Size
-from trainer.cache import DTYPES
 from trainer.families import load_base
-from trainer.families.base import Base
 from trainer.recipe import Recipe, Train
-from trainer.source import Source, open_sources
-
-GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
+from trainer.source import open_sources
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ def make_plan(recipe: Recipe) -> Plan:
         resampled=train.resampled,
         updates=total_updates(recipe.train, len(train.rows)),
         batch=recipe.train.batch,
-        cache_bytes=sum(cache_bytes(source, base) for source in (train, validation) if source),
+        cache_bytes=sum(sum(one.with_caches(base).cache_bytes().values()) for one in (train, validation) if one),
         peak_bytes=predict_memory(base, recipe, largest, micro_batch).peak,
         notes=[*train.rows.notes, *([] if validation else ["no held-out rows: nothing is validated"])],
     )
@@ -77,19 +73,3 @@ def make_plan(recipe: Recipe) -> Plan:
 def total_updates(train: Train, rows: int) -> int:
     """`steps`, or as many updates as `epochs` passes over the rows take."""
     return train.steps or math.ceil(train.epochs * rows / train.batch)
-
-
-def cache_bytes(source: Source, base: Base) -> int:
-    """What the caches of a split take on disk, but for file headers: latents, conditions, text."""
-    recipe = source.recipe
-    width = DTYPES[recipe.cache.dtype].itemsize
-    total = 0
-    if recipe.cache.latents:
-        planes = 1 if source.rows.kind in GREY else 3
-        deep = 2 * base.vae.config.latent_channels * width
-        times = 2 if source.training and recipe.data.hflip else 1
-        total += times * sum(h * w * planes + h * w // base.factor**2 * deep for h, w in source.buckets)
-    if recipe.cache.text:
-        values = sum(tensor.numel() for tensor in base.encode_text([""]).values())
-        total += len(source.captions()) * values * width
-    return total

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +17,9 @@ from torch import Tensor
 from condprep.decode import Pixels
 from condprep.errors import Rejected
 from condprep.geometry import Size
-from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, keyed, lay_out
+from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, keyed, lay_out, one_run, stored_bytes
 from trainer.data import Rows, open_rows, splits
-from trainer.errors import DataError
+from trainer.errors import DataError, MachineError
 from trainer.families.base import Base
 from trainer.recipe import Recipe
 from trainer.sampler import Chance, Draw
@@ -23,6 +27,7 @@ from trainer.scan import scan
 from trainer.transform import NEAREST, Transform, check_mirror
 from trainer.types import Batch
 
+GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
 PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5)  # nothing is left to chance
 
@@ -41,7 +46,7 @@ class Source:
     latents: LatentCache | None = None
     text: TextCache | None = None
 
-    @property
+    @cached_property
     def buckets(self) -> list[Size]:
         """What each row becomes, (height, width)."""
         return [self.transform.place(size).canvas for size in self.sizes]
@@ -108,18 +113,50 @@ class Source:
         return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
 
     def fill(self, team: Team, progress: Progress) -> None:
-        """Encode what is not cached yet, on the base's device. Raises ModelError, DataError, OSError."""
+        """Encode what is not cached yet, on the base's device; another run that fills the same cache is waited for.
+
+        Raises MachineError where the disk has no room, ModelError, DataError, OSError.
+        """
         assert self.base is not None
         vae, base = self.base.vae, self.base
+        with one_run(cache_folder(self.recipe), team):
+            self._check_room()
+            if self.latents:
+                self.latents.build(
+                    lambda pixels: base.encode_pixels(pixels.to(vae.device)),
+                    self._decoded,
+                    team,
+                    lambda done, total: progress(f"latents of {self.rows.split}", done, total),
+                )
+            if self.text:
+                self.text.build(base.encode_text, team, lambda done, total: progress("text", done, total))
+
+    def cache_bytes(self) -> dict[str, int]:
+        """What latents (with conditions) and text take on disk, but for the files' headers. {} without a cache."""
+        assert self.base is not None
+        sizes = {}
         if self.latents:
-            self.latents.build(
-                lambda pixels: base.encode_pixels(pixels.to(vae.device)),
-                self._decoded,
-                team,
-                lambda done, total: progress(f"latents of {self.rows.split}", done, total),
-            )
+            planes = 1 if self.rows.kind in GREY else 3
+            deep = 2 * self.base.vae.config.latent_channels * self.latents.dtype.itemsize
+            pixels = sum(len(shard.entries) * shard.size[0] * shard.size[1] for shard in self.latents.shards)
+            sizes["latents"] = pixels * planes + pixels // self.base.factor**2 * deep
         if self.text:
-            self.text.build(base.encode_text, team, lambda done, total: progress("text", done, total))
+            values = sum(tensor.numel() for tensor in self.base.encode_text([""]).values())
+            sizes["text"] = len(self.text.captions) * values * self.text.dtype.itemsize
+        return sizes
+
+    def _check_room(self) -> None:
+        """Raises MachineError where what is missing does not fit onto the disk."""
+        caches = {"latents": self.latents, "text": self.text}
+        missing = {name for name, known in caches.items() if known and known.missing}
+        wanted = sum(size for name, size in self.cache_bytes().items() if name in missing) if missing else 0
+        there = sum(stored_bytes(known.folder) for name, known in caches.items() if known and name in missing)
+        free = shutil.disk_usage(folder := cache_folder(self.recipe)).free
+        if wanted - there > free:
+            raise MachineError(
+                f"the cache in {folder} needs {(wanted - there) / 1e9:.1f} GB more, and its disk has {free / 1e9:.1f} GB: "
+                "name a folder elsewhere with cache.dir, or say cache.latents = false"
+            )
 
     def _latent_cache(self, base: Base) -> LatentCache | None:
         recipe, mirror = self.recipe, self.training and self.recipe.data.hflip > 0
@@ -158,15 +195,17 @@ def open_source(
 ) -> Source:
     """A split, its rows looked at. most: use no more rows than that, evenly spread; 0: all.
 
-    Raises DataError where the split is missing or a row is not as it must be.
+    Raises DataError where the split is missing or a row is not as it must be, MachineError where what was found cannot
+    be kept.
     """
     data, kept = recipe.data, cache_folder(recipe)
-    rows = open_rows(data.model_copy(update={"max_rows": most}), split, kept)
-    if not len(rows):
-        raise DataError(f"{data.path} has no rows in split {split!r}")
-    if training and data.hflip:
-        check_mirror(rows.kind, rows.names.keypoints is not None)
-    found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {split}", done, total))
+    with _kept_in(kept):
+        rows = open_rows(data.model_copy(update={"max_rows": most}), split, kept)
+        if not len(rows):
+            raise DataError(f"{data.path} has no rows in split {split!r}")
+        if training and data.hflip:
+            check_mirror(rows.kind, rows.names.keypoints is not None)
+        found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {split}", done, total))
     transform = Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
     return Source(recipe, rows, transform, found.sizes, found.fingerprint, training)
 
@@ -189,10 +228,25 @@ def open_sources(
     held_out = max(recipe.eval.loss_rows, recipe.eval.samples) if recipe.eval.every else 0
     validation = None
     if held_out and _has_validation(recipe):
-        validation = open_source(recipe, recipe.data.validation, training=False, most=held_out, progress=progress)
+        alike = recipe.data.model_copy(update={"kind": train.rows.kind or "auto"})
+        also = recipe.model_copy(update={"data": alike})
+        validation = open_source(also, recipe.data.validation, training=False, most=held_out, progress=progress)
     if not team.rank:
         team.wait()
     return train, validation
+
+
+@contextmanager
+def _kept_in(folder: Path) -> Iterator[None]:
+    """Raises MachineError where the cache's folder may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if not str(error.filename).startswith(str(folder)):
+            raise
+        raise MachineError(
+            f"{error.filename}: {error.strerror}; name another folder for the cache in cache.dir"
+        ) from None
 
 
 def _has_validation(recipe: Recipe) -> bool:
@@ -208,8 +262,10 @@ def cache_folder(recipe: Recipe) -> Path:
     """`[cache] dir`, else beside the dataset: ds/ -> ds.cache; of a dataset on the Hub in the current folder."""
     if recipe.cache.dir:
         return Path(recipe.cache.dir)
-    path = Path(recipe.data.path)
-    return path.with_name(f"{path.name}.cache") if path.exists() else Path(str(path).replace("/", "_") + ".cache")
+    path = Path(os.path.abspath(recipe.data.path))
+    return (
+        path.with_name(f"{path.name}.cache") if path.exists() else Path(recipe.data.path.replace("/", "_") + ".cache")
+    )
 
 
 def _planes(pixels: Sequence[Pixels]) -> Tensor:

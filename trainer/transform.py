@@ -74,6 +74,10 @@ class Transform:
 
 def check_mirror(kind: str | None, keypoints: bool) -> None:
     """Raises DataError for conditions that cannot be mirrored."""
+    if kind is None:
+        raise DataError(
+            "data.hflip: what kind the conditions are is not clear; name it with data.kind, or say data.hflip = 0"
+        )
     if kind == "pose" and not keypoints:
         raise DataError(
             "data.hflip: a mirrored pose is drawn anew from its keypoints, and the dataset has no column of them; "
