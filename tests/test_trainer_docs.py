@@ -61,7 +61,7 @@ def test_the_public_names_are_documented() -> None:
     assert {ticked(row[0])[0] for row in rows} == set(trainer.__all__)
     for name, use in ((ticked(row[0])[0], ticked(row[1])[0]) for row in rows):
         known = inspect.signature(getattr(trainer, name)).parameters
-        given = re.findall(r"(\w+)=", use.partition("(")[2])
+        given = re.findall(r"(?:^|, )(\w+)=", use.partition("(")[2])
         assert set(given) <= set(known), name
 
 
