@@ -58,8 +58,8 @@ class Openpose:
         self._dtype, self._height = DTYPES[resolve(precision, device)], height
         self._network = self._ready(network)
         pixels = PIXELS if device == "cpu" else PIXELS_ON_GPU
-        self._hands = Hands(self._ready(hand), self._dtype, pixels) if hand else None
-        self._faces = Faces(self._ready(face), self._dtype, pixels) if face else None
+        self._hands = Hands(self._ready(hand), self._dtype, pixels) if hand is not None else None
+        self._faces = Faces(self._ready(face), self._dtype, pixels) if face is not None else None
 
     def _ready(self, network: nn.Module) -> nn.Module:
         return network.eval().to(self.device, self._dtype).to(memory_format=torch.channels_last)
