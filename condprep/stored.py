@@ -131,7 +131,8 @@ def parts(file: Shard) -> Iterator[Part]:
 
 def read_part(part: Part, columns: Sequence[str]) -> pa.Table:
     """The rows of a part, validated, those columns alone. Raises DatasetError where it is damaged."""
-    path, found = part.file.path, []
+    path = part.file.path
+    found: list[pa.RecordBatch] = []
     if path.suffix != ".parquet":
         with suppress(DatasetError):  # what follows is no part
             found.extend(batches(path, columns))
