@@ -24,9 +24,7 @@ class BuildOptions(BaseModel):
     annotators: tuple[str, ...]  # none: the maps come with the pictures
     params: dict[str, dict[str, Any]] = {}  # annotator name -> its parameters
     beside: tuple[str, ...] = ()  # columns of the dataset to which these are added
-    condition_kind: ConditionKind | None = (
-        None  # of maps that come with the pictures, where their source does not say it
-    )
+    condition_kind: ConditionKind | None = None  # of maps that come with the pictures; default: what they look like
     primary: str | None = None  # which annotator's map is also `conditioning_image`; default: the first
     resolution: int = Field(512, ge=64, le=8192, multiple_of=8)
     fit: FitMode = "crop"
@@ -63,10 +61,12 @@ class BuildOptions(BaseModel):
         named = {text.partition(":")[0] for text in self.annotators}
         if stray := sorted(set(self.params) - named):
             raise ValueError(
-                f"parameters for {stray[0]!r}, which is not among the annotators {', '.join(sorted(named))}"
+                f"parameters for {stray[0]!r}, which is not among the annotators {', '.join(sorted(named)) or '(none)'}"
             )
         if self.primary and self.primary not in self.annotators:
-            raise ValueError(f"primary {self.primary!r} is not among the annotators {', '.join(self.annotators)}")
+            raise ValueError(
+                f"primary {self.primary!r} is not among the annotators {', '.join(self.annotators) or '(none)'}"
+            )
         return self
 
     @model_validator(mode="after")
