@@ -62,7 +62,7 @@ def verify(
     """
     began = time.monotonic()
     limits, wanted_annotator = _sorted_out(settings or {}, annotator)
-    chosen = configure(choose(all_groups(), checks), limits)
+    chosen = choose(configure(all_groups(), limits), checks)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
     pairs = open_pairs(os.fspath(path), **{f"{role}_column": name for role, name in wanted.items()})
     notes = list(pairs.notes)

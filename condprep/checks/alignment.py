@@ -44,6 +44,7 @@ def _kind(opened: OpenedPair, context: Context) -> str:
 
 
 def _scores(found: Alignment, compared_with: str) -> Scores:
+    """Rounded: the last bits of a correlation depend on where its arrays lie in memory."""
     return {
         "alignment": found.verdict,
         "compared_with": None if found.verdict == "unknown" else compared_with,
@@ -52,9 +53,9 @@ def _scores(found: Alignment, compared_with: str) -> Scores:
         "shift_y": found.shift[1],
         "orientation": found.orientation,
         "scale": found.scale,
-        "fit": found.score,
-        "here": found.here,
-        "likeness": found.likeness,
+        "fit": round(found.score, 1),
+        "here": round(found.here, 1),
+        "likeness": found.likeness and round(found.likeness, 3),
     }
 
 

@@ -49,13 +49,15 @@ SAME_DRAWING = 0.75  # a drawn pose moved on purpose scores 0.83 to 1; found aga
 BETTER = 1.1  # how many times better than the pair as it is another orientation or scale must fit
 CLEARLY = 0.5  # how much better another shift must fit
 COARSE = 128  # longer side in pixels at which other orientations and scales are tried first
+PLAUSIBLE = 5.0  # score at COARSE that different scenes hardly reach anywhere
+SURE = 16.0  # score that no other scene reaches
 COARSE_SCALES = tuple(1.05**step for step in range(-14, 15) if step)  # 0.5 to 2; a match at COARSE bears 3 %
 SUSPECT = 1.0  # shift in pixels from which a pair is looked at in full size
 FULL = 1024  # longer side in pixels that "full size" has at most
 SPARSE = 0.002  # share of edge pixels below which there is nothing to compare
 # Pixels that carry a map's field (its participation ratio) at a longer side of 256, below which another scene may resemble it
 # as much as its own: of n such pixels the own scene scores about 0.3 sqrt(n), another up to 4 as it is
-EVIDENCE = 600.0
+EVIDENCE = 300.0
 SHAPE = 1.1  # how many times wider, for its height, a map may be than its picture, or narrower, to be compared at all
 PART = 1.05  # scale from which a map that lies within its picture is called a part of it
 FRAME = 5  # pixels by which it may seem to reach over the picture's edge
@@ -279,13 +281,13 @@ def _judge(pair: _Pair, rules: _Rules) -> Alignment:
 def _suspect(pair: _Pair, coarse: _View, view: _View, rules: _Rules) -> _Fit | None:
     """What seems to fit better than the pair as it is: a shift, or clearly better, another orientation or scale."""
     here = view.here()
-    sure = here >= 2 * rules.here  # less may be a pair that only resembles itself, moved
+    upright = [] if pair.lies else [view.fit()]
+    best = max([here, *(fit.score for fit in upright)])
+    sure = best >= 2 * rules.here  # less may be a pair that only resembles itself, moved
     others = _doubtful(coarse, view, rules) if sure else _everything(pair, coarse, view)
-    fits = [fit for fit in others if fit.score > BETTER * here]
-    if not pair.lies and view.fit().distance >= SUSPECT:
-        fits.append(view.fit())
-    best = max(fits, key=lambda fit: fit.score, default=None)
-    return best if best is not None and best.score >= rules.elsewhere else None
+    fits = [fit for fit in others if fit.score > BETTER * best] + [fit for fit in upright if fit.distance >= SUSPECT]
+    suspect = max(fits, key=lambda fit: fit.score, default=None)
+    return suspect if suspect is not None and suspect.score >= rules.elsewhere else None
 
 
 def _confirmed(suspect: _Fit, full: _View, tolerance: float) -> _Fit | None:
@@ -297,24 +299,27 @@ def _confirmed(suspect: _Fit, full: _View, tolerance: float) -> _Fit | None:
 
 
 def _doubtful(coarse: _View, view: _View, rules: _Rules) -> list[_Fit]:
-    """Other orientations and scales of a pair that fits as it is, where a coarse look cannot rule them out."""
-    doubt = 0.9 * coarse.here()
+    """Other orientations and scales of a pair that fits upright, where a coarse look cannot rule them out."""
+    doubt, best = 0.9 * coarse.fit().score, view.fit().score
     fits = [view.fit(turned) for turned in rules.turns if coarse.fit(turned).score > doubt]
     near = [scale for scale in rules.scales if coarse.roughly(scale) > doubt]
-    return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > view.here()]
+    return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > best]
 
 
 def _everything(pair: _Pair, coarse: _View, view: _View) -> list[_Fit]:
-    """All orientations of a pair that hardly fits as it is, and the scale that fits best at a coarse look."""
-    fits = [view.fit(orientation) for orientation in pair.orientations]
-    if not pair.lies:
-        fits.append(_finer(view, max(COARSE_SCALES, key=lambda scale: coarse.fit(scale=scale).score)))
-    return fits
+    """The orientations, and the best scale, that a coarse look finds plausible for a pair that does not fit upright."""
+    fits = [view.fit(orientation) for orientation in pair.orientations if coarse.fit(orientation).score >= PLAUSIBLE]
+    if pair.lies or any(fit.score >= SURE for fit in fits):
+        return fits
+    best = max((coarse.fit(scale=scale) for scale in COARSE_SCALES), key=lambda fit: fit.score)
+    return [*fits, _finer(view, best.scale)] if best.score >= PLAUSIBLE else fits
 
 
 def _finer(view: _View, scale: float) -> _Fit:
-    """The best fit among the scales around one, in steps of 1 %, then of 0.5 %."""
+    """The best fit among the scales around one, in steps of 1 %, as far as it gets better, then of 0.5 %."""
     best = max((view.fit(scale=scale + step / 100) for step in range(-3, 4)), key=lambda fit: fit.score)
+    if abs(best.scale - scale) > 0.025 and 0.5 < best.scale < 2:
+        return _finer(view, best.scale)
     return max((best, *(view.fit(scale=best.scale + step) for step in (-0.005, 0.005))), key=lambda fit: fit.score)
 
 
