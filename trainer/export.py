@@ -2,6 +2,7 @@
 
 output/config.json  diffusion_pytorch_model.safetensors   the ControlNet: the averaged weights, where there are any
 output/raw/  ema/                                         the last weights, and the averaged ones
+output/faithful/                                          those that followed best, where fidelity was measured
 output/condition.json                                     what its conditions are and how to make one
 output/training.json  recipe.toml                         what it was trained from, on and with
 output/README.md                                          the model card
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONDITION, TRAINING, RECIPE = "condition.json", "training.json", "recipe.toml"
+FAITHFUL = "faithful"  # folder of the weights that followed best, where fidelity was measured
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' own name
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL import Image
 
-Weights = Literal["best", "raw", "ema"]
+Weights = Literal["best", "raw", "ema", "faithful"]
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
@@ -29,7 +29,7 @@ def load_pipeline(
     """The ControlNet in `output` with the base that it was trained on, ready to be called as any pipeline of diffusers.
 
     base: another one of its family, by folder or Hub name. weights: "best" is the averaged ones where there are any,
-    else "raw", the last ones. precision: auto is bf16 on a GPU and fp32 on a CPU. The pipeline warns of a condition
+    else "raw", the last ones; "faithful" those that followed best, with eval.fidelity. precision: auto is bf16 on a GPU and fp32 on a CPU. The pipeline warns of a condition
     that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
     """
     import torch

@@ -145,6 +145,13 @@ class Eval(Table):
     sampler_steps: Positive = Field(default=20, description="UniPC steps of a picture")
     cfg: float = Field(default=7.5, ge=0, description="classifier-free guidance")
     loss_rows: Count = Field(default=64, description="rows of the held-out loss and the condition gap; 0: neither")
+    fidelity: bool = Field(
+        default=False, description="measure at each validation whether pictures follow their condition"
+    )
+    fidelity_rows: int = Field(default=16, ge=2, description="held-out rows of `fidelity`")
+    stop_when: Count = Field(
+        default=0, description="validations without better fidelity after which the run ends; 0: none"
+    )
     conditions: Strings = Field(default=(), description="map files to generate from, instead of the dataset's")
     prompts: Strings = Field(default=(), description="one for each of `conditions`")
 
@@ -196,6 +203,10 @@ class Recipe(Table):
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(
                 'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'
+            )
+        if self.eval.stop_when and not (self.eval.fidelity and self.eval.every):
+            raise ValueError(
+                f"eval.stop_when = {self.eval.stop_when} waits for better fidelity: say eval.fidelity = true, and eval.every"
             )
         if len(self.eval.prompts) != len(self.eval.conditions):
             found = f"{len(self.eval.prompts)} and {len(self.eval.conditions)}"

@@ -16,7 +16,8 @@ from condprep import __version__
 from condprep.files import commit_text
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.errors import TrainingStopped
-from trainer.export import RECIPE, condition_record, push, save_result
+from trainer.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
+from trainer.fidelity.watch import best_so_far, news, settled
 from trainer.learner import Learner
 from trainer.loader import Loader
 from trainer.metrics import Journal, Meter
@@ -70,7 +71,7 @@ class Run:
             self._look()
         with self.stop.listening(self.say), closing(iter(self.loader)) as batches:
             self.meter = Meter()
-            while self.update < self.total:
+            while self.update < self.total and not self._settled():
                 self._learn(batches)
                 if self._after():
                     return False
@@ -128,8 +129,10 @@ class Run:
     def _look(self) -> None:
         """Validate. The time that it takes is not the training's."""
         self._log()
-        losses, path = self.validator.look(self.folder, self.update)
+        losses, path, fidelity = self.validator.look(self.folder, self.update)
         self.looked = self.update
+        if fidelity:
+            self._follow(fidelity)
         if losses:
             self.metrics |= losses.metrics()
             self.journal.write(self.update, losses.metrics())
@@ -137,6 +140,26 @@ class Run:
         if path and self.accelerator.is_main_process:
             self.journal.show(self.update, Image.open(path))
         self.meter = Meter()
+
+    def _follow(self, fidelity: dict[str, float]) -> None:
+        """Write down how pictures follow, and keep the weights that follow best."""
+        self.journal.write(self.update, fidelity)
+        if "fidelity" in fidelity:
+            self.say(news(self.metrics, fidelity["fidelity"], self.update))
+        best = best_so_far(fidelity, self.metrics, self.update)
+        self.metrics |= fidelity | best
+        if best and self.accelerator.is_main_process:
+            save_controlnet(self.folder / FAITHFUL, self.learner.controlnet, self.learner.weights("best"))
+        if self._settled():
+            self.say(
+                f"fidelity has not risen for {self.recipe.eval.stop_when} validations: this is the end. The weights of"
+                f" update {self.metrics['best_update']:,.0f}, which follow best, are in {self.folder / FAITHFUL}"
+            )
+
+    def _settled(self) -> bool:
+        """Whether the run has gone on for long enough without following better."""
+        settings = self.recipe.eval
+        return settled(self.metrics, self.update, settings.stop_when, settings.every)
 
     def _save(self) -> None:
         """A checkpoint. Raises TrainingStopped where it cannot be written; the one before stays."""

@@ -17,6 +17,7 @@ from trainer.samples import choose_examples, generate, save_grid
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
+    from trainer.fidelity.watch import Watch
     from trainer.learner import Learner
     from trainer.source import Source
 
@@ -33,18 +34,19 @@ class Validator:
         self.learner, self.source, self.team = learner, source, team
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
         self.examples = choose_examples(self.settings, source)
+        self.watch = self._watch() if self.settings.fidelity else None
 
-    def look(self, folder: Path, update: int) -> tuple[HeldOut | None, Path | None]:
-        """The held-out losses, and the grid of pictures that the main process has written."""
+    def look(self, folder: Path, update: int) -> tuple[HeldOut | None, Path | None, dict[str, float]]:
+        """The held-out losses, the grid of pictures that the main process has written, and how pictures follow."""
         controlnet = self.learner.snapshot()
-        losses = self._losses(controlnet)
+        losses, fidelity = self._losses(controlnet), self._fidelity(controlnet)
         if not self.examples:
-            return losses, None
+            return losses, None, fidelity
         pictures = self._pictures(controlnet)
         path = folder / SAMPLES / f"{update:08d}.png"
         if self.team.rank == 0:
             save_grid(path, self.examples, pictures)
-        return losses, path
+        return losses, path, fidelity
 
     def rehearse(self) -> None:
         """A look at one batch of rows and the largest example, that leaves nothing behind."""
@@ -64,6 +66,20 @@ class Validator:
         learner = self.learner
         sums = held_out_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
         return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
+
+    def _watch(self) -> Watch | None:
+        from trainer.fidelity.watch import Watch
+
+        if self.source is None:
+            return None
+        return Watch.of(self.learner.recipe, self.source, self.team, str(self.learner.accelerator.device))
+
+    def _fidelity(self, controlnet: ControlNetModel) -> dict[str, float]:
+        """What `Watch.look` finds; nothing where the recipe does not ask for it."""
+        if self.watch is None:
+            return {}
+        with self._encoders():
+            return self.watch.look(self.learner.base.pipeline(controlnet))
 
     def _pictures(self, controlnet: ControlNetModel) -> list[Image.Image]:
         """One of each example; the processes share them out."""

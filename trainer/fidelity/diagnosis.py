@@ -14,6 +14,7 @@ from trainer.heldout import USED
 
 BELONGS = 0.5  # share of the real pictures' own score below which maps and pictures do not belong together
 HELD = 0.5  # share below which the VAE loses what the condition shows
+LEFT = 0.1  # share below which nothing can be placed between chance and what the VAE leaves
 IGNORES, FOLLOWS = 0.1, 0.7  # share below which a condition is ignored, and from which it is followed
 MEMORISED = 0.25  # share by which train rows are better than unseen ones
 PROMPTED = 0.25  # share that is lost with another row's caption
@@ -80,11 +81,12 @@ def _findings(n: Numbers) -> Iterator[Finding]:
             "train and sample at a higher resolution, or with another model.vae; no ControlNet can do better",
         )
     if math.isnan(n.follows):
-        yield Finding(
-            "not measured",
-            "chance and the best that can be reached are one, or no two rows share a size",
-            "evaluate on more rows, whose conditions differ",
-        )
+        if not (n.real < BELONGS or n.vae < HELD):  # else it is said why
+            yield Finding(
+                "not measured",
+                "chance and the best that can be reached are one, or no two rows share a size",
+                "evaluate on more rows, whose conditions differ",
+            )
     elif n.follows < IGNORES or not n.clear:
         yield _ignoring(n)
     elif n.train - n.follows >= MEMORISED:
@@ -105,7 +107,7 @@ def _findings(n: Numbers) -> Iterator[Finding]:
             f"it follows {_percent(n.follows)} of the way from chance to the best that can be reached",
             "train longer: the held-out loss has not stopped falling",
         )
-    if n.follows >= IGNORES and n.follows - n.foreign >= PROMPTED:
+    if n.clear and n.follows >= IGNORES and n.follows - n.foreign >= PROMPTED:
         yield Finding(
             "leans on captions",
             f"with another row's caption it follows {_percent(n.foreign)} of the way instead of {_percent(n.follows)}",
@@ -149,4 +151,4 @@ def plateau(losses: Sequence[tuple[int, float]]) -> bool:
 
 
 def _percent(part: float) -> str:
-    return f"{100 * part:.0f} %"
+    return f"{max(0.0, 100 * part):.0f} %"

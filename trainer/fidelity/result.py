@@ -15,7 +15,7 @@ import numpy as np
 from condprep.files import read_json
 from trainer.errors import ModelError
 from trainer.export import CONDITION, TRAINING
-from trainer.fidelity.diagnosis import Finding, Numbers, diagnose, share
+from trainer.fidelity.diagnosis import LEFT, Finding, Numbers, diagnose, share
 from trainer.fidelity.intervals import Interval, interval
 from trainer.fidelity.rows import partners
 from trainer.fidelity.scores import LOWER
@@ -32,7 +32,7 @@ class Fidelity:
     kind: str | None  # of the conditions
     annotator: str  # that looked at the pictures
     measure: str  # the leading one, in which the shares are
-    follows: float  # share of the way from chance to the best that can be reached; NaN where these are one
+    follows: float  # share of the way from chance to the best that can be reached; NaN where these are nearly one
     scores: Mapping[str, Mapping[str, Interval]]  # arm -> measure -> its mean over rows
     difference: Interval  # of the leading measure: own map minus another row's, row by row
     findings: Sequence[Finding]
@@ -133,15 +133,17 @@ def _numbers(
     sharp = {arm: found["sharpness"].mean for arm, found in scores.items() if "sharpness" in found}
     chance, perfect = mean.get(CHANCE, math.nan), 0.0 if measure in LOWER else 1.0
 
-    def follows(arm: str) -> float:
-        return share(mean.get(arm, math.nan), chance, mean[BEST])
-
     unlike = mean.get("real, other map", math.nan)
+    held = share(mean[BEST], unlike, mean["real"])
+
+    def follows(arm: str) -> float:
+        return share(mean.get(arm, math.nan), chance, mean[BEST]) if held >= LEFT else math.nan
+
     return Numbers(
         follows=follows("controlnet"),
         clear=not difference.low <= 0,
         real=share(mean["real"], unlike, perfect),
-        vae=share(mean[BEST], unlike, mean["real"]),
+        vae=held,
         train=follows("train rows"),
         foreign=follows("foreign caption"),
         sharpness=sharp.get("controlnet", math.nan) / sharp.get(BEST, math.nan),

@@ -1,0 +1,113 @@
+"""Fidelity while training: it rises when a ControlNet learns, ends runs that do not get better, and survives resumes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from diffusers import ControlNetModel
+from safetensors.torch import load_file
+from test_fidelity import make_recipe
+from trainer_models import build_dataset, save_base
+
+from trainer.errors import DataError, RecipeError
+from trainer.fidelity.watch import Watch, best_so_far, news, settled
+from trainer.loop import train
+from trainer.pipeline import load_pipeline
+from trainer.toml import parse_recipe
+
+FOLLOWED = {"every": 2, "samples": 0, "fidelity": True, "fidelity_rows": 3, "sampler_steps": 2, "cfg": 1.0}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watched")
+    save_base(folder / "base")
+    build_dataset(folder / "ds", rows=48)
+    return folder
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """The validations find these, one after the other."""
+    waiting = iter(values)
+    monkeypatch.setattr(Watch, "look", lambda *_: {"fidelity": next(waiting), "fidelity_chance": 0.1})
+
+
+def test_every_validation_measures_fidelity(place: Path, tmp_path: Path) -> None:
+    """Curves in metrics.jsonl from update 0 on, the newest in the result, and the same run without measuring."""
+    watched = train(make_recipe(place, tmp_path / "a", train={"steps": 4}, eval=FOLLOWED))
+    found = [line for line in lines(tmp_path / "a") if "fidelity_f1_2px" in line]
+    assert [line["update"] for line in found] == [0, 2, 4]
+    assert all(0 <= line["fidelity_chance"] <= 1 and 0 <= line["fidelity_ceiling"] <= 1 for line in found)
+    assert watched.metrics["fidelity_f1_2px"] == found[-1]["fidelity_f1_2px"]
+    train(make_recipe(place, tmp_path / "b", train={"steps": 4}))
+    weights = [load_file(tmp_path / run / "raw" / "diffusion_pytorch_model.safetensors") for run in "ab"]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+def test_a_run_ends_when_fidelity_no_longer_rises(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two validations without better fidelity end it, with a result; the weights that followed best are kept."""
+    scripted(monkeypatch, 0.0, 0.6, 0.5, 0.6)
+    said: list[str] = []
+    settings = FOLLOWED | {"stop_when": 2}
+    result = train(make_recipe(place, tmp_path / "out", train={"steps": 40}, eval=settings), say=said.append)
+    assert result.finished
+    assert result.updates == 6
+    assert result.metrics["best_update"] == 2
+    assert any("sudden convergence at update 2" in line for line in said)
+    assert any("this is the end" in line for line in said)
+    best, last = (load_file(tmp_path / "out" / f / "diffusion_pytorch_model.safetensors") for f in ("faithful", "ema"))
+    assert not all(best[name].equal(last[name]) for name in best)
+    pipe: Any = load_pipeline(tmp_path / "out", weights="faithful")
+    assert isinstance(pipe.controlnet, ControlNetModel)
+    assert pipe.controlnet.state_dict()["conv_in.weight"].equal(best["conv_in.weight"])
+
+
+def test_patience_outlives_a_resume(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that goes on remembers what was best, and when."""
+    scripted(monkeypatch, 0.0, 0.6, 0.5)
+    recipe = {"eval": FOLLOWED | {"stop_when": 2}, "save": {"every": 2}}
+    train(make_recipe(place, tmp_path / "out", train={"steps": 4}, **recipe))
+    scripted(monkeypatch, 0.4)
+    resumed = train(make_recipe(place, tmp_path / "out", train={"steps": 40}, **recipe))
+    assert resumed.updates == 6
+    assert resumed.metrics["best_fidelity"] == 0.6
+
+
+def test_what_is_best_is_remembered() -> None:
+    """Only a better value replaces the best one; patience counts validations, and 0 is endless."""
+    metrics = best_so_far({"fidelity": 0.4}, {}, 100)
+    assert metrics == {"best_fidelity": 0.4, "best_update": 100}
+    assert best_so_far({"fidelity": 0.4}, metrics, 200) == best_so_far({"fidelity_chance": 1}, metrics, 200) == {}
+    assert best_so_far({"fidelity": 0.5}, metrics, 200) == {"best_fidelity": 0.5, "best_update": 200}
+    assert not settled(metrics, 300, 3, 100)
+    assert settled(metrics, 400, 3, 100)
+    assert not settled(metrics, 4000, 0, 100)
+    assert not settled({}, 400, 3, 100)
+
+
+def test_convergence_is_noted_once() -> None:
+    """When half of the way is reached for the first time; sudden where the validation before was far below."""
+    assert "sudden convergence at update 3,200" in news({"fidelity": 0.05, "best_fidelity": 0.08}, 0.6, 3200)
+    slow = news({"fidelity": 0.45, "best_fidelity": 0.45}, 0.55, 3200)
+    assert "convergence at update 3,200" in slow
+    assert "sudden" not in slow
+    assert "convergence" not in news({"fidelity": 0.2, "best_fidelity": 0.6}, 0.7, 3200)
+    assert "convergence" not in news({}, 0.3, 100)
+
+
+def test_fidelity_needs_what_it_is_measured_by(place: Path, tmp_path: Path) -> None:
+    """Patience without fidelity is refused as a recipe; maps of unknown origin before the first update."""
+    with pytest.raises(RecipeError, match=r"say eval\.fidelity = true"):
+        parse_recipe({"eval": {"stop_when": 3}})
+    build_dataset(tmp_path / "ds", rows=24)
+    (tmp_path / "ds" / ".condprep" / "provenance.json").unlink()
+    with pytest.raises(DataError, match="does not say which annotator"):
+        train(make_recipe(place, tmp_path / "out", data={"path": str(tmp_path / "ds")}, eval=FOLLOWED))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()

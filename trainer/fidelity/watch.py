@@ -1,0 +1,111 @@
+"""Fidelity while training: the same held-out rows, noise and chance at every validation, so that only the ControlNet changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.cache import Team
+from trainer.errors import DataError
+from trainer.fidelity.diagnosis import LEFT, share
+from trainer.fidelity.generate import Sampling, generate, tasks, through_vae
+from trainer.fidelity.rows import Reannotator, Row, partners, read_rows, reannotator
+from trainer.fidelity.scores import LOWER, compare
+from trainer.fidelity.trial import mean_scores
+
+if TYPE_CHECKING:
+    from trainer.recipe import Recipe
+    from trainer.source import Source
+
+AT_ONCE = 4  # pictures
+CONVERGED = 0.5  # share from which on a condition is said to be followed
+SUDDEN = 0.3  # share by which it must have risen since the validation before to be called sudden
+
+
+@dataclass
+class Watch:
+    """Rows whose pictures are looked at again and again. Every process has all of them, and makes its part."""
+
+    rows: list[Row]
+    annotator: Reannotator
+    kind: str | None
+    sampling: Sampling
+    team: Team
+    ceiling: dict[str, float] = field(default_factory=dict)  # the VAE's own scores
+
+    def __post_init__(self) -> None:
+        self.other = partners(self.rows)
+        if not self.other:
+            raise DataError(
+                f"eval.fidelity: of {len(self.rows)} held-out rows no two share a size; raise eval.fidelity_rows"
+            )
+
+    @classmethod
+    def of(cls, recipe: Recipe, source: Source, team: Team, device: str) -> Watch:
+        """As a recipe wants it. Raises DataError, AnnotatorError and WeightsError as `reannotator` does."""
+        annotator = reannotator(recipe.data.path, recipe.data.condition_column, None, device)
+        sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=AT_ONCE)
+        rows = read_rows(source, recipe.eval.fidelity_rows)
+        return cls(rows, annotator, annotator.kind or source.rows.kind, sampling, team)
+
+    def look(self, pipe: Any) -> dict[str, float]:
+        """`fidelity`, the share of the way from chance to the VAE's own score, and the leading measure of each."""
+        from accelerate.utils import gather_object
+
+        mine = range(self.team.rank, len(self.rows), self.team.size)
+        rows = [self.rows[number] for number in mine]
+        pictures = generate(pipe, tasks(rows, [row.image for row in rows], 1), self.sampling, done=lambda _: None)
+        made = self.annotator(pictures, [row.key for row in rows])
+        found = [(number, self._scores(number, one)) for number, one in zip(mine, made)]
+        everyone = [scores for _, scores in sorted(gather_object(found), key=lambda pair: pair[0])]
+        self.ceiling = self.ceiling or self._ceiling(pipe)
+        return self._summary(everyone)
+
+    def _scores(self, number: int, made: Any) -> tuple[dict[str, float], dict[str, float]]:
+        """Against the row's own map, and against another row's."""
+        own = compare(self.kind, made, self.rows[number].wanted)
+        if number not in self.other:
+            return own, {}
+        return own, compare(self.kind, made, self.rows[self.other[number]].wanted)
+
+    def _ceiling(self, pipe: Any) -> dict[str, float]:
+        made = self.annotator(through_vae(pipe, [row.original for row in self.rows]), [row.key for row in self.rows])
+        return mean_scores([compare(self.kind, one, row.wanted) for one, row in zip(made, self.rows)])
+
+    def _summary(self, scores: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
+        own, chance = mean_scores([one for one, _ in scores]), mean_scores([other for _, other in scores if other])
+        measure = next(iter(own))
+        found = {f"fidelity_{name}": value for name, value in own.items()}
+        found |= {"fidelity_chance": chance[measure], "fidelity_ceiling": self.ceiling[measure]}
+        follows = self._follows(measure, own[measure], chance[measure])
+        return {name: value for name, value in ({"fidelity": follows} | found).items() if np.isfinite(value)}
+
+    def _follows(self, measure: str, own: float, chance: float) -> float:
+        """The share; NaN where the VAE leaves too little of a perfect score to place anything in between."""
+        ceiling, perfect = self.ceiling[measure], 0.0 if measure in LOWER else 1.0
+        return share(own, chance, ceiling) if share(ceiling, chance, perfect) >= LEFT else float("nan")
+
+
+def best_so_far(found: Mapping[str, float], before: Mapping[str, float], update: int) -> dict[str, float]:
+    """What a validation adds to what is remembered: nothing where an earlier one was as good. before: what that is."""
+    now = found.get("fidelity")
+    if now is None or now <= before.get("best_fidelity", -np.inf):
+        return {}
+    return {"best_fidelity": now, "best_update": update}
+
+
+def settled(metrics: Mapping[str, float], update: int, patience: int, every: int) -> bool:
+    """Whether `patience` validations, `every` updates apart, have not improved on the best one; 0 is never."""
+    return bool(patience) and "best_update" in metrics and update - metrics["best_update"] >= patience * every
+
+
+def news(before: Mapping[str, float], now: float, update: int) -> str:
+    """What a validation says to a person. before: the metrics of the one before."""
+    line = f"update {update:,}: pictures follow their condition {max(0.0, now):.0%} of the way"
+    if not before.get("best_fidelity", 0.0) < CONVERGED <= now:
+        return line
+    sudden = now - before.get("fidelity", 0.0) >= SUDDEN
+    return f"{line}; {'sudden ' * sudden}convergence at update {update:,}"
