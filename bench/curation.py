@@ -5,7 +5,7 @@
     python bench/curation.py --rows 10000 50000   # peak memory of `verify`: small pictures with captions of 2 kB
 
 Each photograph is cut into square pieces that do not overlap, of at least 240 px, each enlarged or reduced to 512 x 512.
-A copy is planted for each; found is one that is told as a repeat of its own original, a false alarm a row that is told to
+Blur is planted into the middles of the photographs at their own size. A copy is planted for each piece; found is one that is told as a repeat of its own original, a false alarm a row that is told to
 repeat anything else. The pieces of one photograph share its light, colours and texture, and are the hard ones to tell apart.
 """
 
@@ -45,15 +45,29 @@ Picture = np.ndarray  # (SIDE, SIDE, 3) uint8
 Change = Callable[[Picture], Picture]
 
 
+def coloured() -> list[np.ndarray]:
+    """All photographs, (H, W, 3)."""
+    found = [*photographs(), *(getattr(data, name)() for name in FURTHER)]
+    return [np.dstack([one] * 3) if one.ndim == 2 else one[..., :3] for one in found]
+
+
+def middles() -> list[np.ndarray]:
+    """The middle of each photograph, up to 512 x 512, as sharp as it is: nothing is scaled."""
+    found = []
+    for picture in coloured():
+        y, x = (max(0, (side - SIDE) // 2) for side in picture.shape[:2])
+        found.append(np.ascontiguousarray(picture[y : y + SIDE, x : x + SIDE]))
+    return found
+
+
 def pieces() -> list[Picture]:
     """Square pieces of all photographs."""
     found = []
-    for picture in [*photographs(), *(getattr(data, name)() for name in FURTHER)]:
-        coloured = np.dstack([picture] * 3) if picture.ndim == 2 else picture[..., :3]
-        height, width = coloured.shape[:2]
+    for picture in coloured():
+        height, width = picture.shape[:2]
         side = min(height, width) // max(1, min(height, width) // LEAST)
         found += [
-            fitted(coloured[y : y + side, x : x + side])
+            fitted(picture[y : y + side, x : x + side])
             for y in range(0, height - side + 1, side)
             for x in range(0, width - side + 1, side)
         ]
@@ -126,7 +140,7 @@ COPIES: Mapping[str, Change] = {
     "brightness x 0.7": brightness(0.7),
     "brightness x 1.2": brightness(1.2),
     "brightness x 1.3": brightness(1.3),
-    "brightness + 40": brightness(1, 40),
+    "brightness + 40": brightness(1.0, 40),
     "crop, x 1.2, JPEG 40": together(some_crop(0.05), brightness(1.2), jpeg(40)),
 }
 BLURS: Mapping[str, Change] = {
@@ -229,7 +243,7 @@ def main() -> None:
     if not options.hashes and not options.rows:
         originals = pieces()
         copies(originals)
-        blurs(originals)
+        blurs(middles())
         cost(originals)
 
 

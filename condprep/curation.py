@@ -158,7 +158,7 @@ class _Run:
         )
         decisions = self._decisions(result)
         commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
-        damaged = {one.key: one.reason for one in result.findings if one.row is None}
+        damaged = {one.key: one.reason for one in result.findings if one.row is None and one.rule == "readable"}
         lengths = self.rows.lengths(damaged)
         if sum(lengths) != result.rows:
             raise DatasetError(

@@ -25,9 +25,12 @@ def measure(opened: OpenedPair, context: Context) -> Scores:
         "problem": pair.problem or _problem("image", image) or _problem("condition", condition),
         **_stored("image", image),
         **_stored("condition", condition),
-        **_caption(pair.caption, context),
+        **(_caption(pair.caption, context) if pair.row is not None else NO_CAPTION),
         "key_hash": _hash(pair.key) if context.keyed else None,
     }
+
+
+NO_CAPTION: dict[str, Any] = {"caption": None, "tokens": None}  # where there is no row, or no column
 
 
 def _problem(role: str, opened: Opened) -> str | None:
@@ -47,7 +50,7 @@ def _stored(role: str, opened: Opened) -> dict[str, Any]:
 def _caption(caption: Any, context: Context) -> dict[str, Any]:
     """What the caption is and how many tokens it has; of several the longest counts."""
     if not context.captioned:
-        return {"caption": None, "tokens": None}
+        return NO_CAPTION
     values = caption if isinstance(caption, list) else [caption]
     if not all(isinstance(one, str) for one in values):
         wrong = next(one for one in values if not isinstance(one, str))
