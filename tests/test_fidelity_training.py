@@ -18,7 +18,15 @@ from trainer.loop import train
 from trainer.pipeline import load_pipeline
 from trainer.toml import parse_recipe
 
-FOLLOWED = {"every": 2, "samples": 0, "fidelity": True, "fidelity_rows": 3, "sampler_steps": 2, "cfg": 1.0}
+FOLLOWED = {
+    "every": 2,
+    "samples": 0,
+    "loss_rows": 0,
+    "fidelity": True,
+    "fidelity_rows": 3,
+    "sampler_steps": 2,
+    "cfg": 1.0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -155,6 +155,11 @@ class Eval(Table):
     conditions: Strings = Field(default=(), description="map files to generate from, instead of the dataset's")
     prompts: Strings = Field(default=(), description="one for each of `conditions`")
 
+    @property
+    def rows(self) -> int:
+        """The most held-out rows that a validation looks at; 0: there is none."""
+        return max(self.loss_rows, self.samples, self.fidelity * self.fidelity_rows) if self.every else 0
+
 
 class Log(Table):
     """What is written down."""

@@ -225,7 +225,7 @@ def open_sources(
         raise DataError(
             f"{recipe.data.path} has {len(train.rows)} rows to train on, fewer than train.batch = {recipe.train.batch}"
         )
-    held_out = max(recipe.eval.loss_rows, recipe.eval.samples) if recipe.eval.every else 0
+    held_out = recipe.eval.rows
     validation = None
     if held_out and _has_validation(recipe):
         alike = recipe.data.model_copy(update={"kind": train.rows.kind or "auto"})
