@@ -192,12 +192,13 @@ def cost(originals: Sequence[Picture]) -> None:
 
 def search(count: int) -> None:
     """Random hashes: no lookalikes, and so nothing but the search."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     codes = np.random.default_rng(0).integers(0, 1 << 64, (count, CROPS), np.uint64)
     began = time.perf_counter()
     pairs = near_pairs(codes)
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    print(f"{count:,} pictures: {seconds:.0f} s, {len(pairs):,} candidates, peak memory {peak:,.0f} MB", flush=True)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1000
+    print(f"{count:,} pictures: {seconds:.0f} s, {len(pairs):,} candidates, {more:,.0f} MB", flush=True)
 
 
 def memory(count: int) -> None:

@@ -53,6 +53,7 @@ def _body(provenance: Mapping[str, Any]) -> str:
         f"{counts['untouched']:,} hold their source's own bytes, {counts['without_caption']:,} have no caption. "
         f"Geometry: fit `{geometry['fit']}`, resolution {geometry['resolution']}.",
         "",
+        *map(_curated, provenance.get("curation", [])),
         f"![pictures and their maps](.condprep/{PREVIEW})",
         "",
         "| column | annotator | parameters | weights (sha256) | licence |",
@@ -75,6 +76,13 @@ def _table_row(annotator: Mapping[str, Any]) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(annotator["parameters"].items()))
     weights = ", ".join(f"{file} `{sha256[:12]}`" for file, sha256 in annotator["weights"].items())
     return f"| {annotator['column']} | {name} | {parameters} | {weights} | {annotator['licence']} |"
+
+
+def _curated(done: Mapping[str, Any]) -> str:
+    """What `condprep curate` did, a paragraph."""
+    dropped = ", ".join(f"{name} {rows:,}" for name, rows in done["dropped"].items()) or "nothing"
+    repaired = "".join(f"; {repair}: {rows:,}" for repair, rows in done["repaired"].items())
+    return f"Curated, which left out: {dropped}{repaired}.\n"
 
 
 def _warning(annotators: Sequence[Mapping[str, Any]]) -> list[str]:

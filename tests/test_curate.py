@@ -132,6 +132,7 @@ def test_the_result_is_a_dataset_of_condprep(built: Path, tmp_path: Path) -> Non
     provenance = json.loads((out / ".condprep" / "provenance.json").read_text())
     assert provenance["curation"][0]["drop"] == ["near-duplicates", "blurry"]
     assert provenance["counts"]["rows"] == {"train": 4}
+    assert "Curated, which left out: blurry 1, near-duplicates 3." in (out / "README.md").read_text()
     assert sum(provenance["counts"]["rejects"].values()) == 5
     annotated = condprep.annotate([Image.fromarray(photograph(1))], like=out)[0]
     assert annotated.maps["canny"].size == (160, 160)
@@ -212,7 +213,12 @@ def foreign(rows: list[dict[str, Any]], path: Path) -> Path:
 
 def foreign_rows(dataset: Path) -> list[dict[str, Any]]:
     return [
-        {"image": row["image"] | {"path": f"{n}.png"}, "caption": f"<b>{n}</b>", "canny": row["conditioning_image"], "score": n / 2}
+        {
+            "image": row["image"] | {"path": f"{n}.png"},
+            "caption": f"<b>{n}</b>",
+            "canny": row["conditioning_image"],
+            "score": n / 2,
+        }
         for n, row in enumerate(rows_of(dataset))
     ]
 

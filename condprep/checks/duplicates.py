@@ -31,7 +31,7 @@ class Repeat:
 class Lookalikes:
     """What is remembered of every row until all were seen: 12 bytes, and a thumbnail in a temporary file.
 
-    The search takes 200 bytes a row.
+    The search takes 400 bytes a row.
     """
 
     def __init__(self) -> None:
