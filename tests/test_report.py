@@ -142,6 +142,24 @@ def test_rejects_are_shown_with_their_pictures(raw: Path, tmp_path: Path) -> Non
     assert "cannot be shown" in made(tmp_path / "ds", tmp_path, source=other)[1].text
 
 
+def test_rejected_pairs_are_shown_too(tmp_path: Path) -> None:
+    """Of imported pairs, whose columns were named, the source is opened as it was, and shows the rejected picture."""
+    picture, edges = encoded(smooth(64, 64), "PNG"), encoded(smooth(64, 32)[..., 0], "PNG")
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    good = encoded(np.where(smooth(64, 64)[..., 0] > 200, 255, 0).astype(np.uint8), "PNG")
+    cells = {"left": [picture] * 2, "right": [good, edges]}
+    table = {name: pa.array([{"bytes": data, "path": None} for data in of], image) for name, of in cells.items()}
+    (tmp_path / "hf").mkdir()
+    for split in ("train", "test"):
+        pq.write_table(pa.table(table), tmp_path / "hf" / f"{split}-00000-of-00001.parquet")
+    columns = {"image_column": "left", "condition_column": "right"}
+    result = condprep.build(tmp_path / "hf", tmp_path / "ds", split="test", **columns)
+    assert (result.rows, sum(result.rejects.values())) == ({"train": 1}, 1)
+    _, page = made(tmp_path / "ds", tmp_path, source=tmp_path / "hf")
+    pictures = [found for found in page.of("img") if found["alt"] == "rejected picture"]
+    assert [(found["width"], found["height"]) for found in pictures] == [("64", "64")]
+
+
 def test_a_reject_list_cannot_name_files_outside_of_the_source(raw: Path, tmp_path: Path) -> None:
     """A dataset that lists ../secret.png among its rejects does not get that picture onto the page."""
     condprep.build(raw, tmp_path / "ds", "canny", resolution=64)

@@ -93,8 +93,12 @@ def _pictures(dataset: Path, source: str | None, names: set[str]) -> tuple[Calla
 
 def _open(source: str, identity: Mapping[str, Any]) -> Source:
     """The source with the options that the build had. Raises SourceError where it is another one."""
-    options = {name: identity.get(name) for name in ("image_column", "caption_column", "split")}
-    opened = open_source(source, identity["kind"], **options)
+    columns = {
+        f"{role}_column": identity.get(f"{role}_column") or identity.get(role)
+        for role in ("image", "condition", "caption")
+    }
+    split = identity.get("split") or next(iter(identity.get("splits", [])), None)  # the latter of pairs
+    opened = open_source(source, identity["kind"], split=split, **columns)
     if opened.identity != identity:
         raise SourceError(f"{source!r} is not what the dataset was built from")
     return opened
