@@ -124,7 +124,7 @@ def compare_poses(found: Picture, stored: Picture) -> Alignment:
 
     Where it is the very same drawing, moved, that is told as `compare` does. But two annotators put a joint up to a dozen
     pixels apart (at 512), and one annotator half of that when the picture went through a JPEG; now and then they see
-    other people. Then only flips, turns and poses of other pictures are told.
+    other people. Then only shifts far beyond that, flips, turns and poses of other pictures are told.
     """
     exact = compare(found, stored, same=SAME_DRAWING)
     if exact.verdict != "other picture":
@@ -132,7 +132,8 @@ def compare_poses(found: Picture, stored: Picture) -> Alignment:
     pair = _Pair(found, stored)
     view = pair.at(COARSE)
     here = view.here(reach=2)
-    best = max((view.fit(orientation) for orientation in pair.orientations), key=lambda fit: fit.score)
+    ways = pair.orientations if pair.lies else (UPRIGHT, *pair.orientations)
+    best = max((view.fit(orientation) for orientation in ways), key=lambda fit: fit.score)
     if best.score >= max(9.0, 1.5 * here):
         return _described(pair, best, here)
     if here >= 4.2:  # 95 % of the poses of other pictures stay below, one in a hundred of the picture's own
@@ -283,7 +284,9 @@ def _suspect(pair: _Pair, coarse: _View, view: _View, rules: _Rules) -> _Fit | N
     here = view.here()
     upright = [] if pair.lies else [view.fit()]
     best = max([here, *(fit.score for fit in upright)])
-    sure = best >= 2 * rules.here  # less may be a pair that only resembles itself, moved
+    sure = (
+        here >= 2 * rules.here or best >= 2 * rules.elsewhere
+    )  # less may be a pair that resembles itself, moved or scaled
     others = _doubtful(coarse, view, rules) if sure else _everything(pair, coarse, view)
     fits = [fit for fit in others if fit.score > BETTER * best] + [fit for fit in upright if fit.distance >= SUSPECT]
     suspect = max(fits, key=lambda fit: fit.score, default=None)
