@@ -45,7 +45,9 @@ class Row:
     def size(self) -> int:
         """Bytes of its pictures and maps."""
         return sum(
-            len(value["bytes"] or b"") for value in self.columns.values() if isinstance(value, dict) and "bytes" in value
+            len(value["bytes"] or b"")
+            for value in self.columns.values()
+            if isinstance(value, dict) and "bytes" in value
         )
 
 
