@@ -6,6 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,13 @@ def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], 
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def lots(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in lists of `size`; the last one may be shorter."""
+    waiting = iter(items)
+    while lot := list(islice(waiting, size)):
+        yield lot
 
 
 def group(

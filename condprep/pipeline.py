@@ -10,7 +10,7 @@ dataset. Batches are formed in plan order within a shard: which pictures share o
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -24,7 +24,7 @@ from condprep.annotators.runner import Result, Runner, as_batch, to_device
 from condprep.decode import decode
 from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected
-from condprep.flow import group, in_order, ordered_map
+from condprep.flow import group, in_order, lots, ordered_map
 from condprep.geometry import Placement, compose, pad, resize
 from condprep.imported import Imported
 from condprep.options import BuildOptions
@@ -33,6 +33,7 @@ from condprep.sources.base import Source
 from condprep.types import Entry, Reject, Sample
 
 REFERENCE_AREA = 512 * 512  # an annotator's batch_size is for pictures of this many pixels
+PER_TASK = 4  # pictures that a thread does before it hands them on: handing on takes a fiftieth of a picture's time
 PENDING_BATCHES = 4  # full batches' worth of pictures that may wait for others of their shape
 
 
@@ -107,9 +108,12 @@ class Pipeline:
         """Every piece of work with what became of it. Close the generator to stop early."""
         pool = ThreadPoolExecutor(self.workers, "condprep-worker")
         device = ThreadPoolExecutor(1, "condprep-device")
-        ahead = self.workers if self.geometry.fit == "keep" else 16 * self.workers  # kept pictures may be huge
+        kept = self.geometry.fit == "keep"  # then pictures may be huge
+        per_task, ahead = (1, self.workers) if kept else (PER_TASK, 16 * self.workers)
         try:
-            steps = ordered_map(pool, self._prepare, work, ahead + 2 * self.batch_size * bool(self.networks))
+            ahead += 2 * self.batch_size * bool(self.networks)
+            tasks = ordered_map(pool, self._prepare_all, lots(work, per_task), ahead // per_task)
+            steps: Iterator[Step] = chain.from_iterable(tasks)
             if self.networks:
                 annotated = chain.from_iterable(ordered_map(device, self._annotate, self._batches(steps), 2))
                 steps = in_order(ordered_map(pool, self._encode, annotated, ahead), lambda step: step[0].number)
@@ -117,6 +121,9 @@ class Pipeline:
         finally:
             pool.shutdown(cancel_futures=True)
             device.shutdown(cancel_futures=True)
+
+    def _prepare_all(self, some: Sequence[Work]) -> list[Step]:
+        return [self._prepare(work) for work in some]
 
     def _prepare(self, work: Work) -> Step:
         """Read, decode, fit, encode, and run the filters: all that needs no other picture."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 
 from condprep.errors import DatasetError
 from condprep.files import commit, commit_json, read_json
+from condprep.flow import lots
 from condprep.sources.base import Source
 from condprep.types import Entry
 
@@ -82,7 +82,7 @@ def make_plan(
     def write(partial: Path) -> None:
         nonlocal inputs
         with pq.ParquetWriter(partial, SCHEMA) as writer:
-            for entries in _chunks(source.entries(), shard_rows):
+            for entries in lots(source.entries(), shard_rows):
                 for entry in entries:
                     _add(digest, entry)
                 writer.write_table(pa.Table.from_pylist([_row(entry) for entry in entries], SCHEMA))
@@ -137,11 +137,6 @@ def _difference(plan: Plan, source: Source) -> str:
     return ", ".join(
         f"{len(names)} {kind} ({names[0]!r}{' ...' * (len(names) > 1)})" for kind, names in kinds.items() if names
     )
-
-
-def _chunks(entries: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
-    while chunk := list(islice(entries, size)):
-        yield chunk
 
 
 def _add(digest: Any, entry: Entry) -> None:

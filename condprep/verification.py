@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +23,7 @@ from condprep.checks.base import Context, Finding, Group, Scores, configure, ope
 from condprep.checks.tokens import VOCABULARY, TokenCounter
 from condprep.errors import UsageError, WeightsError
 from condprep.files import commit
-from condprep.flow import ordered_map
+from condprep.flow import lots, ordered_map
 from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.quiet import quiet_pillow
 from condprep.stored import take
@@ -98,7 +98,7 @@ class _Run:
         }
         schema = pa.schema(list(fields.items()))
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for table in _in_lots(self._measured(pairs, workers), ROWS_AT_ONCE):
+            for table in lots(self._measured(pairs, workers), ROWS_AT_ONCE):
                 writer.write_table(pa.Table.from_pylist(table, schema=schema))
 
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
@@ -166,16 +166,6 @@ def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:
     except WeightsError as error:
         notes.append(f"captions of which it is not certain are not counted as too long for CLIP: {error}")
         return TokenCounter(None)
-
-
-def _in_lots(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    lot: list[dict[str, Any]] = []
-    for row in rows:
-        lot.append(row)
-        if len(lot) == size:
-            yield lot
-            lot = []
-    yield lot
 
 
 @contextmanager
