@@ -92,14 +92,21 @@ def _leaders(pairs: NDArray[np.int64], splits: NDArray[np.int32]) -> dict[int, i
     return leaders
 
 
-class Duplicate:
+class _OfLookalikes:
+    """What the surveys of lookalikes share: one collection, into which one of them puts the rows."""
+
+    def __init__(self, seen: Lookalikes) -> None:
+        self._seen = seen
+
+    def add(self, scores: Scores) -> None:
+        """`Duplicate` adds the row."""
+
+
+class Duplicate(_OfLookalikes):
     """Rows of which every pixel is that of an earlier row of their split."""
 
     name: ClassVar[str] = "duplicate"
     severity: ClassVar[Severity] = "warning"
-
-    def __init__(self, seen: Lookalikes) -> None:
-        self._seen = seen
 
     def add(self, scores: Scores) -> None:
         self._seen.add(scores)
@@ -110,17 +117,11 @@ class Duplicate:
                 yield one.row, f"the picture is that of row {one.twin}, pixel by pixel", one.twin
 
 
-class NearDuplicate:
+class NearDuplicate(_OfLookalikes):
     """Rows that show what an earlier row of their split shows: cropped, compressed, lighter or darker."""
 
     name: ClassVar[str] = "near-duplicate"
     severity: ClassVar[Severity] = "warning"
-
-    def __init__(self, seen: Lookalikes) -> None:
-        self._seen = seen
-
-    def add(self, scores: Scores) -> None:
-        """`Duplicate` has added it."""
 
     def finish(self) -> Iterator[tuple[int, str, int]]:
         for one in self._seen.repeats:
@@ -128,17 +129,11 @@ class NearDuplicate:
                 yield one.row, f"the picture is nearly that of row {one.twin}", one.twin
 
 
-class Leak:
+class Leak(_OfLookalikes):
     """Rows that show what a row of another split shows, exactly or nearly."""
 
     name: ClassVar[str] = "leak"
     severity: ClassVar[Severity] = "warning"
-
-    def __init__(self, seen: Lookalikes) -> None:
-        self._seen = seen
-
-    def add(self, scores: Scores) -> None:
-        """`Duplicate` has added it."""
 
     def finish(self) -> Iterator[tuple[int, str, int]]:
         for one in self._seen.repeats:

@@ -71,6 +71,10 @@ class Trained:
             kind = read_json(output / CONDITION)["kind"]
             training = read_json(output / TRAINING)
             dataset, gap = training["dataset"], training["metrics"].get("condition_gap")
+        except FileNotFoundError as error:
+            raise ModelError(
+                f"{output} holds no result of the trainer: there is no {error.filename}; give the folder of a finished run"
+            ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
         return cls(kind, dataset, gap, list(_losses(output / METRICS)))
