@@ -1,16 +1,18 @@
 """Trains a tiny Stable Diffusion on the pictures of `draw.py`, from nothing: an hour or two on two CPU cores.
 
-    python examples/shapes/train_base.py base/ --log train_base.log
+    python examples/shapes/train_base.py base/ --work work/
 
 Three models, all small: a VAE (64 x 64 x 3 -> 8 x 8 x 16, factor 8 as Stable Diffusion's), a CLIP text encoder for the
 words of `draw.py`, and a UNet (v-prediction) that is trained together with it. What comes out is an ordinary diffusers folder
 in fp16 that `StableDiffusionPipeline.from_pretrained` loads. Seeded.
+
+Each stage leaves its result and its log in `work/`, and one that is there is not done again. The decoder and the UNet both
+begin from the VAE and need nothing of each other, so on two cores `--stage decoder` and `--stage unet` may run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import sys
 import time
@@ -35,17 +37,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from draw import COLOURS, SHAPES, SIDE, pictures
 
 PICTURES, HELD_OUT = 20_000, 512
-VAE_STEPS, DECODER_STEPS, UNET_STEPS = 5000, 4000, 4500
+VAE_STEPS, DECODER_STEPS, UNET_STEPS = 5000, 4000, 9000
 VAE_BATCH, UNET_BATCH = 16, 32
+STAGES = ("vae", "decoder", "unet")
 TOKENS = 24  # of a prompt
 CAPTION_DROPOUT = 0.1
 WORDS = ("a", "an", "and", "on", "background")
 
 
 class Log:
-    """Lines on the screen and in a file, with the seconds since the start."""
+    """Lines on the screen and in a file, with the seconds since the start of the stage."""
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.file, self.began = path.open("w", encoding="utf-8"), time.monotonic()
 
     def __call__(self, text: str) -> None:
@@ -202,19 +206,27 @@ def make_unet() -> UNet2DConditionModel:
     )
 
 
+def make_scheduler() -> DDPMScheduler:
+    return DDPMScheduler(
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        prediction_type="v_prediction",
+        steps_offset=1,
+        clip_sample=False,
+    )
+
+
 def train_unet(
     vae: AutoencoderKL, pixels: Tensor, captions: list[str], held_out: tuple[Tensor, list[str]], log: Log
-) -> tuple[UNet2DConditionModel, CLIPTextModel, CLIPTokenizer, DDPMScheduler]:
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """UNet and text encoder together; their moving averages come back."""
     torch.manual_seed(1)
     tokenizer = make_tokenizer()
     model = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(tokenizer)})
     for name, part in model.items():
         log(f"{name}: {parameters(part)} parameters")
-    scheduler = DDPMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, prediction_type="v_prediction", steps_offset=1,
-        clip_sample=False,
-    )  # fmt: skip
+    scheduler = make_scheduler()
     latents = encode(vae, pixels) * vae.config.scaling_factor
     tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
     empty = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
@@ -234,7 +246,7 @@ def train_unet(
                 measured = v_loss(model, scheduler, held, held_tokens, torch.Generator().manual_seed(2))
             log(f"unet {step + 1}: loss {loss.item():.4f}, held out {measured.item():.4f}")
     ema.copy_to(model.parameters())
-    return model["unet"].eval(), model["text"].eval(), tokenizer, scheduler
+    return model["unet"].eval(), model["text"].eval()
 
 
 def v_loss(
@@ -260,41 +272,58 @@ def parameters(model: nn.Module) -> str:
     return f"{sum(p.numel() for p in model.parameters()):,}"
 
 
-def save(
-    folder: Path, vae: AutoencoderKL, unet: UNet2DConditionModel, text: CLIPTextModel, tokenizer: CLIPTokenizer,
-    scheduler: DDPMScheduler,
-) -> None:  # fmt: skip
-    """A diffusers folder, fp16."""
-    parts = [copy.deepcopy(part).half() for part in (vae, unet, text)]
+def save(folder: Path, work: Path) -> None:
+    """A diffusers folder, fp16, of what the stages left in `work`."""
+    half = torch.float16
     pipeline = StableDiffusionPipeline(
-        vae=parts[0],
-        unet=parts[1],
-        text_encoder=parts[2],
-        tokenizer=tokenizer,
-        scheduler=UniPCMultistepScheduler.from_config(scheduler.config),
+        vae=AutoencoderKL.from_pretrained(work / "decoder", torch_dtype=half),
+        unet=UNet2DConditionModel.from_pretrained(work / "unet", torch_dtype=half),
+        text_encoder=CLIPTextModel.from_pretrained(work / "unet" / "text", dtype=half),
+        tokenizer=make_tokenizer(),
+        scheduler=UniPCMultistepScheduler.from_config(make_scheduler().config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"saved {folder}, {size / 1e6:.2f} MB")
+
+
+def do_stage(stage: str, work: Path) -> None:
+    """Trains one part and leaves it in `work`."""
+    log = Log(work / f"{stage}.log")
+    pixels, captions = draw_all(seed=0, count=PICTURES)
+    held_out = draw_all(seed=1, count=HELD_OUT)
+    if stage == "vae":
+        train_vae(pixels, held_out[0], log).save_pretrained(work / stage)
+        return
+    vae = AutoencoderKL.from_pretrained(work / "vae")
+    if stage == "decoder":
+        train_decoder(vae, pixels, held_out[0], log)
+        vae.save_pretrained(work / stage)
+        return
+    unet, text = train_unet(vae, pixels, captions, held_out, log)
+    text.save_pretrained(work / stage / "text")
+    unet.save_pretrained(work / stage)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--log", type=Path, default=Path("train_base.log"))
+    parser.add_argument("--work", type=Path, required=True, help="where the stages leave their results and logs")
+    parser.add_argument(
+        "--stage", choices=STAGES, help="only this one (default: all that are missing, then the folder)"
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    log = Log(arguments.log)
-    pixels, captions = draw_all(seed=0, count=PICTURES)
-    held_out = draw_all(seed=1, count=HELD_OUT)
-    vae = train_vae(pixels, held_out[0], log)
-    train_decoder(vae, pixels, held_out[0], log)
-    unet, text, tokenizer, scheduler = train_unet(vae, pixels, captions, held_out, log)
-    save(arguments.folder, vae, unet, text, tokenizer, scheduler)
-    size = sum(file.stat().st_size for file in arguments.folder.rglob("*") if file.is_file())
-    log(f"saved {arguments.folder}, {size / 1e6:.2f} MB")
+    for stage in STAGES:
+        wanted = arguments.stage in (None, stage)
+        if wanted and not (arguments.work / stage / "config.json").exists():
+            do_stage(stage, arguments.work)
+    if arguments.stage is None:
+        save(arguments.folder, arguments.work)
 
 
 if __name__ == "__main__":
