@@ -31,7 +31,8 @@ from skimage import data
 
 from condprep import load_annotator
 from condprep.annotators.base import Annotator
-from condprep.checks.comparison import Alignment, compare, compare_picture, compare_poses
+from condprep.checks.comparison import Alignment, compare, compare_picture
+from condprep.checks.poses import compare_poses
 from condprep.checks.registration import unscaled
 from condprep.weights import Weights
 

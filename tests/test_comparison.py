@@ -11,8 +11,9 @@ import pytest
 from skimage import data
 
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks.comparison import Alignment, compare, compare_picture, compare_poses
+from condprep.checks.comparison import Alignment, compare, compare_picture
 from condprep.checks.offsets import Offsets, Run, describe
+from condprep.checks.poses import compare_poses
 from condprep.checks.registration import (
     FLIPS,
     TURNS,

@@ -21,9 +21,10 @@ from condprep.annotators import load_annotator, parse
 from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.base import OpenedPair, open_pair
-from condprep.checks.comparison import Alignment, compare, compare_poses
+from condprep.checks.comparison import Alignment, compare
 from condprep.checks.kinds import classify, kind_of_annotator
 from condprep.checks.offsets import Descriptor, describe
+from condprep.checks.poses import compare_poses
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
 from condprep.flow import group, ordered_map
 from condprep.pairs.base import Made, Pairs

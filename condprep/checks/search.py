@@ -1,0 +1,80 @@
+"""The search for a way in which a map fits its picture better than it does as it is.
+
+A pair that fits as it is gets a coarse look at other orientations and scales, so that good pairs cost little; another pair
+is searched in full. Scores are in units of noise (see `registration`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from condprep.checks.registration import UPRIGHT, Orientation
+from condprep.checks.views import Fit, Pair, View
+
+BETTER = 1.1  # how many times better than the pair as it is another orientation or scale must fit
+CLEARLY = 0.5  # how much better another shift must fit
+COARSE = 128  # longer side in pixels at which other orientations and scales are tried first
+PLAUSIBLE = 5.0  # score at COARSE that different scenes hardly reach anywhere
+SURE = 16.0  # score that no other scene reaches
+COARSE_SCALES = tuple(1.05**step for step in range(-14, 15) if step)  # 0.5 to 2; a match at COARSE bears 3 %
+SUSPECT = 1.0  # shift in pixels from which a pair is looked at in full size
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What counts as what."""
+
+    side: int  # longer side in pixels at which the pair is looked at
+    tolerance: float  # shift in pixels of the full picture that is none
+    here: float  # score from which the map counts as the picture's as it is
+    elsewhere: float  # score from which it counts as the picture's in another way
+    scales: Sequence[float]  # tried even where the pair fits
+    turns: Sequence[Orientation]  # as well
+
+
+def suspect(pair: Pair, coarse: View, view: View, rules: Rules) -> Fit | None:
+    """What seems to fit better than the pair as it is: a shift, or clearly better, another orientation or scale."""
+    here = view.here()
+    upright = [] if pair.lies else [view.fit()]
+    best = max([here, *(fit.score for fit in upright)])
+    sure = (
+        here >= 2 * rules.here or best >= 2 * rules.elsewhere
+    )  # less may be a pair that resembles itself, moved or scaled
+    others = _doubtful(coarse, view, rules) if sure else _everything(pair, coarse, view)
+    fits = [fit for fit in others if fit.score > BETTER * best] + [fit for fit in upright if fit.distance >= SUSPECT]
+    suspect = max(fits, key=lambda fit: fit.score, default=None)
+    return suspect if suspect is not None and suspect.score >= rules.elsewhere else None
+
+
+def confirmed(suspect: Fit, full: View, tolerance: float) -> Fit | None:
+    """The suspect with its exact shift; None where in full size it is none."""
+    fit, here = full.fit(suspect.orientation, suspect.scale), full.here()
+    if suspect.orientation == UPRIGHT and suspect.scale == 1:
+        return fit if fit.distance >= tolerance and fit.score >= here + CLEARLY else None
+    return replace(suspect, shift=fit.shift) if max(fit.score, suspect.score) > BETTER * here else None
+
+
+def _doubtful(coarse: View, view: View, rules: Rules) -> list[Fit]:
+    """Other orientations and scales of a pair that fits upright, where a coarse look cannot rule them out."""
+    doubt, best = 0.9 * coarse.fit().score, view.fit().score
+    fits = [view.fit(turned) for turned in rules.turns if coarse.fit(turned).score > doubt]
+    near = [scale for scale in rules.scales if coarse.roughly(scale) > doubt]
+    return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > best]
+
+
+def _everything(pair: Pair, coarse: View, view: View) -> list[Fit]:
+    """The orientations, and the best scale, that a coarse look finds plausible for a pair that does not fit upright."""
+    fits = [view.fit(orientation) for orientation in pair.orientations if coarse.fit(orientation).score >= PLAUSIBLE]
+    if pair.lies or any(fit.score >= SURE for fit in fits):
+        return fits
+    best = max((coarse.fit(scale=scale) for scale in COARSE_SCALES), key=lambda fit: fit.score)
+    return [*fits, _finer(view, best.scale)] if best.score >= PLAUSIBLE else fits
+
+
+def _finer(view: View, scale: float) -> Fit:
+    """The best fit among the scales around one, in steps of 1 %, as far as it gets better, then of 0.5 %."""
+    best = max((view.fit(scale=scale + step / 100) for step in range(-3, 4)), key=lambda fit: fit.score)
+    if abs(best.scale - scale) > 0.025 and 0.5 < best.scale < 2:
+        return _finer(view, best.scale)
+    return max((best, *(view.fit(scale=best.scale + step) for step in (-0.005, 0.005))), key=lambda fit: fit.score)
