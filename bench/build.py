@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -134,9 +135,10 @@ def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
     os.sync()  # or what the run before has written is timed, too
     began, peak = time.perf_counter(), 0
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    while process.poll() is None:
+    while process.returncode is None:
         peak = max(peak, resident(process.pid))
-        time.sleep(0.3)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.3)
     seconds = time.perf_counter() - began
     if process.returncode:
         raise SystemExit(f"{name} failed:\n{process.stderr.read().decode()}")  # type: ignore[union-attr]

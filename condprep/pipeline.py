@@ -34,6 +34,8 @@ from condprep.types import Entry, Reject, Sample
 
 REFERENCE_AREA = 512 * 512  # an annotator's batch_size is for pictures of this many pixels
 PER_TASK = 4  # pictures that a thread does before it hands them on: handing on takes a fiftieth of a picture's time
+ENCODED_AHEAD = 64  # finished rows for each thread: none needs to stop while a shard goes onto the disk
+PIXELS_AHEAD = 16  # the same where the pictures wait as pixels, for a network
 PENDING_BATCHES = 4  # full batches' worth of pictures that may wait for others of their shape
 
 
@@ -108,10 +110,8 @@ class Pipeline:
         """Every piece of work with what became of it. Close the generator to stop early."""
         pool = ThreadPoolExecutor(self.workers, "condprep-worker")
         device = ThreadPoolExecutor(1, "condprep-device")
-        kept = self.geometry.fit == "keep"  # then pictures may be huge
-        per_task, ahead = (1, self.workers) if kept else (PER_TASK, 16 * self.workers)
+        per_task, ahead = self._under_way()
         try:
-            ahead += 2 * self.batch_size * bool(self.networks)
             tasks = ordered_map(pool, self._prepare_all, lots(work, per_task), ahead // per_task)
             steps: Iterator[Step] = chain.from_iterable(tasks)
             if self.networks:
@@ -121,6 +121,13 @@ class Pipeline:
         finally:
             pool.shutdown(cancel_futures=True)
             device.shutdown(cancel_futures=True)
+
+    def _under_way(self) -> tuple[int, int]:
+        """Pictures that a thread does before it hands them on, and pictures under way at most."""
+        waiting = 2 * self.batch_size * bool(self.networks)
+        if self.geometry.fit == "keep":  # then pictures may be huge
+            return 1, self.workers + waiting
+        return PER_TASK, (PIXELS_AHEAD if self.networks else ENCODED_AHEAD) * self.workers + waiting
 
     def _prepare_all(self, some: Sequence[Work]) -> list[Step]:
         return [self._prepare(work) for work in some]
