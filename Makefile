@@ -1,17 +1,21 @@
-# make demo   build two datasets from example pictures and say where to look
-# make test   the fast tests
-# make lint   format, lint, types
-# make bench  the speed tables (minutes)
+# make demo        build two datasets from example pictures and say where to look
+# make quickstart  train a ControlNet on drawn shapes, without a GPU, and measure whether it follows them
+# make test        the fast tests
+# make lint        format, lint, types
+# make bench       the speed tables (minutes)
 # Each creates .venv and installs what it needs, once.
 
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-all lint format bench clean
+.PHONY: demo quickstart test test-all lint format bench clean
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
+
+quickstart: $(INSTALLED)
+	$(BIN)/python examples/quickstart.py
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -37,4 +41,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $(INSTALLED)
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo quickstart

@@ -51,7 +51,7 @@ def test_the_base_is_a_pipeline_folder(tmp_path: Path, monkeypatch: pytest.Monke
 
     for name, value in {"PICTURES": 64, "HELD_OUT": 8, "VAE_STEPS": 3, "DECODER_STEPS": 3, "UNET_STEPS": 3}.items():
         monkeypatch.setattr(train_base, name, value)
-    arguments = ["train_base.py", str(tmp_path / "base"), "--log", str(tmp_path / "log"), "--threads", "1"]
+    arguments = ["train_base.py", str(tmp_path / "base"), "--work", str(tmp_path / "work"), "--threads", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
     train_base.main()
     assert sum(file.stat().st_size for file in (tmp_path / "base").rglob("*") if file.is_file()) < 5_000_000

@@ -6,8 +6,9 @@ Three models, all small: a VAE (64 x 64 x 3 -> 8 x 8 x 16, factor 8 as Stable Di
 words of `draw.py`, and a UNet (v-prediction) that is trained together with it. What comes out is an ordinary diffusers folder
 in fp16 that `StableDiffusionPipeline.from_pretrained` loads. Seeded.
 
-Each stage leaves its result and its log in `work/`, and one that is there is not done again. The decoder and the UNet both
-begin from the VAE and need nothing of each other, so on two cores `--stage decoder` and `--stage unet` may run side by side.
+Each stage leaves its result and its log in `work/`, and one that is there is not done again. The decoder, which is trained
+twice more for itself, and the UNet both begin from the VAE and need nothing of each other, so on two cores
+`--stage decoder` and `--stage unet` may run side by side.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from draw import COLOURS, SHAPES, SIDE, pictures
 PICTURES, HELD_OUT = 20_000, 512
 VAE_STEPS, DECODER_STEPS, UNET_STEPS = 5000, 4000, 9000
 VAE_BATCH, UNET_BATCH = 16, 32
-STAGES = ("vae", "decoder", "unet")
+STAGES = ("vae", "decoder", "colours", "unet")
 TOKENS = 24  # of a prompt
 CAPTION_DROPOUT = 0.1
 WORDS = ("a", "an", "and", "on", "background")
@@ -119,18 +120,21 @@ def train_vae(pixels: Tensor, held_out: Tensor, log: Log) -> AutoencoderKL:
     return vae
 
 
-def train_decoder(vae: AutoencoderKL, pixels: Tensor, held_out: Tensor, log: Log) -> None:
-    """The decoder goes on alone: purer colours and sharper corners from the same latents, a little disturbed."""
+def train_decoder(vae: AutoencoderKL, pixels: Tensor, held_out: Tensor, log: Log, squared: float, seed: int) -> None:
+    """The decoder goes on alone: purer colours and sharper corners from the same latents, a little disturbed.
+
+    squared: weight of the squared error, which what is far off, such as a wrong colour, has most of.
+    """
     torch.manual_seed(2)
     decoder = nn.ModuleList([vae.post_quant_conv, vae.decoder])
     latents, disturbed = encode(vae, pixels), 0.05 / vae.config.scaling_factor
     optimizer = torch.optim.AdamW(decoder.parameters(), lr=2e-3, weight_decay=1e-4)
-    schedule, generator = one_cycle(optimizer, DECODER_STEPS), torch.Generator().manual_seed(3)
+    schedule, generator = one_cycle(optimizer, DECODER_STEPS), torch.Generator().manual_seed(seed)
     for step, rows in enumerate(batches(len(pixels), VAE_BATCH, DECODER_STEPS, generator)):
         wanted, noise = as_input(pixels[rows]), torch.randn(latents[rows].shape, generator=generator)
         made = vae.decode(latents[rows] + disturbed * noise).sample
         sharp = sum(F.l1_loss(made.diff(dim=d), wanted.diff(dim=d)) for d in (2, 3))
-        loss = F.l1_loss(made, wanted) + 4 * F.mse_loss(made, wanted) + sharp
+        loss = F.l1_loss(made, wanted) + squared * F.mse_loss(made, wanted) + sharp
         learn(loss, decoder, optimizer, schedule)
         if step % 250 == 249:
             log(f"decoder {step + 1}: loss {loss.item():.4f}, held out {psnr(vae, held_out):.2f} dB")
@@ -276,7 +280,7 @@ def save(folder: Path, work: Path) -> None:
     """A diffusers folder, fp16, of what the stages left in `work`."""
     half = torch.float16
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "decoder", torch_dtype=half),
+        vae=AutoencoderKL.from_pretrained(work / "colours", torch_dtype=half),
         unet=UNet2DConditionModel.from_pretrained(work / "unet", torch_dtype=half),
         text_encoder=CLIPTextModel.from_pretrained(work / "unet" / "text", dtype=half),
         tokenizer=make_tokenizer(),
@@ -298,9 +302,9 @@ def do_stage(stage: str, work: Path) -> None:
     if stage == "vae":
         train_vae(pixels, held_out[0], log).save_pretrained(work / stage)
         return
-    vae = AutoencoderKL.from_pretrained(work / "vae")
-    if stage == "decoder":
-        train_decoder(vae, pixels, held_out[0], log)
+    vae = AutoencoderKL.from_pretrained(work / ("decoder" if stage == "colours" else "vae"))
+    if stage != "unet":
+        train_decoder(vae, pixels, held_out[0], log, *((4, 3) if stage == "decoder" else (16, 4)))
         vae.save_pretrained(work / stage)
         return
     unet, text = train_unet(vae, pixels, captions, held_out, log)
