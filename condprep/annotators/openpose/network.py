@@ -12,52 +12,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from condprep.annotators.openpose.layers import STAGES, VGG, Layers, convolutions
 from condprep.weights import WeightFile, load_into, load_state_dict
 
 STRIDE = 8  # pixels of the network's input a cell of its output
 HEATMAPS, PAFS = 19, 38  # 18 joints and the background; x and y of 19 limbs
 
-# name: output channels; all 3 x 3
-TRUNK = {
-    **{"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv2_2": 128},
-    **{"conv3_1": 256, "conv3_2": 256, "conv3_3": 256, "conv3_4": 256},
-    **{"conv4_1": 512, "conv4_2": 512, "conv4_3_CPM": 256, "conv4_4_CPM": 128},
-}
-POOLED = {"conv1_2", "conv2_2", "conv3_4"}  # followed by a 2 x 2 max pooling
+TRUNK = {**VGG, "conv4_1": 512, "conv4_2": 512, "conv4_3_CPM": 256, "conv4_4_CPM": 128}
+FEATURES = TRUNK["conv4_4_CPM"]
 BRANCHES = {"L1": PAFS, "L2": HEATMAPS}
-STAGES = range(1, 7)
 
 
-class BodyNetwork(nn.ModuleDict):
+class BodyNetwork(Layers):
     """(B, 3, H, W) float BGR, value / 256 - 0.5, H and W multiples of 8 -> heatmaps (B, 19, H/8, W/8) and PAFs (B, 38, ..)."""
 
     def __init__(self) -> None:
-        super().__init__()
-        channels = 3
-        for name, width in TRUNK.items():
-            self[name] = nn.Conv2d(channels, width, 3, padding=1)
-            channels = width
+        super().__init__(TRUNK)
+        channels = FEATURES
         for stage in STAGES:
             for branch in BRANCHES:
                 self.update(_branch(stage, branch, channels))
-            channels = TRUNK["conv4_4_CPM"] + PAFS + HEATMAPS
+            channels = FEATURES + PAFS + HEATMAPS
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        for name in TRUNK:
-            x = F.relu(self[name](x), inplace=True)
-            x = F.max_pool2d(x, 2) if name in POOLED else x
-        features = x
+        x = features = self.features(x)
         for stage in STAGES:
-            pafs, heatmaps = (self._run(x, _names(stage, branch)) for branch in BRANCHES)
+            pafs, heatmaps = (self.maps(x, _names(stage, branch)) for branch in BRANCHES)
             x = torch.cat([pafs, heatmaps, features], 1)
         # The published network rectifies its last heatmaps, unlike those of the earlier stages.
         return F.relu(heatmaps), pafs
-
-    def _run(self, x: Tensor, names: list[str]) -> Tensor:
-        for name in names[:-1]:
-            x = F.relu(self[name](x), inplace=True)
-        last: Tensor = self[names[-1]](x)
-        return last
 
 
 def _names(stage: int, branch: str) -> list[str]:
@@ -71,10 +54,7 @@ def _branch(stage: int, branch: str, channels: int) -> dict[str, nn.Module]:
     names = _names(stage, branch)
     kernels = [3 if stage == 1 else 7] * (len(names) - 2) + [1, 1]
     widths = [128] * (len(names) - 2) + [512 if stage == 1 else 128, BRANCHES[branch]]
-    return {
-        name: nn.Conv2d(before, width, kernel, padding=kernel // 2)
-        for name, before, width, kernel in zip(names, [channels, *widths], widths, kernels)
-    }
+    return convolutions(names, channels, widths, kernels)
 
 
 def load_network(file: WeightFile, make: Callable[[], nn.Module] = BodyNetwork) -> nn.Module:

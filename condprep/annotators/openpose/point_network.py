@@ -8,47 +8,34 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from condprep.annotators.openpose.keypoints import FACE_POINTS, HAND_POINTS
+from condprep.annotators.openpose.layers import STAGES, VGG, Layers, convolutions
 
 HAND_MAPS, FACE_MAPS = HAND_POINTS + 1, FACE_POINTS + 1  # the last one is the background
 
-# name: output channels; all 3 x 3
 TRUNK = {
-    **{"conv1_1": 64, "conv1_2": 64, "conv2_1": 128, "conv2_2": 128},
-    **{"conv3_1": 256, "conv3_2": 256, "conv3_3": 256, "conv3_4": 256},
+    **VGG,
     **{"conv4_1": 512, "conv4_2": 512, "conv4_3": 512, "conv4_4": 512},
     **{"conv5_1": 512, "conv5_2": 512, "conv5_3_CPM": 128},
 }
-POOLED = {"conv1_2", "conv2_2", "conv3_4"}  # followed by a 2 x 2 max pooling
 FEATURES = TRUNK["conv5_3_CPM"]
-STAGES = range(1, 7)
 
 
-class PointNetwork(nn.ModuleDict):
+class PointNetwork(Layers):
     """(B, 3, H, W) float BGR, value / 256 - 0.5, H and W multiples of 8 -> heatmaps (B, maps, H/8, W/8)."""
 
     def __init__(self, maps: int) -> None:
-        super().__init__()
-        channels = 3
-        for name, width in TRUNK.items():
-            self[name] = nn.Conv2d(channels, width, 3, padding=1)
-            channels = width
+        super().__init__(TRUNK)
+        channels = FEATURES
         for stage in STAGES:
             self.update(_refinement(stage, channels, maps))
             channels = FEATURES + maps
 
     def forward(self, x: Tensor) -> Tensor:
-        for name in TRUNK:
-            x = F.relu(self[name](x), inplace=True)
-            x = F.max_pool2d(x, 2) if name in POOLED else x
-        features = x
+        x = features = self.features(x)
         for stage in STAGES:
-            *inner, last = _names(stage)
-            for name in inner:
-                x = F.relu(self[name](x), inplace=True)
-            heatmaps: Tensor = self[last](x)
+            heatmaps = self.maps(x, _names(stage))
             x = torch.cat([heatmaps, features], 1)
         return heatmaps
 
@@ -62,7 +49,4 @@ def _refinement(stage: int, channels: int, maps: int) -> dict[str, nn.Module]:
     names = _names(stage)
     kernels = [7] * (len(names) - 2) + [1, 1]
     widths = [512 if stage == 1 else FEATURES] * (len(names) - 1) + [maps]
-    return {
-        name: nn.Conv2d(before, width, kernel, padding=kernel // 2)
-        for name, before, width, kernel in zip(names, [channels, *widths], widths, kernels)
-    }
+    return convolutions(names, channels, widths, kernels)
