@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -31,15 +31,15 @@ from condprep.geometry import Placement
 from condprep.types import Maps
 from trainer import cli
 from trainer.errors import DataError, ModelError
-from trainer.fidelity import diagnosis
-from trainer.fidelity.diagnosis import Numbers, diagnose, plateau, share
+from trainer.fidelity.diagnosis import CAUSES, WELL, Numbers, diagnose, plateau, share
 from trainer.fidelity.evaluate import evaluate
 from trainer.fidelity.generate import Sampling, Task, another, generate, tasks, through_vae
 from trainer.fidelity.protocols import PROTOCOLS
-from trainer.fidelity.report import write_report
+from trainer.fidelity.report import ranking, write_report
 from trainer.fidelity.result import Fidelity, Trained, conclude
 from trainer.fidelity.rows import Reannotator, Row, _placed, partners, read_rows, reannotator
-from trainer.fidelity.trial import ARMS, Trial
+from trainer.fidelity.scores import MEASURES
+from trainer.fidelity.trial import ARMS, Arm, Trial
 from trainer.loop import train
 from trainer.pipeline import load_pipeline
 from trainer.recipe import Recipe
@@ -105,7 +105,7 @@ def follower(rows: list[Row]) -> Painter:
     return Painter(lambda condition, _: known[condition.tobytes()])
 
 
-def tried(pipe: Any, held_out: list[Row], seen: list[Row] = []) -> Fidelity:  # noqa: B006
+def tried(pipe: Any, held_out: list[Row], seen: list[Row] = [], trained: Trained = NOTHING) -> Fidelity:  # noqa: B006
     trial = Trial(pipe, Reannotator("canny", {}, "cpu", None), "canny", HOW)
     own, real = trial.generated("controlnet", held_out), trial.real(held_out)
     arms = [
@@ -118,7 +118,7 @@ def tried(pipe: Any, held_out: list[Row], seen: list[Row] = []) -> Fidelity:  # 
         *trial.other_maps("real, other map", real),
         trial.vae(held_out),
     ]
-    return conclude(trial, {arm.name: arm for arm in arms}, NOTHING, {}, 0.0)
+    return conclude(trial, {arm.name: arm for arm in arms}, trained, {}, 0.0)
 
 
 def named(found: Fidelity) -> list[str]:
@@ -152,6 +152,31 @@ def test_a_controlnet_that_memorises(rows: list[Row]) -> None:
     assert found.scores["train rows"]["f1_2px"].mean == 1
     assert 0.1 < found.follows < 0.75
     assert "memorising" in named(found)
+
+
+def test_a_controlnet_that_reads_captions_alone(rows: list[Row]) -> None:
+    """One that paints what the caption says follows with its own captions and not with foreign ones: it is named."""
+    told = [replace(row, prompt=f"picture {number}") for number, row in enumerate(rows)]
+    known = {row.prompt: Image.fromarray(row.original) for row in told}
+    found = tried(Painter(lambda _, prompt: known[prompt]), told)
+    assert found.scores["controlnet"]["f1_2px"].mean == found.scores["foreign condition"]["f1_2px"].mean == 1
+    assert found.scores["foreign caption"]["f1_2px"].mean < 0.6
+    assert named(found) == ["leans on captions"]
+
+
+def test_conditions_of_another_kind_are_named(rows: list[Row]) -> None:
+    """A ControlNet that was trained on depth and is tried on edges is found out, whatever its pictures are."""
+    blank = Painter(lambda condition, _: Image.new("RGB", condition.size))
+    assert named(tried(blank, rows, trained=Trained("depth", "", None, ()))) == ["wrong kind", "ignoring"]
+
+
+def test_a_loss_that_stands_still_is_a_plateau(rows: list[Row]) -> None:
+    """Pictures that follow for half of the rows, and a held-out loss that no longer falls: a plateau, else patience."""
+    known = {row.image.tobytes(): Image.fromarray(row.original) for row in rows[::2]}
+    half = Painter(lambda condition, _: known.get(condition.tobytes(), Image.new("RGB", condition.size)))
+    still, falling = (tried(half, rows, trained=Trained("canny", "", 1.5, losses)) for losses in (STILL, FALLING))
+    assert "plateau" in named(still)
+    assert "follows in part" in named(falling)
 
 
 def test_blurry_pictures_are_called_blurry(rows: list[Row]) -> None:
@@ -341,6 +366,16 @@ def test_a_report_can_be_read(found: Fidelity, tmp_path: Path) -> None:
     assert all(arm in page for arm in ARMS)
 
 
+@pytest.mark.parametrize(("measure", "worst"), [("f1_0px", "a"), ("depth_rmse", "b")])
+def test_the_worst_rows_come_first(measure: str, worst: str) -> None:
+    """By the leading measure, whichever way it is better; a row without a value is neither among the worst nor the best."""
+    keys = {"a": 0.1, "b": 0.9, "c": 0.5, "none": math.nan}
+    some = [Row(key, "", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)) for key in keys]
+    arm = Arm("controlnet", some, [], [], [{measure: value} for value in keys.values()])
+    order = ranking(SimpleNamespace(measure=measure, arms={"controlnet": arm}))  # type: ignore[arg-type]
+    assert [some[number].key for number in order] == sorted("abc", key="acb".index, reverse=worst == "b")
+
+
 def test_captions_cannot_write_the_page(found: Fidelity, tmp_path: Path) -> None:
     """What comes from the dataset is text, not markup."""
     evil = replace(found, settings={**found.settings, "dataset": "<img src=x onerror=alert(1)>"})
@@ -358,12 +393,70 @@ def test_a_report_leaves_other_things_alone(found: Fidelity, tmp_path: Path) -> 
     write_report(found, tmp_path / "report")
 
 
+def test_the_second_controlnet_is_compared_row_by_row(rows: list[Row]) -> None:
+    """How far ahead one is of the other is the mean of the rows' differences, and a note says who is better."""
+    trial = Trial(follower(rows), Reannotator("canny", {}, "cpu", None), "canny", HOW)
+    blank = replace(trial, pipe=Painter(lambda condition, _: Image.new("RGB", condition.size)))
+    arms = [trial.generated("controlnet", rows), trial.real(rows), trial.vae(rows)]
+    arms += trial.other_maps("other map", arms[0]) + trial.other_maps("real, other map", arms[1])
+
+    def against(second: Trial) -> Fidelity:
+        all_of_them = [*arms, second.generated("against", rows)]
+        return conclude(trial, {arm.name: arm for arm in all_of_them}, NOTHING, {}, 0.0)
+
+    ahead, same = against(blank), against(trial)
+    assert ahead.ahead.mean == ahead.scores["controlnet"]["f1_2px"].mean - ahead.scores["against"]["f1_2px"].mean == 1
+    assert any("second ControlNet: better" in note for note in ahead.notes)
+    assert (same.ahead.low, same.ahead.high) == (0, 0)
+    assert any("neither better nor worse" in note for note in same.notes)
+    assert conclude(trial, {arm.name: arm for arm in arms}, NOTHING, {}, 0.0).ahead.rows == 0
+
+
 def test_a_protocol_sets_what_it_names(place: Path) -> None:
-    """Steps, guidance, pictures and the leading measure are the protocol's; what is asked for goes before it."""
+    """ControlNet++: its settings, detectors and measures, as its evaluation scripts have them."""
     named = PROTOCOLS["controlnet-plus-plus"]
     assert (named.resolution, named.steps, named.cfg, named.pictures) == (512, 20, 7.5, 4)
+    assert named.negative_prompt == "worst quality, low quality"
+    assert {kind: (one.annotator, one.remakes) for kind, one in named.detectors.items()} == {
+        "canny": ("canny", True),
+        "softedge": ("hed", True),
+        "depth": ("depth:Intel/dpt-large", False),
+    }
+    assert named.measures == {"canny": "f1_0px", "softedge": "ms_ssim", "lineart": "ms_ssim", "depth": "depth_rmse"}
+    assert all(measure in MEASURES[kind] for kind, measure in named.measures.items())
     with pytest.raises(ModelError, match="there is controlnet-plus-plus"):
         evaluate(place / "output", protocol_name="their-paper")
+
+
+def test_an_evaluation_by_protocol(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conditions are made by the protocol's detector; what is asked for goes before it; the rest is in the settings."""
+    monkeypatch.setitem(PROTOCOLS, "small", replace(PROTOCOLS["controlnet-plus-plus"], resolution=64))
+    raw = save_pictures(tmp_path / "raw", rows=24)
+    condprep.build(raw, tmp_path / "ds", "canny:random", resolution=64, captions="list", validation=0.3)
+    found = evaluate(place / "output", tmp_path / "ds", rows=3, protocol_name="small", sampler_steps=2)
+    settings = {name: found.settings[name] for name in ("steps", "cfg", "pictures", "negative_prompt", "resolution")}
+    assert list(settings.values()) == [2, 7.5, 4, "worst quality, low quality", 64]
+    assert found.measure == "f1_0px"
+    assert found.annotator == "canny"
+    rows = found.arms["real"].rows
+    assert all(np.array_equal(row.condition[..., 0], cv2.Canny(row.original, 100, 200)) for row in rows)
+    assert found.scores["real"]["f1_0px"].mean == 1
+
+
+def test_a_negative_prompt_is_asked_of_every_picture(rows: list[Row]) -> None:
+    """The pipeline is given it once a picture, and nothing at all where there is none."""
+    given: list[Any] = []
+
+    class Listener(Painter):
+        def __call__(self, prompts: list[str], image: list[Image.Image], **how: Any) -> Any:
+            given.append(how["negative_prompt"])
+            return super().__call__(prompts, image, **how)
+
+    pipe = Listener(lambda condition, _: condition)
+    wanted = tasks(rows[:2], [row.image for row in rows[:2]], 1)
+    for how in (HOW, replace(HOW, negative_prompt="blurred")):
+        generate(pipe, wanted, how, done=lambda _: None)
+    assert given == [None, ["blurred", "blurred"]]
 
 
 def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
@@ -444,4 +537,4 @@ def test_the_arms_and_findings_are_documented() -> None:
     arms = [ticked(row[0])[0] for row in tables(section(PAGE, "## What it is held against"))[0]]
     assert arms == list(ARMS)
     findings = {ticked(row[0])[0] for row in tables(section(PAGE, "## What it means"))[0]}
-    assert findings == set(re.findall(r'Finding\(\s*"([^"]+)"', Path(diagnosis.__file__).read_text()))
+    assert findings == {rule.name for group in CAUSES for rule in group} | {WELL.name}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from condprep.annotators.openpose.keypoints import JOINTS, Body
-from trainer.fidelity.intervals import Interval, interval, interval_of
+from trainer.fidelity.intervals import RESAMPLES, Interval, interval, interval_of
 from trainer.fidelity.metrics import Map, depth_rmse, edge_f1, ms_ssim, rank_correlation, ssim
 from trainer.fidelity.poses import AveragePrecision, as_coco, matched, mean_oks, oks, pck
 from trainer.fidelity.scores import MEASURES, Condition, compare, summarise
@@ -210,6 +210,21 @@ def test_an_interval_is_reproducible_and_holds_the_mean() -> None:
     assert interval([*values, math.nan], seed=3) == found
     assert interval([0.25] * 8) == Interval(0.25, 0.25, 0.25, 8)
     assert interval([math.nan]).rows == 0
+
+
+@pytest.mark.parametrize("rows", [2, 7, 100])
+def test_an_interval_is_that_of_scipy(rows: int) -> None:
+    """scipy's percentile bootstrap with as many resamples, of a mean and of any other statistic."""
+    from scipy.stats import bootstrap
+
+    values = np.random.default_rng(rows).gamma(2, 0.1, rows)
+    how: Any = {"method": "percentile", "confidence_level": 0.95}
+    ours = interval(values, seed=3)
+    theirs = bootstrap((values,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(3), **how)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-12)
+    few = interval_of(lambda some: float(np.median(values if some is None else values[some])), rows, seed=3)
+    theirs = bootstrap((values,), np.median, n_resamples=RESAMPLES // 5, rng=np.random.default_rng(3), **how)
+    assert (few.low, few.high) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-12)
 
 
 def test_intervals_cover_as_often_as_they_say() -> None:

@@ -1,25 +1,15 @@
-"""The page: one file that asks for nothing else.
-
-Whatever comes from the dataset goes through Jinja's autoescape into text and attributes; there is no script but ours, and
-the Content-Security-Policy allows only what has its hash, pictures that are in the page, and no address at all.
-"""
+"""What is on the page of `condprep report`, in words."""
 
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from condprep import __version__
 from condprep.files import commit
+from condprep.reporting import html
 from condprep.reporting.collect import Found
 
 
@@ -33,36 +23,15 @@ def write_page(found: Found, out: Path) -> int:
 
 def render(found: Found) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("condprep.reporting", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    style, script = _own("page.css"), _own("page.js")
-    return environment.get_template("page.html").render(
-        found=found,
-        version=__version__,
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        sizes=Counter(card.size for card in found.cards if card.size).most_common(),
-        rules=dict.fromkeys(rule.name for rule in found.rules),
-        severities=Counter(one.severity for one in found.verified.findings),
-        provenance=list(_lines(found.provenance)),
-        annotators=list(_annotators(found.provenance)),
-    )
-
-
-def _own(name: str) -> str:
-    return files("condprep.reporting").joinpath(name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
+    values = {
+        "found": found,
+        "sizes": Counter(card.size for card in found.cards if card.size).most_common(),
+        "rules": dict.fromkeys(rule.name for rule in found.rules),
+        "severities": Counter(one.severity for one in found.verified.findings),
+        "provenance": list(_lines(found.provenance)),
+        "annotators": list(_annotators(found.provenance)),
+    }
+    return html.render("condprep.reporting", values, percent=_percent)
 
 
 def _percent(part: int, whole: int) -> str:

@@ -10,43 +10,63 @@ import typer
 from condprep.cli_options import Json, open_weights
 from trainer.pipeline import Precision, Weights
 
+Output = Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")]
+Dataset = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
+Split = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
+Rows = Annotated[int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")]
+Seed = Annotated[int, typer.Option(help="of the starting noise and the intervals")]
+Steps = Annotated[int | None, typer.Option(min=1, help="of UniPC (default: eval.sampler_steps of the recipe)")]
+Cfg = Annotated[float | None, typer.Option(min=0, help="classifier-free guidance (default: eval.cfg of the recipe)")]
+Pictures = Annotated[int | None, typer.Option(min=1, help="pictures of each row (default: 1)")]
+Against = Annotated[
+    str | None, typer.Option(help="a second ControlNet, by folder or Hub name, tried on the same base and noise")
+]
+Protocol = Annotated[str | None, typer.Option(help="settings by name: controlnet-plus-plus")]
+Annotator = Annotated[
+    str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
+]
+AnnotatorWeights = Annotated[
+    Path | None,
+    typer.Option(envvar="CONDPREP_WEIGHTS", help="folder of the annotator's weights under their Hub names"),
+]
+Clip = Annotated[
+    str | None,
+    typer.Option(help="CLIP model for CLIP scores, by folder or Hub name (default: clip-vit-base-patch16 if cached)"),
+]
+Inception = Annotated[
+    Path | None, typer.Option(help="torch-fidelity's weights of Inception, for KID (default: what torch has cached)")
+]
+Batch = Annotated[int, typer.Option(min=1, help="pictures that are generated at once")]
+Base = Annotated[str | None, typer.Option(help="another base model than that of the training")]
+Which = Annotated[Weights, typer.Option(help="best: the averaged ones where there are any")]
+Numbers = Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
+Report = Annotated[
+    Path | None, typer.Option("--report", "-o", help="the report's folder (default: evaluation/ in OUTPUT)")
+]
+
 
 def evaluate(
-    output: Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")],
-    dataset: Annotated[str | None, typer.Option(help="another dataset than that of the training")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")
-    ] = None,
-    rows: Annotated[
-        int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")
-    ] = 100,
-    seed: Annotated[int, typer.Option(help="of the starting noise and the intervals")] = 0,
-    sampler_steps: Annotated[
-        int | None, typer.Option(min=1, help="of UniPC (default: eval.sampler_steps of the recipe)")
-    ] = None,
-    cfg: Annotated[
-        float | None, typer.Option(min=0, help="classifier-free guidance (default: eval.cfg of the recipe)")
-    ] = None,
-    pictures_per_prompt: Annotated[int | None, typer.Option(min=1, help="pictures of each row (default: 1)")] = None,
-    against: Annotated[
-        str | None, typer.Option(help="a second ControlNet, by folder or Hub name, tried on the same base and noise")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="settings by name: controlnet-plus-plus")] = None,
-    annotator: Annotated[
-        str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
-    ] = None,
-    annotator_weights: Annotated[
-        Path | None,
-        typer.Option(envvar="CONDPREP_WEIGHTS", help="folder of the annotator's weights under their Hub names"),
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="pictures that are generated at once")] = 8,
-    base: Annotated[str | None, typer.Option(help="another base model than that of the training")] = None,
-    weights: Annotated[Weights, typer.Option(help="best: the averaged ones where there are any")] = "best",
-    precision: Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")] = "auto",
-    report: Annotated[
-        Path | None, typer.Option("--report", "-o", help="the report's folder (default: evaluation/ in OUTPUT)")
-    ] = None,
+    output: Output,
+    dataset: Dataset = None,
+    split: Split = None,
+    rows: Rows = 100,
+    seed: Seed = 0,
+    sampler_steps: Steps = None,
+    cfg: Cfg = None,
+    pictures_per_prompt: Pictures = None,
+    against: Against = None,
+    protocol: Protocol = None,
+    annotator: Annotator = None,
+    annotator_weights: AnnotatorWeights = None,
+    clip: Clip = None,
+    inception: Inception = None,
+    batch: Batch = 8,
+    base: Base = None,
+    weights: Which = "best",
+    precision: Numbers = "auto",
+    device: Device = "auto",
+    report: Report = None,
     as_json: Json = False,
 ) -> None:
     """Measure whether pictures follow their conditions: annotated again, beside what they are to be held against."""
@@ -72,6 +92,8 @@ def evaluate(
             protocol_name=protocol,
             annotator=annotator,
             annotator_weights=open_weights(annotator_weights, strict=True),
+            clip=clip,
+            inception=inception,
             batch=batch,
             base=base,
             weights=weights,

@@ -7,7 +7,7 @@ condition, 1 the best that can be reached. Every threshold stands here once; doc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.heldout import USED
@@ -53,92 +53,124 @@ def share(value: float, chance: float, best: float) -> float:
     return (value - chance) / (best - chance) if abs(best - chance) > 1e-9 else math.nan
 
 
-def diagnose(numbers: Numbers) -> list[Finding]:
-    """What is the matter, causes first; one finding that all is well where it is."""
-    return list(_findings(numbers)) or [_well(numbers)]
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a finding is made, and its words; what is in braces there are those of `_words`."""
+
+    name: str
+    when: Callable[[Numbers], bool]
+    says: str
+    advice: str
 
 
-def _findings(n: Numbers) -> Iterator[Finding]:
-    trained, given = n.kinds
-    if trained and given and trained != given:
-        yield Finding(
+CAUSES = (  # groups: of each the first rule that holds speaks
+    (
+        Rule(
             "wrong kind",
-            f"the conditions are {given}, but this ControlNet was trained on {trained}",
-            f"evaluate it on a dataset of {trained} maps",
-        )
-    if n.real < BELONGS:
-        yield Finding(
+            lambda n: bool(n.kinds[0] and n.kinds[1] and n.kinds[0] != n.kinds[1]),
+            "the conditions are {given}, but this ControlNet was trained on {trained}",
+            "evaluate it on a dataset of {trained} maps",
+        ),
+    ),
+    (
+        Rule(
             "maps do not belong",
-            f"the real pictures, annotated again, reach {_percent(n.real)} of a perfect score against their own maps: maps and"
+            lambda n: n.real < BELONGS,
+            "the real pictures, annotated again, reach {real} of a perfect score against their own maps: maps and"
             " pictures do not line up, or another annotator made them",
             "run `condprep verify` on the dataset, and build it again where it finds shifted or exchanged maps; a"
             " ControlNet learns nothing from such pairs",
-        )
-    elif n.vae < HELD:
-        yield Finding(
+        ),
+        Rule(
             "lost in the VAE",
-            f"after the VAE alone {_percent(n.vae)} of the real pictures' score is left: it cannot hold what the maps show",
+            lambda n: n.vae < HELD,
+            "after the VAE alone {vae} of the real pictures' score is left: it cannot hold what the maps show",
             "train and sample at a higher resolution, or with another model.vae; no ControlNet can do better",
-        )
-    if math.isnan(n.follows):
-        if not (n.real < BELONGS or n.vae < HELD):  # else it is said why
-            yield Finding(
-                "not measured",
-                "chance and the best that can be reached are one, or no two rows share a size",
-                "evaluate on more rows, whose conditions differ",
-            )
-    elif n.follows < IGNORES or not n.clear:
-        yield _ignoring(n)
-    elif n.train - n.follows >= MEMORISED:
-        yield Finding(
+        ),
+        Rule(
+            "not measured",
+            lambda n: math.isnan(n.follows),
+            "chance and the best that can be reached are one, or no two rows share a size",
+            "evaluate on more rows, whose conditions differ",
+        ),
+    ),
+    (
+        Rule(
+            "ignoring",
+            lambda n: _ignores(n) and n.condition_gap is not None and n.condition_gap >= USED,
+            "the pictures do not follow yet, though the loss tells right from wrong conditions ({gap})",
+            "train longer: pictures follow later than the loss does",
+        ),
+        Rule(
+            "ignoring",
+            lambda n: _ignores(n),
+            "the pictures fit another row's map as well as their own: the condition is ignored (condition gap {gap})",
+            "it often comes suddenly, after thousands of updates: train longer with a larger train.batch, raise train.lr,"
+            " and look at the pairs with `condprep verify`",
+        ),
+        Rule(
             "memorising",
-            f"it follows {_percent(n.train)} of the way on rows that it was trained on, and {_percent(n.follows)} on unseen ones",
+            lambda n: n.train - n.follows >= MEMORISED,
+            "it follows {train} of the way on rows that it was trained on, and {follows} on unseen ones",
             "train on more, or more different, rows, for fewer updates; take an earlier checkpoint",
-        )
-    elif n.follows < FOLLOWS and plateau(n.losses):
-        yield Finding(
+        ),
+        Rule(
             "plateau",
-            f"it follows {_percent(n.follows)} of the way, and the held-out loss has stopped falling",
+            lambda n: n.follows < FOLLOWS and plateau(n.losses),
+            "it follows {follows} of the way, and the held-out loss has stopped falling",
             "raise train.batch first; then try train.lr twice as high, or half of it if the loss is restless",
-        )
-    elif n.follows < FOLLOWS:
-        yield Finding(
+        ),
+        Rule(
             "follows in part",
-            f"it follows {_percent(n.follows)} of the way from chance to the best that can be reached",
+            lambda n: n.follows < FOLLOWS,
+            "it follows {follows} of the way from chance to the best that can be reached",
             "train longer: the held-out loss has not stopped falling",
-        )
-    if n.clear and n.follows >= IGNORES and n.follows - n.foreign >= PROMPTED:
-        yield Finding(
+        ),
+    ),
+    (
+        Rule(
             "leans on captions",
-            f"with another row's caption it follows {_percent(n.foreign)} of the way instead of {_percent(n.follows)}",
+            lambda n: n.clear and n.follows >= IGNORES and n.follows - n.foreign >= PROMPTED,
+            "with another row's caption it follows {foreign} of the way instead of {follows}",
             "raise data.caption_dropout to 0.5, so that it must look at the condition",
-        )
-    if n.sharpness < SHARP:
-        yield Finding(
+        ),
+    ),
+    (
+        Rule(
             "blurry",
-            f"the generated pictures have {_percent(n.sharpness)} of the sharpness that the VAE leaves to real ones",
+            lambda n: n.sharpness < SHARP,
+            "the generated pictures have {sharpness} of the sharpness that the VAE leaves to real ones",
             "more sampler steps, or a --cfg between 3 and 8; train longer where neither helps",
-        )
+        ),
+    ),
+)
+WELL = Rule(
+    "follows", lambda _: True, "it follows {follows} of the way from chance to the best that can be reached", ""
+)
 
 
-def _ignoring(n: Numbers) -> Finding:
-    """Whether the losses see more than the pictures do."""
-    if n.condition_gap is not None and n.condition_gap >= USED:
-        says = f"the pictures do not follow yet, though the loss tells right from wrong conditions ({n.condition_gap:.2f} x)"
-        return Finding("ignoring", says, "train longer: pictures follow later than the loss does")
-    gap = "" if n.condition_gap is None else f" (condition gap {n.condition_gap:.2f} x)"
-    return Finding(
-        "ignoring",
-        f"the pictures fit another row's map as well as their own: the condition is ignored{gap}",
-        "it often comes suddenly, after thousands of updates: train longer with a larger train.batch, raise train.lr, and"
-        " look at the pairs with `condprep verify`",
-    )
+def diagnose(numbers: Numbers) -> list[Finding]:
+    """What is the matter, causes first; one finding that all is well where it is."""
+    first = (next((rule for rule in group if rule.when(numbers)), None) for group in CAUSES)
+    words = _words(numbers)
+    return [
+        Finding(rule.name, rule.says.format_map(words), rule.advice.format_map(words))
+        for rule in [rule for rule in first if rule] or [WELL]
+    ]
 
 
-def _well(n: Numbers) -> Finding:
-    return Finding(
-        "follows", f"it follows {_percent(n.follows)} of the way from chance to the best that can be reached", ""
-    )
+def _words(n: Numbers) -> dict[str, str]:
+    shares = {name: getattr(n, name) for name in ("follows", "real", "vae", "train", "foreign", "sharpness")}
+    gap = "not measured" if n.condition_gap is None else f"{n.condition_gap:.2f} x"
+    return {name: _percent(part) for name, part in shares.items()} | {
+        "gap": gap,
+        "trained": n.kinds[0] or "",
+        "given": n.kinds[1] or "",
+    }
+
+
+def _ignores(n: Numbers) -> bool:
+    return n.follows < IGNORES or (not n.clear and not math.isnan(n.follows))
 
 
 def plateau(losses: Sequence[tuple[int, float]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,10 @@ from trainer.data import splits
 from trainer.errors import ModelError
 from trainer.export import RECIPE
 from trainer.fidelity.generate import Sampling
-from trainer.fidelity.protocols import Protocol, protocol
+from trainer.fidelity.networks import at_hand
+from trainer.fidelity.protocols import Detector, Protocol, protocol
 from trainer.fidelity.result import CHANCE, Fidelity, Trained, conclude
-from trainer.fidelity.rows import Row, read_rows, reannotator
+from trainer.fidelity.rows import Reannotator, Row, read_rows, reannotator, remade
 from trainer.fidelity.trial import Arm, Trial
 from trainer.pipeline import Precision, Weights, load_pipeline
 from trainer.recipe import Recipe
@@ -39,6 +40,8 @@ def evaluate(
     protocol_name: str | None = None,
     annotator: str | None = None,
     annotator_weights: AnnotatorWeights | None = None,
+    clip: str | Path | None = None,
+    inception: str | Path | None = None,
     batch: int = 8,
     base: str | None = None,
     weights: Weights = "best",
@@ -50,31 +53,43 @@ def evaluate(
 
     dataset: None is that of the training; split: its held-out rows. rows: at most that many of each kind, evenly
     chosen. Steps, guidance and one picture a prompt are the recipe's where neither they nor a protocol are given.
-    against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. Raises ModelError,
-    DataError, AnnotatorError, WeightsError.
+    against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. clip, inception: for
+    CLIP score and KID; None is what is in the caches. Raises UsageError, ModelError, DataError, AnnotatorError,
+    WeightsError.
     """
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
-    dataset, against = (None if given is None else str(given) for given in (dataset, against))
+    dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
     trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, split, named)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
+    detector = _instead(annotator, named, trained.kind)
+    looks = _annotator(recipe, detector, device, annotator_weights)
     held_out, seen = _held_out(recipe, rows, progress), _seen(recipe, trained, rows, progress)
-    instead = _instead(annotator, named, trained.kind)
-    looks = reannotator(recipe.data.path, recipe.data.condition_column, instead, device, annotator_weights)
+    if detector and detector.remakes:
+        held_out, seen = remade(held_out, looks), remade(seen, looks)
     pipe = load_pipeline(output, base=base, weights=weights, precision=precision, device=device)
+    networks = at_hand(clip, None if inception is None else Path(inception), str(pipe.device))
     total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
-    trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total))
+    trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total), networks)
     arms = _arms(trial, held_out, seen, against)
-    settings: dict[str, Any] = {"dataset": recipe.data.path, "split": recipe.data.validation, "against": against}
-    settings |= {"protocol": protocol_name, "resolution": recipe.data.resolution, **asdict(sampling)}
+    settings = {"protocol": protocol_name, **_settings(recipe), "against": against, **asdict(sampling)}
     measure = named.measures.get(trial.kind or "") if named else None
     return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
 
 
-def _instead(annotator: str | None, named: Protocol | None, kind: str | None) -> tuple[str, Mapping[str, Any]] | None:
+def _instead(annotator: str | None, named: Protocol | None, kind: str | None) -> Detector | None:
     """Who looks instead of the dataset's own annotator: the one that is asked for, else the protocol's for that kind."""
     if annotator:
-        return annotator, {}
-    return named.annotators.get(kind or "") if named else None
+        return Detector(annotator, {}, remakes=False)
+    return named.detectors.get(kind or "") if named else None
+
+
+def _annotator(recipe: Recipe, detector: Detector | None, device: str, weights: AnnotatorWeights | None) -> Reannotator:
+    instead = (detector.annotator, detector.params) if detector else None
+    return reannotator(recipe.data.path, recipe.data.condition_column, instead, device, weights)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    return {"dataset": recipe.data.path, "split": recipe.data.validation, "resolution": recipe.data.resolution}
 
 
 def _arms(trial: Trial, held_out: Sequence[Row], seen: Sequence[Row], against: str | None) -> dict[str, Arm]:
@@ -129,7 +144,8 @@ def _sampling(
     """What is asked for goes before the protocol, that before the recipe."""
     usual = (named.steps, named.cfg, named.pictures) if named else (recipe.eval.sampler_steps, recipe.eval.cfg, 1)
     chosen = [usual[n] if given is None else given for n, given in enumerate((steps, cfg, pictures))]
-    return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch)
+    negative = named.negative_prompt if named else ""
+    return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch, negative)
 
 
 def _held_out(recipe: Recipe, most: int, progress: Progress) -> list[Row]:

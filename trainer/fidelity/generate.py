@@ -29,6 +29,7 @@ class Sampling:
     pictures: int = 1  # of each row
     seed: int = 0
     batch: int = 8  # pictures at a time: speed and memory alone
+    negative_prompt: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ def generate(pipe: Any, wanted: Sequence[Task], how: Sampling, *, strength: floa
             num_inference_steps=how.steps,
             guidance_scale=how.cfg,
             controlnet_conditioning_scale=strength,
+            # none at all is not the same as an empty one: SDXL has zeros for it
+            negative_prompt=[how.negative_prompt] * len(batch) if how.negative_prompt else None,
             generator=[task.generator(how.seed) for task in batch],
         )
         pictures += [np.array(picture) for picture in made.images]

@@ -10,6 +10,15 @@ from trainer.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
+class Detector:
+    """Who annotates the pictures of one kind of condition."""
+
+    annotator: str
+    params: Mapping[str, Any]
+    remakes: bool  # also makes the conditions, from the real pictures; else they are the dataset's
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """Settings that belong together."""
 
@@ -17,19 +26,27 @@ class Protocol:
     steps: int  # of UniPC
     cfg: float
     pictures: int  # of each caption
-    annotators: Mapping[str, tuple[str, Mapping[str, Any]]]  # kind of condition -> who annotates, with which parameters
+    negative_prompt: str
+    detectors: Mapping[str, Detector]  # kind of condition -> who annotates; a kind that is not here: the dataset's own
     measures: Mapping[str, str]  # kind -> the measure in its table
 
 
 PROTOCOLS = {
-    # Li et al., "ControlNet++: Improving Conditional Controls with Efficient Consistency Feedback", ECCV 2024, table 2
+    # Li et al., "ControlNet++: Improving Conditional Controls with Efficient Consistency Feedback", ECCV 2024, as its
+    # published evaluation scripts do it (eval/eval.py, eval_edge.py, eval_depth.py). Its Canny is kornia's, which is
+    # not to be had here: 100 and 200 are the thresholds of its variant for OpenCV's.
     "controlnet-plus-plus": Protocol(
         resolution=512,
         steps=20,
         cfg=7.5,
         pictures=4,
-        annotators={"canny": ("canny", {"low": 100, "high": 200}), "softedge": ("hed", {}), "depth": ("depth", {})},
-        measures={"canny": "f1_0px", "softedge": "ms_ssim", "depth": "depth_rmse"},
+        negative_prompt="worst quality, low quality",
+        detectors={
+            "canny": Detector("canny", {"low": 100, "high": 200}, remakes=True),
+            "softedge": Detector("hed", {}, remakes=True),
+            "depth": Detector("depth:Intel/dpt-large", {}, remakes=False),
+        },
+        measures={"canny": "f1_0px", "softedge": "ms_ssim", "lineart": "ms_ssim", "depth": "depth_rmse"},
     )
 }
 

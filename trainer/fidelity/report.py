@@ -8,23 +8,18 @@ report/index.html    all of it; asks for nothing else
 from __future__ import annotations
 
 import math
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from PIL import Image
 
-from condprep import __version__
 from condprep.errors import UsageError
 from condprep.files import commit, commit_json, commit_text
+from condprep.reporting import html
 from condprep.reporting.thumbnails import thumbnail
 from condprep.sheet import Pair, contact_sheet
 from trainer.fidelity.result import Fidelity
@@ -88,26 +83,16 @@ def write_grid(found: Fidelity, numbers: list[int], path: Path) -> None:
 
 def page(found: Fidelity, folder: Path) -> str:
     """The page as text; whatever comes from the dataset is escaped, and there is no script."""
-    environment = Environment(
-        loader=PackageLoader("trainer.fidelity", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = files("trainer.fidelity").joinpath("page.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        found=found,
-        columns=columns(found),
-        names=NAMES,
-        lower=LOWER,
-        arms=ARMS,
-        grids={name: thumbnail((folder / f"{name}.png").read_bytes(), WIDTH).uri for name in ("worst", "best")},
-        settings=[(name, value) for name, value in found.settings.items() if value is not None],
-        version=__version__,
-        style=Markup(style),
-        style_hash=f"sha256-{b64encode(sha256(style.encode()).digest()).decode()}",
-    )
+    values = {
+        "found": found,
+        "columns": columns(found),
+        "names": NAMES,
+        "lower": LOWER,
+        "arms": ARMS,
+        "grids": {name: thumbnail((folder / f"{name}.png").read_bytes(), WIDTH).uri for name in ("worst", "best")},
+        "settings": [(name, value) for name, value in found.settings.items() if value not in (None, "")],
+    }
+    return html.render("trainer.fidelity", values)
 
 
 def columns(found: Fidelity) -> list[str]:

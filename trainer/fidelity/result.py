@@ -35,6 +35,7 @@ class Fidelity:
     follows: float  # share of the way from chance to the best that can be reached; NaN where these are nearly one
     scores: Mapping[str, Mapping[str, Interval]]  # arm -> measure -> its mean over rows
     difference: Interval  # of the leading measure: own map minus another row's, row by row
+    ahead: Interval  # of the leading measure: how far it is ahead of the second ControlNet, row by row
     findings: Sequence[Finding]
     settings: Mapping[str, Any]
     notes: Sequence[str]
@@ -47,6 +48,7 @@ class Fidelity:
         return {name: getattr(self, name) for name in fields} | {
             "scores": {arm: {name: _dict(one) for name, one in found.items()} for arm, found in self.scores.items()},
             "difference": _dict(self.difference),
+            "ahead": _dict(self.ahead),
             "findings": [{"name": one.name, "says": one.says, "advice": one.advice} for one in self.findings],
         }
 
@@ -100,6 +102,8 @@ def conclude(
     scores = {name: trial.summary(arm) for name, arm in arms.items()}
     measure = measure or next(iter(arms["controlnet"].scores[0]))
     difference = _difference(arms, measure, trial.sampling.seed)
+    second = arms["against"].values(measure) if "against" in arms else []
+    ahead = _ahead(arms["controlnet"].values(measure) if second else [], second, measure, trial.sampling.seed)
     numbers = _numbers(scores, measure, difference, trained, trial.kind)
     return Fidelity(
         kind=trial.kind,
@@ -108,9 +112,10 @@ def conclude(
         follows=numbers.follows,
         scores=scores,
         difference=difference,
+        ahead=ahead,
         findings=diagnose(numbers),
         settings=settings,
-        notes=list(_notes(arms)),
+        notes=[*_notes(arms, ahead), *trial.networks.missing],
         seconds=seconds,
         arms=arms,
     )
@@ -120,9 +125,15 @@ def _difference(arms: Mapping[str, Arm], measure: str, seed: int) -> Interval:
     """Own map minus another row's, row by row, so that what rows have in common cancels out. Better is above 0."""
     if CHANCE not in arms:
         return interval([], seed)
-    other = partners(arms["controlnet"].rows)
-    own = np.array([arms["controlnet"].scores[number][measure] for number in other])
-    difference = own - np.array(arms[CHANCE].values(measure))
+    own = arms["controlnet"].values(measure)
+    return _ahead(
+        [own[number] for number in partners(arms["controlnet"].rows)], arms[CHANCE].values(measure), measure, seed
+    )
+
+
+def _ahead(ours: Sequence[float], theirs: Sequence[float], measure: str, seed: int) -> Interval:
+    """Of the same rows. Better is above 0."""
+    difference = np.array(ours) - np.array(theirs)
     return interval(-difference if measure in LOWER else difference, seed)
 
 
@@ -157,10 +168,13 @@ def _numbers(
     )
 
 
-def _notes(arms: Mapping[str, Arm]) -> Iterator[str]:
-    """What is missing, and why."""
+def _notes(arms: Mapping[str, Arm], ahead: Interval) -> Iterator[str]:
+    """What is missing, and why; and how two ControlNets compare."""
+    if ahead.rows:
+        clear = ahead.low > 0 or ahead.high < 0
+        verdict = ("better" if ahead.mean > 0 else "worse") if clear else "neither better nor worse that could be told"
+        yield f"row by row it is {ahead} ahead of the second ControlNet: {verdict}"
     if CHANCE not in arms:
         yield "no two rows share a size: there is no other condition to try, so nothing is held against chance"
     if "train rows" not in arms:
         yield "the dataset has no rows that were trained on: memorising cannot be told"
-    yield "no CLIP score and no KID: they need further networks, which are not used here"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from condprep.annotators import load_annotator
@@ -135,6 +136,17 @@ def reannotator(
             " the same files"
         )
     return found
+
+
+def remade(rows: Sequence[Row], annotator: Reannotator) -> list[Row]:
+    """The same rows with the conditions that this annotator makes of their pictures."""
+    made = annotator([row.original for row in rows], [row.key for row in rows])
+    return [replace(row, condition=_coloured(one.pixels), people=one.people) for row, one in zip(rows, made)]
+
+
+def _coloured(pixels: Pixels) -> Pixels:
+    """(H, W) or (H, W, 3) -> (H, W, 3)."""
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 def partners(rows: Sequence[Row]) -> dict[int, int]:

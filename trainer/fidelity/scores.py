@@ -19,12 +19,19 @@ DEPTH: Mapping[str, Measure] = {"depth_rmse": metrics.depth_rmse, "rank_correlat
 OTHERS: Mapping[str, Measure] = {"ssim": metrics.ssim}
 MEASURES = {"canny": EDGES, "scribble": EDGES, "softedge": SOFT, "lineart": SOFT, "depth": DEPTH}  # the first one leads
 AP = "ap"  # of poses: of a set of rows, not of one
-LOWER = {"depth_rmse"}  # is better
+LOWER = {"depth_rmse", "kid"}  # is better
 
 NAMES = {
     **{"f1_0px": "edge F1, 0 px", "f1_1px": "edge F1, 1 px", "f1_2px": "edge F1, 2 px"},
     **{"ssim": "SSIM", "ms_ssim": "MS-SSIM", "depth_rmse": "depth RMSE", "rank_correlation": "rank correlation"},
-    **{"oks": "mean OKS", "pck": "PCK", AP: "OKS AP", "sharpness": "sharpness", "clip": "CLIP score"},
+    **{
+        "oks": "mean OKS",
+        "pck": "PCK",
+        AP: "OKS AP",
+        "sharpness": "sharpness",
+        "clip": "CLIP score",
+        "kid": "KID x 1000",
+    },
 }
 
 
@@ -60,4 +67,4 @@ def summarise(
 
         precision = AveragePrecision([ours or () for ours, _ in people], [theirs or () for _, theirs in people])
         found[AP] = interval_of(precision, len(rows), seed)
-    return {name: one for name, one in found.items() if one.rows}
+    return found

@@ -6,7 +6,7 @@ An arm is one way of making pictures of rows; `ARMS` says which there are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from condprep.checks.quality import quality
 from condprep.decode import Pixels
 from trainer.fidelity.generate import Sampling, another, generate, tasks, through_vae
 from trainer.fidelity.intervals import Interval
+from trainer.fidelity.networks import NONE, Networks
 from trainer.fidelity.rows import Reannotator, Row, partners
 from trainer.fidelity.scores import Condition, compare, summarise
 
@@ -41,6 +42,7 @@ class Arm:
     pictures: Sequence[Pixels]  # the first one of each row
     made: Sequence[Condition]  # what was found again in it
     scores: Sequence[Mapping[str, float]]  # of each row, the mean over its pictures
+    new: bool = True  # its pictures are neither the real ones nor another arm's
 
     def values(self, measure: str) -> list[float]:
         return [row[measure] for row in self.scores]
@@ -55,6 +57,7 @@ class Trial:
     kind: str | None  # of the conditions
     sampling: Sampling
     done: Callable[[int], None] = lambda _: None  # is told of pictures that are made
+    networks: Networks = NONE
 
     def generated(self, name: str, rows: Sequence[Row], *, strength: float = 1.0) -> Arm:
         """Each row's own condition and caption."""
@@ -75,7 +78,7 @@ class Trial:
             return self.generated("against", rows)
 
     def real(self, rows: Sequence[Row]) -> Arm:
-        return self.scored("real", rows, [row.original for row in rows])
+        return replace(self.scored("real", rows, [row.original for row in rows]), new=False)
 
     def vae(self, rows: Sequence[Row]) -> Arm:
         return self.scored("vae", rows, through_vae(self.pipe, [row.original for row in rows]))
@@ -91,7 +94,7 @@ class Trial:
     ) -> list[Arm]:
         """Pictures that are annotated already, one of each row, against the maps of these rows."""
         scores = [self._score(*one) for one in zip(made, rows, pictures)]
-        return [Arm(name, rows, pictures, made, scores)] if rows else []
+        return [Arm(name, rows, pictures, made, scores, new=False)] if rows else []
 
     def scored(self, name: str, rows: Sequence[Row], pictures: Sequence[Pixels]) -> Arm:
         """Annotate and compare. pictures: the same number of each row, row by row."""
@@ -101,13 +104,18 @@ class Trial:
         scores = []
         for number, row in enumerate(rows):
             mine = range(number * each, (number + 1) * each)
-            scores.append(mean_scores([self._score(made[n], row, pictures[n]) for n in mine]))
+            scores.append(
+                mean_scores([self._score(made[n], row, pictures[n]) | self._shows(row, pictures[n]) for n in mine])
+            )
         return Arm(name, rows, pictures[::each], made[::each], scores)
 
     def summary(self, arm: Arm) -> dict[str, Interval]:
         """Every measure with its interval over rows."""
         wanted = [row.wanted for row in arm.rows]
-        return summarise(self.kind, arm.scores, arm.made, wanted, self.sampling.seed)
+        found = summarise(self.kind, arm.scores, arm.made, wanted, self.sampling.seed)
+        if self.networks.kid and arm.new:
+            found["kid"] = self.networks.kid([row.original for row in arm.rows], arm.pictures, self.sampling.seed)
+        return {name: one for name, one in found.items() if one.rows}
 
     def _pictures(self, rows: Sequence[Row], given: Sequence[Row], strength: float) -> list[Pixels]:
         wanted = tasks(rows, [row.image for row in given], self.sampling.pictures)
@@ -116,6 +124,10 @@ class Trial:
     def _score(self, made: Condition, row: Row, picture: Pixels) -> dict[str, float]:
         sharp = quality(picture).sharpness
         return compare(self.kind, made, row.wanted) | {"sharpness": np.nan if sharp is None else sharp}
+
+    def _shows(self, row: Row, picture: Pixels) -> dict[str, float]:
+        """The CLIP score of a picture that was made with the row's caption."""
+        return {"clip": self.networks.clip(picture, row.prompt)} if self.networks.clip else {}
 
 
 def mean_scores(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
