@@ -34,10 +34,9 @@ def family_of(folder: Path) -> str:
     unet = _config(folder / "unet" / "config.json") if (folder / "unet").is_dir() else {}
     if not (str(pipeline).startswith("StableDiffusion") and unet):
         raise ModelError(f"{folder} holds a {pipeline or 'pipeline without a class'}; known are {', '.join(FAMILIES)}")
-    if unet.get("in_channels", 4) != 4:
-        raise ModelError(
-            f"{folder} has a UNet of {unet['in_channels']} input channels: it is for inpainting or editing"
-        )
+    into, out = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if into != out:
+        raise ModelError(f"{folder} has a UNet of {into} input channels for {out}: it is for inpainting or editing")
     return "sdxl" if unet.get("addition_embed_type") == "text_time" else "sd"
 
 
