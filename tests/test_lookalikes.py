@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from condprep.checks.lookalikes import (
+    BANDS,
     CROPS,
     RADIUS,
     SIDE,
@@ -23,6 +25,7 @@ from condprep.checks.lookalikes import (
     same_picture,
     thumbnail,
 )
+from condprep.checks.quality import greyed
 
 
 def brute_force(codes: np.ndarray, radius: int) -> set[tuple[int, int]]:
@@ -31,18 +34,21 @@ def brute_force(codes: np.ndarray, radius: int) -> set[tuple[int, int]]:
     return {(a, b) for a, b in np.argwhere(apart <= radius).tolist() if a != b}
 
 
+@pytest.mark.parametrize("bands", BANDS.values())
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1), count=st.integers(1, 30), flips=st.integers(0, 14), radius=st.integers(0, RADIUS)
 )
-def test_the_search_equals_brute_force(seed: int, count: int, flips: int, radius: int) -> None:
+def test_the_search_equals_brute_force(
+    bands: Sequence[tuple[int, int]], seed: int, count: int, flips: int, radius: int
+) -> None:
     """Every pair within the radius is found, each once, and no other: of random hashes and of others a few bits away."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 2**63, (count, CROPS), np.uint64)
     for copy in range(0, count - 1, 2):  # of some crop of the picture before
         bits = rng.choice(64, rng.integers(0, flips + 1), replace=False).astype(np.uint64)
         codes[copy + 1, 0] = codes[copy, rng.integers(CROPS)] ^ np.bitwise_or.reduce(np.uint64(1) << bits, initial=0)
-    pairs = near_pairs(codes, radius, first=count)
+    pairs = near_pairs(codes, radius, first=count, bands=bands)
     assert {(a, b) for a, b, _ in pairs.tolist()} == brute_force(codes, radius)
     assert len(pairs) == len(np.unique(pairs[:, :2], axis=0))
     apart = np.bitwise_count(codes[pairs[:, 0], pairs[:, 2]] ^ codes[pairs[:, 1], 0])
@@ -55,6 +61,13 @@ def test_a_thousand_copies_do_not_become_a_million_pairs() -> None:
     pairs = near_pairs(codes, first=8)
     assert set(pairs[:, 1].tolist()) == set(range(1000))
     assert len(pairs) < 1000 * 8 * 70
+
+
+@pytest.mark.parametrize("bands", BANDS.values())
+def test_the_bands_promise_the_radius(bands: Sequence[tuple[int, int]]) -> None:
+    """They lie in the 64 bits, and a hash that is missed by all of them is further away than RADIUS bits."""
+    assert sum(width for width, _ in bands) <= 64
+    assert sum(reach + 1 for _, reach in bands) > RADIUS
 
 
 def test_a_radius_that_the_bands_cannot_promise_is_refused() -> None:
@@ -96,7 +109,7 @@ def test_a_copy_is_found_and_no_other_picture(change: object) -> None:
     assert callable(change)
     pictures = photographs()
     count = len(pictures)
-    thumbnails = np.array([thumbnail(picture) for picture in [*pictures, *map(change, pictures)]])
+    thumbnails = np.array([thumbnail(greyed(picture)) for picture in [*pictures, *map(change, pictures)]])
     pairs = near_pairs(hashes(thumbnails))
     found = {(a % count, b % count) for a, b, _ in pairs[same_picture(thumbnails, pairs)].tolist()}
     assert {a for a, b in found if a == b} >= set(range(count)) - {

@@ -21,9 +21,10 @@ from test_docs import DOCS, section, tables, ticked
 
 import condprep
 from condprep.checks import groups
-from condprep.checks.base import thresholds
+from condprep.checks.base import Opened, OpenedPair, thresholds
 from condprep.errors import UsageError
-from condprep.pairs import open_pairs
+from condprep.pairs import Pair, open_pairs
+from condprep.pairs.base import padding
 from condprep.verified import kept_result, named_columns
 from condprep.weights import Weights
 
@@ -226,3 +227,36 @@ def test_findings_are_kept_until_the_dataset_changes(defects: Path) -> None:
     assert kept_result(str(defects), result.scores, stamp, columns | {"caption": "other"}) is None
     os.utime(defects, ns=(0, 0))
     assert kept_result(str(defects), result.scores, open_pairs(defects).stamp, columns) is None
+
+
+def test_padding_is_no_fault_of_the_picture(tmp_path: Path) -> None:
+    """`--fit pad` puts black around a picture: that is no bars, nor once curated; bars of the picture itself still are."""
+    from skimage import data
+
+    (tmp_path / "raw").mkdir()
+    wide = [np.array(Image.fromarray(data.coffee()).resize((300, height))) for height in (151, 120, 150)]
+    wide[2][:20] = wide[2][-20:] = 0
+    for number, picture in enumerate(wide):
+        Image.fromarray(picture).save(tmp_path / "raw" / f"{number}.png")
+    condprep.build(tmp_path / "raw", tmp_path / "ds", "canny", fit="pad", resolution=256)
+    condprep.curate(tmp_path / "ds", tmp_path / "curated", weights=OFFLINE, drop="blurry")
+    for dataset in ("ds", "curated"):
+        found = condprep.verify(tmp_path / dataset, checks=["curation"], weights=OFFLINE)
+        assert [one.row for one in found.findings if one.rule == "bars"] == [2]
+
+
+def test_padding_is_read_from_nothing_but_a_transform() -> None:
+    """Six finite numbers say how much is padded; crops (negative offsets), and whatever else lies there, say nothing."""
+    assert padding([0.5, 0.0, 12.0, 0.0, 0.5, 3.0]) == (3, 12)
+    for other in (
+        [1.0, 0.0, -8.0, 0.0, 1.0, -2.0],
+        [1.0, 0.0, float("nan"), 0.0, 1.0, float("inf")],
+        None,
+        "x",
+        [9.0],
+        5,
+    ):
+        assert padding(other) == (0, 0)
+    picture = np.zeros((10, 10, 3), np.uint8)
+    pair = Pair(0, "a", padding=(5, 900))  # more than there is: the dataset lies
+    assert OpenedPair(pair, Opened(rgb=picture), Opened()).content is picture

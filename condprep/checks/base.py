@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+import cv2
 import numpy as np
 
 from condprep.checks.kinds import Features, features, inverted_kind
@@ -71,6 +72,13 @@ class OpenedPair:
         """Whether the map is stored with one channel."""
         return self.condition.header is not None and self.condition.header.mode in ("1", "L")
 
+    @property
+    def content(self) -> Pixels | None:
+        """The picture without the black that a build put around it, (H, W, 3) uint8; None where it cannot be decoded."""
+        rgb, (top, left) = self.image.rgb, self.pair.padding
+        inner = None if rgb is None else rgb[top : rgb.shape[0] - top, left : rgb.shape[1] - left]
+        return rgb if inner is None or not inner.size else inner
+
     @cached_property
     def features(self) -> Features | None:
         """Of the map; None where it cannot be decoded."""
@@ -81,7 +89,7 @@ class OpenedPair:
     def map(self) -> Pixels | None:
         """The map, (H, W) uint8 where it is grey, else (H, W, 3); None where it cannot be decoded."""
         rgb, found = self.condition.rgb, self.features
-        return rgb if rgb is None or found is None or found.coloured else np.ascontiguousarray(rgb[..., 1])
+        return rgb if rgb is None or found is None or found.coloured else np.asarray(cv2.extractChannel(rgb, 1), np.uint8)
 
     @cached_property
     def inverted(self) -> str | None:

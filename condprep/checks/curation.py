@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,32 +14,36 @@ import xxhash
 from condprep.checks import duplicates
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
 from condprep.checks.captions import Boilerplate, Language, RepeatedCaption, measure_caption
-from condprep.checks.kinds import LINES, classify
+from condprep.checks.kinds import BLACK, LINES, classify
 from condprep.checks.lookalikes import thumbnail
-from condprep.checks.quality import Quality, quality
+from condprep.checks.quality import Quality, greyed, quality_of_grey
 
 UNSEEN: Scores = dict.fromkeys((*(field.name for field in fields(Quality)), "aspect", "pixels", "thumbnail"))
 
 
 def measure(opened: OpenedPair, context: Context) -> Scores:
     """The scores below. Levels 0..255, shares 0..1; the thumbnail and the words of the caption are for the surveys alone."""
-    rgb = opened.image.rgb
     caption = opened.pair.caption if context.captioned else None
     return {
         "split": opened.pair.split,
-        **(UNSEEN if rgb is None else asdict(quality(rgb)) | _whole(rgb)),
+        **_picture(opened),
         **_map(opened, context.said),
         **measure_caption(caption),
     }
 
 
-def _whole(rgb: np.ndarray) -> dict[str, Any]:
-    """The shape, a hash of all pixels in 63 bits, and the thumbnail."""
+def _picture(opened: OpenedPair) -> Scores:
+    """The shape, a hash of all pixels in 63 bits; and of what its build did not put around it the quality and a thumbnail."""
+    rgb, content = opened.image.rgb, opened.content
+    if rgb is None or content is None:
+        return UNSEEN
     height, width, _ = rgb.shape
+    grey = greyed(content)
     return {
+        **asdict(quality_of_grey(grey)),
         "aspect": max(height, width) / min(height, width),
         "pixels": xxhash.xxh3_64_intdigest(rgb.data, seed=height << 32 | width) >> 1,
-        "thumbnail": thumbnail(rgb).tobytes(),
+        "thumbnail": thumbnail(grey).tobytes(),
     }
 
 
@@ -51,7 +55,7 @@ def _map(opened: OpenedPair, said: str | None) -> Scores:
     kind = said or classify(found)
     return {
         "drawn": 1 - found.dark if kind in LINES else None,
-        "nobody": kind == "pose" and found.high <= 2,
+        "nobody": kind == "pose" and found.high <= BLACK,
     }
 
 

@@ -42,6 +42,7 @@ SMALL = 256  # pixels of the longer side at which areas are told from lines
 SAMPLE = 192  # pixels of the longer side at which colours are looked at, without mixing them
 OPENING = 11  # pixels at that size, 4 % of the side: wider than any line, narrower than most areas
 AWAY = 25.0  # levels
+BLACK = 2  # levels up to which a whole map is black
 DARK, LIGHT = 16, 239  # levels up to which, and from which on, a pixel is background
 
 
@@ -75,8 +76,9 @@ def features(rgb: Pixels, grey: bool = False) -> Features:
     most, least = (green, green) if grey else _envelope(rgb)
     steps = _steps(green if grey else rgb)
     stride = -(-max(rgb.shape) // SAMPLE)
-    sample = np.ascontiguousarray(rgb[::stride, ::stride])
-    histogram = np.bincount(sample[..., 1].ravel(), minlength=256) / (sample.size / 3)
+    sample = np.ascontiguousarray((green if grey else rgb)[::stride, ::stride])
+    middle = sample if grey else sample[..., 1]
+    histogram = np.bincount(middle.ravel(), minlength=256) / middle.size
     bright = cv2.threshold(most, 127, 255, cv2.THRESH_BINARY)[1]
     same = _within(steps, 0, 0)
     return Features(
@@ -94,7 +96,7 @@ def features(rgb: Pixels, grey: bool = False) -> Features:
         gentle=_within(steps, 1, 3) / max(1 - same, 1e-9),
         rough=_within(steps, 7, 255),
         unit=0.0 if grey else _unit_share(sample),
-        facing=float(sample[..., ::2].mean() * 2 - 255),
+        facing=float((sample if grey else sample[..., ::2]).mean() * 2 - 255),
         saturated=0.0 if grey else _saturation(sample),
     )
 
@@ -104,7 +106,7 @@ def classify(f: Features) -> str | None:
 
     Beside KINDS: "blank" shows nothing, "picture" is a photograph, "colours" is coloured, but not as any kind is.
     """
-    if f.high - f.low <= 2:
+    if f.high - f.low <= BLACK:
         return "blank"
     if f.coloured > 0.1:
         return _coloured(f)
@@ -156,10 +158,17 @@ def thinness(grey: np.ndarray) -> float:
     """(H, W) uint8 -> share of the brightness above the background (the median) in structures that are thin."""
     scale = min(1.0, SMALL / max(grey.shape))
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
-    small = cv2.subtract(small, float(np.median(small)))
+    small = cv2.subtract(small, _median(small))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (OPENING, OPENING))
     total = float(small.mean())
     return 1 - float(cv2.morphologyEx(small, cv2.MORPH_OPEN, kernel).mean()) / total if total else 0.0
+
+
+def _median(grey: np.ndarray) -> float:
+    """As numpy's, by counting levels."""
+    counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]), dtype=np.float64)
+    middle = np.searchsorted(counts, [(grey.size - 1) // 2, grey.size // 2], side="right")
+    return float(middle.mean())
 
 
 def kind_of_annotator(name: str, variant: str) -> str | None:

@@ -10,14 +10,13 @@ Thumbnails are (N, SIDE, SIDE) uint8 grey, the whole picture whatever its shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import combinations
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from condprep.decode import Pixels
 
 Thumbnails = NDArray[np.uint8]  # (N, SIDE, SIDE)
 Hashes = NDArray[np.uint64]  # (N, CROPS); the first is that of the whole picture
@@ -30,9 +29,16 @@ CROPS = len(TRIMS) ** 4
 RADIUS = (
     9  # bits by which the hashes of the same picture differ at most; those of different ones seldom by less than 14
 )
-BANDS = (13, 13, 13, 13, 12)  # bits: two hashes within 9 bits have a band in which they differ by one bit at most
+# Pictures from which on: (bits, of which so many may differ) of the bands by which hashes are sorted. Two hashes that differ
+# by more than that in every band differ by more than RADIUS bits. Wider bands have fewer hashes of each value to compare,
+# and more values to go through; among a few pictures all are compared
+BANDS = {
+    0: ((0, 9),),
+    8_000: ((13, 1), (13, 1), (13, 1), (13, 1), (12, 1)),
+    300_000: ((16, 2), (16, 2), (16, 1), (16, 1)),
+}
 FIRST = 32  # lookalikes of a picture that are told from one place; of a thousand copies no million pairs
-CHUNK = 1 << 15  # pairs of hashes compared at a time: what the processor's cache holds
+CHUNK = 1 << 16  # pairs of hashes compared at a time: what the processor's cache holds
 LOOKS = 512  # pairs looked at at a time
 
 STEPS = 6  # of the registration
@@ -42,9 +48,8 @@ OUTSIDE = 0.06  # of each side that it may lie outside: two crops of one picture
 PLAIN = 3.0  # levels: the standard deviation of a thumbnail in which there is nothing to compare
 
 
-def thumbnail(rgb: Pixels) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB -> (SIDE, SIDE) uint8."""
-    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+def thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(H, W) uint8 -> (SIDE, SIDE) uint8."""
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -82,30 +87,34 @@ def _ends() -> list[tuple[float, float]]:
     return [(before, after) for before in TRIMS for after in TRIMS]
 
 
-def near_pairs(codes: Hashes, radius: int = RADIUS, first: int = FIRST) -> Pairs:
+def near_pairs(
+    codes: Hashes, radius: int = RADIUS, first: int = FIRST, bands: Sequence[tuple[int, int]] | None = None
+) -> Pairs:
     """Every pair of pictures of which one's hash is within `radius` bits of the other's or of one of its crops'.
 
     Exactly those, but for pictures with more than `first` lookalikes in one place, of which the first are told. The
-    hashes are sorted by a band of their bits; only those are compared that agree in it, or all but.
+    hashes are sorted by a band of their bits; only those are compared that agree in it, or all but (multi-index hashing:
+    Norouzi, Punjani, Fleet, Fast search in Hamming space, 2012). bands: some of BANDS; else the fastest.
     """
     if radius > RADIUS:
         raise ValueError(f"radius {radius}: the bands find pairs up to {RADIUS} bits apart")
     found, shift = [np.empty((0, 3), np.int64)], 0
-    for width in BANDS:
-        found += [_pairs(codes, *places, radius, first) for places in _places(codes, shift, width)]
+    for width, reach in bands or BANDS[max(least for least in BANDS if least <= len(codes))]:
+        found += [_pairs(codes, *places, radius, first) for places in _places(codes, shift, width, reach)]
         shift += width
         found = [_distinct(np.concatenate(found))]
     return found[0]
 
 
-def _places(codes: Hashes, shift: int, width: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def _places(codes: Hashes, shift: int, width: int, reach: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """For each value of a band: positions in `codes.ravel()` of that value, and pictures whose own hash is nearly that."""
     of_crops, of_pictures = (_sorted_band(hashes, shift, width) for hashes in (codes.ravel(), codes[:, 0]))
-    flips = [0, *(1 << bit for bit in range(width))]
+    bits = [1 << bit for bit in range(width)]
+    flips = np.array([sum(some) for count in range(reach + 1) for some in combinations(bits, count)])
     for value in np.flatnonzero(np.diff(of_crops[1])).tolist():
-        asking = np.concatenate([_members(of_pictures, value ^ flip) for flip in flips])
+        asking = _members(of_pictures, value ^ flips)
         if len(asking):
-            yield _members(of_crops, value), np.sort(asking)
+            yield _members(of_crops, np.array([value])), asking
 
 
 Band = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -118,35 +127,34 @@ def _sorted_band(hashes: Hashes, shift: int, width: int) -> Band:
     return np.argsort(band, kind="stable"), starts
 
 
-def _members(band: Band, value: int) -> NDArray[np.int64]:
+def _members(band: Band, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of one value after the other."""
     order, starts = band
-    return order[starts[value] : starts[value + 1]]
+    counts = starts[values + 1] - starts[values]
+    ends = np.cumsum(counts)
+    found: NDArray[np.int64] = order[np.arange(ends[-1]) + np.repeat(starts[values] + counts - ends, counts)]
+    return found
 
 
 def _pairs(codes: Hashes, members: NDArray[np.int64], asking: NDArray[np.int64], radius: int, first: int) -> Pairs:
     """Those of two places that are near, a part of the pictures that ask at a time."""
     theirs, own = codes.ravel()[members], codes[asking, 0]
     found = []
-    for part in range(0, len(asking), step := max(1, CHUNK // len(members))):
-        apart = np.bitwise_count(own[part : part + step, None] ^ theirs)
-        asks, at = np.divmod(np.flatnonzero(apart <= radius), len(members))
-        others = members[at] // CROPS != asking[part + asks]
-        if not others.any():
-            continue
-        at, asks = at[others], asks[others] + part
-        if len(at) > first:
-            at, asks = _first_of_each(at, asks, first)
-        found.append(np.stack([members[at] // CROPS, asking[asks], members[at] % CROPS], 1))
-    return np.concatenate(found) if found else np.empty((0, 3), np.int64)
+    for start in range(0, len(asking), some := max(1, CHUNK // len(members))):
+        near = np.flatnonzero(np.bitwise_count(own[start : start + some, None] ^ theirs) <= radius)
+        if len(near) > first * some:  # none are lost but the last: a picture is near itself, too
+            near = near[_first_of_each(near // len(members), first + CROPS)]
+        found.append(near + start * len(members))
+    asks, at = np.divmod(np.concatenate(found), len(members))
+    pairs = np.stack([members[at] // CROPS, asking[asks], members[at] % CROPS], 1)
+    others = pairs[:, 0] != pairs[:, 1]
+    told: Pairs = pairs[others][_first_of_each(asks[others], first)]
+    return told
 
 
-def _first_of_each(
-    at: NDArray[np.int64], asks: NDArray[np.int64], first: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of each picture that asks, the first answers; both are in the order of those that ask."""
-    starts = np.searchsorted(asks, asks)  # of the answers to the same
-    kept = np.arange(len(asks)) - starts < first
-    return at[kept], asks[kept]
+def _first_of_each(asks: NDArray[np.int64], first: int) -> NDArray[np.bool_]:
+    """The first answers to each that asks, of answers in the order of those that ask."""
+    return np.arange(len(asks)) - np.searchsorted(asks, asks) < first
 
 
 def _distinct(pairs: Pairs) -> Pairs:

@@ -1,12 +1,13 @@
 """What can be seen of a picture's quality without knowing the scene: is it sharp, exposed, whole, of its own resolution?
 
-Everything is measured on the grey picture at its stored size, in about 2 ms at 512 x 512. Sharpness is the width of edges,
+Everything is measured on the grey picture at its stored size, in less than a millisecond at 512 x 512. Sharpness is the width of edges,
 not the amount of detail: a calm picture is not blurred, and a blurred wood is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -47,15 +48,25 @@ class Quality:
     bars: float  # share of the height or the width that black bars on both sides take
 
 
+def greyed(rgb: Pixels) -> Grey:
+    """(H, W, 3) uint8 RGB -> (H, W)."""
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
 def quality(rgb: Pixels) -> Quality:
     """(H, W, 3) uint8 RGB."""
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    return quality_of_grey(greyed(rgb))
+
+
+def quality_of_grey(grey: Grey) -> Quality:
+    """The same of a picture that is grey by now."""
     views = grey, np.asarray(cv2.transpose(grey), np.uint8)
+    steps = _steps(views[0]), _steps(views[1])
     lowest, dark, light, highest = levels(grey, (0.01, 0.05, 0.95, 0.99))
     return Quality(
-        sharpness=sharpness(views, float(np.clip((highest - lowest) / 6, LEAST, MOST))),
+        sharpness=sharpness(views, steps, min(max((highest - lowest) / 6, LEAST), MOST)),
         held=held_resolution(views),
-        blocks=block_steps(views),
+        blocks=block_steps(steps),
         dark=dark,
         light=light,
         range=highest - lowest,
@@ -69,27 +80,33 @@ def levels(grey: Grey, shares: tuple[float, ...]) -> list[int]:
     return [int(level) for level in np.searchsorted(counts, np.array(shares) * counts[-1])]
 
 
-def sharpness(views: Views, contrast: float) -> float | None:
+def _steps(grey: Grey) -> Grey:
+    """(H, W) -> (H, W - 1): the differences of neighbours in a row."""
+    return np.asarray(cv2.absdiff(grey[:, 1:], grey[:, :-1]), np.uint8) if grey.shape[1] > 1 else grey[:, 1:]
+
+
+def sharpness(views: Views, steps: Views, contrast: float) -> float | None:
     """The steepest step between neighbours as a share of the whole change around it, at the sharper edges.
 
     1 for a step from one pixel to the next, 0.35 after a Gaussian blur of 2 px. Of the two directions the softer one
     counts: motion blurs one alone. contrast: levels by which REACH pixels must change to be looked at.
     """
-    found = [_edges(grey, contrast) for grey in views]
+    found = [_edges(*both, contrast) for both in zip(views, steps)]
     return min((value for value in found if value is not None), default=None)
 
 
-def _edges(grey: Grey, contrast: float) -> float | None:
-    """Along the rows."""
+def _edges(grey: Grey, steps: Grey, contrast: float) -> float | None:
+    """Along the rows, of which one in STRIDE is looked at."""
     if grey.shape[1] < REACH:
         return None
     kernel = np.ones((1, REACH), np.uint8)
-    change = cv2.subtract(cv2.dilate(grey, kernel), cv2.erode(grey, kernel))[::STRIDE, :-1:STRIDE]
-    steepest = cv2.dilate(cv2.absdiff(grey[:, 1:], grey[:, :-1]), kernel)[::STRIDE, ::STRIDE]
+    rows, differences = (np.ascontiguousarray(one[::STRIDE]) for one in (grey, steps))
+    change = cv2.subtract(cv2.dilate(rows, kernel), cv2.erode(rows, kernel))[:, :-1:STRIDE]
+    steepest = cv2.dilate(differences, kernel)[:, ::STRIDE]
     there = change >= contrast
     if np.count_nonzero(there) < EDGES * there.size:
         return None
-    ratios = steepest[there] / change[there].astype(np.float32)
+    ratios = np.divide(steepest, np.maximum(change, 1), dtype=np.float32)[there]
     at = int(SHARPEST * (len(ratios) - 1))
     return float(np.partition(ratios, at)[at])
 
@@ -112,23 +129,27 @@ def _spectrum(grey: Grey) -> NDArray[np.float64]:
     if not side:
         return np.zeros(BANDS)
     rows = grey[:: -(-height // LINES), : width // side * side].reshape(-1, side).astype(np.float32)
-    waves = np.fft.rfft((rows - rows.mean(1, keepdims=True)) * np.hanning(side), axis=1)[:, : side // 2]
+    waves = np.fft.rfft((rows - rows.mean(1, keepdims=True)) * _window(side), axis=1)[:, : side // 2]
     power = (np.abs(waves) ** 2).mean(0) * np.arange(side // 2) ** 2
     return np.asarray(power.reshape(BANDS, -1).mean(1))
 
 
-def block_steps(views: Views) -> float:
+@cache
+def _window(side: int) -> NDArray[np.float64]:
+    return np.hanning(side)
+
+
+def block_steps(steps: Views) -> float:
     """By how many levels the steps at one of eight columns exceed those at the others, likewise for rows; the smaller.
 
     JPEG of low quality leaves borders on such a grid, wherever a crop has moved it to. Steps above SMALL_STEP are left out.
     """
-    return min(map(_grid, views))
+    return min(map(_grid, steps))
 
 
-def _grid(grey: Grey) -> float:
-    if grey.shape[1] < GRID:
+def _grid(steps: Grey) -> float:
+    if steps.shape[1] < GRID - 1:
         return 0.0
-    steps = cv2.absdiff(grey[:, 1:], grey[:, :-1])
     small = cv2.threshold(steps, SMALL_STEP, 0, cv2.THRESH_TOZERO_INV)[1]
     columns = np.asarray(cv2.reduce(small, 0, cv2.REDUCE_AVG, dtype=cv2.CV_32F))[0]
     phases = np.sort(columns[: len(columns) // 8 * 8].reshape(-1, 8).mean(0))

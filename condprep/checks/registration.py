@@ -89,7 +89,7 @@ def lines(picture: Picture) -> Field:
     """
     grey = picture if picture.ndim == 2 else picture.max(2)
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1)
-    re, im = (cv2.GaussianBlur(part, (0, 0), 1.5) for part in tensor(grey))
+    re, im = (cv2.GaussianBlur(part, (0, 0), 1.5) for part in _tensor(smooth))
     ground = np.float32(np.median(grey[::4, ::4]))  # most of a map of lines is ground, so a sixteenth tells it
     return _centred((re, im), np.abs(smooth - ground) / (cv2.magnitude(re, im) + np.float32(NOISE**2)))
 
@@ -107,12 +107,14 @@ def spectrum(edges: Field, shape: tuple[int, int]) -> Field:
 def correlation(a: Field, b: Field) -> NDArray[np.float32]:
     """Two spectra -> (H, W) float32: how well b, moved back by (dy, dx), matches a, in units of the noise.
 
-    Shifts wrap around: the last row is dy = -1. All zero where one of them has no edges.
+    Shifts wrap around: the last row is dy = -1. All zero where one of them has no edges. Of (N, H, W) spectra each is
+    compared by itself: small ones are faster together.
     """
     cross = np.conj(a) * b
     cross *= 1 / (np.sqrt(np.sqrt(cross.real**2 + cross.imag**2)) + np.float32(1e-6))
     surface = fft.ifft2(cross).real
-    return np.asarray(surface / max(float(np.sqrt(np.mean(surface**2))), 1e-12), np.float32)
+    noise = np.sqrt(np.mean(surface**2, (-2, -1), keepdims=True))
+    return np.asarray(surface / np.maximum(noise, np.float32(1e-12)), np.float32)
 
 
 def peak(surface: NDArray[np.float32]) -> Peak:
@@ -166,8 +168,11 @@ def _unscaled(values: NDArray[np.generic], scale: float) -> cv2.typing.MatLike:
 
 def tensor(picture: Picture) -> Tensor:
     """The squared gradient, gx + i gy squared, as real and imaginary part, summed over the channels, slightly smoothed."""
-    smooth = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1)
-    re, im = np.zeros((2, *picture.shape[:2]), np.float32)
+    return _tensor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1))
+
+
+def _tensor(smooth: cv2.typing.MatLike) -> Tensor:
+    re, im = np.zeros((2, *smooth.shape[:2]), np.float32)
     for channel in cv2.split(smooth):
         gx, gy = (cv2.Sobel(channel, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
         re += (gx + gy) * (gx - gy)
@@ -180,12 +185,13 @@ def _centred(parts: Tensor, strength: NDArray[np.float32]) -> Field:
 
     What two pictures share on average says nothing about how they lie.
     """
-    centred = np.zeros((*strength.shape, 2), np.float32)
+    centred = np.zeros(strength.shape, np.complex64)
     window = (slice(BORDER, -BORDER), slice(BORDER, -BORDER))
     if strength[window].size:
         inside = cv2.merge([part[window] * strength[window] for part in parts])
-        centred[window] = inside - np.array(cv2.mean(inside)[:2], np.float32)
-    return centred.view(np.complex64)[..., 0]
+        mean = np.array(cv2.mean(inside)[:2], np.float32).view(np.complex64)
+        np.subtract(inside.view(np.complex64)[..., 0], mean, out=centred[window])
+    return centred
 
 
 def _vertex(before: float, top: float, after: float) -> float:

@@ -58,8 +58,10 @@ def confirmed(suspect: Fit, full: View, tolerance: float) -> Fit | None:
 def _doubtful(coarse: View, view: View, rules: Rules) -> list[Fit]:
     """Other orientations and scales of a pair that fits upright, where a coarse look cannot rule them out."""
     doubt, best = 0.9 * coarse.fit().score, view.fit().score
-    fits = [view.fit(turned) for turned in rules.turns if coarse.fit(turned).score > doubt]
-    near = [scale for scale in rules.scales if coarse.roughly(scale) > doubt]
+    ways = [*((turned, 1.0) for turned in rules.turns), *((UPRIGHT, scale) for scale in rules.scales)]
+    doubtful = [way for way, score in zip(ways, coarse.roughly(ways)) if score > doubt]
+    fits = [view.fit(turned) for turned, scale in doubtful if scale == 1]
+    near = [scale for _, scale in doubtful if scale != 1]
     return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > best]
 
 

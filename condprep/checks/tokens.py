@@ -11,7 +11,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,8 +32,13 @@ class TokenCounter:
     def __init__(self, vocabulary: Path | None) -> None:
         """vocabulary: CLIP's file of merges, checked before; None where it could not be had."""
         self.exact = vocabulary is not None
-        self._ranks = _read(vocabulary) if vocabulary else {}
+        self._vocabulary = vocabulary
         self._of_word = lru_cache(SPARE)(self._count)
+
+    @cached_property
+    def _ranks(self) -> Pairs:
+        """Read at the first word: a dataset without captions does not wait for it."""
+        return _read(self._vocabulary) if self._vocabulary else {}
 
     def __call__(self, caption: str) -> int:
         """The tokens of a caption as CLIP makes them: lower case, white space counts for nothing. At most LONGEST letters."""
@@ -66,11 +71,11 @@ def _pattern() -> re.Pattern[str]:
 
 def _read(path: Path) -> Pairs:
     """The rank of each pair of parts; the end of a word is written `</w>` there."""
-    spelled = _spelling()
+    spelled = str.maketrans({letter: chr(byte) for letter, byte in _spelling().items()})
 
     def part(text: str) -> bytes:
         word, end = text.removesuffix("</w>"), text.endswith("</w>")
-        return bytes(spelled[letter] for letter in word) + END * end
+        return word.translate(spelled).encode("latin-1") + END * end
 
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         next(lines)  # a version

@@ -119,9 +119,13 @@ class View:
         found = peak(self._as_it_is if as_it_is else self._surface(orientation, scale))
         return Fit(found.score, (found.dx * self.ratio, found.dy * self.ratio), orientation, scale)
 
-    def roughly(self, scale: float) -> float:
-        """About the score of the best shift for a scale near 1: the field is scaled instead of the map."""
-        return peak(correlation(self._target, spectrum(unscaled_field(self._edges, scale), self._shape))).score
+    def roughly(self, ways: Sequence[tuple[Orientation, float]]) -> list[float]:
+        """About the scores of the best shifts for orientations and scales near 1: the field is scaled, not the map."""
+        fields = [
+            turned.undo(self._edges if scale == 1 else unscaled_field(self._edges, scale)) for turned, scale in ways
+        ]
+        spectra = np.stack([spectrum(field, self._shape) for field in fields])
+        return [peak(surface).score for surface in correlation(self._target, spectra)]
 
     def here(self, reach: int = 1) -> float:
         """How well the map fits as it is, give or take `reach` pixels of the working size."""

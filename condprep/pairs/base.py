@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -47,6 +48,7 @@ class Pair:
     caption: Any = None  # whatever the dataset holds: a string, a list of strings, None, anything
     problem: str | None = None  # why picture and map cannot be read
     split: str | None = None  # of a dataset that has splits
+    padding: tuple[int, int] = (0, 0)  # pixels of black that its build put above and left; opposite as many, or one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,14 @@ class Columns:
     @property
     def names(self) -> list[str]:
         return list(dict.fromkeys(filter(None, (self.image, self.condition, self.caption, self.key))))
+
+
+def padding(transform: Any) -> tuple[int, int]:
+    """(top, left) pixels, of a row's `transform`, [sx, 0, tx, 0, sy, ty]; (0, 0) where it is no such list."""
+    if not isinstance(transform, list) or len(transform) != 6:
+        return 0, 0
+    left, top = (round(at) if isinstance(at, float) and math.isfinite(at) else 0 for at in transform[2::3])
+    return max(0, top), max(0, left)
 
 
 def digest(stamps: Iterable[str]) -> str:

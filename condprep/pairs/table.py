@@ -18,11 +18,12 @@ import pyarrow as pa
 from condprep.checks.kinds import KINDS, kind_of_name
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.files import read_json
-from condprep.pairs.base import Columns, Made, Pair, choose_columns, digest
+from condprep.pairs.base import Columns, Made, Pair, choose_columns, digest, padding
 from condprep.sources.base import caption_values, read_regular, stamp
 from condprep.stored import Part, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.types import IMPORTED, Entry, Sample
 
+TRANSFORM = "transform"  # the column in which a build says where the source lies
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
 
 
@@ -63,8 +64,7 @@ class TablePairs:
         numbers = count()
         for file in self.files:
             try:
-                self._check_schema(file)
-                for batch in batches(file.path, self.columns.names, FEW):
+                for batch in batches(file.path, self._columns_of(file), FEW):
                     yield from self._pairs(batch, file.split, numbers, only)
             except DatasetError as error:
                 if only is None:
@@ -102,7 +102,7 @@ class TablePairs:
         return Sample(entry.name, pair.image, caption_values(pair.caption), condition=pair.condition)
 
     def _parts_of(self, file: Shard) -> Iterator[Part]:
-        self._check_schema(file)
+        self._columns_of(file)
         yield from parts(file)
 
     @cached_property
@@ -118,14 +118,17 @@ class TablePairs:
         """The number of each part's first row."""
         return list(accumulate((part.rows for part in self._parts), initial=0))[:-1]
 
-    def _check_schema(self, file: Shard) -> None:
-        if missing := set(self.columns.names) - set(schema(file.path).names):
+    def _columns_of(self, file: Shard) -> list[str]:
+        """Those that are read. Raises DatasetError where the file is damaged, or lacks one."""
+        there = set(schema(file.path).names)
+        if missing := set(self.columns.names) - there:
             raise DatasetError(f"{file.path} has no column {sorted(missing)[0]!r}, unlike the files before")
+        return list(dict.fromkeys([*self.columns.names, *({TRANSFORM} & there)]))
 
     def _pairs(
         self, batch: pa.RecordBatch, split: str, numbers: Iterator[int], only: Container[int] | None
     ) -> Iterator[Pair]:
-        named = {name: batch.column(name) for name in self.columns.names}
+        named = {name: batch.column(name) for name in batch.schema.names}
         for n, row in enumerate(islice(numbers, len(batch))):
             if only is None or row in only:
                 yield self._pair(row, split, {name: column[n] for name, column in named.items()})
@@ -140,7 +143,8 @@ class TablePairs:
             )
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
-        return Pair(row, name, image, condition, caption, split=split)
+        placed = values[TRANSFORM].as_py() if TRANSFORM in values else None
+        return Pair(row, name, image, condition, caption, split=split, padding=padding(placed))
 
     def _bytes(self, column: str, value: pa.Scalar) -> bytes:
         stored = value.as_py()
