@@ -144,7 +144,7 @@ def _kid(file: Path | None, device: str) -> tuple[Kid | None, str]:
             raise UsageError("--inception needs torch-fidelity: pip install torch-fidelity")
         return None, "no KID: torch-fidelity is not installed"
     if not path.is_file():
-        return None, f"no KID: there is no {path}; --inception names torch-fidelity's file"
+        return None, f"no KID: torch-fidelity's {INCEPTION} is not in torch's cache; --inception names the file"
     return Kid(read_inception(path, device)), ""
 
 
