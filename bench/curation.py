@@ -33,7 +33,7 @@ from verify import photographs
 from condprep.checks.base import Context, Opened, OpenedPair
 from condprep.checks.curation import Blurred, measure
 from condprep.checks.duplicates import Lookalikes
-from condprep.checks.lookalikes import CROPS, near_pairs, thumbnail
+from condprep.checks.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
 from condprep.checks.quality import greyed, quality
 from condprep.checks.tokens import TokenCounter
 from condprep.pairs import Pair
@@ -168,6 +168,22 @@ def copies(originals: Sequence[Picture]) -> None:
         print(f"{name:24} {count:4} {len(right) / count:7.1%} {wrong / (2 * count):7.2%} ({wrong})", flush=True)
 
 
+def strangers(each: int = 60) -> None:
+    """Square crops of each photograph, anywhere and of any size from LEAST on: which pairs of different photographs match."""
+    rng, photos = np.random.default_rng(1), coloured()
+    thumbnails = []
+    for picture in photos:
+        for side in rng.integers(LEAST, min(picture.shape[:2]) + 1, each):
+            y, x = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
+            thumbnails.append(thumbnail(greyed(fitted(picture[y : y + side, x : x + side]))))
+    stacked = np.array(thumbnails)
+    pairs = near_pairs(hashes(stacked))
+    alike = np.unique(np.sort(pairs[same_picture(stacked, pairs), :2], axis=1), axis=0)
+    wrong = np.count_nonzero(alike[:, 0] // each != alike[:, 1] // each)
+    total = each**2 * len(photos) * (len(photos) - 1) // 2
+    print(f"\n{total:,} pairs of crops of different photographs: {wrong} taken for the same ({wrong / total:.4%})")
+
+
 def blurs(originals: Sequence[Picture]) -> None:
     print(f"\n{'blur':24} rows   told")
     for name, change in BLURS.items():
@@ -256,6 +272,7 @@ def main() -> None:
     if not options.hashes and not options.rows:
         originals = pieces()
         copies(originals)
+        strangers()
         blurs(middles())
         cost(originals)
 

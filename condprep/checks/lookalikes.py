@@ -102,7 +102,7 @@ def near_pairs(
     for width, reach in bands or BANDS[max(least for least in BANDS if least <= len(codes))]:
         found += [_pairs(codes, *places, radius, first) for places in _places(codes, shift, width, reach)]
         shift += width
-        found = [_distinct(np.concatenate(found))]
+        found = [_distinct(codes, np.concatenate(found))]
     return found[0]
 
 
@@ -157,8 +157,10 @@ def _first_of_each(asks: NDArray[np.int64], first: int) -> NDArray[np.bool_]:
     return np.arange(len(asks)) - np.searchsorted(asks, asks) < first
 
 
-def _distinct(pairs: Pairs) -> Pairs:
-    """Each pair once, with one of its crops."""
+def _distinct(codes: Hashes, pairs: Pairs) -> Pairs:
+    """Each pair once, with the crop that is nearest: the second look begins there."""
+    apart = np.bitwise_count(codes[pairs[:, 0], pairs[:, 2]] ^ codes[pairs[:, 1], 0])
+    pairs = pairs[np.lexsort((pairs[:, 2], apart, pairs[:, 1], pairs[:, 0]))]
     _, kept = np.unique(pairs[:, :2], axis=0, return_index=True)
     return pairs[kept]
 
