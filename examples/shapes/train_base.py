@@ -276,11 +276,20 @@ def parameters(model: nn.Module) -> str:
     return f"{sum(p.numel() for p in model.parameters()):,}"
 
 
+@torch.no_grad()
+def make_certain(vae: AutoencoderKL) -> AutoencoderKL:
+    """Its posterior becomes the mean alone, from which decoder and UNet have learned: who draws from it gets the mean."""
+    deviations = slice(vae.config.latent_channels, None)  # log variances, of which diffusers takes -30 as the least
+    vae.quant_conv.weight[deviations] = 0
+    vae.quant_conv.bias[deviations] = -30
+    return vae
+
+
 def save(folder: Path, work: Path) -> None:
     """A diffusers folder, fp16, of what the stages left in `work`."""
     half = torch.float16
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "colours", torch_dtype=half),
+        vae=make_certain(AutoencoderKL.from_pretrained(work / "colours", torch_dtype=half)),
         unet=UNet2DConditionModel.from_pretrained(work / "unet", torch_dtype=half),
         text_encoder=CLIPTextModel.from_pretrained(work / "unet" / "text", dtype=half),
         tokenizer=make_tokenizer(),
