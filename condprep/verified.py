@@ -11,7 +11,7 @@ from typing import Any
 
 from condprep import __version__
 from condprep.checks.base import SEVERITIES, Finding, Severity
-from condprep.files import commit_text, read_json
+from condprep.files import commit, read_json
 
 FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin")  # of a finding, as it is stored
 
@@ -54,9 +54,18 @@ def keep(result: VerifyResult, stamp: str, columns: Mapping[str, str | None]) ->
         "rows": result.rows,
         "seconds": result.seconds,
         "notes": list(result.notes),
-        "findings": [[getattr(one, name) for name in FIELDS] for one in result.findings],
     }
-    commit_text(_beside(result.scores), json.dumps(kept, ensure_ascii=False) + "\n")
+    commit(_beside(result.scores), lambda partial: _write(partial, kept, result.findings))
+
+
+def _write(path: Path, kept: Mapping[str, Any], findings: Sequence[Finding]) -> None:
+    """One finding a line: there may be a million of them, which are too many for one string."""
+    with path.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(kept, ensure_ascii=False)[:-1] + ', "findings": [')
+        for number, one in enumerate(findings):
+            values = json.dumps([getattr(one, name) for name in FIELDS], ensure_ascii=False)
+            file.write(f"{',' if number else ''}\n{values}")
+        file.write("]}\n")
 
 
 def named_columns(scores: Path) -> Mapping[str, str | None]:
