@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import pyarrow as pa
@@ -18,7 +18,6 @@ from condprep.annotators import canonical
 from condprep.builder import Progress, usable_cores
 from condprep.checks import alignment, choose
 from condprep.checks import groups as all_groups
-from condprep.checks.again import Again, Sample, find_again
 from condprep.checks.base import Context, Finding, Group, Scores, configure, open_pair
 from condprep.checks.tokens import VOCABULARY, TokenCounter
 from condprep.errors import UsageError, WeightsError
@@ -29,6 +28,9 @@ from condprep.quiet import quiet_pillow
 from condprep.stored import take
 from condprep.verified import VerifyResult, keep, scores_path
 from condprep.weights import Weights
+
+if TYPE_CHECKING:
+    from condprep.checks.again import Again, Sample
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
 
@@ -69,7 +71,11 @@ def verify(
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])
     aligned = alignment.GROUP.name in [group.name for group in chosen]
-    again = find_again(pairs, wanted_annotator, sample, device, weights, notes) if aligned else None
+    again = None
+    if aligned:
+        from condprep.checks.again import find_again  # with torch: half a gigabyte that other checks do without
+
+        again = find_again(pairs, wanted_annotator, sample, device, weights, notes)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens, again), progress)
     place = Path(scores) if scores else scores_path(Path(path))
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))

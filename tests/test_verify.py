@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
@@ -275,3 +276,9 @@ def test_keeping_findings_takes_no_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert peak < 1_000_000
     assert kept_result("ds", result.scores, "stamp", {"image": None}) == result
+
+
+def test_only_the_comparison_with_maps_made_again_needs_torch(built: Path) -> None:
+    """The other checks do without it: half a gigabyte, and seconds of every start."""
+    code = "import sys, condprep; condprep.verify(sys.argv[1], checks=sys.argv[2:]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, built, "structure", "condition", "curation"]).returncode == 0
