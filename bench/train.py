@@ -11,9 +11,11 @@ batch, precision, rows and number of threads that decode, each in a process of i
     average    with both caches and the moving average of the weights
     compiled   as cached, with train.compile = true; only on a GPU
 
-Speed is the wall clock of a long run less that of a short one, so that neither start-up nor caching, compiling and the
-result count; the short run, with the caches at hand, is the column "start". Peak memory is that of the GPU where there is
-one, else of the process. Speeds on shared machines wander: compare within a run.
+Every run is made twice: a short one fills its caches, the long one is measured by the clock at the end of each of its
+optimizer's steps, so that neither start-up nor the result count for its speed. "start" is from the program's start to the
+end of the first update, with the caches at hand; "data wait" is the share of the time in which there was no batch, as the
+trainer's metrics say it. Peak memory is that of the GPU where there is one, else of the process. Speeds on shared machines
+wander: compare within a run.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,18 +39,24 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
-# Runs a program, and writes down how much memory it took at most, in bytes: argv is FILE PROGRAM ARGUMENTS...
+# Runs a program, and writes down when its optimizer's steps ended, in seconds since the epoch, and how much memory it took
+# at most, in bytes: argv is FILE PROGRAM ARGUMENTS...
 MEASURED = """
-import atexit, json, resource, runpy, sys
+import atexit, json, resource, runpy, sys, time
+from torch import cuda
+from torch.optim.optimizer import register_optimizer_step_post_hook
 _, file, *sys.argv = sys.argv
+steps = []
+register_optimizer_step_post_hook(lambda *_: steps.append(time.time()))
 def write():
-    import torch
-    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else 0
-    open(file, "w").write(json.dumps(gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+    gpu = cuda.max_memory_allocated() if cuda.is_initialized() else 0
+    peak = gpu or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    open(file, "w").write(json.dumps({"steps": steps, "peak": peak}))
 atexit.register(write)
 script = sys.argv[0].endswith(".py")
 (runpy.run_path if script else runpy.run_module)(sys.argv[0], run_name="__main__", **({} if script else {"alter_sys": True}))
 """
+SETTLED = 5  # updates until the speed is that of all others
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,8 @@ def ours(folder: Path, size: Size, precision: str, workers: int, updates: int, *
         "train": {"steps": updates, "batch": size.batch, "micro_batch": size.batch, "schedule": "constant"},
         "ema": {"enabled": False},
         "eval": {"every": 0},
-        "save": {"dir": str(folder / "ours" / str(time.monotonic_ns())), "every": 10**6},
+        "log": {"every": max(1, updates // 2)},
+        "save": {"dir": str(folder / "ours" / str(updates)), "every": 10**6, "resume": "never"},
     }
     merged = {name: values.get(name, {}) | tables.get(name, {}) for name in (*values, "cache")}
     merged["train"]["precision"] = precision
@@ -185,20 +195,26 @@ def peer(script: Path, folder: Path, size: Size, precision: str, workers: int, u
     return [str(script), *(f"--{name}={value}" for name, value in options.items())]
 
 
-def measure(folder: Path, command: Sequence[str]) -> tuple[float, int]:
-    """Seconds and bytes of a program."""
+def measure(folder: Path, command: Sequence[str], updates: int) -> tuple[list[float], int]:
+    """When a program's updates ended, in seconds since it began, and the most bytes that it took."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
-    began = time.perf_counter()
+    began = time.time()
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(folder / "peak"), *command],
+        [sys.executable, "-c", MEASURED, str(folder / "measured"), *command],
         capture_output=True,
         text=True,
         env=environment,
     )
-    seconds = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    return seconds, json.loads((folder / "peak").read_text())
+    found = json.loads((folder / "measured").read_text())
+    return [end - began for end in found["steps"][-updates:]], found["peak"]  # what is before was a rehearsal
+
+
+def data_wait(folder: Path, updates: int) -> float | None:
+    """Of the second half of our run with that many updates; the peer does not measure it."""
+    metrics = folder / "ours" / str(updates) / "metrics.jsonl"
+    return json.loads(metrics.read_text().splitlines()[-1])["data_wait"] if metrics.exists() else None
 
 
 def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[dict[str, Any]]:
@@ -218,18 +234,19 @@ def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[
     for name, command in ways.items():
         if arguments.only and name not in arguments.only:
             continue
-        measure(folder, command(1))  # fills caches: its own, the dataset's, the disk's
-        short, _ = measure(folder, command(arguments.updates // 5))
-        long, peak = measure(folder, command(arguments.updates))
-        pictures = (arguments.updates - arguments.updates // 5) * size.batch
-        yield {"run": name, "pictures_per_second": pictures / (long - short), "peak_gb": peak / 1e9, "start": short}
+        measure(folder, command(1), 1)  # fills caches: its own, the dataset's, the disk's
+        shutil.rmtree(folder / "ours", ignore_errors=True)
+        ends, peak = measure(folder, command(arguments.updates), arguments.updates)
+        speed = (len(ends) - SETTLED) * size.batch / (ends[-1] - ends[SETTLED - 1])
+        wait = data_wait(folder, arguments.updates)
+        yield {"run": name, "pictures_per_second": speed, "data_wait": wait, "peak_gb": peak / 1e9, "start": ends[0]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--peer", type=Path)
-    parser.add_argument("--updates", type=int, default=100, help="of the long run; the short one has a fifth")
+    parser.add_argument("--updates", type=int, default=100, help=f"of the measured run, more than {SETTLED}")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"))
     parser.add_argument("--only", nargs="+", metavar="RUN", help="some of the runs above")
@@ -237,7 +254,7 @@ def main() -> None:
     arguments = parser.parse_args()
     import torch
 
-    table, found = Table("run", "pictures/s", "peak memory", "start"), []
+    table, found = Table("run", "pictures/s", "data wait", "peak memory", "start"), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_base(folder / "base", arguments.size)
@@ -245,7 +262,8 @@ def main() -> None:
         for row in runs(arguments, folder, torch.cuda.is_available()):
             found.append(row)
             speed = f"{row['pictures_per_second']:.1f} ({row['pictures_per_second'] / found[0]['pictures_per_second']:.2f} x)"
-            table.add_row(row["run"], speed, f"{row['peak_gb']:.2f} GB", f"{row['start']:.1f} s")
+            waited = "" if row["data_wait"] is None else f"{row['data_wait']:.1%}"
+            table.add_row(row["run"], speed, waited, f"{row['peak_gb']:.2f} GB", f"{row['start']:.1f} s")
             print(row, file=sys.stderr, flush=True)
     print(json.dumps(found)) if arguments.json else Console().print(table)
 

@@ -124,6 +124,20 @@ def test_every_dataset_that_verify_reads_can_be_trained_on(
     assert copy.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("parquet", [False, True])
+def test_the_column_of_the_conditions_is_the_one_that_was_used(parquet: bool, tmp_path: Path) -> None:
+    """A name that was guessed is the one that is recorded, also where the rows are read from a copy."""
+    folder = save(tmp_path / "ds")
+    renamed = datasets.load_from_disk(str(folder))["train"].rename_column("conditioning_image", "canny")
+    if parquet:
+        renamed.to_parquet(tmp_path / "named" / "train.parquet")
+    else:
+        datasets.DatasetDict({"train": renamed}).save_to_disk(tmp_path / "named")
+    rows = open_rows(Data(path=str(tmp_path / "named")), "train", tmp_path / "copies")
+    assert rows.column == "canny"
+    assert (tmp_path / "copies").exists() == parquet
+
+
 def test_max_rows_are_spread_evenly(built: Path, tmp_path: Path) -> None:
     """`max_rows` takes that many different rows, in order, the first among them."""
     everything = open_rows(Data(path=str(built)), "train", tmp_path)

@@ -71,6 +71,7 @@ class Rows:
     kind: str | None  # of the conditions, one of condprep.checks.kinds.KINDS; None: it is not clear
     stamp: str  # of the files; changes when they do
     notes: Sequence[str]  # what was guessed
+    column: str  # of the conditions, as the dataset calls it: a copy has other names
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -109,7 +110,8 @@ def open_rows(data: Data, split: str, copies: Path) -> Rows:
     numbers = range(table.num_rows)
     if data.max_rows and len(numbers) > data.max_rows:
         numbers = [n * len(numbers) // data.max_rows for n in range(data.max_rows)]  # type: ignore[assignment]
-    rows = Rows(table, names, numbers, split, pairs.said, pairs.stamp, pairs.notes)
+    column = pairs.columns.condition if isinstance(pairs, TablePairs) else data.condition_column
+    rows = Rows(table, names, numbers, split, pairs.said, pairs.stamp, pairs.notes, column)
     return _of_kind(rows, data)
 
 

@@ -112,13 +112,15 @@ def _try(attempt: Callable[[int], None], size: int) -> Fit | None:
         attempt(size)
         return Fit(size, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None)
     except torch.OutOfMemoryError:
-        return None
+        pass
     finally:
         _forget()
+    gc.collect()  # tensors of the failed pass hang in its traceback; not always, as it takes long among so many modules
+    _forget()
+    return None
 
 
 def _forget() -> None:
-    gc.collect()  # of a pass that failed, tensors hang in its traceback
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
