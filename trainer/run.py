@@ -205,7 +205,7 @@ class Run:
             "condprep": __version__,
         }
         condition = condition_record(
-            Path(recipe.data.path), recipe.data.condition_column, source.rows.kind, recipe.data.resolution
+            Path(recipe.data.path), source.rows.column, source.rows.kind, recipe.data.resolution
         )
         average = self.learner.weights("best") if recipe.ema.enabled else None
         save_result(self.folder, self.learner.controlnet, self.learner.weights("raw"), average, training, condition)
