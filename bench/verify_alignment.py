@@ -1,18 +1,21 @@
 """Recall and false alarms of the alignment checks of `condprep verify`, through `verify` itself.
 
-    python bench/verify_alignment.py [--kinds canny hed pose depth] [--rows 504] [--hed-weights DIR]
+    python bench/verify_alignment.py [--kinds canny hed pose depth] [--rows 504] [--side 512] [--defects none "shift 4" ...]
+                                     [--pictures DIR] [--hed-weights DIR] [--cache DIR]
 
 Pairs are crops of scikit-image's photographs and of the shared test data, in an order in which neighbours are of different
 photographs; pictures are stored as JPEG (quality 95), maps were made of the pixels before. A defect is planted into every
 row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not; of poses `known` is openpose:blaze,
 stored as PNG or as JPEG, and `picture` are maps that another network drew. Depth is measured, not annotated: crops of
-scikit-image's stereo pair and of an RGB-D recording of the shared data. What was made of a picture again is remembered from
-one copy to the next.
+scikit-image's stereo pair and of an RGB-D recording of the shared data. What a network made of a picture is kept in --cache, so
+that a run that was stopped goes on where it was, and some defects can be measured now, others later. `--pictures` measures
+with other photographs, which no threshold has seen.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +35,11 @@ from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.checks import again
 from condprep.checks.registration import unscaled
+from condprep.files import commit
 from condprep.types import Maps
 from condprep.weights import Weights
 
 Plant = Callable[[Picture, np.random.Generator], Picture]
-SIDE = 512  # pixels
 PEOPLE = ("0000", "astronaut")  # how the names of photographs with people begin
 
 
@@ -50,18 +53,18 @@ class Set:
     how: Mapping[str, Any]
 
 
-def crops(count: int, names: Sequence[str] = ("",)) -> list[tuple[str, Picture]]:
+def crops(folder: Path | None, count: int, side: int, names: Sequence[str] = ("",)) -> list[tuple[str, Picture]]:
     """At least `count` crops; neighbours are of different photographs."""
-    chosen = [(name, picture) for name, picture in photographs(None) if name.startswith(tuple(names))]
+    chosen = [(name, picture) for name, picture in photographs(folder) if name.startswith(tuple(names))]
     each = -(-count // len(chosen))
-    cuts = {name: list(squares(name, picture, each)) for name, picture in chosen}
+    cuts = {name: list(squares(name, picture, each, side)) for name, picture in chosen}
     return [(name, cuts[name][n]) for n in range(each) for name, _ in chosen]
 
 
-def squares(name: str, picture: Picture, count: int) -> Iterator[Picture]:
-    """Square crops at SIDE; of one shape, so that a strange map is told by what it shows."""
+def squares(name: str, picture: Picture, count: int, side: int) -> Iterator[Picture]:
+    """Square crops of so many pixels; of one shape, so that a strange map is told by what it shows."""
     for y, x, h, w, *_ in windows(name, *picture.shape[:2], count):
-        yield cut(picture, (y, x, min(h, w), min(h, w), SIDE, SIDE))
+        yield cut(picture, (y, x, min(h, w), min(h, w), side, side))
 
 
 def moved(stored: Picture, rng: np.random.Generator, by: int) -> Picture:
@@ -94,18 +97,21 @@ DEFECTS: Mapping[str, Plant] = {
 }
 
 
-def columns(pairs: Sequence[tuple[str, bytes, Picture]]) -> Iterator[tuple[str, list[Picture]]]:
-    """(defect, the maps of all rows)."""
-    maps = [stored for _, _, stored in pairs]
-    for defect, plant in DEFECTS.items():
-        rng = np.random.default_rng(1)
-        yield defect, [plant(stored, rng) for stored in maps]
-    rng, names = np.random.default_rng(2), [name for name, _, _ in pairs]
-    strangers = [[stored for other, stored in zip(names, maps) if other != name] for name in names]
-    yield "wrong map", [some[rng.integers(len(some))] for some in strangers]
-    half = len(maps) // 2
-    yield "off by one", maps[:half] + maps[half + 1 :] + maps[-1:]
-    yield "shuffled", [maps[n] for n in np.random.default_rng(3).permutation(len(maps))]
+OTHERS = ("wrong map", "off by one", "shuffled")
+
+
+def column(pairs: Sequence[tuple[str, bytes, Picture]], defect: str) -> list[Picture]:
+    """The maps of all rows, with a defect."""
+    rng, maps = np.random.default_rng(1), [stored for _, _, stored in pairs]
+    if defect == "wrong map":
+        strangers = [[stored for other, _, stored in pairs if other != name] for name, _, _ in pairs]
+        return [some[rng.integers(len(some))] for some in strangers]
+    if defect == "off by one":
+        half = len(maps) // 2
+        return maps[:half] + maps[half + 1 :] + maps[-1:]
+    if defect == "shuffled":
+        return [maps[n] for n in rng.permutation(len(maps))]
+    return [DEFECTS[defect](stored, rng) for stored in maps]
 
 
 def write(pairs: Sequence[tuple[str, bytes, Picture]], maps: Sequence[Picture], column: str, folder: Path) -> Path:
@@ -133,11 +139,12 @@ def told(pairs: Sequence[tuple[str, bytes, Picture]]) -> list[tuple[str, bytes, 
     return [pair for pair in pairs if pair[2].any()]
 
 
-def measure(one: Set) -> None:
+def measure(one: Set, defects: Sequence[str]) -> None:
     """A line for each defect: rows with a finding, those of which nothing is known, runs out of step, rows a second."""
     pairs = told(one.pairs)
     print(f"\n{one.title}: {len(pairs)} pairs", flush=True)
-    for defect, maps in columns(pairs):
+    for defect in defects:
+        maps = column(pairs, defect)
         with tempfile.TemporaryDirectory() as folder:
             path = write(pairs, maps, one.column, Path(folder))
             found = condprep.verify(path, checks=["alignment"], sample="all", weights=Weights(offline=True), **one.how)
@@ -149,49 +156,60 @@ def measure(one: Set) -> None:
 
 
 class Remembering:
-    """An annotator that looks at each picture once."""
+    """An annotator that looks at each picture once, also over several runs."""
 
-    def __init__(self, annotator: Annotator) -> None:
+    def __init__(self, annotator: Annotator, folder: Path) -> None:
         self.annotator = annotator
-        self.known: dict[bytes, torch.Tensor] = {}
+        self.folder = folder / "-".join(filter(None, (annotator.name, annotator.variant)))
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.annotator, name)
 
     def __call__(self, rgb: torch.Tensor, keys: Sequence[str]) -> Maps:
-        for picture in rgb:
-            if picture.numpy().tobytes() not in self.known:
-                self.known[picture.numpy().tobytes()] = self.annotator(picture[None], keys[:1]).maps[0]
-        return Maps(torch.stack([self.known[picture.numpy().tobytes()] for picture in rgb]), {})
+        return Maps(torch.stack([self.one(picture, keys[0]) for picture in rgb]), {})
+
+    def one(self, picture: torch.Tensor, key: str) -> torch.Tensor:
+        """The map (C, H, W) of a picture (3, H, W)."""
+        path = self.folder / f"{hashlib.sha256(picture.numpy().tobytes()).hexdigest()}.raw"
+        if not path.exists():
+            made = self.annotator(picture[None], [key]).maps[0].numpy()
+            commit(path, lambda unfinished: unfinished.write_bytes(made.tobytes()))
+        return torch.from_numpy(np.fromfile(path, np.uint8)).reshape(-1, *picture.shape[1:])
 
 
-@cache
-def remembering(name: str, folder: Path | None) -> Remembering:
-    params = {"precision": "bf16"} if name.startswith("hed") else None
-    return Remembering(load_annotator(name, params=params, weights=Weights(folder)))
+class Remembered:
+    """The annotators, loaded once each, that remember what they made."""
+
+    def __init__(self, folder: Path, hed_weights: Path | None) -> None:
+        self.folder, self.hed_weights = folder, hed_weights
+        self.soft = "hed" if hed_weights else "hed:tensor"
+
+    @cache  # noqa: B019  there is one, and it lives as long as the program
+    def __call__(self, name: str) -> Remembering:
+        params = {"precision": "bf16"} if name == self.soft else None
+        weights = Weights(self.hed_weights if name == self.soft else None)
+        return Remembering(load_annotator(name, params=params, weights=weights), self.folder)
 
 
-def sets(options: argparse.Namespace) -> Iterator[Set]:
-    photos = crops(options.rows)
+def sets(options: argparse.Namespace, remembered: Remembered) -> Iterator[Set]:
+    photos = crops(options.pictures, options.rows, options.side)
     if "canny" in options.kinds:
         yield Set(
             "canny, known", "canny", [(n, jpeg(p), cv2.Canny(p, 100, 200)) for n, p in photos], {"annotator": "canny"}
         )
         yield Set("canny:random, picture", "canny", [(n, jpeg(p), canny_at_random(p)) for n, p in photos], {})
     if "hed" in options.kinds:
-        name = "hed" if options.hed_weights else "hed:tensor"
-        soft = [
-            (n, jpeg(p), annotate(remembering(name, options.hed_weights), p)) for n, p in photos[: options.rows // 2]
-        ]
-        yield Set("hed, known", "hed", soft, {"annotator": name})
+        soft = [(n, jpeg(p), annotate(remembered(remembered.soft), p)) for n, p in photos]
+        yield Set("hed, known", "hed", soft, {"annotator": remembered.soft})
         yield Set("hed, picture", "hed", soft, {})
     if "depth" in options.kinds:
-        scenes = [one for one in depth_pairs(options.rows // 3) if one[1].shape[:2] == (SIDE, SIDE)]
-        depth = [(n, jpeg(p), m) for n, p, m in scenes if not n.startswith("TUM")]
+        scenes = [one for one in depth_pairs(options.rows // 3) if not one[0].startswith("TUM")]
+        depth = [(n, jpeg(p), m) for n, p, m in scenes if m.shape[0] == m.shape[1]]
         yield Set("depth, picture", "depth", [depth[n] for n in np.random.default_rng(0).permutation(len(depth))], {})
     if "pose" in options.kinds:
-        people = crops(options.rows // 5, PEOPLE)
-        blaze, other = remembering("openpose:blaze", None), other_network()
+        people = crops(None, options.rows // 5, options.side, PEOPLE)
+        blaze, other = remembered("openpose:blaze"), other_network()
         drawn = [(n, p, annotate(blaze, p)) for n, p in people]
         yield Set("pose, known, PNG", "pose", [(n, png(p), m) for n, p, m in drawn], {"annotator": "openpose:blaze"})
         yield Set("pose, known, JPEG", "pose", [(n, jpeg(p), m) for n, p, m in drawn], {"annotator": "openpose:blaze"})
@@ -203,14 +221,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="*", default=["canny", "depth", "hed", "pose"])
     parser.add_argument("--rows", type=int, default=504)
-    parser.add_argument("--hed-weights", type=Path)
+    parser.add_argument("--side", type=int, default=512, help="pixels of the crops, but for depth")
+    parser.add_argument("--defects", nargs="*", default=[*DEFECTS, *OTHERS])
+    parser.add_argument("--pictures", type=Path, help="a folder of other photographs (.jpg)")
+    parser.add_argument("--hed-weights", type=Path, help="a folder with ControlNetHED.pth; default: hed:tensor")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "condprep-bench")
     options = parser.parse_args()
-    original = again.load_annotator
-    again.load_annotator = lambda name, **how: (
-        remembering(name, options.hed_weights) if name != "canny" else original(name)
-    )
-    for one in sets(options):
-        measure(one)
+    original, remembered = again.load_annotator, Remembered(options.cache, options.hed_weights)
+    again.load_annotator = lambda name, **how: remembered(name) if name != "canny" else original(name)
+    for one in sets(options, remembered):
+        measure(one, options.defects)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,29 @@ def test_defects_are_told_from_the_map_made_again(annotate: Callable[..., np.nda
     check(compare(again, np.ascontiguousarray(plant(stored))), verdict, values)
 
 
+@pytest.mark.parametrize("scale", [0.98, 1.02])
+@pytest.mark.parametrize("name", ["rocket", "cell", "brick", "coffee"])
+def test_two_percent_are_told_where_the_pair_still_fits(name: str, scale: float) -> None:
+    """A small map that is resized by 2 % and laid into the same corner: much of it fits as it is, or fits itself turned."""
+    picture = photo(name, 256, 256)
+    for annotate in (canny, soft):
+        stored = np.zeros((256, 256), np.uint8)
+        resized = cv2.resize(annotate(picture), (0, 0), fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)[:256, :256]
+        stored[: resized.shape[0], : resized.shape[1]] = resized
+        found = compare(annotate(jpeg(picture, 80)), stored)
+        assert (found.verdict, found.scale) == ("scaled", pytest.approx(scale, abs=0.006)), found
+
+
+@pytest.mark.parametrize("moved", [(4, 0), (-3, 5)])
+def test_a_shift_is_not_called_a_scale(moved: tuple[int, int]) -> None:
+    """A map that moved is shifted to the pixel, never scaled by less than a scale that would be told."""
+    for name in ("cell", "brick", "coffee"):
+        picture = photo(name, 256, 256)
+        stored = np.roll(canny(picture), moved[::-1], (0, 1))
+        found = compare(canny(jpeg(picture, 80)), stored)
+        assert (found.verdict, found.shift) == ("shifted", moved), found
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(512, 512), (448, 640)])
 def test_right_pairs_are_left_alone(name: str, size: tuple[int, int]) -> None:

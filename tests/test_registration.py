@@ -27,10 +27,11 @@ def test_spectra_are_compared_together_as_one_by_one(pair: Pair) -> None:
         assert np.array_equal(correlation(target, alone), together)
 
 
-def test_a_rough_look_at_orientations_is_exact(pair: Pair) -> None:
-    """Orientations looked at all at once score what each scores by itself; only scales are approximated."""
+def test_ways_looked_at_together_score_what_each_scores(pair: Pair) -> None:
+    """Orientations and scales looked at all at once have the scores that each has by itself, bit for bit."""
     view = pair.at(128)
-    assert view.roughly([(turned, 1.0) for turned in FLIPS]) == [view.fit(turned).score for turned in FLIPS]
+    ways = [*((turned, 1.0) for turned in FLIPS), (UPRIGHT, 0.97), (UPRIGHT, 1.05)]
+    assert view.scores(ways) == [view.fit(*way).score for way in ways]
 
 
 def test_lines_share_what_their_tensor_is_made_of(pair: Pair) -> None:

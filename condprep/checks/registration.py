@@ -149,21 +149,14 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
 
 def unscaled(picture: Picture, scale: float) -> Picture:
     """The picture as it was before it was enlarged by `scale` about its centre; what lies outside repeats the border."""
-    return picture if scale == 1 else np.asarray(_unscaled(picture, scale), np.uint8)
-
-
-def unscaled_field(edges: Field, scale: float) -> Field:
-    """The same of a field."""
-    parts = np.asarray(_unscaled(edges.view(np.float32).reshape(*edges.shape, 2), scale))
-    return parts.view(np.complex64)[..., 0]
-
-
-def _unscaled(values: NDArray[np.generic], scale: float) -> cv2.typing.MatLike:
-    height, width = values.shape[:2]
+    if scale == 1:
+        return picture
+    height, width = picture.shape[:2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     matrix = np.column_stack([np.eye(2) * scale, centre * (1 - scale)])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(values, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    scaled = cv2.warpAffine(picture, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(scaled, np.uint8)
 
 
 def tensor(picture: Picture) -> Tensor:

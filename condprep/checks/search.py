@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from condprep.checks.registration import UPRIGHT, Orientation
 from condprep.checks.views import Fit, Pair, View
 
-BETTER = 1.1  # how many times better than the pair as it is another orientation or scale must fit
+BETTER = 1.1  # how many times better than upright another orientation or scale must fit
+MARGIN = 4.0  # and by how much better than as it is: the best of a few dozen ways gains 3 by chance
 CLEARLY = 0.5  # how much better another shift must fit
 COARSE = 128  # longer side in pixels at which other orientations and scales are tried first
 PLAUSIBLE = 5.0  # score at COARSE that different scenes hardly reach anywhere
-SURE = 16.0  # score that no other scene reaches
+CHANCE = 8.0  # score that different scenes hardly reach anywhere in full
+DOUBT = 0.9  # share of the upright score from which another way gets a closer look
+SCALING = 0.0075  # difference of a scale from 1 that is none
 COARSE_SCALES = tuple(1.05**step for step in range(-14, 15) if step)  # 0.5 to 2; a match at COARSE bears 3 %
 SUSPECT = 1.0  # shift in pixels from which a pair is looked at in full size
 
@@ -38,13 +41,14 @@ def suspect(pair: Pair, coarse: View, view: View, rules: Rules) -> Fit | None:
     here = view.here()
     upright = [] if pair.lies else [view.fit()]
     best = max([here, *(fit.score for fit in upright)])
-    sure = (
-        here >= 2 * rules.here or best >= 2 * rules.elsewhere
-    )  # less may be a pair that resembles itself, moved or scaled
-    others = _doubtful(coarse, view, rules) if sure else _everything(pair, coarse, view)
-    fits = [fit for fit in others if fit.score > BETTER * best] + [fit for fit in upright if fit.distance >= SUSPECT]
-    suspect = max(fits, key=lambda fit: fit.score, default=None)
-    return suspect if suspect is not None and suspect.score >= rules.elsewhere else None
+    others = [] if pair.lies else _doubtful(coarse, view, rules)
+    if here < 2 * rules.here and best < 2 * rules.elsewhere:  # may resemble itself, moved or scaled
+        others += _everything(pair, coarse, view, rules)
+    better = max(BETTER * best, here + MARGIN)
+    fits = [fit for fit in others if fit.score > better] + [fit for fit in upright if fit.distance >= SUSPECT]
+    # What fits as it is shows the same scene, and then better than chance is enough
+    least = rules.elsewhere if here < rules.here else min(rules.elsewhere, CHANCE)
+    return max((fit for fit in fits if fit.score >= least), key=lambda fit: fit.score, default=None)
 
 
 def confirmed(suspect: Fit, full: View, tolerance: float) -> Fit | None:
@@ -57,21 +61,27 @@ def confirmed(suspect: Fit, full: View, tolerance: float) -> Fit | None:
 
 def _doubtful(coarse: View, view: View, rules: Rules) -> list[Fit]:
     """Other orientations and scales of a pair that fits upright, where a coarse look cannot rule them out."""
-    doubt, best = 0.9 * coarse.fit().score, view.fit().score
+    least, best = DOUBT * coarse.fit().score, DOUBT * view.fit().score
     ways = [*((turned, 1.0) for turned in rules.turns), *((UPRIGHT, scale) for scale in rules.scales)]
-    doubtful = [way for way, score in zip(ways, coarse.roughly(ways)) if score > doubt]
+    doubtful = [way for way, score in zip(ways, coarse.scores(ways)) if score > least]
     fits = [view.fit(turned) for turned, scale in doubtful if scale == 1]
     near = [scale for _, scale in doubtful if scale != 1]
-    return fits + [_finer(view, scale) for scale in near if view.fit(scale=scale).score > best]
+    return fits + _scaled(view, [scale for scale in near if view.fit(scale=scale).score > best])
 
 
-def _everything(pair: Pair, coarse: View, view: View) -> list[Fit]:
+def _everything(pair: Pair, coarse: View, view: View, rules: Rules) -> list[Fit]:
     """The orientations, and the best scale, that a coarse look finds plausible for a pair that does not fit upright."""
     fits = [view.fit(orientation) for orientation in pair.orientations if coarse.fit(orientation).score >= PLAUSIBLE]
-    if pair.lies or any(fit.score >= SURE for fit in fits):
+    if pair.lies or any(fit.score >= 2 * rules.elsewhere for fit in fits):
         return fits
     best = max((coarse.fit(scale=scale) for scale in COARSE_SCALES), key=lambda fit: fit.score)
-    return [*fits, _finer(view, best.scale)] if best.score >= PLAUSIBLE else fits
+    return fits + _scaled(view, [best.scale] if best.score >= PLAUSIBLE else [])
+
+
+def _scaled(view: View, scales: Sequence[float]) -> list[Fit]:
+    """The best fits around these scales, but for those that are hardly any scaling: these are shifts."""
+    fits = [_finer(view, scale) for scale in scales]
+    return [fit for fit in fits if abs(fit.scale - 1) >= SCALING]
 
 
 def _finer(view: View, scale: float) -> Fit:

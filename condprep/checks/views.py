@@ -28,7 +28,6 @@ from condprep.checks.registration import (
     steps_of,
     tensor,
     unscaled,
-    unscaled_field,
 )
 
 SPARSE = 0.002  # share of edge pixels below which there is nothing to compare
@@ -108,10 +107,14 @@ class View:
     def _as_it_is(self) -> NDArray[np.float32]:
         return self._surface(UPRIGHT, 1)
 
+    def _field(self, orientation: Orientation, scale: float) -> Field:
+        """The field of the map, once it is turned upright and scaled back."""
+        scaled = self._edges if scale == 1 else self._pair.field(unscaled(self.stored, scale))
+        return orientation.undo(scaled)
+
     def _surface(self, orientation: Orientation, scale: float) -> NDArray[np.float32]:
-        """How well the map fits at every shift, once it is turned upright and scaled back."""
-        edges = self._edges if scale == 1 else self._pair.field(unscaled(self.stored, scale))
-        return correlation(self._target, spectrum(orientation.undo(edges), self._shape))
+        """How well the map fits at every shift in an orientation and a scale."""
+        return correlation(self._target, spectrum(self._field(orientation, scale), self._shape))
 
     def fit(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> Fit:
         """The best shift for an orientation and a scale."""
@@ -119,12 +122,9 @@ class View:
         found = peak(self._as_it_is if as_it_is else self._surface(orientation, scale))
         return Fit(found.score, (found.dx * self.ratio, found.dy * self.ratio), orientation, scale)
 
-    def roughly(self, ways: Sequence[tuple[Orientation, float]]) -> list[float]:
-        """About the scores of the best shifts for orientations and scales near 1: the field is scaled, not the map."""
-        fields = [
-            turned.undo(self._edges if scale == 1 else unscaled_field(self._edges, scale)) for turned, scale in ways
-        ]
-        spectra = np.stack([spectrum(field, self._shape) for field in fields])
+    def scores(self, ways: Sequence[tuple[Orientation, float]]) -> list[float]:
+        """The scores of the best shifts for orientations and scales. Faster than one by one where the size is small."""
+        spectra = np.stack([spectrum(self._field(*way), self._shape) for way in ways])
         return [peak(surface).score for surface in correlation(self._target, spectra)]
 
     def here(self, reach: int = 1) -> float:
