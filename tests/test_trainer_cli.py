@@ -134,7 +134,7 @@ def test_a_recipe_can_be_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any, t
         (["TINY", "--set", "data.split=test"], "no split 'test'"),
         (["TINY", "--set", "train.batch=64"], "fewer than train.batch = 64"),
         (["TINY", "--set", "train.device=cuda"], 'train.device = "cuda"'),
-        (["TINY", "--set", "train.optimizer=adamw8bit"], "adamw8bit"),
+        (["TINY", "--set", "train.precision=fp16"], 'train.precision = "fp16" needs a GPU'),
     ],
 )
 def test_a_mistake_is_a_sentence(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator, DistributedType
 from diffusers.optimization import get_scheduler
 
 from trainer.errors import MachineError, TrainingStopped
@@ -34,7 +34,6 @@ def recipe(out: Path | str = "output", **tables: dict[str, Any]) -> Recipe:
     [
         pytest.param({"device": "cuda"}, r'train\.device = "cuda", but PyTorch finds no GPU', marks=needs_no_gpu),
         ({"precision": "fp16"}, r'train\.precision = "fp16" needs a GPU'),
-        ({"optimizer": "adamw8bit"}, r'train\.optimizer = "adamw8bit" needs a GPU'),
     ],
 )
 def test_what_the_machine_lacks_is_said(train: dict[str, Any], message: str) -> None:
@@ -43,11 +42,12 @@ def test_what_the_machine_lacks_is_said(train: dict[str, Any], message: str) -> 
         make_accelerator(recipe(train=train))
 
 
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="about machines without wandb")
-def test_a_tracker_that_is_not_installed_is_said() -> None:
-    """Not skipped silently: the run would be without its curves."""
-    with pytest.raises(MachineError, match="pip install wandb"):
-        make_accelerator(recipe(log={"tracker": "wandb"}))
+@pytest.mark.parametrize("kind", [DistributedType.FSDP, DistributedType.DEEPSPEED])
+def test_a_shared_out_model_is_refused(kind: DistributedType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch that is configured for it is not trained as something else: the message says what to launch with."""
+    monkeypatch.setattr(Accelerator, "distributed_type", property(lambda _: kind))
+    with pytest.raises(MachineError, match=rf"configured for {kind.value}, .*--multi_gpu.*adamw8bit"):
+        make_accelerator(recipe())
 
 
 def test_two_runs_of_one_process_may_differ() -> None:
@@ -112,12 +112,12 @@ def test_bad_rows_are_named() -> None:
 
 def test_a_journal_forgets_what_came_after_a_checkpoint(tmp_path: Path) -> None:
     """And a last line that was cut off in the middle."""
-    journal = Journal(make_accelerator(recipe(tmp_path)), tmp_path, recipe(tmp_path))
+    accelerator, settings = make_accelerator(recipe(tmp_path)), recipe(tmp_path)
+    journal = Journal(accelerator, settings, update=0)
     for update in (5, 10, 15):
         journal.write(update, {"loss": 1.0 / update})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"update": 2')
-    journal.rewind(10)
-    journal.write(11, {"loss": 0.0})
+    Journal(accelerator, settings, update=10).write(11, {"loss": 0.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines] == [5, 10, 11]

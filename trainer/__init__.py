@@ -9,6 +9,7 @@ _PUBLIC = {
     "train": "trainer.loop",
     "load_pipeline": "trainer.pipeline",
     "sample": "trainer.pipeline",
+    "evaluate": "trainer.fidelity.evaluate",
     "load_recipe": "trainer.toml",
 }
 __all__ = list(_PUBLIC)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CONDITION, TRAINING, RECIPE = "condition.json", "training.json", "recipe.toml"
 FAITHFUL = "faithful"  # folder of the weights that followed best, where fidelity was measured
+PRIVATE = ["checkpoints/*", "logs/*", "*.partial", ".*"]  # is not pushed
 WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' own name
 
 
@@ -164,19 +165,40 @@ def _origin(training: Mapping[str, Any], condition: Mapping[str, Any]) -> list[s
     return ["## Data", "", f"{rows}. {''.join(made)}".rstrip(), ""]
 
 
+def check_push(repository: str) -> None:
+    """That a login can push there, before hours are spent. Raises MachineError."""
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+        if not get_token():
+            raise ValueError("nobody is logged in to the Hub on this machine")
+        HfApi().whoami()
+    except Exception as error:  # a name, a token, or the network, of which each version of the library has its own
+        raise MachineError(
+            f'save.push_to_hub = "{repository}": {_reason(error)}. Log in with `hf auth login` or HF_TOKEN, or say ""'
+        ) from error
+
+
 def push(folder: Path, repository: str) -> str:
-    """Upload the result, without checkpoints and logs, to the Hub; returns its address. Raises MachineError."""
+    """Upload the result, without checkpoints and logs, to the Hub; returns its address.
+
+    Raises MachineError; the folder stays as it is, and the same run, started again, has nothing to do but this.
+    """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         api = HfApi()
         address = api.create_repo(repository, exist_ok=True)
-        ignored = ["checkpoints/*", "logs/*", "*.partial", ".*"]
-        api.upload_folder(repo_id=repository, folder_path=str(folder), ignore_patterns=ignored)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        api.upload_folder(repo_id=repository, folder_path=str(folder), ignore_patterns=PRIVATE)
+    except Exception as error:  # as above
         raise MachineError(
-            f"{folder} is complete, but could not be pushed to {repository}: {reason}. Log in with `hf auth login`"
+            f"{folder} is complete, but could not be pushed to {repository}: {_reason(error)}. The same command pushes it"
+            " again, without training"
         ) from error
     return str(address)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -154,8 +154,10 @@ class Learner:
 
 def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
     """What is chosen for speed or memory: it changes no result but by rounding."""
+    base.unet.to(memory_format=torch.channels_last)
+    if recipe.train.optimizer != "adamw8bit":  # whose first step would undo it, and a resumed run be no longer exact
+        controlnet.to(memory_format=torch.channels_last)
     for model in (base.unet, controlnet):
-        model.to(memory_format=torch.channels_last)
         if recipe.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         if recipe.train.compile:

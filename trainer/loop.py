@@ -17,6 +17,7 @@ from trainer.folder import own
 from trainer.learner import Learner
 from trainer.loader import Loader
 from trainer.machine import dtype, make_accelerator
+from trainer.metrics import Journal
 from trainer.preflight import check_disk, fitting_micro_batch
 from trainer.recipe import Recipe
 from trainer.run import Run, Say
@@ -79,10 +80,11 @@ def _prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progr
     base.to(accelerator.device, dtype(recipe))
     learner = Learner(accelerator, base, controlnet, recipe)
     micro_batch = _rehearse(learner, rows, held_out, team, say)
+    journal = Journal(accelerator, recipe, start.update if start else 0)
     rows, held_out = _encode(base, rows, held_out, team, progress)
     validator = Validator(learner, held_out, team)
     loader = Loader(rows, micro_batch, team, pin=accelerator.device.type == "cuda")
-    run = Run(learner, loader, validator, checkpoints, say, progress)
+    run = Run(learner, loader, validator, checkpoints, journal, say, progress)
     if start:
         run.restore(start)
     return run

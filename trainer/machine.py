@@ -1,21 +1,23 @@
-"""What a run needs of its machine: device, precision, processes, trackers. All of it is checked before anything is loaded."""
+"""What a run needs of its machine: device, precision, packages, processes, a login. All of it is checked before anything is loaded."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+import os
 from pathlib import Path
+from shutil import which
 from typing import TYPE_CHECKING
 
 from trainer.errors import MachineError
+from trainer.export import check_push
 from trainer.optimizer import check_optimizer
 from trainer.recipe import Recipe, Train
+from trainer.trackers import LOGS, find_tracker
 
 if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
 PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU")  # each process has the whole model
-LOGS = "logs"  # of trackers that write files, below save.dir
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:
@@ -23,10 +25,13 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 
     Raises MachineError for a GPU, a precision or a package that the machine lacks.
     """
-    device, tracker = _device(recipe), _tracker(recipe.log.tracker)
+    device, tracker = _device(recipe), find_tracker(recipe.log.tracker)
     if recipe.train.precision == "fp16" and device == "cpu":
         raise MachineError('train.precision = "fp16" needs a GPU: say "bf16" or "fp32"')
-    check_optimizer(recipe.train, device)
+    check_optimizer(recipe.train)
+    _check_compiler(recipe.train)
+    if recipe.save.push_to_hub:
+        check_push(recipe.save.push_to_hub)
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
@@ -40,12 +45,19 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         project_dir=str(Path(recipe.save.dir) / LOGS),
     )
     if accelerator.distributed_type not in PLAIN:
-        found = accelerator.distributed_type.value
         raise MachineError(
-            f"accelerate is configured for {found}; condprep trains with plain data parallelism: --multi_gpu"
+            f"accelerate is configured for {accelerator.distributed_type.value}, but every process holds the whole"
+            ' ControlNet here: launch with --multi_gpu; for less memory say train.optimizer = "adamw8bit" or'
+            " train.gradient_checkpointing = true"
         )
     _check_shares(recipe.train, accelerator.num_processes)
     return accelerator
+
+
+def _check_compiler(train: Train) -> None:
+    """Raises MachineError where torch.compile would find no compiler: for a GPU, too, it builds code for the CPU."""
+    if train.compile and not any(which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
+        raise MachineError("train.compile = true needs a C++ compiler: install g++, or say train.compile = false")
 
 
 def _check_shares(train: Train, processes: int) -> None:
@@ -70,13 +82,3 @@ def _device(recipe: Recipe) -> str:
     if recipe.train.device == "cuda" and found == "cpu":
         raise MachineError('train.device = "cuda", but PyTorch finds no GPU here: say train.device = "cpu"')
     return found if recipe.train.device == "auto" else recipe.train.device
-
-
-def _tracker(name: str) -> str | None:
-    if name == "auto":
-        return "tensorboard" if find_spec("tensorboard") else None
-    if name == "none":
-        return None
-    if not find_spec(name):
-        raise MachineError(f'log.tracker = "{name}" is not installed: pip install {name}, or say log.tracker = "none"')
-    return name

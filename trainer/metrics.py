@@ -13,6 +13,7 @@ from torch import Tensor
 
 from condprep.files import commit_text
 from trainer.errors import TrainingStopped
+from trainer.trackers import show_picture, start_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -78,18 +79,13 @@ def _not_finite(keys: Sequence[str], losses: Tensor) -> str:
 class Journal:
     """metrics.jsonl and the trackers. Only the main process writes."""
 
-    def __init__(self, accelerator: Accelerator, folder: Path, recipe: Recipe) -> None:
-        self.accelerator, self.path = accelerator, folder / METRICS
-        if accelerator.log_with:
-            keys = {
-                f"{table}.{key}": value
-                for table, values in recipe.model_dump().items()
-                for key, value in values.items()
-            }
-            plain = {key: value if isinstance(value, int | float | str) else str(value) for key, value in keys.items()}
-            accelerator.init_trackers(recipe.log.project, config=plain)
+    def __init__(self, accelerator: Accelerator, recipe: Recipe, update: int) -> None:
+        """For a run that goes on after that update. Raises MachineError where its tracker cannot be started."""
+        self.accelerator, self.path = accelerator, Path(recipe.save.dir) / METRICS
+        self._rewind(update)
+        start_tracker(accelerator, recipe, update)
 
-    def rewind(self, update: int) -> None:
+    def _rewind(self, update: int) -> None:
         """Forget what a killed run wrote after the checkpoint from which it goes on."""
         if self.accelerator.is_main_process and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -103,14 +99,9 @@ class Journal:
         self.accelerator.log(dict(values), step=update)
 
     def show(self, update: int, picture: Any) -> None:
-        """A PIL picture for the trackers that take pictures."""
-        import numpy as np
-
+        """A PIL picture for the trackers."""
         for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.log_images({"samples": np.asarray(picture)[None]}, step=update, dataformats="NHWC")
-            elif hasattr(tracker, "log_images"):
-                tracker.log_images({"samples": [picture]}, step=update)
+            show_picture(tracker, picture, update)
 
     def close(self) -> None:
         self.accelerator.end_training()

@@ -31,13 +31,9 @@ def learning_rate(train: Train, update: int, total: int) -> float:
     return train.lr
 
 
-def check_optimizer(train: Train, device: str) -> None:
+def check_optimizer(train: Train) -> None:
     """Raises MachineError where the machine lacks what the recipe's optimizer needs."""
-    if train.optimizer != "adamw8bit":
-        return
-    if device != "cuda":
-        raise MachineError(f'train.optimizer = "adamw8bit" needs a GPU, and this runs on {device}: say "adamw"')
-    if not find_spec("bitsandbytes"):
+    if train.optimizer == "adamw8bit" and not find_spec("bitsandbytes"):
         raise MachineError('train.optimizer = "adamw8bit" needs bitsandbytes: pip install bitsandbytes, or say "adamw"')
 
 

@@ -107,9 +107,7 @@ class Train(Table):
         default="constant_with_warmup", description="of the learning rate; all but constant begin with the warm-up"
     )
     warmup: Count = Field(default=500, description="updates until the peak")
-    optimizer: Literal["adamw", "adamw8bit"] = Field(
-        default="adamw", description="adamw8bit needs bitsandbytes and a GPU"
-    )
+    optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
     betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = Field(default=(0.9, 0.999), description="of AdamW")
     eps: float = Field(default=1e-8, gt=0, le=1, description="of AdamW")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="of AdamW")
@@ -119,7 +117,9 @@ class Train(Table):
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPU where there is one")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
-    compile: bool = Field(default=False, description="torch.compile, once for each size of a batch")
+    compile: bool = Field(
+        default=False, description="torch.compile, once for each size of a batch; needs a C++ compiler"
+    )
     snr_gamma: float = Field(default=0.0, ge=0, description="min-SNR weighting of the loss, 5 is usual; 0 is none")
     seed: int = Field(default=0, ge=0, lt=2**32, description="of everything that is drawn at random")
 

@@ -40,6 +40,7 @@ class Run:
     loader: Loader
     validator: Validator
     checkpoints: Checkpoints
+    journal: Journal
     say: Say
     progress: Progress
     update: int = 0  # of the last one that is done
@@ -53,7 +54,6 @@ class Run:
         self.passes = self.learner.share_out(self.loader.micro_batch)
         self.saved = self.looked = -1  # the update of the last checkpoint, and of the last validation
         self.meter = Meter()
-        self.journal = Journal(self.accelerator, self.folder, self.recipe)
 
     def restore(self, start: Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -64,7 +64,6 @@ class Run:
 
     def go(self) -> bool:
         """Make the updates. False where a signal has ended them early, after a checkpoint."""
-        self.journal.rewind(self.update)
         if self.accelerator.is_main_process:
             commit_text(self.folder / RECIPE, dump_recipe(self.recipe))
         if self.update == 0 and self.recipe.eval.every:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 
 from trainer.cache import Team
@@ -39,10 +40,11 @@ class Validator:
     def look(self, folder: Path, update: int) -> tuple[HeldOut | None, Path | None, dict[str, float]]:
         """The held-out losses, the grid of pictures that the main process has written, and how pictures follow."""
         controlnet = self.learner.snapshot()
-        losses, fidelity = self._losses(controlnet), self._fidelity(controlnet)
-        if not self.examples:
+        with _uncompiled():
+            losses, fidelity = self._losses(controlnet), self._fidelity(controlnet)
+            pictures = self._pictures(controlnet) if self.examples else []
+        if not pictures:
             return losses, None, fidelity
-        pictures = self._pictures(controlnet)
         path = folder / SAMPLES / f"{update:08d}.png"
         if self.team.rank == 0:
             save_grid(path, self.examples, pictures)
@@ -51,13 +53,14 @@ class Validator:
     def rehearse(self) -> None:
         """A look at one batch of rows and the largest example, that leaves nothing behind."""
         controlnet = self.learner.snapshot()
-        if self.source is not None and self.settings.loss_rows:
-            batch = next(held_out_batches(self.source, AT_ONCE))
-            held_out_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
-        if self.examples:
-            largest = max(self.examples, key=lambda e: e.condition.width * e.condition.height)
-            with self._encoders():
-                generate(self.learner.base.pipeline(controlnet), largest, self.settings, self.seed, steps=2)
+        with _uncompiled():
+            if self.source is not None and self.settings.loss_rows:
+                batch = next(held_out_batches(self.source, AT_ONCE))
+                held_out_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
+            if self.examples:
+                largest = max(self.examples, key=lambda e: e.condition.width * e.condition.height)
+                with self._encoders():
+                    generate(self.learner.base.pipeline(controlnet), largest, self.settings, self.seed, steps=2)
 
     def _losses(self, controlnet: ControlNetModel) -> HeldOut | None:
         if self.source is None or not self.settings.loss_rows:
@@ -104,6 +107,12 @@ class Validator:
         finally:
             for module, place, precision in before:
                 module.to(place, precision)
+
+
+def _uncompiled() -> AbstractContextManager[None]:
+    """What is looked at has sizes of its own, which are not worth minutes of compiling."""
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")  # type: ignore[no-untyped-call]
+    return stance
 
 
 def remark(losses: HeldOut, update: int, total: int) -> str:

@@ -82,7 +82,8 @@ class StableDiffusion(Base):
     def encode_pixels(self, pixels: Tensor) -> Latents:
         posterior = self.vae.encode((pixels / 127.5 - 1).to(self.vae.dtype)).latent_dist
         shift, scale = self.vae.config.shift_factor or 0.0, self.vae.config.scaling_factor
-        return Latents((posterior.mean.float() - shift) * scale, posterior.std.float() * scale)
+        mean, std = (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+        return Latents(mean.contiguous(), std.contiguous())  # as from the cache: another layout is compiled anew
 
     def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
         return None

@@ -1,0 +1,63 @@
+"""train.compile: the same updates; each size of a batch is a graph of its own; what is only looked at is not compiled."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partialmethod
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_trainer_learner import make_batch, make_learner, weights
+from test_trainer_run import make_recipe
+from torch._dynamo.utils import counters
+from trainer_models import build_dataset, save_base
+
+from trainer.errors import MachineError
+from trainer.loop import train
+from trainer.machine import make_accelerator
+from trainer.recipe import Recipe
+
+
+@pytest.fixture(autouse=True)
+def afresh() -> None:
+    torch.compiler.reset()
+    counters.clear()
+
+
+def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path, monkeypatch: Any) -> None:
+    """A run of one size compiles the two networks once each, however many sizes its validations have."""
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+    save_base(tmp_path / "base")
+    build_dataset(tmp_path / "ds", rows=12)
+    settings: dict[str, Any] = {
+        "train": {"steps": 2, "batch": 4, "micro_batch": 4, "compile": True},
+        "eval": {"every": 1, "samples": 1, "loss_rows": 3},
+    }
+    train(make_recipe(tmp_path, tmp_path / "output", **settings))
+    assert counters["stats"]["unique_graphs"] == 2
+    assert counters["graph_break"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler: g++")
+def test_a_compiled_update_is_the_plain_one(tmp_path: Path) -> None:
+    """By inductor and g++: rows' losses, the gradients' norm and the weights of two updates agree to rounding."""
+    base = save_base(tmp_path / "base")
+    plain, compiled = (make_learner(base, eps=1e-3, compile=compile) for compile in (False, True))
+    batch = make_batch(plain.base)
+    for _ in range(2):
+        expected, found = plain.learn(batch), compiled.learn(batch)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert counters["inductor"]  # it was not run eagerly instead
+    for mine, theirs in zip(weights(compiled), weights(plain)):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-5)
+
+
+def test_without_a_compiler_it_is_refused(monkeypatch: Any) -> None:
+    """Before anything is loaded, with both ways out."""
+    monkeypatch.setattr("trainer.machine.which", lambda _: None)
+    recipe = Recipe.model_validate({"train": {"compile": True, "device": "cpu"}, "log": {"tracker": "none"}})
+    with pytest.raises(MachineError, match=r"train\.compile = true needs a C\+\+ compiler: install g\+\+"):
+        make_accelerator(recipe)

@@ -1,0 +1,64 @@
+"""What goes wrong in the middle of a whole run leaves what was good before it, and says what to do."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_trainer_run import equal, make_recipe, weights
+from trainer_models import build_dataset, save_base
+
+from trainer.errors import TrainingStopped
+from trainer.learner import Learner
+from trainer.loop import train
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("faults")
+    save_base(folder / "base")
+    build_dataset(folder / "ds", rows=12)
+    return folder
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_vae_that_overflows_is_found_before_the_first_update(cached: bool, place: Path, tmp_path: Path) -> None:
+    """As SDXL's does in fp16: latents that are no numbers stop the run, with the key that names another VAE."""
+    folder = save_base(tmp_path / "base", "sdxl")
+    file = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["quant_conv.bias"] += torch.finfo(torch.float32).max  # any further sum is inf
+    tensors["quant_conv.weight"] *= float("inf")
+    save_file(tensors, file, metadata={"format": "pt"})
+    tables: dict[str, Any] = {"model": {"base": str(folder)}, "cache": {"latents": cached, "dir": str(tmp_path / "c")}}
+    with pytest.raises(TrainingStopped, match=r"very first batch is not a finite number.*model\.vae"):
+        train(make_recipe(place, tmp_path / "output", **tables))
+    assert not (tmp_path / "output" / "metrics.jsonl").exists()
+    assert not list((tmp_path / "c").rglob("*.npy"))
+
+
+def test_a_disk_that_fills_in_a_checkpoint_leaves_the_one_before(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """Half a checkpoint is removed, the error has its remedy, and with room again the run ends as any other."""
+    out, save = tmp_path / "output", Learner.save
+
+    def fill(self: Learner, folder: Path) -> None:
+        save(self, folder)
+        if folder.name.startswith("00000004"):
+            (folder / "ema.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    tables: dict[str, Any] = {"train": {"steps": 6, "batch": 4, "micro_batch": 4}, "save": {"every": 2}}
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "save", fill)
+        with pytest.raises(TrainingStopped, match=r"checkpoint of update 4 could not .*No space left.*Make room"):
+            train(make_recipe(place, out, **tables))
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["00000002"]
+    said: list[str] = []
+    train(make_recipe(place, out, **tables), say=said.append)
+    assert "going on from update 2" in said
+    train(make_recipe(place, tmp_path / "whole", **tables))
+    assert equal(weights(out), weights(tmp_path / "whole"))

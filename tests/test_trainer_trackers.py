@@ -1,0 +1,169 @@
+"""Trackers get what metrics.jsonl gets, and an interrupted run stays one run in them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainer_models import build_dataset, save_base
+
+from trainer import trackers
+from trainer.errors import MachineError
+from trainer.loop import train
+from trainer.machine import make_accelerator
+from trainer.recipe import Recipe
+from trainer.trackers import start_tracker
+
+Values = dict[int, float]  # update -> loss
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and a dataset."""
+    folder = tmp_path_factory.mktemp("trackers")
+    save_base(folder / "base")
+    build_dataset(folder / "ds", rows=16)
+    return folder
+
+
+def make_recipe(place: Path, out: Path, tracker: str, steps: int = 4) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "model": {"base": str(place / "base")},
+            "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 0},
+            "train": {"steps": steps, "batch": 4, "micro_batch": 4, "precision": "fp32", "device": "cpu"},
+            "eval": {"every": 2, "samples": 1, "sampler_steps": 1, "loss_rows": 4},
+            "log": {"every": 1, "tracker": tracker, "project": "tiny"},
+            "save": {"dir": str(out), "every": 2},
+        }
+    )
+
+
+def in_tensorboard(out: Path) -> tuple[Values, int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(out / "logs" / "tiny"), size_guidance={"images": 0}).Reload()  # all of them
+    return {event.step: event.value for event in events.Scalars("loss")}, len(events.Images("samples"))
+
+
+def in_wandb(out: Path) -> tuple[Values, int]:
+    files = sorted((out / "logs" / "wandb").glob("offline-run-*/*.wandb"))
+    assert len({file.name for file in files}) == 1  # run-ID.wandb, of every part of the run
+    losses: Values = {}
+    for file in files:
+        for record in wandb_records(file.read_bytes()):
+            row = {".".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
+            if "loss" in row:
+                losses[int(row["_step"])] = json.loads(row["loss"])
+    return losses, len(list((out / "logs" / "wandb").rglob("media/images/samples*.png")))
+
+
+def wandb_records(data: bytes) -> Iterator[Any]:
+    """The records of an offline run: 7 bytes of header, then LevelDB's log, blocks of 32 KiB with parts of records."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        if (left := 32768 - at % 32768) < 7:
+            at += left
+            continue
+        size, kind = struct.unpack_from("<HB", data, at + 4)
+        whole += data[at + 7 : at + 7 + size]
+        at += 7 + size
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def in_trackio(out: Path) -> tuple[Values, int]:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    (run,) = SQLiteStorage.get_runs("tiny")
+    assert run.startswith(out.name)
+    rows = SQLiteStorage.get_logs("tiny", run)
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}, sum("samples" in row for row in rows)
+
+
+READERS: dict[str, Callable[[Path], tuple[Values, int]]] = {
+    "tensorboard": in_tensorboard,
+    "wandb": in_wandb,
+    "trackio": in_trackio,
+}
+
+
+@pytest.mark.parametrize("tracker", READERS)
+def test_an_interrupted_run_is_one_run(tracker: str, place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """4 updates, resumed for 4 more: one run with the losses of metrics.jsonl and a picture of every validation."""
+    pytest.importorskip(tracker, reason=f"needs the package {tracker}")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    out = tmp_path / "output"
+    for steps in (4, 8):
+        train(make_recipe(place, out, tracker, steps))
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    expected = {line["update"]: line["loss"] for line in lines if "loss" in line}
+    losses, pictures = READERS[tracker](out)
+    assert sorted(expected) == [*range(1, 9)]
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert pictures == 5  # at 0, 2, 4, 6, 8
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trackio_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Not in the user's own folder; trackio reads the variable when it is imported."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TRACKIO_DIR", str(tmp_path_factory.mktemp("trackio")))
+        yield
+
+
+def test_what_a_killed_run_wrote_is_hidden(tmp_path: Path, place: Path) -> None:
+    """tensorboard shows the losses up to the checkpoint, and after it those of the run that goes on."""
+    recipe = make_recipe(place, tmp_path, "tensorboard")
+    for update, loss, last in ((0, 1.0, 5), (2, 2.0, 4)):
+        accelerator = make_accelerator(recipe)
+        start_tracker(accelerator, recipe, update)
+        for step in range(update + 1, last + 1):
+            accelerator.log({"loss": loss}, step=step)
+        accelerator.log({"samples": 0.0}, step=last)
+        accelerator.end_training()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "logs" / "tiny")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+
+
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_that_is_not_installed_is_said(tracker: str, monkeypatch: Any, tmp_path: Path, place: Path) -> None:
+    """Before anything is loaded, and not skipped silently: the run would be without its curves."""
+    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+    with pytest.raises(MachineError, match=f'log.tracker = "{tracker}" is not installed: pip install {tracker}'):
+        train(make_recipe(place, tmp_path / "output", tracker))
+    assert not (tmp_path / "output").exists()
+
+
+def test_auto_takes_tensorboard_where_it_is(monkeypatch: Any) -> None:
+    """And no tracker where it is not: metrics.jsonl is there in any case."""
+    for found, expected in ((object(), "tensorboard"), (None, None)):
+        monkeypatch.setattr(trackers, "find_spec", lambda _, found=found: found)
+        assert trackers.find_tracker("auto") == expected
+    assert trackers.find_tracker("none") is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs the package wandb")
+def test_a_tracker_that_refuses_is_said(tmp_path: Path, place: Path, monkeypatch: Any) -> None:
+    """What it says reaches the user in one line, with the key of the recipe, and before the first update."""
+    import wandb
+
+    def refuse(**_: Any) -> None:
+        raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.\nmore")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(
+        MachineError, match=r'"wandb" could not be started: No API key configured.*log\.tracker = "none"'
+    ):
+        train(make_recipe(place, tmp_path / "output", "wandb"))
+    assert not (tmp_path / "output" / "metrics.jsonl").exists()

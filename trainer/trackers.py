@@ -1,0 +1,89 @@
+"""Trackers beside metrics.jsonl: found before anything is loaded; an interrupted run goes on as the same run in them."""
+
+from __future__ import annotations
+
+import uuid
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from condprep.files import commit_text
+from trainer.errors import MachineError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from PIL import Image
+
+    from trainer.recipe import Recipe
+
+LOGS = "logs"  # what they write, below save.dir
+IDENTITY = "run-id"  # there: the name of this run, also after an interruption
+PICTURES = "samples"
+
+
+def find_tracker(name: str) -> str | None:
+    """What `log.tracker` stands for on this machine. Raises MachineError for one that is not installed."""
+    if name == "auto":
+        return "tensorboard" if find_spec("tensorboard") else None
+    if name == "none":
+        return None
+    if not find_spec(name):
+        raise MachineError(f'log.tracker = "{name}" is not installed: pip install {name}, or say log.tracker = "none"')
+    return name
+
+
+def start_tracker(accelerator: Accelerator, recipe: Recipe, update: int) -> None:
+    """Begin this run in the recipe's tracker, or go on after that update. Raises MachineError where it refuses."""
+    if not accelerator.log_with:
+        return
+    name = str(accelerator.log_with[0].value)
+    try:
+        accelerator.init_trackers(
+            recipe.log.project,
+            config=_flat(recipe),
+            init_kwargs={name: _settings(name, Path(recipe.save.dir), update) if accelerator.is_main_process else {}},
+        )
+    except Exception as error:  # each package has its own: no login, no network, a project of somebody else's
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise MachineError(
+            f'log.tracker = "{name}" could not be started: {reason}. Log in to it, or say log.tracker = "none"'
+        ) from error
+
+
+def _settings(name: str, folder: Path, update: int) -> dict[str, Any]:
+    run = _identity(folder / LOGS)
+    match name:
+        case "wandb":
+            return {"id": run, "name": folder.resolve().name, "dir": str(folder / LOGS), "resume": "allow"}
+        case "trackio":
+            return {"name": f"{folder.resolve().name}-{run}", "resume": "allow"}
+        case _:  # what a killed run had written after the checkpoint is hidden
+            return {"purge_step": update + 1} if update else {}
+
+
+def _identity(logs: Path) -> str:
+    file = logs / IDENTITY
+    if not file.exists():
+        logs.mkdir(parents=True, exist_ok=True)
+        commit_text(file, uuid.uuid4().hex[:8])
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _flat(recipe: Recipe) -> dict[str, int | float | str]:
+    keys = {f"{table}.{key}": value for table, values in recipe.model_dump().items() for key, value in values.items()}
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in keys.items()}
+
+
+def show_picture(tracker: Any, picture: Image.Image, update: int) -> None:
+    """One picture into a tracker of accelerate, in its own way."""
+    match tracker.name:
+        case "tensorboard":
+            tracker.log_images({PICTURES: np.asarray(picture)[None]}, step=update, dataformats="NHWC")
+        case "trackio":
+            import trackio
+
+            tracker.log({PICTURES: trackio.Image(picture)}, step=update)
+        case _:
+            tracker.log_images({PICTURES: [picture]}, step=update)
