@@ -99,7 +99,7 @@ def test_two_pixels_are_told_with_the_annotator_alone(
 ) -> None:
     """A map made again tells 2 px in every row; the picture alone does not, unless its threshold is lowered."""
     rows = [(picture, moved(stored, 0, 2)) for picture, stored in pairs]
-    known = verified(rows, tmp_path, "canny").findings
+    known = [one for one in verified(rows, tmp_path, "canny").findings if one.rule != "shared-shift"]
     assert {one.reason for one in known} == {"condition is shifted by (0, +2) px"}
     assert len(known) == ROWS
     assert not verified(rows, tmp_path).findings

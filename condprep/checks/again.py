@@ -34,6 +34,7 @@ Sample = int | Literal["all"]
 SAMPLE = 512  # rows: one of them has a defect that one row in a hundred has, with 99 %
 NEIGHBOURS = 8  # rows in a row that are sampled together, so that columns out of step show
 STAND_IN = "openpose:blaze"  # finds poses where nobody knows who drew them
+WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a JPEG: it sees each in a crop of its own
 FINEST = 0.75  # pixels of a shift that is told
 AREA = 512 * 512  # pixels of the pictures that an annotator's batch_size is for
 
@@ -44,17 +45,19 @@ class Compared:
 
     alignment: Alignment
     made: Descriptor | None  # of a pose that was found: the picture itself does not resemble it
+    own: bool = True  # whether by the annotator that made the stored map
 
 
 class Again:
     """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
 
-    def __init__(self, annotator: Annotator, rows: Container[int]) -> None:
+    def __init__(self, annotator: Annotator, rows: Container[int], own: bool = True) -> None:
+        """own: whether this annotator made the maps that are stored."""
         self.name = ":".join(filter(None, (annotator.name, annotator.variant)))
         self.network = annotator.batch_size > 1
         self.problem = ""  # why it stopped
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
-        self._runner, self._rows = Runner(annotator), rows
+        self._runner, self._rows, self._own = Runner(annotator), rows, own
         self._full = annotator.batch_size * AREA
         self._seen: dict[int, Compared] = {}
 
@@ -102,7 +105,8 @@ class Again:
     def _compare(self, opened: OpenedPair, made: np.ndarray) -> Compared:
         assert opened.map is not None
         if self._poses:
-            return Compared(compare_poses(made, opened.map), describe(made, "pose"))
+            found = compare_poses(made, opened.map, self._own, WOBBLE.get(self.name, 0.0))
+            return Compared(found, describe(made, "pose"), self._own)
         return Compared(compare(made, opened.map, FINEST), None)
 
 
@@ -134,7 +138,8 @@ def find_again(
             "alignment: nobody says what made the maps; --annotator NAME compares with maps made again, to 2 px"
         )
         return None
-    return Again(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)))
+    rows = chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE))
+    return Again(annotator, rows, own=bool(wanted or pairs.made))
 
 
 def _load(

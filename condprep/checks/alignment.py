@@ -14,6 +14,7 @@ from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
 from condprep.checks.comparison import Alignment, compare_picture
 from condprep.checks.kinds import classify
 from condprep.checks.offsets import Descriptor, Offsets, describe
+from condprep.checks.shared_shift import SharedShift
 
 EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
     **dict.fromkeys(("alignment", "compared_with", "misfit", "shift_x", "shift_y", "orientation")),
@@ -33,7 +34,8 @@ def measure(opened: OpenedPair, context: Context) -> Scores:
     again = context.again(opened) if context.again else None
     alignment = again.alignment if again else compare_picture(picture, stored, kind, FINEST)
     made: Descriptor | None = describe(picture) if kind != "pose" else again.made if again else None
-    return {**_scores(alignment, "made again" if again else "picture"), "descriptors": (made, describe(stored, kind))}
+    by = "picture" if again is None else "made again" if again.own else "other poses"
+    return {**_scores(alignment, by), "descriptors": (made, describe(stored, kind))}
 
 
 def _kind(opened: OpenedPair, context: Context) -> str:
@@ -61,7 +63,7 @@ def _scores(found: Alignment, compared_with: str) -> Scores:
 
 @dataclass(frozen=True)
 class Shifted:
-    min_shift: int = 3  # pixels, compared with the picture
+    min_shift: int = 3  # pixels, compared with the picture, or with poses that another annotator finds
     min_known_shift: int = 2  # pixels, compared with the map made again
 
     name: ClassVar[str] = "shifted"
@@ -158,6 +160,7 @@ def summary(verdicts: Sequence[tuple[str | None, str | None]], annotator: str | 
     counts = Counter(compared_with for _, compared_with in verdicts)
     parts = [
         f"{counts['made again']:,} with the maps that {annotator} makes of them" if counts["made again"] else "",
+        f"{counts['other poses']:,} with the poses that {annotator} finds in them" if counts["other poses"] else "",
         f"{counts['picture']:,} with the gradients of their picture" if counts["picture"] else "",
         f"{counts[None]:,} with nothing, since too little can be told" if counts[None] else "",
     ]
@@ -179,5 +182,5 @@ GROUP = Group(
     },
     measure=measure,
     checks=(Shifted(), Flipped(), Turned(), Scaled(), Cropped(), OtherPicture()),
-    surveys=(OutOfStep,),
+    surveys=(OutOfStep, SharedShift),
 )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.kinds import ACCEPTED, BINARY, KINDS, classify
+from condprep.checks.kinds import ACCEPTED, BINARY, BLACK, KINDS, classify
 from condprep.decode import Pixels
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
@@ -77,7 +77,7 @@ class Constant:
 
     def __call__(self, scores: Scores) -> str | None:
         low, high = scores["low"], scores["high"]
-        if low is None or high - low > self.max_constant_range:
+        if low is None or high - low > self.max_constant_range or _nobody(scores):
             return None
         return f"the map shows nothing: its levels go from {low} to {high}"
 
@@ -229,6 +229,11 @@ class OddKind:
             if code > 1 and self.ALL[code] not in accepted:
                 kind, rest = _words(self.ALL[code]), _words(self.ALL[main])
                 yield row, f"this looks like {kind}, where {rows / total:.0%} of the rows look like {rest}"
+
+
+def _nobody(scores: Scores) -> bool:
+    """Whether this is a pose map of nobody, which is legal: `nobody` of the curation warns of it."""
+    return bool(scores["said"] == "pose" and scores["high"] <= BLACK)
 
 
 def _cause(scores: Scores) -> str:

@@ -1,0 +1,226 @@
+"""Recall and false alarms of the alignment checks on pose maps, through `condprep verify` itself.
+
+    python bench/verify_poses.py [--crops 9] [--sets dm14 blaze foreign] [--half A] [--pictures DIR] [--cache DIR]
+
+Pairs are crops of photographs with people (the shared test data, scikit-image's, and those of `--pictures`), some mirrored,
+all in colours of their own. A pair is what `condprep build` makes of them: the stored picture is a JPEG, the map is of the
+pixels before. `dm14` and `blaze` draw a map and find it again; `foreign` are maps of dm14 of which `verify` is told
+nothing, so that it looks with blaze. A defect is planted into every row of a copy; an alarm is a row with a finding.
+
+Each crop is annotated once, before and after the JPEG, and kept in the cache by photograph, so that a run that was
+interrupted goes on. Limits were read from the photographs of half A (every second name) and hold for those of half B.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from comparison import SHARED, Picture, annotate, cut, other_network
+from PIL import Image
+from skimage import data
+
+import condprep
+from condprep.annotators import load_annotator
+from condprep.checks import again
+from condprep.checks.registration import unscaled
+from condprep.decode import decode
+from condprep.encode import encode_map, encode_picture
+from condprep.types import Maps
+from condprep.weights import Weights
+
+Plant = Callable[[Picture, np.random.Generator], Picture]
+WITH_PEOPLE = ("189080", "271035", "361010", "385039")  # of the shared data's edges
+SHAPES = ((512, 512), (512, 512), (576, 448), (448, 576), (512, 512), (384, 384), (768, 512))  # height, width
+NETWORKS = {"dm14": other_network, "blaze": lambda: load_annotator("openpose:blaze")}
+SETS = {"dm14": ("dm14", "dm14"), "blaze": ("blaze", "blaze"), "foreign": ("dm14", "blaze")}  # who drew, who looks
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stored picture, and the maps that each network drew of the pixels before ("dm14") and of the file ("dm14 again")."""
+
+    name: str  # of the photograph
+    jpeg: bytes
+    maps: Mapping[str, bytes]  # PNG
+
+
+def photographs(folder: Path | None) -> Iterator[tuple[str, Picture]]:
+    paths = [*sorted((SHARED / "data" / "people").glob("*.jpg"))]
+    paths += [SHARED / "data" / "edges" / f"{name}.jpg" for name in WITH_PEOPLE]
+    paths += sorted(path for path in folder.iterdir() if path.suffix in (".jpg", ".png")) if folder else []
+    for path in paths:
+        yield path.stem, np.asarray(Image.open(path).convert("RGB"))
+    yield "astronaut", data.astronaut()
+    yield "camera", np.repeat(data.camera()[..., None], 3, 2)
+
+
+def crops(name: str, picture: Picture, count: int) -> Iterator[Picture]:
+    """The largest that fits, then random ones down to 55 % of it, half of them mirrored, all in other colours."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()) + 7)
+    height, width = picture.shape[:2]
+    for number in range(count):
+        tall, wide = SHAPES[number % len(SHAPES)]
+        scale = min(height / tall, width / wide) * (1 if number == 0 else rng.uniform(0.55, 1))
+        h, w = int(tall * scale), int(wide * scale)
+        crop = cut(picture, (int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w, tall, wide))
+        if number and rng.random() < 0.5:
+            crop = crop[:, ::-1]
+        if number:
+            crop = np.clip((crop / 255.0) ** rng.uniform(0.7, 1.4) * rng.uniform(0.8, 1.15, 3) * 255, 0, 255)
+        yield np.ascontiguousarray(crop.astype(np.uint8))
+
+
+def rows(name: str, picture: Picture, count: int, cache: Path) -> list[Row]:
+    """The rows of a photograph, from the cache as far as they are there."""
+    path = cache / f"{name}.parquet"
+    known = pq.read_table(path).to_pylist() if path.exists() else []
+    if len(known) < count:
+        networks = {name: load() for name, load in NETWORKS.items()}
+        for crop in [*crops(name, picture, count)][len(known) :]:
+            known.append(annotated(crop, networks))
+            pq.write_table(pa.Table.from_pylist(known), path)
+    return [Row(name, row.pop("jpeg"), row) for row in known[:count]]
+
+
+def annotated(crop: Picture, networks: Mapping[str, Any]) -> dict[str, bytes]:
+    jpeg = encode_picture(crop)
+    found = {"jpeg": jpeg}
+    for name, network in networks.items():
+        for when, pixels in ((name, crop), (f"{name} again", decode(jpeg).rgb)):
+            found[when] = encode_map(annotate(network, pixels), binary=False)
+    return found
+
+
+def shifted(stored: Picture, dx: int, dy: int) -> Picture:
+    """Moved to the right and down; what comes in is black."""
+    matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
+    return cv2.warpAffine(stored, matrix, stored.shape[1::-1], flags=cv2.INTER_NEAREST)
+
+
+def moved(by: int) -> Plant:
+    """Shifted by so many pixels along one axis or both, each row in another direction."""
+
+    def plant(stored: Picture, rng: np.random.Generator) -> Picture:
+        dx, dy = [(by, 0), (-by, 0), (0, by), (0, -by), (by, -by), (-by, by)][rng.integers(6)]
+        return shifted(stored, dx, dy)
+
+    return plant
+
+
+def scaled(by: float) -> Plant:
+    return lambda stored, rng: unscaled(stored, rng.choice([1 + by, 1 / (1 + by)]))
+
+
+DEFECTS: Mapping[str, Plant] = {
+    "none": lambda stored, rng: stored,
+    **{f"shift {by}": moved(by) for by in (1, 2, 4, 8, 16)},
+    "all (2, 0)": lambda stored, rng: shifted(stored, 2, 0),
+    "all (0, 4)": lambda stored, rng: shifted(stored, 0, 4),
+    "flip h": lambda stored, rng: stored[:, ::-1],
+    "flip v": lambda stored, rng: stored[::-1],
+    "turn 90": lambda stored, rng: np.rot90(stored, rng.choice([1, 3])),
+    "turn 180": lambda stored, rng: stored[::-1, ::-1],
+    "scale 2 %": scaled(0.02),
+    "scale 5 %": scaled(0.05),
+}
+WRONG = "wrong map"
+
+
+def planted(pairs: Sequence[tuple[Row, Picture]], defect: str) -> list[Picture]:
+    """The maps of all rows with a defect. A wrong map is of another photograph and of the same shape."""
+    rng = np.random.default_rng(1)
+    if defect != WRONG:
+        return [DEFECTS[defect](stored, rng) for _, stored in pairs]
+    strangers = [
+        [other for one, other in pairs if one.name != row.name and other.shape == stored.shape] for row, stored in pairs
+    ]
+    return [some[rng.integers(len(some))] for some in strangers]
+
+
+class Remembered:
+    """A network whose maps are known."""
+
+    name, binary, columns, provenance, device, batch_size = "openpose", False, {}, {}, "cpu", 4
+
+    def __init__(self, network: str, known: Sequence[Row]) -> None:
+        self.variant = network
+        self._maps = {_hash(decode(row.jpeg).rgb): row.maps[f"{network} again"] for row in known}
+
+    def __call__(self, rgb: torch.Tensor, keys: Sequence[str]) -> Maps:
+        pictures = rgb.permute(0, 2, 3, 1).numpy()
+        maps = np.stack([decode(self._maps[_hash(picture)]).rgb for picture in pictures])
+        return Maps(torch.from_numpy(maps).permute(0, 3, 1, 2), {})
+
+
+def _hash(picture: Picture) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).digest()
+
+
+def write(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], folder: Path) -> Path:
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    table = [
+        {
+            "image": {"bytes": row.jpeg, "path": None},
+            "pose": {"bytes": encode_map(np.ascontiguousarray(stored), binary=False), "path": None},
+        }
+        for (row, _), stored in zip(pairs, maps)
+    ]
+    pq.write_table(pa.Table.from_pylist(table, pa.schema({"image": image, "pose": image})), folder / "rows.parquet")
+    return folder / "rows.parquet"
+
+
+def measure(name: str, known: Sequence[Row], defects: Sequence[str]) -> None:
+    """A line for each defect: rows with a finding, those of which nothing is known, and what all share."""
+    drew, looks = SETS[name]
+    pairs = [(row, decode(row.maps[drew]).rgb) for row in known]
+    pairs = [(row, stored) for row, stored in pairs if stored.any()]
+    network = Remembered(looks, known)
+    again.load_annotator = lambda *_, **__: network
+    how: dict[str, Any] = {} if drew != looks else {"annotator": "openpose"}
+    print(f"\n{name}: {len(pairs)} pairs of {len({row.name for row, _ in pairs})} photographs", flush=True)
+    for defect in defects:
+        maps = planted(pairs, defect)
+        with tempfile.TemporaryDirectory() as folder:
+            path = write(pairs, maps, Path(folder))
+            found = condprep.verify(path, checks=["alignment"], sample="all", weights=Weights(offline=True), **how)
+            verdicts = pq.read_table(found.scores, columns=["alignment"])["alignment"].to_pylist()
+        alarms = {one.row for one in found.findings if one.rule not in ("out-of-step", "shared-shift")}
+        shared = [one.reason for one in found.findings if one.rule == "shared-shift"]
+        line = f"{len(alarms) / len(maps):7.1%}  unknown {verdicts.count('unknown'):3}"
+        print(f"  {defect:10} {line}  {len(maps) / found.seconds:5.0f} rows/s  {'; '.join(shared)}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--crops", type=int, default=9, help="of each photograph")
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=SETS)
+    parser.add_argument("--defects", nargs="*", default=[*DEFECTS, WRONG], choices=[*DEFECTS, WRONG])
+    parser.add_argument("--half", choices=["A", "B"], help="of the photographs; default: all")
+    parser.add_argument("--pictures", type=Path, help="a folder of further photographs with people")
+    default = Path(os.environ.get("TMPDIR", "/tmp")) / "condprep-poses"
+    parser.add_argument("--cache", type=Path, default=default, help="where annotated crops are kept")
+    options = parser.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    chosen = sorted(photographs(options.pictures), key=lambda one: one[0])
+    chosen = chosen[{"A": 0, "B": 1}[options.half] :: 2] if options.half else chosen
+    known = [row for name, picture in chosen for row in rows(name, picture, options.crops, options.cache)]
+    for name in options.sets:
+        measure(name, known, options.defects)
+
+
+if __name__ == "__main__":
+    main()
