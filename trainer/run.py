@@ -17,7 +17,7 @@ from condprep.files import commit_text
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.errors import TrainingStopped
 from trainer.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
-from trainer.fidelity.watch import best_so_far, news, settled
+from trainer.fidelity.watch import best_so_far, news, settled, unknown
 from trainer.learner import Learner
 from trainer.loader import Loader
 from trainer.metrics import Journal, Meter
@@ -143,8 +143,8 @@ class Run:
     def _follow(self, fidelity: dict[str, float]) -> None:
         """Write down how pictures follow, and keep the weights that follow best."""
         self.journal.write(self.update, fidelity)
-        if "fidelity" in fidelity:
-            self.say(news(self.metrics, fidelity["fidelity"], self.update))
+        follows = fidelity.get("fidelity")
+        self.say(unknown(self.update) if follows is None else news(self.metrics, follows, self.update))
         best = best_so_far(fidelity, self.metrics, self.update)
         self.metrics |= fidelity | best
         if best and self.accelerator.is_main_process:

@@ -10,7 +10,7 @@ import numpy as np
 
 from trainer.cache import Team
 from trainer.errors import DataError
-from trainer.fidelity.diagnosis import LEFT, share
+from trainer.fidelity.diagnosis import BELONGS, LEFT, share
 from trainer.fidelity.generate import Sampling, generate, tasks, through_vae
 from trainer.fidelity.rows import Reannotator, Row, partners, read_rows, reannotator
 from trainer.fidelity.scores import LOWER, compare
@@ -34,7 +34,8 @@ class Watch:
     kind: str | None
     sampling: Sampling
     team: Team
-    ceiling: dict[str, float] = field(default_factory=dict)  # the VAE's own scores
+    real: dict[str, float] = field(default_factory=dict)  # scores of the real pictures
+    ceiling: dict[str, float] = field(default_factory=dict)  # and after the VAE
 
     def __post_init__(self) -> None:
         self.other = partners(self.rows)
@@ -61,7 +62,9 @@ class Watch:
         made = self.annotator(pictures, [row.key for row in rows])
         found = [(number, self._scores(number, one)) for number, one in zip(mine, made)]
         everyone = [scores for _, scores in sorted(gather_object(found), key=lambda pair: pair[0])]
-        self.ceiling = self.ceiling or self._ceiling(pipe)
+        if not self.real:
+            originals = [row.original for row in self.rows]
+            self.real, self.ceiling = self._mean(originals), self._mean(through_vae(pipe, originals))
         return self._summary(everyone)
 
     def _scores(self, number: int, made: Any) -> tuple[dict[str, float], dict[str, float]]:
@@ -71,8 +74,9 @@ class Watch:
             return own, {}
         return own, compare(self.kind, made, self.rows[self.other[number]].wanted)
 
-    def _ceiling(self, pipe: Any) -> dict[str, float]:
-        made = self.annotator(through_vae(pipe, [row.original for row in self.rows]), [row.key for row in self.rows])
+    def _mean(self, pictures: list[np.ndarray]) -> dict[str, float]:
+        """The scores of a picture of each row, by its own map."""
+        made = self.annotator(pictures, [row.key for row in self.rows])
         return mean_scores([compare(self.kind, one, row.wanted) for one, row in zip(made, self.rows)])
 
     def _summary(self, scores: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, float]:
@@ -80,13 +84,16 @@ class Watch:
         measure = next(iter(own))
         found = {f"fidelity_{name}": value for name, value in own.items()}
         found |= {"fidelity_chance": chance[measure], "fidelity_ceiling": self.ceiling[measure]}
+        found |= {"fidelity_real": self.real[measure]}
         follows = self._follows(measure, own[measure], chance[measure])
         return {name: value for name, value in ({"fidelity": follows} | found).items() if np.isfinite(value)}
 
     def _follows(self, measure: str, own: float, chance: float) -> float:
-        """The share; NaN where the VAE leaves too little of a perfect score to place anything in between."""
+        """The share; NaN where the maps are not those of the pictures, or the VAE leaves too little to place it."""
         ceiling, perfect = self.ceiling[measure], 0.0 if measure in LOWER else 1.0
-        return share(own, chance, ceiling) if share(ceiling, chance, perfect) >= LEFT else float("nan")
+        if share(self.real[measure], chance, perfect) < BELONGS or share(ceiling, chance, perfect) < LEFT:
+            return float("nan")
+        return share(own, chance, ceiling)
 
 
 def best_so_far(found: Mapping[str, float], before: Mapping[str, float], update: int) -> dict[str, float]:
@@ -100,6 +107,14 @@ def best_so_far(found: Mapping[str, float], before: Mapping[str, float], update:
 def settled(metrics: Mapping[str, float], update: int, patience: int, every: int) -> bool:
     """Whether `patience` validations, `every` updates apart, have not improved on the best one; 0 is never."""
     return bool(patience) and "best_update" in metrics and update - metrics["best_update"] >= patience * every
+
+
+def unknown(update: int) -> str:
+    """What a validation says to a person where `look` found no share."""
+    return (
+        f"update {update:,}: whether pictures follow their condition cannot be told: the real pictures, annotated again,"
+        " do not give their own maps (see `condprep verify`), or the VAE does not leave enough of them"
+    )
 
 
 def news(before: Mapping[str, float], now: float, update: int) -> str:

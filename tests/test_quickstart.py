@@ -1,0 +1,134 @@
+"""The quick-start at reduced length: a ControlNet that learns to follow edges it has not seen, and two that cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from condprep.encode import encode_map
+from trainer.fidelity.evaluate import evaluate
+from trainer.loop import train
+from trainer.recipe import Recipe
+from trainer.toml import load_recipe
+
+ROOT = Path(__file__).parents[1]
+STEPS = 240
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn shapes, and the dataset that the command line makes of them."""
+    folder = tmp_path_factory.mktemp("shapes")
+    draw = [
+        sys.executable,
+        ROOT / "examples" / "shapes" / "draw.py",
+        folder / "raw",
+        "--pictures",
+        "800",
+        "--seed",
+        "7",
+    ]
+    subprocess.run(draw, check=True)
+    build = ["build", folder / "raw", "--annotator", "canny", "--resolution", "64", "--validation", "0.05"]
+    subprocess.run([sys.executable, "-m", "condprep", *build, "--out", folder / "ds"], check=True, capture_output=True)
+    return folder
+
+
+def recipe(dataset: Path, output: Path, *settings: str) -> Recipe:
+    """That of the quick-start, shorter."""
+    places = (f'data.path="{dataset}"', f'save.dir="{output}"', f'model.base="{ROOT / "examples" / "shapes" / "base"}"')
+    half = STEPS // 2
+    shorter = (
+        f"train.steps={STEPS}",
+        f"eval.every={half}",
+        f"save.every={half}",
+        "eval.samples=0",
+        'log.tracker="none"',
+    )
+    return load_recipe(ROOT / "recipes" / "shapes.toml", [*places, *shorter, *settings])
+
+
+def curve(output: Path, name: str) -> list[float]:
+    found = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in found if name in line]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    train(recipe(place / "ds", place / "output"))
+    return place / "output"
+
+
+def test_it_learns_to_follow(trained: Path) -> None:
+    """Edges of what is drawn lie where unseen maps want them: three times as often as before; with other maps by chance."""
+    found, chance = curve(trained, "fidelity_f1_2px"), curve(trained, "fidelity_chance")
+    assert found[-1] >= 3 * found[0]
+    assert chance[-1] <= found[0] + 0.1
+    assert curve(trained, "condition_gap")[-1] > 1.5
+    assert curve(trained, "val_loss")[-1] < curve(trained, "val_loss")[0]
+
+
+def test_half_way_and_on_is_the_same(place: Path, trained: Path) -> None:
+    """A run that goes on from its middle ends with the same weights."""
+    shutil.copytree(trained, place / "resumed")
+    (end,) = (place / "resumed" / "checkpoints").glob(f"*{STEPS}")
+    shutil.rmtree(end)
+    train(recipe(place / "ds", place / "resumed"))
+    one, other = (load_file(output / "diffusion_pytorch_model.safetensors") for output in (trained, place / "resumed"))
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+def shifted(maps: list[np.ndarray]) -> list[np.ndarray]:
+    """4 px to the right and down."""
+    return [np.pad(pixels, ((4, 0), (4, 0)))[:-4, :-4] for pixels in maps]
+
+
+def exchanged(maps: list[np.ndarray]) -> list[np.ndarray]:
+    """In another order."""
+    return [maps[number] for number in np.random.default_rng(0).permutation(len(maps))]
+
+
+def rewrite(file: Path, change: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
+    """An Arrow file of the dataset, with other maps."""
+    with pa.ipc.open_stream(file.read_bytes()) as stream:
+        table = stream.read_all()
+    column = table.schema.get_field_index("conditioning_image")
+    maps = [np.asarray(Image.open(BytesIO(one["bytes"]))) for one in table["conditioning_image"].to_pylist()]
+    values = [{"bytes": encode_map(pixels, binary=True), "path": None} for pixels in change(maps)]
+    table = table.set_column(column, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+    with pa.ipc.new_stream(file, table.schema) as sink:
+        sink.write_table(table)
+
+
+@pytest.mark.parametrize("change", [shifted, exchanged])
+def test_misaligned_pairs_teach_nothing(place: Path, tmp_path: Path, change: Callable[..., list[np.ndarray]]) -> None:
+    """Maps that lie beside their pictures, or belong to others, are followed no further than real pictures follow them.
+
+    While it trains, after it, and before, it is said why.
+    """
+    shutil.copytree(place / "ds", tmp_path / "ds")
+    for file in (tmp_path / "ds").glob("*/*.arrow"):
+        rewrite(file, change)
+    said: list[str] = []
+    train(recipe(tmp_path / "ds", tmp_path / "output"), say=said.append)
+    found = curve(tmp_path / "output", "fidelity_f1_2px")
+    assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < 0.45
+    assert not curve(tmp_path / "output", "fidelity")
+    assert sum("do not give their own maps" in line for line in said) == len(found)
+    assert "maps do not belong" in [finding.name for finding in evaluate(tmp_path / "output", rows=32).findings]
+    verify = [sys.executable, "-m", "condprep", "verify", tmp_path / "ds", "--checks", "alignment", "--json"]
+    answer = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    found = json.loads(answer.stdout)
+    assert len({finding["row"] for finding in found["findings"]}) >= 0.9 * found["rows"]
