@@ -111,7 +111,7 @@ class Validator:
 
 def _uncompiled() -> AbstractContextManager[None]:
     """What is looked at has sizes of its own, which are not worth minutes of compiling."""
-    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")  # type: ignore[no-untyped-call]
+    stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance
 
 
