@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 def without_bars() -> None:
     """Loading a model shows no bars and no notices of its own."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # diffusers imports it where it is installed
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 

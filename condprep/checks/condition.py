@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.kinds import ACCEPTED, BINARY, BLACK, KINDS, classify
+from condprep.checks.kinds import ACCEPTED, BINARY, KINDS, classify
 from condprep.decode import Pixels
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
@@ -233,7 +233,7 @@ class OddKind:
 
 def _nobody(scores: Scores) -> bool:
     """Whether this is a pose map of nobody, which is legal: `nobody` of the curation warns of it."""
-    return bool(scores["said"] == "pose" and scores["high"] <= BLACK)
+    return bool(scores["said"] == "pose" and not scores["high"])
 
 
 def _cause(scores: Scores) -> str:

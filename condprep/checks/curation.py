@@ -14,7 +14,7 @@ import xxhash
 from condprep.checks import duplicates
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
 from condprep.checks.captions import Boilerplate, Language, RepeatedCaption, measure_caption
-from condprep.checks.kinds import BLACK, LINES, classify
+from condprep.checks.kinds import LINES, classify
 from condprep.checks.lookalikes import thumbnail
 from condprep.checks.quality import Quality, greyed, quality_of_grey
 
@@ -55,7 +55,7 @@ def _map(opened: OpenedPair, said: str | None) -> Scores:
     kind = said or classify(found)
     return {
         "drawn": 1 - found.dark if kind in LINES else None,
-        "nobody": kind == "pose" and found.high <= BLACK,
+        "nobody": kind == "pose" and not found.high,
     }
 
 

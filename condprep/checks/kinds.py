@@ -42,7 +42,7 @@ SMALL = 256  # pixels of the longer side at which areas are told from lines
 SAMPLE = 192  # pixels of the longer side at which colours are looked at, without mixing them
 OPENING = 11  # pixels at that size, 4 % of the side: wider than any line, narrower than most areas
 AWAY = 25.0  # levels
-BLACK = 2  # levels up to which a whole map is black
+BLANK = 2  # levels between a map's lowest and highest up to which it shows nothing
 DARK, LIGHT = 16, 239  # levels up to which, and from which on, a pixel is background
 
 
@@ -106,7 +106,7 @@ def classify(f: Features) -> str | None:
 
     Beside KINDS: "blank" shows nothing, "picture" is a photograph, "colours" is coloured, but not as any kind is.
     """
-    if f.high - f.low <= BLACK:
+    if f.high - f.low <= BLANK:
         return "blank"
     if f.coloured > 0.1:
         return _coloured(f)

@@ -115,7 +115,8 @@ class Overlay:
         counts = np.bincount(cells @ (1, columns), minlength=columns * rows).reshape(rows, columns)
         crowded = cv2.GaussianBlur(counts.astype(np.float32), (5, 5), 1, borderType=cv2.BORDER_CONSTANT)
         row, column = np.unravel_index(crowded.argmax(), crowded.shape)
-        return np.array([column, row]) * self.width + apart.min(0)
+        start: Points = np.array([column, row]) * self.width + apart.min(0)
+        return start
 
     def _climb(self, apart: Points, shift: Points) -> Points:
         """To the middle of the differences around it: the mean shift of a Gaussian."""
