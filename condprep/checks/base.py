@@ -89,7 +89,9 @@ class OpenedPair:
     def map(self) -> Pixels | None:
         """The map, (H, W) uint8 where it is grey, else (H, W, 3); None where it cannot be decoded."""
         rgb, found = self.condition.rgb, self.features
-        return rgb if rgb is None or found is None or found.coloured else np.asarray(cv2.extractChannel(rgb, 1), np.uint8)
+        return (
+            rgb if rgb is None or found is None or found.coloured else np.asarray(cv2.extractChannel(rgb, 1), np.uint8)
+        )
 
     @cached_property
     def inverted(self) -> str | None:
