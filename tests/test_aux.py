@@ -20,16 +20,17 @@ from PIL import Image
 from skimage import data
 
 import condprep
-from condprep.annotators import aux_adapter, load_annotator, specs
+from condprep.annotators import aux_adapter, aux_builders, load_annotator, specs
 from condprep.annotators.aux_adapter import Aux
 from condprep.annotators.aux_detectors import DETECTORS, LEFT_OUT
-from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
+from condprep.errors import AnnotatorError, Rejected, WeightsError, WeightsUnavailable
 from condprep.weights import Weights
 
 KEYS = [hashlib.sha256(name).hexdigest() for name in (b"one", b"two", b"three")]
-NETWORKS = [name for name, how in DETECTORS.items() if how.files]
+HEAVY = ["leres++", "zoe", "sam", "mobile_sam"]  # half a minute a picture: each has a test of its own
+NETWORKS = [name for name, how in DETECTORS.items() if how.files and name not in HEAVY]
 WEIGHTLESS = ["lineart_standard", "shuffle"]
-SLOW = {"lineart_anime", "normalbae"}  # 54 and 72 million parameters
+SLOW = {"lineart_anime", "normalbae", "leres"}  # 54, 72 and 115 million parameters
 
 
 @cache
@@ -88,6 +89,36 @@ def _ted() -> Any:
     return TED().state_dict()
 
 
+def _leres() -> Any:
+    from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
+
+    # It was trained on several GPUs, which puts "module." before each name.
+    return {
+        "depth_model": {f"module.{name}": value for name, value in RelDepthModel("resnext101").state_dict().items()}
+    }
+
+
+def _merger() -> Any:
+    from controlnet_aux.leres.pix2pix.models.networks import define_G
+
+    return define_G(2, 1, 64, "unet_1024", "none").state_dict()
+
+
+def _zoe() -> Any:
+    from controlnet_aux import zoe
+
+    return {"model": zoe.ZoeDepth.build_from_config(zoe.get_config("zoedepth", "infer")).state_dict()}
+
+
+def _mobile_sam() -> Any:
+    from controlnet_aux.segment_anything.build_sam import sam_model_registry
+
+    state = sam_model_registry["vit_t"]().state_dict()
+    return {
+        name: torch.randn_like(value) if name.endswith("attention_biases") else value for name, value in state.items()
+    }
+
+
 MAKE: dict[str, Callable[[], Any]] = {
     "sk_model.pth": _lineart,
     "sk_model2.pth": _lineart,
@@ -96,7 +127,13 @@ MAKE: dict[str, Callable[[], Any]] = {
     "table5_pidinet.pth": _pidinet,
     "scannet.pt": _normalbae,
     "MTEED.pth": _ted,
+    "5_model.pth": _ted,
+    "res101.pth": _leres,
+    "latest_net_G.pth": _merger,
+    "ZoeD_M12_N.pt": _zoe,
+    "mobile_sam.pt": _mobile_sam,
 }
+BESIDE = {"leres": {"latest_net_G.pth"}}  # what the reference opens and does not use
 
 
 @pytest.fixture(scope="session")
@@ -106,8 +143,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     folder = tmp_path_factory.mktemp("weights")
 
     def made(variant: str) -> Path:
+        wanted = {*DETECTORS[variant].weights, *BESIDE.get(variant, ())}
         for number, name in enumerate(MAKE):
-            if name in DETECTORS[variant].weights and not (folder / name).exists():
+            if name in wanted and not (folder / name).exists():
                 torch.manual_seed(number)
                 with aux_adapter._quiet():
                     torch.save(MAKE[name](), folder / name)
@@ -126,8 +164,12 @@ def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     """controlnet_aux alone, as its users call it: picture (H, W, 3) -> map."""
     how = DETECTORS[variant]
     cls = getattr(detectors(), how.cls)
-    with aux_adapter._quiet():
-        detector = cls.from_pretrained(str(folder), **how.files) if how.files else cls()
+    kind = {"model_type": how.kind} if how.kind else {}
+    with aux_adapter._quiet(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["program"])  # LeReS takes the program's options for its own
+        detector = cls.from_pretrained(str(folder), **how.files, **kind) if how.files else cls()
+    if how.cls == "LeresDetector":
+        detector.model.eval()  # as LeReS' own code does and this one forgets
 
     def call(picture: np.ndarray) -> np.ndarray:
         side = min(picture.shape[:2])
@@ -137,7 +179,7 @@ def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     return call
 
 
-NO_IMAGE_RESOLUTION = {"AnylineDetector", "LineartStandardDetector"}
+NO_IMAGE_RESOLUTION = {"AnylineDetector", "LineartStandardDetector", "TEEDdetector"}
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -196,6 +238,72 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
     assert np.median(ours) < 30
 
 
+@pytest.fixture
+def small_zoe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZoeDepth on the smaller of its two kinds of BEiT, 112 million parameters and not 345."""
+    detectors()
+    from controlnet_aux import zoe
+
+    config = zoe.get_config("zoedepth", "infer")
+    config.midas_model_type = "DPT_BEiT_B_384"
+    monkeypatch.setattr(zoe, "get_config", lambda *names: config)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_zoe")
+@pytest.mark.parametrize("variant", ["leres++", "zoe"])
+def test_the_heavy_ones_are_the_reference_s(
+    variant: str, checkpoints: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a picture off the grid: the reference's map of the padded picture, cropped, and not a word printed."""
+    folder, rgb = checkpoints(variant), picture(100, 140)
+    annotator = load(variant, folder)
+    capsys.readouterr()
+    ours = annotator(batch(rgb), KEYS[:1]).maps
+    assert capsys.readouterr().out == ""
+    theirs = reference(variant, folder)(np.pad(rgb, [(0, 28), (0, 52), (0, 0)], mode="symmetric"))[:100, :140]
+    assert len(np.unique(theirs)) > 1
+    assert np.array_equal(np.broadcast_to(ours[0].permute(1, 2, 0).numpy(), theirs.shape), theirs)
+
+
+def _easily_pleased(generator: Any) -> None:
+    """A generator of SAM's masks that asks at four points and believes every answer, so that random weights find some."""
+    generator.point_grids = [np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])]
+    generator.pred_iou_thresh = generator.stability_score_thresh = -1e3
+    generator.box_nms_thresh = 1
+
+
+@pytest.mark.slow
+def test_sam_is_the_reference_s(checkpoints: Callable[[str], Path]) -> None:
+    """The same segments in the same colours where numpy is seeded alike; other colours for another key."""
+    folder, rgb = checkpoints("mobile_sam"), picture(128, 64)
+    how = DETECTORS["mobile_sam"]
+    theirs = detectors().SamDetector.from_pretrained(str(folder), model_type=how.kind, **how.files)
+    theirs.mask_generator.predictor.model.eval()  # it was told so before it had its weights, and keeps the old biases
+    annotator = load("mobile_sam", folder)
+    for generator in (theirs.mask_generator, annotator.detector.mask_generator.generator):
+        _easily_pleased(generator)
+    first, other = (annotator(batch(rgb), [key]).maps[0].permute(1, 2, 0).numpy() for key in KEYS[:2])
+    np.random.seed(int(KEYS[0][:8], 16))
+    expected = theirs(rgb, detect_resolution=64, image_resolution=64, output_type="np")
+    assert len(np.unique(expected)) > 1
+    assert np.array_equal(first, expected)
+    assert not np.array_equal(first, other)
+
+
+def test_where_sam_finds_nothing_its_map_is_black() -> None:
+    """No segment is a black map; the reference fails."""
+
+    class Nothing:
+        def generate(self, picture: np.ndarray) -> list[Any]:
+            return []
+
+    detector = detectors().SamDetector(aux_builders._Masks(Nothing()))
+    found = Aux(detector, "sam", files=[], device="cpu")(batch(picture(100, 70)), KEYS[:1]).maps
+    assert found.shape == (1, 3, 100, 70)
+    assert not found.any()
+
+
 @pytest.mark.parametrize("variant", variants(["mlsd", "pidinet_scribble"]))
 def test_binary_maps_hold_two_values(variant: str, checkpoints: Callable[[str], Path]) -> None:
     """What is stored as a 1-bit PNG has only 0 and 255 in it, also where the picture was padded."""
@@ -246,7 +354,7 @@ def test_a_face_by_mediapipe() -> None:
     assert np.array_equal(ours, reference("mediapipe_face", Path())(rgb))
 
 
-@pytest.mark.parametrize("variant", variants(["mlsd", "pidinet", "anyline", *WEIGHTLESS]))
+@pytest.mark.parametrize("variant", variants(["mlsd", "pidinet", "anyline", "teed", *WEIGHTLESS]))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the mean of no pixels, in controlnet_aux
 def test_a_picture_of_one_colour_has_a_map(variant: str, checkpoints: Callable[[str], Path]) -> None:
     """A plain picture is no error, and a filter finds nothing in it."""
@@ -271,12 +379,11 @@ def test_every_detector_of_the_reference_is_offered_or_left_out_with_a_reason() 
     """No detector of controlnet_aux is passed over in silence."""
     others = {
         **{"CannyDetector": "canny", "HEDdetector": "hed", "MidasDetector": "midas", "OpenposeDetector": "openpose"},
-        **{"DWposeDetector": "dwpose", "LeresDetector": "leres", "ZoeDetector": "zoe", "TEEDdetector": "teed"},
-        "SamDetector": "sam",
+        "DWposeDetector": "dwpose",
     }
     there = {name for name in dir(detectors()) if name.lower().endswith("detector")}
     assert there == {how.cls for how in DETECTORS.values()} | set(others)
-    assert set(others.values()) | {"leres++"} == set(LEFT_OUT)
+    assert set(others.values()) == set(LEFT_OUT)
 
 
 @pytest.mark.parametrize("name", ["aux:dwpose", "dwpose"])
@@ -298,6 +405,7 @@ def test_licences_are_said_before_use() -> None:
         assert DETECTORS[name].licence in line
     assert not DETECTORS["pidinet"].commercial
     assert not DETECTORS["normalbae"].commercial
+    assert not DETECTORS["leres"].commercial
     assert DETECTORS["lineart"].commercial
 
 
@@ -343,6 +451,13 @@ def test_a_map_of_another_size_is_refused() -> None:
         annotator(batch(picture(100, 128)), KEYS[:1])
 
 
+def test_a_picture_too_small_for_its_detector_is_rejected() -> None:
+    """LeReS++ fails below 129 pixels: such a picture becomes a reject that says so, and no detector is called."""
+    annotator = Aux(lambda picture: picture, "leres++", files=[], device="cpu")
+    with pytest.raises(Rejected, match="needs a long side of at least 129 px, this one has 128 px"):
+        annotator(batch(picture(128, 64)), KEYS[:1])
+
+
 def test_a_variant_must_be_named() -> None:
     """`aux` alone is no annotator; the error lists what is."""
     with pytest.raises(AnnotatorError, match="'aux' needs a variant: aux:lineart, aux:lineart_coarse"):
@@ -382,7 +497,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("forced", [False, True])
-@pytest.mark.parametrize("variant", ["pidinet", "anyline", "mlsd", "normalbae"])
+@pytest.mark.parametrize("variant", ["pidinet", "anyline", "mlsd", "normalbae", "leres", "zoe", "sam"])
 def test_a_checkpoint_cannot_run_code(
     variant: str, forced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,13 +519,69 @@ def test_a_damaged_checkpoint_is_an_error(content: bytes, tmp_path: Path) -> Non
         load("anyline", tmp_path)
 
 
-@pytest.mark.parametrize("variant", ["lineart", "pidinet", "mlsd", "anyline", "normalbae"])
+@pytest.mark.parametrize("variant", ["lineart", "pidinet", "mlsd", "anyline", "normalbae", "leres", "mobile_sam"])
 def test_a_checkpoint_of_another_model_is_an_error(variant: str, tmp_path: Path) -> None:
     """A sound file of something else is named, with the detector that it does not fit."""
     for name in DETECTORS[variant].weights:
         torch.save({"weight": torch.zeros(3)}, tmp_path / name)
-    with pytest.raises(WeightsError, match=rf"another model than controlnet_aux's {DETECTORS[variant].cls}"):
+    with pytest.raises(WeightsError, match=rf"another model than (controlnet_aux's {DETECTORS[variant].cls}|{name})"):
         load(variant, tmp_path)
+
+
+class TinyZoe(torch.nn.Module):
+    """What stands in for ZoeDepth where only its file matters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = torch.nn.Linear(2, 2)
+
+    @classmethod
+    def build_from_config(cls, config: Any) -> TinyZoe:
+        return cls()
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({}, ""),
+        ({"blocks.0.attn.relative_position_index": torch.zeros(3)}, ""),
+        ({"out.bias": None}, "missing out.bias"),
+        ({"other": torch.zeros(3)}, "unexpected other"),
+        ({"out.bias": torch.zeros(3)}, "of another shape out.bias"),
+    ],
+)
+def test_zoe_takes_only_a_checkpoint_that_fits(
+    change: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tensor must be there and none left over, but for the buffers that old versions of timm saved.
+
+    The reference loads whatever fits and says nothing.
+    """
+    detectors()
+    monkeypatch.setattr("controlnet_aux.zoe.ZoeDepth", TinyZoe)
+    state = {name: value for name, value in {**TinyZoe().state_dict(), **change}.items() if value is not None}
+    torch.save({"model": state}, tmp_path / "ZoeD_M12_N.pt")
+    weights = Weights(tmp_path, offline=True, say=lambda _: None)
+    if not complaint:
+        loaded = load_annotator("aux:zoe", weights=weights).detector.model
+        assert torch.equal(loaded.out.weight, state["out.weight"])
+        assert not loaded.training
+        return
+    with pytest.raises(WeightsError, match=rf"ZoeD_M12_N\.pt is a checkpoint of another model.*{complaint}"):
+        load_annotator("aux:zoe", weights=weights)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_weights(
+    checkpoints: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little memory on the device while loading is said as such, and not that the checkpoint is another model's."""
+
+    def full(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(aux_adapter, "build", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        load_annotator("aux:teed", weights=Weights(checkpoints("teed"), offline=True, say=lambda _: None))
 
 
 def test_it_is_loaded_late_and_quietly() -> None:

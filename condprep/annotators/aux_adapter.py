@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from condprep.annotators.aux_builders import build
 from condprep.annotators.aux_detectors import DETECTORS, Detector
 from condprep.annotators.padding import pad_to_grid
-from condprep.errors import AnnotatorError, WeightsError
+from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.types import Maps
-from condprep.weights import WeightFile, Weights, read_checkpoint
+from condprep.weights import WeightFile, Weights
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -59,9 +60,13 @@ class Aux:
     def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 1 or 3, H, W) uint8, as controlnet_aux makes them of the padded pictures.
 
-        Raises AnnotatorError if the detector returns another size or type than it was given.
+        Raises Rejected for pictures that are too small for the detector, AnnotatorError if it returns another size or
+        type than it was given.
         """
         height, width = rgb.shape[-2:]
+        if max(height, width) < self.how.least:
+            needed = f"aux:{self.variant} needs a long side of at least {self.how.least} px"
+            raise Rejected("annotate", f"{needed}, this one has {max(height, width)} px")
         pictures = pad_to_grid(rgb, self.how.grid).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         maps = np.stack([self._map(picture, key) for picture, key in zip(pictures, keys, strict=True)])
         return Maps(torch.from_numpy(maps).permute(0, 3, 1, 2)[..., :height, :width].to(rgb.device))
@@ -100,12 +105,10 @@ def load(variant: str, params: None, *, device: str, weights: Weights) -> Aux:
     how = DETECTORS[variant]
     _require(variant, how)
     files = {name: weights.get(name) for name in how.weights}
-    for file in files.values():
-        read_checkpoint(file)  # refuses what could run code before controlnet_aux opens it
     with _quiet():
-        detector = _build(getattr(_import(variant), how.cls), how, files)
+        detector = _build(getattr(_import(variant), how.cls), how, files, device)
     warnings.filterwarnings("ignore", module=r"controlnet_aux\.")  # when it is called, by any thread
-    return Aux(detector.to(device) if files else detector, variant, files=list(files.values()), device=device)
+    return Aux(detector, variant, files=list(files.values()), device=device)
 
 
 def _require(variant: str, how: Detector) -> None:
@@ -125,14 +128,14 @@ def _import(variant: str) -> ModuleType:
     return controlnet_aux  # type: ignore[no-any-return]
 
 
-def _build(cls: Any, how: Detector, files: Mapping[str, WeightFile]) -> Any:
-    """The detector. It is given a folder, so it never asks the Hub, and absolute paths, which win over that folder."""
-    if not files:
-        return cls()
-    paths = {argument: str(files[name].path.absolute()) for argument, name in how.files.items()}
+def _build(cls: Any, how: Detector, files: Mapping[str, WeightFile], device: str) -> Any:
     try:
-        return cls.from_pretrained(str(files[how.weights[0]].path.parent), **paths)
+        return build(cls, how, files, device)
+    except (WeightsError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # KeyError, RuntimeError, AttributeError: whatever its code meets in a foreign file
+        if not files:
+            raise
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise WeightsError(
             f"{', '.join(str(file.path) for file in files.values())}: a checkpoint of another model than "

@@ -23,7 +23,9 @@ class Detector:
     channels: int = 1  # 1: its three channels are the same
     binary: bool = False  # its maps hold only 0 and 255
     grid: int = 64  # sides in multiples of this are not resized inside it
+    least: int = 1  # pixels of a picture's long side, below which its code fails
     needs: str = ""  # a package beside controlnet_aux, as pip is told
+    kind: str = ""  # which of its class's networks, where there are several
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -42,6 +44,8 @@ class Detector:
 
 
 PIDINET = {"filename": "table5_pidinet.pth"}
+LERES = {"filename": "res101.pth"}
+SEGMENTS = "segments of anything, in colours drawn per key"
 
 DETECTORS = {
     # LineartDetector wants the weights of both its styles and uses one of them: it is given the same file twice.
@@ -63,6 +67,7 @@ DETECTORS = {
     "anyline": Detector(
         "AnylineDetector", "TEED edges in three levels, with dark lines", files={"filename": "MTEED.pth"}
     ),
+    "teed": Detector("TEEDdetector", "TEED edges in three levels", files={"filename": "5_model.pth"}),
     "mlsd": Detector(
         "MLSDdetector", "straight line segments", files={"filename": "mlsd_large_512_fp32.pth"}, binary=True
     ),
@@ -72,6 +77,19 @@ DETECTORS = {
         "PidiNetDetector", "the strongest as thick strokes", files=PIDINET, options={"scribble": True}, binary=True
     ),
     "normalbae": Detector("NormalBaeDetector", "surface normals", files={"filename": "scannet.pt"}, channels=3),
+    "zoe": Detector("ZoeDetector", "depth of rooms, near is white", files={"filename": "ZoeD_M12_N.pt"}),
+    "leres": Detector("LeresDetector", "depth, near is white", files=LERES),
+    "leres++": Detector(
+        "LeresDetector",
+        "the same in finer detail, from several resolutions",
+        files={**LERES, "pix2pix_filename": "latest_net_G.pth"},
+        options={"boost": True},
+        least=129,
+    ),
+    "sam": Detector("SamDetector", SEGMENTS, files={"filename": "sam_vit_h_4b8939.pth"}, channels=3, kind="vit_h"),
+    "mobile_sam": Detector(
+        "SamDetector", "the same by a small network", files={"filename": "mobile_sam.pt"}, channels=3, kind="vit_t"
+    ),
     "shuffle": Detector(
         "ContentShuffleDetector", "the picture's colours, shuffled by a warp drawn per key", channels=3
     ),
@@ -80,14 +98,8 @@ DETECTORS = {
     ),
 }
 
-_LERES = "controlnet_aux leaves its batch normalisation in training mode, so that its maps are not LeReS's; use depth"
-
 # The others of controlnet_aux: why they are not offered, and what is instead.
 LEFT_OUT = {
     **{name: f"condprep has it itself, batched: {name}" for name in ("canny", "hed", "midas", "openpose")},
-    "dwpose": "it needs mmcv, which has no ready-made wheels for torch 2.6 and later; use openpose:full",
-    **dict.fromkeys(("leres", "leres++"), _LERES),
-    "zoe": "controlnet_aux loads checkpoints that do not fit as if they did; use depth:Intel/zoedepth-nyu",
-    "teed": "its weights have no sha256 that could be confirmed; use aux:anyline, the same network",
-    "sam": "its colours are drawn at random and it fails where it finds nothing",
+    "dwpose": "it needs mmcv, which PyPI has as source alone, to be compiled for one version of torch; use openpose:full",
 }
