@@ -48,7 +48,10 @@ class Pair:
     caption: Any = None  # whatever the dataset holds: a string, a list of strings, None, anything
     problem: str | None = None  # why picture and map cannot be read
     split: str | None = None  # of a dataset that has splits
-    padding: tuple[int, int] = (0, 0)  # pixels of black that its build put above and left; opposite as many, or one more
+    padding: tuple[int, int] = (
+        0,
+        0,
+    )  # pixels of black that its build put above and left; opposite as many, or one more
 
 
 @dataclass(frozen=True, slots=True)
