@@ -25,6 +25,7 @@ FULL = 1024  # longer side in pixels that "full size" has at most
 # Pixels that carry a map's field (its participation ratio) at a longer side of 256, below which another scene may resemble it
 # as much as its own: of n such pixels the own scene scores about 0.3 sqrt(n), another up to 4 as it is
 EVIDENCE = 300.0
+SURE = 16.0  # score of a map of any number of pixels that no other scene reaches
 PART = 1.05  # scale from which a map that lies within its picture is called a part of it
 FRAME = 5  # pixels by which it may seem to reach over the picture's edge
 
@@ -80,7 +81,7 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
     rules = Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
     pair = Pair(picture, stored, lines if kind in LINE_KINDS else steps)
     found = _judge(pair, rules)
-    if found.wrong and pair.at(rules.side).evidence() < EVIDENCE:
+    if found.wrong and found.score < SURE and pair.at(rules.side).evidence() < EVIDENCE:
         return Alignment("unknown", "the condition shows too little", score=found.score, here=found.here)
     return found
 
