@@ -23,7 +23,7 @@ from trainer.recipe import Recipe
 from trainer.toml import load_recipe
 
 ROOT = Path(__file__).parents[1]
-STEPS = 240
+STEPS = 400
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_misaligned_pairs_teach_nothing(place: Path, tmp_path: Path, change: Cal
     for file in (tmp_path / "ds").glob("*/*.arrow"):
         rewrite(file, change)
     said: list[str] = []
-    train(recipe(tmp_path / "ds", tmp_path / "output"), say=said.append)
+    train(recipe(tmp_path / "ds", tmp_path / "output", "train.steps=240", "eval.every=120"), say=said.append)
     found = curve(tmp_path / "output", "fidelity_f1_2px")
     assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < 0.45
     assert not curve(tmp_path / "output", "fidelity")
