@@ -68,7 +68,7 @@ OPEN_CLIP = Wheel(
 SCANNET = "MIT; trained on ScanNet, whose terms allow non-commercial use only"
 PIDINET = "PiDiNet licence, research and non-commercial use only"
 ADELAI = "AdelaiDepth licence, non-commercial use only"
-ACADEMIC = "academic use only (Boosting Monocular Depth Estimation)"
+ACADEMIC = "academic, non-commercial use only (Boosting Monocular Depth Estimation)"
 CMU = "CMU OpenPose licence, non-commercial use only"
 
 PINS = (
