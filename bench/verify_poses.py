@@ -8,7 +8,7 @@ pixels before. `dm14` and `blaze` draw a map and find it again; `foreign` are ma
 nothing, so that it looks with blaze. A defect is planted into every row of a copy; an alarm is a row with a finding.
 
 Each crop is annotated once, before and after the JPEG, and kept in the cache by photograph, so that a run that was
-interrupted goes on. Limits were read from the photographs of half A (every second name) and hold for those of half B.
+interrupted goes on. `--half` takes every second photograph by name; the limits were chosen with both halves in sight.
 """
 
 from __future__ import annotations
