@@ -1,7 +1,7 @@
 """A picture's way from its source to a finished row.
 
     read -> decode -> fit -> encode      worker threads, a picture at a time, together with filters such as canny
-    batch of equal shape -> device       one thread: every network sees the same tensor
+    batch of equal shape -> device       one thread: every network sees the same tensor, the picture as it is stored
     maps -> encode                       worker threads
 
 Everything is pulled by the consumer and a bounded number of pictures is under way, so memory does not grow with the
@@ -53,7 +53,7 @@ class Prepared:
     """A picture that was read and fitted, and what is known of its row so far."""
 
     key: str  # sha256 of the source bytes
-    rgb: np.ndarray  # (*content, 3) uint8
+    rgb: np.ndarray  # (*content, 3) uint8: as fitted for the filters, then as stored for the networks
     placement: Placement
     columns: dict[str, Any]
     untouched: bool
@@ -144,7 +144,9 @@ class Pipeline:
             for column, runner in self.filters.items():
                 self._take(prepared, column, runner.picture(prepared.rgb, key))
             step = self._encode((work, prepared))
-            if not self.networks:
+            if self.networks:
+                prepared.rgb = self._as_stored(prepared)
+            else:
                 del prepared.rgb  # its memory is the next picture's
             return step
         except Rejected as rejected:
@@ -181,6 +183,15 @@ class Pipeline:
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)
+
+    def _as_stored(self, picture: Prepared) -> np.ndarray:
+        """What a reader of the dataset sees, (*content, 3) uint8: a JPEG has moved the values by a few levels."""
+        if picture.untouched or self.options.image_format == "png":
+            return picture.rgb
+        placement = picture.placement
+        (top, left), (height, width) = placement.offset, placement.content
+        whole = decode(picture.columns["image"]["bytes"], max_pixels=placement.canvas[0] * placement.canvas[1]).rgb
+        return np.ascontiguousarray(whole[top : top + height, left : left + width])
 
     def _batches(self, steps: Iterable[Step]) -> Iterator[list[Step]]:
         """Pictures of one shard and shape, as many as make up a reference batch; rejects go alone."""

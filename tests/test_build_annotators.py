@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_from_disk
 from fragile import Fragile
 from PIL import Image
@@ -61,6 +63,24 @@ def test_batches_of_mixed_shapes_come_out_in_order(raw: Path, tmp_path: Path, fr
     for row in rows:
         grey = np.asarray(row["image"].convert("RGB")).astype(float).mean(2)
         assert np.abs(np.asarray(row["conditioning_image"]) - grey).mean() < 3
+
+
+@pytest.mark.parametrize("stored", [{}, {"image_format": "webp"}, {"image_format": "png"}, {"fit": "pad"}])
+def test_a_network_looks_at_the_stored_picture(
+    raw: Path, tmp_path: Path, fragile: Fragile, stored: dict[str, Any]
+) -> None:
+    """A network's map is that of the pixels that a reader gets, to the byte; a filter's is the same beside it as alone."""
+    build(raw, tmp_path / "ds", ["fragile", "canny"], resolution=128, **stored)
+    build(raw, tmp_path / "alone", "canny", resolution=128, **stored)
+    rows, alone = (load_from_disk(str(tmp_path / name))["train"] for name in ("ds", "alone"))
+    for row, only in zip(rows, alone, strict=True):
+        seen = np.array(row["image"].convert("RGB"))
+        grey = torch.from_numpy(seen).float().mean(2).byte().numpy()  # as `Fragile` does
+        found = np.asarray(row["fragile"])
+        inside = np.outer(found.any(1), found.any(0))  # and around it what --fit pad added
+        assert inside.all() or "fit" in stored
+        assert (found == grey)[inside].all()
+        np.testing.assert_array_equal(np.asarray(row["canny"]), np.asarray(only["conditioning_image"]))
 
 
 def test_an_annotator_that_always_fails_stops_the_build(raw: Path, tmp_path: Path, fragile: Fragile) -> None:

@@ -57,6 +57,14 @@ def test_the_added_column_is_that_of_a_build_with_both(raw: Path, tmp_path: Path
             np.testing.assert_array_equal(np.asarray(one["canny_random"]), np.asarray(other["canny_random"]))
 
 
+def test_a_network_added_later_is_the_network_of_a_build_with_both(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
+    """Also where the pictures are stored as JPEG: networks look at what is stored, now and later."""
+    build(raw, tmp_path / "added", "canny", **SMALL)
+    add_columns(tmp_path / "added", "fragile")
+    build(raw, tmp_path / "both", ["canny", "fragile"], **SMALL)
+    assert raw_bytes(tmp_path / "added", "fragile") == raw_bytes(tmp_path / "both", "fragile")
+
+
 def test_killed_while_taking_their_places_files_go_on(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
