@@ -1,4 +1,4 @@
-"""Trains a tiny Stable Diffusion on the pictures of `draw.py`, from nothing: an hour or two on two CPU cores.
+"""Trains a tiny Stable Diffusion on the pictures of `draw.py`, from nothing: two hours on two CPU cores.
 
     python examples/shapes/train_base.py base/ --work work/
 
@@ -7,8 +7,8 @@ words of `draw.py`, and a UNet (v-prediction) that is trained together with it. 
 in fp16 that `StableDiffusionPipeline.from_pretrained` loads. Seeded.
 
 Each stage leaves its result and its log in `work/`, and one that is there is not done again. The decoder, which is trained
-twice more for itself, and the UNet both begin from the VAE and need nothing of each other, so on two cores
-`--stage decoder` and `--stage unet` may run side by side.
+twice more for itself, and the UNet, which is trained twice, both begin from the VAE and need nothing of each other, so on two
+cores `--stage decoder` and `--stage unet` may run side by side.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from draw import COLOURS, SHAPES, SIDE, pictures
 
 PICTURES, HELD_OUT = 20_000, 512
-VAE_STEPS, DECODER_STEPS, UNET_STEPS = 5000, 4000, 9000
+VAE_STEPS, DECODER_STEPS, UNET_STEPS, SHAPES_STEPS = 5000, 4000, 9000, 12_000
 VAE_BATCH, UNET_BATCH = 16, 32
-STAGES = ("vae", "decoder", "colours", "unet")
+STAGES = ("vae", "decoder", "colours", "unet", "shapes")
 TOKENS = 24  # of a prompt
 CAPTION_DROPOUT = 0.1
 WORDS = ("a", "an", "and", "on", "background")
@@ -222,15 +222,18 @@ def make_scheduler() -> DDPMScheduler:
 
 
 def train_unet(
-    vae: AutoencoderKL, pixels: Tensor, captions: list[str], held_out: tuple[Tensor, list[str]], log: Log
-) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """UNet and text encoder together; their moving averages come back."""
-    torch.manual_seed(1)
-    tokenizer = make_tokenizer()
-    model = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(tokenizer)})
+    model: nn.ModuleDict,
+    vae: AutoencoderKL,
+    drawn: tuple[Tensor, list[str]],
+    held_out: tuple[Tensor, list[str]],
+    log: Log,
+    steps: int,
+    seed: int,
+) -> None:
+    """UNet and text encoder together; they end as their moving averages."""
     for name, part in model.items():
         log(f"{name}: {parameters(part)} parameters")
-    scheduler = make_scheduler()
+    tokenizer, scheduler, (pixels, captions) = make_tokenizer(), make_scheduler(), drawn
     latents = encode(vae, pixels) * vae.config.scaling_factor
     tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
     empty = tokenizer([""], padding="max_length", return_tensors="pt").input_ids
@@ -238,8 +241,8 @@ def train_unet(
     held_tokens = tokenizer(held_out[1], padding="max_length", return_tensors="pt").input_ids
     ema = EMAModel(model.parameters(), decay=0.9995, use_ema_warmup=True, power=0.75)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
-    schedule, generator = one_cycle(optimizer, UNET_STEPS), torch.Generator().manual_seed(1)
-    for step, rows in enumerate(batches(len(pixels), UNET_BATCH, UNET_STEPS, generator)):
+    schedule, generator = one_cycle(optimizer, steps), torch.Generator().manual_seed(seed)
+    for step, rows in enumerate(batches(len(pixels), UNET_BATCH, steps, generator)):
         words = tokens[rows].clone()
         words[torch.rand(len(rows), generator=generator) < CAPTION_DROPOUT] = empty[0]
         loss = v_loss(model, scheduler, latents[rows], words, generator)
@@ -250,7 +253,12 @@ def train_unet(
                 measured = v_loss(model, scheduler, held, held_tokens, torch.Generator().manual_seed(2))
             log(f"unet {step + 1}: loss {loss.item():.4f}, held out {measured.item():.4f}")
     ema.copy_to(model.parameters())
-    return model["unet"].eval(), model["text"].eval()
+
+
+def load_unet(folder: Path) -> nn.ModuleDict:
+    """What a stage saved, to go on from."""
+    unet, text = UNet2DConditionModel.from_pretrained(folder), CLIPTextModel.from_pretrained(folder / "text")
+    return nn.ModuleDict({"unet": unet.train(), "text": text.train()})
 
 
 def v_loss(
@@ -290,8 +298,8 @@ def save(folder: Path, work: Path) -> None:
     half = torch.float16
     pipeline = StableDiffusionPipeline(
         vae=make_certain(AutoencoderKL.from_pretrained(work / "colours", torch_dtype=half)),
-        unet=UNet2DConditionModel.from_pretrained(work / "unet", torch_dtype=half),
-        text_encoder=CLIPTextModel.from_pretrained(work / "unet" / "text", dtype=half),
+        unet=UNet2DConditionModel.from_pretrained(work / "shapes", torch_dtype=half),
+        text_encoder=CLIPTextModel.from_pretrained(work / "shapes" / "text", dtype=half),
         tokenizer=make_tokenizer(),
         scheduler=UniPCMultistepScheduler.from_config(make_scheduler().config),
         safety_checker=None,
@@ -306,19 +314,24 @@ def save(folder: Path, work: Path) -> None:
 def do_stage(stage: str, work: Path) -> None:
     """Trains one part and leaves it in `work`."""
     log = Log(work / f"{stage}.log")
-    pixels, captions = draw_all(seed=0, count=PICTURES)
-    held_out = draw_all(seed=1, count=HELD_OUT)
+    drawn, held_out = draw_all(seed=0, count=PICTURES), draw_all(seed=1, count=HELD_OUT)
     if stage == "vae":
-        train_vae(pixels, held_out[0], log).save_pretrained(work / stage)
+        train_vae(drawn[0], held_out[0], log).save_pretrained(work / stage)
         return
     vae = AutoencoderKL.from_pretrained(work / ("decoder" if stage == "colours" else "vae"))
-    if stage != "unet":
-        train_decoder(vae, pixels, held_out[0], log, *((4, 3) if stage == "decoder" else (16, 4)))
+    if stage in ("decoder", "colours"):
+        train_decoder(vae, drawn[0], held_out[0], log, *((4, 3) if stage == "decoder" else (16, 4)))
         vae.save_pretrained(work / stage)
         return
-    unet, text = train_unet(vae, pixels, captions, held_out, log)
-    text.save_pretrained(work / stage / "text")
-    unet.save_pretrained(work / stage)
+    if stage == "unet":
+        torch.manual_seed(1)
+        model = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(make_tokenizer())})
+        train_unet(model, vae, drawn, held_out, log, UNET_STEPS, seed=1)
+    else:
+        model = load_unet(work / "unet")
+        train_unet(model, vae, drawn, held_out, log, SHAPES_STEPS, seed=5)
+    model["text"].save_pretrained(work / stage / "text")
+    model["unet"].save_pretrained(work / stage)
 
 
 def main() -> None:
