@@ -1,6 +1,6 @@
 """Pictures per second and peak memory of training, against diffusers' own script, in one run.
 
-    python bench/train.py --size tiny|sd15|sdxl [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...] [--json]
+    python bench/train.py --size tiny|sd15|sdxl [--resolution 512] [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...]
 
 Builds a base with random weights at that size (no download) and a dataset of drawn pictures, then trains with the same
 batch, precision, rows and number of threads that decode, each in a process of its own:
@@ -9,7 +9,7 @@ batch, precision, rows and number of threads that decode, each in a process of i
     no cache   `python -m trainer`, cache.latents = cache.text = false, no average, as the peer has none
     cached     with both caches
     average    with both caches and the moving average of the weights
-    compiled   as cached, with train.compile = true; only on a GPU
+    compiled   as cached, with train.compile = true; on a CPU, which compiles for minutes, only by --only
 
 Every run is made twice: a short one fills its caches, the long one is measured by the clock at the end of each of its
 optimizer's steps, so that neither start-up nor the result count for its speed. "start" is from the program's start to the
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ class Size:
 
 SIZES = {"tiny": Size(128, 4, 64), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
 WORDS = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+
+
+def chosen(arguments: argparse.Namespace) -> Size:
+    size = SIZES[arguments.size]
+    return replace(size, resolution=arguments.resolution or size.resolution)
 
 
 def make_base(folder: Path, size: str) -> None:
@@ -219,7 +224,7 @@ def data_wait(folder: Path, updates: int) -> float | None:
 
 def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[dict[str, Any]]:
     """Every way to train, measured."""
-    size, precision = SIZES[arguments.size], arguments.precision or ("bf16" if on_gpu else "fp32")
+    size, precision = chosen(arguments), arguments.precision or ("bf16" if on_gpu else "fp32")
     common = (folder, size, precision, arguments.workers)
     cached = {"cache": {"latents": True, "text": True}}
     ways: dict[str, Any] = {
@@ -227,7 +232,7 @@ def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[
         "cached": lambda n: ours(*common, n, **cached),
         "average": lambda n: ours(*common, n, **cached, ema={"enabled": True}),
     }
-    if on_gpu:
+    if on_gpu or "compiled" in (arguments.only or ()):
         ways["compiled"] = lambda n: ours(*common, n, **cached, train={"compile": True})
     if arguments.peer:
         ways = {"peer": lambda n: peer(arguments.peer, *common, n)} | ways
@@ -245,6 +250,7 @@ def runs(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> Iterator[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
+    parser.add_argument("--resolution", type=int, help="pixels of a side, instead of the size's own")
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--updates", type=int, default=100, help=f"of the measured run, more than {SETTLED}")
     parser.add_argument("--workers", type=int, default=2)
@@ -258,7 +264,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_base(folder / "base", arguments.size)
-        make_dataset(folder / "ds", SIZES[arguments.size])
+        make_dataset(folder / "ds", chosen(arguments))
         for row in runs(arguments, folder, torch.cuda.is_available()):
             found.append(row)
             speed = f"{row['pictures_per_second']:.1f} ({row['pictures_per_second'] / found[0]['pictures_per_second']:.2f} x)"

@@ -32,7 +32,8 @@ def main() -> None:
 def run(*arguments: object) -> None:
     command = [sys.executable, *map(str, arguments)]
     print("$ python", *command[1:], flush=True)
-    subprocess.run(command, check=True)
+    if code := subprocess.run(command).returncode:
+        sys.exit(code)  # the command has said why
 
 
 if __name__ == "__main__":
