@@ -1,4 +1,4 @@
-"""Odd pictures, made here: every mode, orientation and profile that a decoder must cope with."""
+"""Odd pictures, made here: every mode, orientation and profile that a decoder must cope with; what Pillow makes of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import zlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms, ImageOps
+
+SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+SRGB = SRGB_PROFILE.tobytes()
 
 
 def smooth(height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
@@ -25,6 +28,11 @@ def encoded(picture: np.ndarray | Image.Image, format: str = "JPEG", **options: 
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def pillow(data: bytes) -> np.ndarray:
+    """What any reader sees: `Image.open(...).convert("RGB")`, upright."""
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
 
 
 def with_orientation(picture: np.ndarray, format: str, orientation: int, **options: Any) -> bytes:

@@ -1,0 +1,54 @@
+"""Which rows make which update follows from the seed alone, however an update is shared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.sampler import Draw, share, updates
+
+
+@given(
+    rows=st.lists(st.sampled_from("abc"), min_size=1, max_size=40),
+    batch=st.integers(1, 8),
+    seed=st.integers(0, 3),
+)
+def test_every_row_is_drawn_equally_often(rows: list[str], batch: int, seed: int) -> None:
+    """Updates hold one bucket; over many epochs no row is ahead of another by more than what waits: once an epoch."""
+    drawn = [draw for update in islice(updates(rows, batch, seed), 5 * len(rows)) for draw in update]
+    for update in islice(updates(rows, batch, seed), 10):
+        assert len(update) == batch
+        assert len({rows[draw.row] for draw in update}) == 1
+    assert max(Counter(drawn).values()) == 1, "a row was drawn twice in an epoch"
+    last = max(draw.epoch for draw in drawn)
+    for bucket in set(rows):
+        numbers = [number for number, name in enumerate(rows) if name == bucket]
+        counts = Counter(draw.row for draw in drawn if rows[draw.row] == bucket)
+        missing = len(numbers) * (last + 1) - counts.total()
+        assert missing < batch + 2 * len(numbers), "rows that wait are fewer than an update"
+
+
+@pytest.mark.parametrize(("micro_batch", "processes"), [(8, 1), (4, 2), (2, 4), (2, 1), (1, 2)])
+def test_an_update_is_the_same_however_it_is_shared(micro_batch: int, processes: int) -> None:
+    """Passes and processes cut an update into parts: together they are it, in its order, none twice."""
+    update = [Draw(row, 0) for row in range(8)]
+    parts = [share(update, micro_batch, rank, processes) for rank in range(processes)]
+    assert {len(part) for passes in parts for part in passes} == {micro_batch}
+    together = [draw for round_ in zip(*parts) for part in round_ for draw in part]
+    assert together == update
+
+
+def test_seeds_and_epochs_shuffle_anew() -> None:
+    """Each epoch has an order of its own, each seed another; the same seed the same."""
+    rows = ["a"] * 32
+
+    def order(seed: int) -> list[int]:
+        return [draw.row for update in islice(updates(rows, 8, seed), 8) for draw in update]
+
+    assert order(1) == order(1) != order(2)
+    assert sorted(order(1)[:32]) == sorted(order(1)[32:]) == list(range(32))
+    assert order(1)[:32] != order(1)[32:]

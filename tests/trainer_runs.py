@@ -1,0 +1,62 @@
+"""Whole runs of seconds: where they take place, their recipe, and what they leave."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from trainer_models import build_dataset, save_base
+
+from trainer.recipe import Recipe
+
+
+def make_place(folder: Path, rows: int) -> Path:
+    """A folder with a tiny base, `base`, and a dataset of so many rows, `ds`."""
+    save_base(folder / "base")
+    build_dataset(folder / "ds", rows)
+    return folder
+
+
+def make_recipe(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
+    """20 updates of 4 rows in the folder `out`; tables: the keys that are different."""
+    usual: dict[str, dict[str, Any]] = {
+        "model": {"base": str(place / "base")},
+        "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 1},
+        "train": {
+            "steps": 20,
+            "batch": 4,
+            "micro_batch": 2,
+            "precision": "fp32",
+            "lr": 1e-3,
+            "warmup": 4,
+            "device": "cpu",
+        },
+        "ema": {"decay": 0.9},
+        "eval": {"every": 0, "samples": 2, "sampler_steps": 2, "loss_rows": 4},
+        "log": {"every": 5, "tracker": "none"},
+        "save": {"dir": str(out), "every": 10},
+    }
+    names = usual.keys() | tables.keys()
+    return Recipe.model_validate({name: usual.get(name, {}) | tables.get(name, {}) for name in names})
+
+
+def silent(*_: Any) -> None:
+    """No progress is shown."""
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    """What metrics.jsonl holds of a run."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """A ControlNet's weights by name."""
+    return load_file(folder / "diffusion_pytorch_model.safetensors")
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """The same weights under the same names, bit for bit."""
+    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
