@@ -19,11 +19,12 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from condprep.annotators.base import Annotator
+from condprep.columns import IMAGE
 from condprep.errors import DatasetError
 from condprep.files import commit, commit_json
 from condprep.options import BuildOptions
 from condprep.pipeline import further_column
-from condprep.shards import IMAGE, Counts
+from condprep.shards import Counts
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from condprep.columns import record_batch
 from condprep.errors import DatasetError
 from condprep.files import commit, commit_json, read_json
 from condprep.flow import lots
@@ -85,7 +86,7 @@ def make_plan(
             for entries in lots(source.entries(), shard_rows):
                 for entry in entries:
                     _add(digest, entry)
-                writer.write_table(pa.Table.from_pylist([_row(entry) for entry in entries], SCHEMA))
+                writer.write_batch(record_batch([_row(entry) for entry in entries], SCHEMA))
                 inputs += len(entries)
                 seen(inputs)
 

@@ -6,13 +6,11 @@ import io
 
 import cv2
 import numpy as np
-import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from condprep.encode import encode_map
-from condprep.shards import IMAGE, record_batch
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
@@ -36,17 +34,3 @@ def test_a_map_comes_back_as_it_was(height: int, width: int, channels: int, seed
         .squeeze(2 if channels == 1 else ())
     )
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_map(pixels, binary=False)))), pixels)
-
-
-@given(
-    st.lists(
-        st.tuples(st.binary(max_size=50), st.text(max_size=10), st.one_of(st.none(), st.integers(0, 9))), min_size=1
-    )
-)
-def test_rows_are_stored_as_pyarrow_stores_them(values: list[tuple[bytes, str, int | None]]) -> None:
-    """A record batch holds the same values as the one that pyarrow makes of the rows."""
-    schema = pa.schema({"image": IMAGE, "text": pa.string(), "number": pa.int64()})
-    rows = [{"image": {"bytes": data, "path": None}, "text": text, "number": number} for data, text, number in values]
-    ours = record_batch(rows, schema)
-    ours.validate(full=True)
-    assert ours.equals(pa.RecordBatch.from_pylist(rows, schema))
