@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from diffusers import ControlNetModel
-from safetensors.torch import load_file
-from test_fidelity import make_recipe
-from trainer_models import build_dataset, save_base
+from trainer_models import build_dataset
+from trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import DataError, RecipeError
 from trainer.fidelity.watch import Watch, best_so_far, news, settled
@@ -31,14 +29,7 @@ FOLLOWED = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("watched")
-    save_base(folder / "base")
-    build_dataset(folder / "ds", rows=48)
-    return folder
-
-
-def lines(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return make_place(tmp_path_factory.mktemp("watched"), rows=48)
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
@@ -55,8 +46,7 @@ def test_every_validation_measures_fidelity(place: Path, tmp_path: Path) -> None
     assert all(0 <= line["fidelity_chance"] <= 1 and 0 <= line["fidelity_ceiling"] <= 1 for line in found)
     assert watched.metrics["fidelity_f1_2px"] == found[-1]["fidelity_f1_2px"]
     train(make_recipe(place, tmp_path / "b", train={"steps": 4}))
-    weights = [load_file(tmp_path / run / "raw" / "diffusion_pytorch_model.safetensors") for run in "ab"]
-    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+    assert equal(*(weights(tmp_path / run / "raw") for run in "ab"))
 
 
 def test_a_run_ends_when_fidelity_no_longer_rises(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +60,8 @@ def test_a_run_ends_when_fidelity_no_longer_rises(place: Path, tmp_path: Path, m
     assert result.metrics["best_update"] == 2
     assert any("sudden convergence at update 2" in line for line in said)
     assert any("this is the end" in line for line in said)
-    best, last = (load_file(tmp_path / "out" / f / "diffusion_pytorch_model.safetensors") for f in ("faithful", "ema"))
-    assert not all(best[name].equal(last[name]) for name in best)
+    best, last = (weights(tmp_path / "out" / part) for part in ("faithful", "ema"))
+    assert not equal(best, last)
     pipe: Any = load_pipeline(tmp_path / "out", weights="faithful")
     assert isinstance(pipe.controlnet, ControlNetModel)
     assert pipe.controlnet.state_dict()["conv_in.weight"].equal(best["conv_in.weight"])

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from test_trainer_learner import make_batch, make_learner, weights
-from test_trainer_run import make_recipe
 from torch._dynamo.utils import counters
 from trainer_models import build_dataset, save_base
+from trainer_runs import make_recipe
 
 from trainer.errors import MachineError
 from trainer.loop import train

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_trainer_run import equal, make_recipe, weights
-from trainer_models import build_dataset, save_base
+from trainer_models import save_base
+from trainer_runs import equal, make_place, make_recipe, weights
 
 from trainer.errors import TrainingStopped
 from trainer.learner import Learner
@@ -19,10 +19,7 @@ from trainer.loop import train
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("faults")
-    save_base(folder / "base")
-    build_dataset(folder / "ds", rows=12)
-    return folder
+    return make_place(tmp_path_factory.mktemp("faults"), rows=12)
 
 
 @pytest.mark.parametrize("cached", [True, False])

@@ -10,8 +10,7 @@ import huggingface_hub
 import pytest
 from diffusers import ControlNetModel
 from huggingface_hub.utils import filter_repo_objects
-from test_trainer_run import make_recipe
-from trainer_models import build_dataset, save_base
+from trainer_runs import make_place, make_recipe
 
 from trainer.errors import MachineError
 from trainer.loop import train
@@ -43,10 +42,7 @@ class Hub:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("push")
-    save_base(folder / "base")
-    build_dataset(folder / "ds", rows=12)
-    return folder
+    return make_place(tmp_path_factory.mktemp("push"), rows=12)
 
 
 @pytest.fixture

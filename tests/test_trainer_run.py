@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -13,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
-from trainer_models import build_dataset, save_base
+from trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import CheckpointError, TrainingStopped
 from trainer.learner import Learner
@@ -30,43 +27,7 @@ LAUNCH = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, a dataset of 24 rows, and the cache that all runs share."""
-    folder = tmp_path_factory.mktemp("run")
-    save_base(folder / "base")
-    build_dataset(folder / "ds", rows=24)
-    return folder
-
-
-def make_recipe(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
-    settings: dict[str, dict[str, Any]] = {
-        "model": {"base": str(place / "base")},
-        "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 1},
-        "train": {
-            "steps": 20,
-            "batch": 4,
-            "micro_batch": 2,
-            "precision": "fp32",
-            "lr": 1e-3,
-            "warmup": 4,
-            "device": "cpu",
-        },
-        "ema": {"decay": 0.9},
-        "eval": {"every": 0, "samples": 2, "sampler_steps": 2, "loss_rows": 4},
-        "log": {"every": 5, "tracker": "none"},
-        "save": {"dir": str(out), "every": 10},
-    }
-    return Recipe.model_validate({name: table | tables.get(name, {}) for name, table in settings.items()})
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "diffusion_pytorch_model.safetensors")
-
-
-def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
-
-
-def lines(out: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return make_place(tmp_path_factory.mktemp("run"), rows=24)
 
 
 @pytest.fixture(scope="module")

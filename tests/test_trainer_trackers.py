@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_models import build_dataset, save_base
+from trainer_runs import lines, make_place, make_recipe
 
 from trainer import trackers
 from trainer.errors import MachineError
@@ -25,23 +25,18 @@ Values = dict[int, float]  # update -> loss
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base and a dataset."""
-    folder = tmp_path_factory.mktemp("trackers")
-    save_base(folder / "base")
-    build_dataset(folder / "ds", rows=16)
-    return folder
+    return make_place(tmp_path_factory.mktemp("trackers"), rows=16)
 
 
-def make_recipe(place: Path, out: Path, tracker: str, steps: int = 4) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "model": {"base": str(place / "base")},
-            "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 0},
-            "train": {"steps": steps, "batch": 4, "micro_batch": 4, "precision": "fp32", "device": "cpu"},
-            "eval": {"every": 2, "samples": 1, "sampler_steps": 1, "loss_rows": 4},
-            "log": {"every": 1, "tracker": tracker, "project": "tiny"},
-            "save": {"dir": str(out), "every": 2},
-        }
-    )
+def tracked(place: Path, out: Path, tracker: str, steps: int = 4) -> Recipe:
+    """A line after every update; a validation with a picture, and a checkpoint, after every second one."""
+    tables: dict[str, Any] = {
+        "train": {"steps": steps},
+        "eval": {"every": 2, "samples": 1},
+        "log": {"every": 1, "tracker": tracker, "project": "tiny"},
+        "save": {"every": 2},
+    }
+    return make_recipe(place, out, **tables)
 
 
 def in_tensorboard(out: Path) -> tuple[Values, int]:
@@ -103,9 +98,8 @@ def test_an_interrupted_run_is_one_run(tracker: str, place: Path, tmp_path: Path
     monkeypatch.setenv("WANDB_MODE", "offline")
     out = tmp_path / "output"
     for steps in (4, 8):
-        train(make_recipe(place, out, tracker, steps))
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    expected = {line["update"]: line["loss"] for line in lines if "loss" in line}
+        train(tracked(place, out, tracker, steps))
+    expected = {line["update"]: line["loss"] for line in lines(out) if "loss" in line}
     losses, pictures = READERS[tracker](out)
     assert sorted(expected) == [*range(1, 9)]
     assert losses == pytest.approx(expected, rel=1e-5)
@@ -122,7 +116,7 @@ def trackio_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def test_what_a_killed_run_wrote_is_hidden(tmp_path: Path, place: Path) -> None:
     """tensorboard shows the losses up to the checkpoint, and after it those of the run that goes on."""
-    recipe = make_recipe(place, tmp_path, "tensorboard")
+    recipe = tracked(place, tmp_path, "tensorboard")
     for update, loss, last in ((0, 1.0, 5), (2, 2.0, 4)):
         accelerator = make_accelerator(recipe)
         start_tracker(accelerator, recipe, update)
@@ -141,7 +135,7 @@ def test_a_tracker_that_is_not_installed_is_said(tracker: str, monkeypatch: Any,
     """Before anything is loaded, and not skipped silently: the run would be without its curves."""
     monkeypatch.setattr(trackers, "find_spec", lambda _: None)
     with pytest.raises(MachineError, match=f'log.tracker = "{tracker}" is not installed: pip install {tracker}'):
-        train(make_recipe(place, tmp_path / "output", tracker))
+        train(tracked(place, tmp_path / "output", tracker))
     assert not (tmp_path / "output").exists()
 
 
@@ -165,5 +159,5 @@ def test_a_tracker_that_refuses_is_said(tmp_path: Path, place: Path, monkeypatch
     with pytest.raises(
         MachineError, match=r'"wandb" could not be started: No API key configured.*log\.tracker = "none"'
     ):
-        train(make_recipe(place, tmp_path / "output", "wandb"))
+        train(tracked(place, tmp_path / "output", "wandb"))
     assert not (tmp_path / "output" / "metrics.jsonl").exists()
