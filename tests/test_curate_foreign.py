@@ -1,0 +1,96 @@
+"""`condprep.curate` of datasets that condprep did not make, that are damaged, or that are hardly there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
+from PIL import Image
+
+import condprep
+from condprep.errors import BuildFailed, UsageError
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_repeats(tmp_path_factory.mktemp("curate"))
+
+
+def test_a_dataset_of_others(built: Path, tmp_path: Path) -> None:
+    """Any Parquet dataset: its own columns come along, captions with markup can be dropped, and it loads again."""
+    from datasets import load_dataset
+
+    rows = foreign_rows(built)
+    rows[2]["caption"] = "a plain caption"
+    folder = foreign(rows, tmp_path / "theirs" / "data" / "train-00000-of-00001.parquet").parents[1]
+    result = curate(folder, tmp_path / "out", ["markup"])
+    assert result.dropped == {"markup": 7}
+    assert rows_of(tmp_path / "out") == [rows[2]]
+    assert load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))["train"][0]["score"] == 1.0
+    with pytest.raises(UsageError):
+        condprep.add_columns(tmp_path / "out", "canny")
+
+
+def test_leaks_between_splits(built: Path, tmp_path: Path) -> None:
+    """A validation row that repeats a training row, exactly or nearly, is found and dropped; the training row stays."""
+    rows = foreign_rows(built)
+    first = next(n for n, row in enumerate(rows_of(built)) if row["source"] == "0.png")
+    near = next(n for n, row in enumerate(rows_of(built)) if row["source"] == "6-crop.png")
+    other = next(n for n, row in enumerate(rows_of(built)) if row["source"] == "4.png")
+    data = tmp_path / "theirs" / "data"
+    foreign([rows[first], rows[1 if first != 1 else 2]], data / "train-00000-of-00001.parquet")
+    foreign([rows[near], rows[first], rows[other]], data / "validation-00000-of-00001.parquet")
+    found = [one for one in condprep.verify(data.parent, weights=OFFLINE).findings if one.rule == "leak"]
+    assert [(one.row, one.twin) for one in found] == [(2, 0), (3, 0)]
+    result = curate(data.parent, tmp_path / "out", ["leaks"])
+    assert result.rows == {"train": 2, "validation": 1}
+
+
+def test_a_damaged_file_is_named_and_the_others_are_copied(built: Path, tmp_path: Path) -> None:
+    """Of a dataset with a cut file, the other files' rows are copied, and a note says which file it is."""
+    broken = tmp_path / "ds"
+    shutil.copytree(built, broken)
+    victim = sorted(broken.glob("train/*.arrow"))[1]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    result = curate(broken, tmp_path / "out", ["dark"])
+    assert result.rows == {"train": 5}
+    assert any(victim.name in note for note in result.notes)
+
+
+def test_pictures_that_are_paths_become_bytes(built: Path, tmp_path: Path) -> None:
+    """Pictures stored as paths below the dataset are embedded: the new folder has no such files. Paths out of it are not."""
+    rows = foreign_rows(built)
+    (tmp_path / "secret.png").write_bytes(rows[0]["image"]["bytes"])
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(rows[1]["image"]["bytes"])
+    rows[1]["image"]["path"] = None
+    inside = rows[1] | {"image": {"bytes": None, "path": "a.png"}}
+    outside = rows[1] | {"image": {"bytes": None, "path": "../secret.png"}}
+    foreign([inside, outside], folder / "rows.parquet")
+    curate(folder, tmp_path / "out", ["dark"])
+    first, second = rows_of(tmp_path / "out")
+    assert first == rows[1]
+    assert second["image"]["bytes"] is None
+
+
+def test_loose_files_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    """Two folders of pictures have no rows to copy: the message says how to make some."""
+    for name in ("image", "canny"):
+        (tmp_path / "pairs" / name).mkdir(parents=True)
+        Image.fromarray(photograph(1)).save(tmp_path / "pairs" / name / "1.png")
+    with pytest.raises(UsageError, match="condprep build"):
+        curate(tmp_path / "pairs", tmp_path / "out", ["blurry"])
+
+
+def test_zero_rows_one_row_and_none_left(built: Path, tmp_path: Path) -> None:
+    """0 rows are an error of usage; one row is copied; that none is left is said, and every row's reason is there."""
+    with pytest.raises(UsageError, match="0 rows"):
+        curate(foreign([], tmp_path / "none.parquet"), tmp_path / "a", ["blurry"])
+    one = foreign(foreign_rows(built)[:1], tmp_path / "one.parquet")
+    assert curate(one, tmp_path / "b", ["blurry"]).rows == {"train": 1}
+    with pytest.raises(BuildFailed, match="none of the 1 rows"):
+        curate(one, tmp_path / "c", ["markup"])
+    assert [reject["stage"] for reject in rejects_of(tmp_path / "c")] == ["curate"]

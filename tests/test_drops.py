@@ -1,0 +1,75 @@
+"""What can be dropped: of each group of repeats one row stays, and every name stands for rules that there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_docs import DOCS, section, tables, ticked
+
+from condprep.checks import groups
+from condprep.checks.base import Finding
+from condprep.drops import ALL, DROPS, KEEP, decide
+from condprep.repairs import REPAIRS, repair_of
+
+
+@st.composite
+def star_findings(draw: st.DrawFn) -> list[Finding]:
+    """Findings of 20 rows: repeats of earlier rows, and other faults."""
+    found = []
+    for row in range(1, 20):
+        if (twin := draw(st.none() | st.integers(0, row - 1))) is not None:
+            rule = draw(st.sampled_from(["duplicate", "near-duplicate"]))
+            found.append(Finding(row, "", "curation", rule, "warning", "", twin))
+    blurred = draw(st.sets(st.integers(0, 19)))
+    return [*found, *(Finding(row, "", "curation", "blurred", "warning", "soft") for row in blurred)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(findings=star_findings(), keep=st.sampled_from(KEEP), names=st.permutations(["near-duplicates", "blurry"]))
+def test_a_group_keeps_exactly_one(
+    tmp_path_factory: pytest.TempPathFactory, findings: list[Finding], keep: Any, names: list[str]
+) -> None:
+    """Of rows that are linked by repeats one stays, or none where all have the other fault; no row goes without a reason."""
+    scores = tmp_path_factory.getbasetemp() / "scores.parquet"
+    if not scores.exists():
+        sizes = {"image_width": [64 + n % 3 for n in range(20)], "image_height": [64] * 20, "sharpness": [0.5] * 20}
+        pq.write_table(pa.table(sizes), scores)
+    drops = decide(findings, names, keep, scores)
+    root = list(range(20))
+    for one in findings:
+        if one.twin is not None and one.row is not None:
+            root[one.row] = root[one.twin]
+    blurred = {one.row for one in findings if one.rule == "blurred"}
+    for group in {n: [row for row in range(20) if root[row] == n] for n in root}.values():
+        left = [row for row in group if row not in drops]
+        assert len(left) == (0 if set(group) <= blurred else 1)
+        if keep == "first" and left:
+            assert left[0] == min(row for row in group if row not in blurred)
+    assert blurred <= drops.keys()
+    assert all(drop.reason and drop.name in names for drop in drops.values())
+
+
+def test_every_name_means_rules_that_there_are() -> None:
+    """What can be dropped or repaired is a rule of a check; every rule of curation about single rows can be dropped."""
+    rules = {(group.name, rule.name) for group in groups() for rule in (*group.checks, *group.fresh_surveys())}
+    checks = {check for check, _ in rules}
+    for named in (*DROPS.values(), *REPAIRS.values()):
+        assert all((check in checks) if rule == ALL else ((check, rule) in rules) for check, rule in named)
+    about_datasets = {("curation", "repeated-caption"), ("curation", "boilerplate")}
+    dropped = {rule for named in DROPS.values() for rule in named}
+    assert {rule for rule in rules if rule[0] == "curation"} - about_datasets <= dropped
+    assert repair_of(Finding(1, "", "alignment", "shifted", "error", ""), annotated=False) is None
+
+
+def test_the_names_are_documented() -> None:
+    """docs/curate.md has every name with the rules that it stands for."""
+    rows = tables(section(DOCS / "curate.md", "## What can be dropped"))[0]
+    documented = {ticked(name)[0]: ticked(rules) for name, rules, _ in rows}
+    assert documented == {
+        name: [check if rule == ALL else rule for check, rule in rules] for name, rules in DROPS.items()
+    }
