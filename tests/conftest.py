@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,14 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
     spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
     monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
     return annotator
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with random weights of the networks of controlnet_aux that were asked for, by variant."""
+    from aux_models import save_checkpoints
+
+    return partial(save_checkpoints, tmp_path_factory.mktemp("weights"))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

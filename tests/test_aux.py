@@ -1,44 +1,19 @@
-"""The adapter to controlnet_aux: its detectors' own maps, at the picture's own size, from files that cannot run code."""
+"""The adapter to controlnet_aux gives its detectors' own maps, at the picture's own size."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import pickle
-import subprocess
-import sys
-from collections.abc import Callable
-from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from skimage import data
+from aux_models import KEYS, NETWORKS, WEIGHTLESS, Checkpoints, batch, detectors, load, picture, reference, variants
 
-import condprep
-from condprep.annotators import aux_adapter, aux_builders, load_annotator, specs
+from condprep.annotators import aux_builders
 from condprep.annotators.aux_adapter import Aux
-from condprep.annotators.aux_detectors import DETECTORS, LEFT_OUT
-from condprep.errors import AnnotatorError, Rejected, WeightsError, WeightsUnavailable
-from condprep.weights import Weights
-
-KEYS = [hashlib.sha256(name).hexdigest() for name in (b"one", b"two", b"three")]
-HEAVY = ["leres++", "zoe", "sam", "mobile_sam"]  # half a minute a picture: each has a test of its own
-NETWORKS = [name for name, how in DETECTORS.items() if how.files and name not in HEAVY]
-WEIGHTLESS = ["lineart_standard", "shuffle"]
-SLOW = {"lineart_anime", "normalbae", "leres"}  # 54, 72 and 115 million parameters
-
-
-@cache
-def detectors() -> Any:
-    """controlnet_aux, and from here on no warnings of it."""
-    with aux_adapter._quiet():
-        import controlnet_aux
-    return controlnet_aux
+from condprep.annotators.aux_detectors import DETECTORS
+from condprep.errors import AnnotatorError, Rejected
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,164 +21,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # the pictures are too small to share
 
 
-# --- weights: PiDiNet's own, random ones for the others -----------------------------------------------------------
-
-
-def _lineart() -> Any:
-    from controlnet_aux.lineart import Generator
-
-    return Generator(3, 1, 3).state_dict()
-
-
-def _anime() -> Any:
-    from controlnet_aux.lineart_anime import UnetGenerator
-
-    norm = partial(torch.nn.InstanceNorm2d, affine=False, track_running_stats=False)
-    return UnetGenerator(3, 1, 8, 64, norm_layer=norm).state_dict()
-
-
-def _mlsd() -> Any:
-    from controlnet_aux.mlsd.models.mbv2_mlsd_large import MobileV2_MLSD_Large
-
-    return MobileV2_MLSD_Large().state_dict()
-
-
-def _pidinet() -> Any:
-    from controlnet_aux.pidi.model import pidinet
-
-    return {"state_dict": {name: 2 * value for name, value in pidinet().state_dict().items()}}  # 2: not all 0.5
-
-
-def _normalbae() -> Any:
-    from controlnet_aux.normalbae.nets.NNET import NNET
-
-    how = SimpleNamespace(
-        mode="client", architecture="BN", pretrained="scannet", sampling_ratio=0.4, importance_ratio=0.7
-    )
-    return {"model": NNET(how).state_dict()}
-
-
-def _ted() -> Any:
-    from controlnet_aux.teed.ted import TED
-
-    return TED().state_dict()
-
-
-def _leres() -> Any:
-    from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
-
-    # It was trained on several GPUs, which puts "module." before each name.
-    return {
-        "depth_model": {f"module.{name}": value for name, value in RelDepthModel("resnext101").state_dict().items()}
-    }
-
-
-def _merger() -> Any:
-    from controlnet_aux.leres.pix2pix.models.networks import define_G
-
-    return define_G(2, 1, 64, "unet_1024", "none").state_dict()
-
-
-def _zoe() -> Any:
-    from controlnet_aux import zoe
-
-    return {"model": zoe.ZoeDepth.build_from_config(zoe.get_config("zoedepth", "infer")).state_dict()}
-
-
-def _mobile_sam() -> Any:
-    from controlnet_aux.segment_anything.build_sam import sam_model_registry
-
-    state = sam_model_registry["vit_t"]().state_dict()
-    return {
-        name: torch.randn_like(value) if name.endswith("attention_biases") else value for name, value in state.items()
-    }
-
-
-MAKE: dict[str, Callable[[], Any]] = {
-    "sk_model.pth": _lineart,
-    "sk_model2.pth": _lineart,
-    "netG.pth": _anime,
-    "mlsd_large_512_fp32.pth": _mlsd,
-    "table5_pidinet.pth": _pidinet,
-    "scannet.pt": _normalbae,
-    "MTEED.pth": _ted,
-    "5_model.pth": _ted,
-    "res101.pth": _leres,
-    "latest_net_G.pth": _merger,
-    "ZoeD_M12_N.pt": _zoe,
-    "mobile_sam.pt": _mobile_sam,
-}
-BESIDE = {"leres": {"latest_net_G.pth"}}  # what the reference opens and does not use
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with the weights of a variant: of its real network, with random values."""
-    detectors()
-    folder = tmp_path_factory.mktemp("weights")
-
-    def made(variant: str) -> Path:
-        wanted = {*DETECTORS[variant].weights, *BESIDE.get(variant, ())}
-        for number, name in enumerate(MAKE):
-            if name in wanted and not (folder / name).exists():
-                torch.manual_seed(number)
-                with aux_adapter._quiet():
-                    torch.save(MAKE[name](), folder / name)
-        return folder
-
-    return made
-
-
-@cache
-def load(variant: str, folder: Path | None = None) -> Any:
-    return load_annotator(f"aux:{variant}", weights=Weights(folder, offline=True, say=lambda _: None))
-
-
-@cache
-def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """controlnet_aux alone, as its users call it: picture (H, W, 3) -> map."""
-    how = DETECTORS[variant]
-    cls = getattr(detectors(), how.cls)
-    kind = {"model_type": how.kind} if how.kind else {}
-    with aux_adapter._quiet(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["program"])  # LeReS takes the program's options for its own
-        detector = cls.from_pretrained(str(folder), **how.files, **kind) if how.files else cls()
-    if how.cls == "LeresDetector":
-        detector.model.eval()  # as LeReS' own code does and this one forgets
-
-    def call(picture: np.ndarray) -> np.ndarray:
-        side = min(picture.shape[:2])
-        known = {"image_resolution": side} if how.cls not in NO_IMAGE_RESOLUTION else {}
-        return np.asarray(detector(Image.fromarray(picture), detect_resolution=side, **known, **how.options))
-
-    return call
-
-
-NO_IMAGE_RESOLUTION = {"AnylineDetector", "LineartStandardDetector", "TEEDdetector"}
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    """A piece of a photograph, a face at its top."""
-    photograph = np.tile(data.astronaut()[:, 130:], (2, 2, 1))
-    return np.ascontiguousarray(photograph[:height, :width])
-
-
-def batch(*pictures: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-
-
-def variants(names: list[str]) -> list[Any]:
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
-
-
-# --- the same maps -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("variant", variants([*NETWORKS, "lineart_standard"]))
 @pytest.mark.parametrize("cells", [(1, 1), (1, 2), (2, 1)])
-def test_on_the_grid_the_map_is_the_reference_s(
-    variant: str, cells: tuple[int, int], checkpoints: Callable[[str], Path]
-) -> None:
+def test_on_the_grid_the_map_is_the_reference_s(variant: str, cells: tuple[int, int], checkpoints: Checkpoints) -> None:
     """Square, landscape or portrait: at sides on the grid, pixel for pixel what controlnet_aux makes."""
     grid = DETECTORS[variant].grid
     shape = (cells[0] * grid, cells[1] * grid)
@@ -218,7 +38,7 @@ def test_on_the_grid_the_map_is_the_reference_s(
 @pytest.mark.parametrize("variant", variants([*NETWORKS, "lineart_standard"]))
 @pytest.mark.parametrize("shape", [(63, 70), (100, 30), (1, 1)])
 def test_off_the_grid_the_map_is_the_padded_picture_s(
-    variant: str, shape: tuple[int, int], checkpoints: Callable[[str], Path]
+    variant: str, shape: tuple[int, int], checkpoints: Checkpoints
 ) -> None:
     """The map has the picture's size and is the reference's of the picture padded by hand, cropped."""
     folder, rgb, grid = checkpoints(variant), picture(*shape), DETECTORS[variant].grid
@@ -253,7 +73,7 @@ def small_zoe(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("small_zoe")
 @pytest.mark.parametrize("variant", ["leres++", "zoe"])
 def test_the_heavy_ones_are_the_reference_s(
-    variant: str, checkpoints: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    variant: str, checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a picture off the grid: the reference's map of the padded picture, cropped, and not a word printed."""
     folder, rgb = checkpoints(variant), picture(100, 140)
@@ -274,7 +94,7 @@ def _easily_pleased(generator: Any) -> None:
 
 
 @pytest.mark.slow
-def test_sam_is_the_reference_s(checkpoints: Callable[[str], Path]) -> None:
+def test_sam_is_the_reference_s(checkpoints: Checkpoints) -> None:
     """The same segments in the same colours where numpy is seeded alike; other colours for another key."""
     folder, rgb = checkpoints("mobile_sam"), picture(128, 64)
     how = DETECTORS["mobile_sam"]
@@ -305,7 +125,7 @@ def test_where_sam_finds_nothing_its_map_is_black() -> None:
 
 
 @pytest.mark.parametrize("variant", variants(["mlsd", "pidinet_scribble"]))
-def test_binary_maps_hold_two_values(variant: str, checkpoints: Callable[[str], Path]) -> None:
+def test_binary_maps_hold_two_values(variant: str, checkpoints: Checkpoints) -> None:
     """What is stored as a 1-bit PNG has only 0 and 255 in it, also where the picture was padded."""
     annotator = load(variant, checkpoints(variant))
     assert annotator.binary
@@ -313,7 +133,7 @@ def test_binary_maps_hold_two_values(variant: str, checkpoints: Callable[[str], 
 
 
 @pytest.mark.parametrize("variant", variants(["mlsd", "pidinet", *WEIGHTLESS]))
-def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Callable[[str], Path]) -> None:
+def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Checkpoints) -> None:
     """Three pictures together and each alone: the same maps, and the pictures are left as they were."""
     annotator = load(variant, checkpoints(variant))
     rgb = batch(picture(64, 128), np.flip(picture(64, 128), 1), np.flip(picture(64, 128), 0))
@@ -356,87 +176,13 @@ def test_a_face_by_mediapipe() -> None:
 
 @pytest.mark.parametrize("variant", variants(["mlsd", "pidinet", "anyline", "teed", *WEIGHTLESS]))
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the mean of no pixels, in controlnet_aux
-def test_a_picture_of_one_colour_has_a_map(variant: str, checkpoints: Callable[[str], Path]) -> None:
+def test_a_picture_of_one_colour_has_a_map(variant: str, checkpoints: Checkpoints) -> None:
     """A plain picture is no error, and a filter finds nothing in it."""
     plain = np.full((70, 90, 3), 200, np.uint8)
     found = load(variant, checkpoints(variant))(batch(plain), KEYS[:1]).maps
     assert found.shape[2:] == (70, 90)
     if variant == "lineart_standard":
         assert not found.any()
-
-
-# --- the table ---------------------------------------------------------------------------------------------------
-
-
-def test_the_table_fits_controlnet_aux() -> None:
-    """Every detector exists there, and none of condprep's names is missing from the list of annotators."""
-    for how in DETECTORS.values():
-        assert hasattr(detectors(), how.cls)
-    assert specs()["aux"].variants.keys() == DETECTORS.keys()
-
-
-def test_every_detector_of_the_reference_is_offered_or_left_out_with_a_reason() -> None:
-    """No detector of controlnet_aux is passed over in silence."""
-    others = {
-        **{"CannyDetector": "canny", "HEDdetector": "hed", "MidasDetector": "midas", "OpenposeDetector": "openpose"},
-        "DWposeDetector": "dwpose",
-    }
-    there = {name for name in dir(detectors()) if name.lower().endswith("detector")}
-    assert there == {how.cls for how in DETECTORS.values()} | set(others)
-    assert set(others.values()) == set(LEFT_OUT)
-
-
-@pytest.mark.parametrize("name", ["aux:dwpose", "dwpose"])
-def test_what_is_left_out_says_why(name: str) -> None:
-    """A detector that is known and left out is answered with the reason and what to use instead."""
-    with pytest.raises(AnnotatorError, match=rf"there is no .*dwpose.*: {LEFT_OUT['dwpose']}"):
-        load_annotator(name)
-
-
-def test_a_variant_s_name_alone_leads_to_it() -> None:
-    """`lineart` is no annotator, but `aux:lineart` is."""
-    with pytest.raises(AnnotatorError, match="unknown annotator 'lineart'; did you mean aux:lineart"):
-        load_annotator("lineart")
-
-
-def test_licences_are_said_before_use() -> None:
-    """Each variant's line names its licence; what came from restricted weights is recorded as not commercial."""
-    for name, line in specs()["aux"].variants.items():
-        assert DETECTORS[name].licence in line
-    assert not DETECTORS["pidinet"].commercial
-    assert not DETECTORS["normalbae"].commercial
-    assert not DETECTORS["leres"].commercial
-    assert DETECTORS["lineart"].commercial
-
-
-# --- what is recorded --------------------------------------------------------------------------------------------
-
-
-def test_the_provenance_names_the_very_files(checkpoints: Callable[[str], Path]) -> None:
-    """The sha256 of each file that was loaded, the version of controlnet_aux, licence and commercial use."""
-    folder = checkpoints("pidinet_safe")
-    made = load("pidinet_safe", folder).provenance
-    digest = hashlib.sha256((folder / "table5_pidinet.pth").read_bytes()).hexdigest()
-    assert made["weights"] == {"table5_pidinet.pth": digest}
-    assert made["parameters"] == {"controlnet_aux": "0.0.10", "safe": True}
-    assert "non-commercial" in made["licence"]
-    assert made["commercial"] is False
-
-
-def test_a_build_stores_and_repeats_it(raw: Path, tmp_path: Path, checkpoints: Callable[[str], Path]) -> None:
-    """A build with two of them has both columns in the pictures' size, and --like makes the same maps again."""
-    weights = Weights(checkpoints("pidinet_scribble"), offline=True, say=lambda _: None)
-    ds = tmp_path / "ds"
-    names = ("aux:pidinet_scribble", "aux:shuffle")
-    condprep.build(raw, ds, annotators=names, resolution=128, fit="bucket", image_format="png", weights=weights)
-    from datasets import load_from_disk
-
-    row = load_from_disk(str(ds))["train"][0]
-    assert row["aux_pidinet_scribble"].size == row["aux_shuffle"].size == row["image"].size
-    assert row["aux_pidinet_scribble"].mode == "1"
-
-
-# --- what goes wrong ---------------------------------------------------------------------------------------------
 
 
 def test_a_map_of_another_size_is_refused() -> None:
@@ -456,139 +202,3 @@ def test_a_picture_too_small_for_its_detector_is_rejected() -> None:
     annotator = Aux(lambda picture: picture, "leres++", files=[], device="cpu")
     with pytest.raises(Rejected, match="needs a long side of at least 129 px, this one has 128 px"):
         annotator(batch(picture(128, 64)), KEYS[:1])
-
-
-def test_a_variant_must_be_named() -> None:
-    """`aux` alone is no annotator; the error lists what is."""
-    with pytest.raises(AnnotatorError, match="'aux' needs a variant: aux:lineart, aux:lineart_coarse"):
-        load_annotator("aux")
-
-
-@pytest.mark.parametrize(
-    ("variant", "missing", "remedy"),
-    [
-        ("shuffle", "controlnet_aux", r"pip install controlnet-aux==0\.0\.10"),
-        ("mediapipe_face", "mediapipe", r"pip install mediapipe==0\.10\.21"),
-    ],
-)
-def test_a_missing_package_is_named(variant: str, missing: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the package: an error with the line to type, before any weights are looked for."""
-    known = aux_adapter.find_spec
-    monkeypatch.setattr(aux_adapter, "find_spec", lambda name: None if name == missing else known(name))
-    with pytest.raises(AnnotatorError, match=remedy):
-        load_annotator(f"aux:{variant}", weights=Weights(offline=True))
-
-
-def test_missing_weights_say_how_to_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither on disk nor reachable: which file, from where, and the command that fetches it."""
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match=r"sk_model\.pth.*condprep weights pull sk_model\.pth --to DIR"):
-        load("lineart", tmp_path)
-
-
-class Bomb:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.target),)
-
-
-@pytest.mark.parametrize("forced", [False, True])
-@pytest.mark.parametrize("variant", ["pidinet", "anyline", "mlsd", "normalbae", "leres", "zoe", "sam"])
-def test_a_checkpoint_cannot_run_code(
-    variant: str, forced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A pickle that runs code is refused before controlnet_aux opens it, even where torch is told to trust files."""
-    if forced:
-        monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    (name,) = DETECTORS[variant].weights
-    torch.save({"state_dict": Bomb(tmp_path / "ran")}, tmp_path / name, pickle_module=pickle)
-    with pytest.raises(WeightsError, match=name):
-        load(variant, tmp_path)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint"])
-def test_a_damaged_checkpoint_is_an_error(content: bytes, tmp_path: Path) -> None:
-    """An empty file and a text are said to be no checkpoint, by their path."""
-    (tmp_path / "MTEED.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"MTEED\.pth cannot be read as a checkpoint"):
-        load("anyline", tmp_path)
-
-
-@pytest.mark.parametrize("variant", ["lineart", "pidinet", "mlsd", "anyline", "normalbae", "leres", "mobile_sam"])
-def test_a_checkpoint_of_another_model_is_an_error(variant: str, tmp_path: Path) -> None:
-    """A sound file of something else is named, with the detector that it does not fit."""
-    for name in DETECTORS[variant].weights:
-        torch.save({"weight": torch.zeros(3)}, tmp_path / name)
-    with pytest.raises(WeightsError, match=rf"another model than (controlnet_aux's {DETECTORS[variant].cls}|{name})"):
-        load(variant, tmp_path)
-
-
-class TinyZoe(torch.nn.Module):
-    """What stands in for ZoeDepth where only its file matters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = torch.nn.Linear(2, 2)
-
-    @classmethod
-    def build_from_config(cls, config: Any) -> TinyZoe:
-        return cls()
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({}, ""),
-        ({"blocks.0.attn.relative_position_index": torch.zeros(3)}, ""),
-        ({"out.bias": None}, "missing out.bias"),
-        ({"other": torch.zeros(3)}, "unexpected other"),
-        ({"out.bias": torch.zeros(3)}, "of another shape out.bias"),
-    ],
-)
-def test_zoe_takes_only_a_checkpoint_that_fits(
-    change: dict[str, Any], complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every tensor must be there and none left over, but for the buffers that old versions of timm saved.
-
-    The reference loads whatever fits and says nothing.
-    """
-    detectors()
-    monkeypatch.setattr("controlnet_aux.zoe.ZoeDepth", TinyZoe)
-    state = {name: value for name, value in {**TinyZoe().state_dict(), **change}.items() if value is not None}
-    torch.save({"model": state}, tmp_path / "ZoeD_M12_N.pt")
-    weights = Weights(tmp_path, offline=True, say=lambda _: None)
-    if not complaint:
-        loaded = load_annotator("aux:zoe", weights=weights).detector.model
-        assert torch.equal(loaded.out.weight, state["out.weight"])
-        assert not loaded.training
-        return
-    with pytest.raises(WeightsError, match=rf"ZoeD_M12_N\.pt is a checkpoint of another model.*{complaint}"):
-        load_annotator("aux:zoe", weights=weights)
-
-
-def test_memory_that_runs_out_is_no_fault_of_the_weights(
-    checkpoints: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Too little memory on the device while loading is said as such, and not that the checkpoint is another model's."""
-
-    def full(*arguments: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(aux_adapter, "build", full)
-    with pytest.raises(torch.OutOfMemoryError):
-        load_annotator("aux:teed", weights=Weights(checkpoints("teed"), offline=True, say=lambda _: None))
-
-
-def test_it_is_loaded_late_and_quietly() -> None:
-    """controlnet_aux is imported by such an annotator alone, and its page of warnings does not reach the user."""
-    code = (
-        "import sys, condprep; condprep.load_annotator('canny'); assert 'controlnet_aux' not in sys.modules; "
-        "condprep.load_annotator('aux:shuffle'); assert 'controlnet_aux' in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,177 @@
+"""Every network of controlnet_aux with random weights, and controlnet_aux alone as its users call it."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from condprep.annotators import aux_adapter, load_annotator
+from condprep.annotators.aux_detectors import DETECTORS
+from condprep.weights import Weights
+
+KEYS = [hashlib.sha256(name).hexdigest() for name in (b"one", b"two", b"three")]
+HEAVY = ["leres++", "zoe", "sam", "mobile_sam"]  # half a minute a picture: each has a test of its own
+NETWORKS = [name for name, how in DETECTORS.items() if how.files and name not in HEAVY]
+WEIGHTLESS = ["lineart_standard", "shuffle"]
+SLOW = {"lineart_anime", "normalbae", "leres"}  # 54, 72 and 115 million parameters
+
+
+@cache
+def detectors() -> Any:
+    """controlnet_aux, and from here on no warnings of it."""
+    with aux_adapter._quiet():
+        import controlnet_aux
+    return controlnet_aux
+
+
+def _lineart() -> Any:
+    from controlnet_aux.lineart import Generator
+
+    return Generator(3, 1, 3).state_dict()
+
+
+def _anime() -> Any:
+    from controlnet_aux.lineart_anime import UnetGenerator
+
+    norm = partial(torch.nn.InstanceNorm2d, affine=False, track_running_stats=False)
+    return UnetGenerator(3, 1, 8, 64, norm_layer=norm).state_dict()
+
+
+def _mlsd() -> Any:
+    from controlnet_aux.mlsd.models.mbv2_mlsd_large import MobileV2_MLSD_Large
+
+    return MobileV2_MLSD_Large().state_dict()
+
+
+def _pidinet() -> Any:
+    from controlnet_aux.pidi.model import pidinet
+
+    return {"state_dict": {name: 2 * value for name, value in pidinet().state_dict().items()}}  # 2: not all 0.5
+
+
+def _normalbae() -> Any:
+    from controlnet_aux.normalbae.nets.NNET import NNET
+
+    how = SimpleNamespace(
+        mode="client", architecture="BN", pretrained="scannet", sampling_ratio=0.4, importance_ratio=0.7
+    )
+    return {"model": NNET(how).state_dict()}
+
+
+def _ted() -> Any:
+    from controlnet_aux.teed.ted import TED
+
+    return TED().state_dict()
+
+
+def _leres() -> Any:
+    from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
+
+    # It was trained on several GPUs, which puts "module." before each name.
+    return {
+        "depth_model": {f"module.{name}": value for name, value in RelDepthModel("resnext101").state_dict().items()}
+    }
+
+
+def _merger() -> Any:
+    from controlnet_aux.leres.pix2pix.models.networks import define_G
+
+    return define_G(2, 1, 64, "unet_1024", "none").state_dict()
+
+
+def _zoe() -> Any:
+    from controlnet_aux import zoe
+
+    return {"model": zoe.ZoeDepth.build_from_config(zoe.get_config("zoedepth", "infer")).state_dict()}
+
+
+def _mobile_sam() -> Any:
+    from controlnet_aux.segment_anything.build_sam import sam_model_registry
+
+    state = sam_model_registry["vit_t"]().state_dict()
+    return {
+        name: torch.randn_like(value) if name.endswith("attention_biases") else value for name, value in state.items()
+    }
+
+
+MAKE: dict[str, Callable[[], Any]] = {
+    "sk_model.pth": _lineart,
+    "sk_model2.pth": _lineart,
+    "netG.pth": _anime,
+    "mlsd_large_512_fp32.pth": _mlsd,
+    "table5_pidinet.pth": _pidinet,
+    "scannet.pt": _normalbae,
+    "MTEED.pth": _ted,
+    "5_model.pth": _ted,
+    "res101.pth": _leres,
+    "latest_net_G.pth": _merger,
+    "ZoeD_M12_N.pt": _zoe,
+    "mobile_sam.pt": _mobile_sam,
+}
+BESIDE = {"leres": {"latest_net_G.pth"}}  # what the reference opens and does not use
+Checkpoints = Callable[[str], Path]  # a variant -> a folder with its weights
+
+
+def save_checkpoints(folder: Path, variant: str) -> Path:
+    """The folder, with the weights of a variant: of its real network, with random values."""
+    detectors()
+    wanted = {*DETECTORS[variant].weights, *BESIDE.get(variant, ())}
+    for number, name in enumerate(MAKE):
+        if name in wanted and not (folder / name).exists():
+            torch.manual_seed(number)
+            with aux_adapter._quiet():
+                torch.save(MAKE[name](), folder / name)
+    return folder
+
+
+@cache
+def load(variant: str, folder: Path | None = None) -> Any:
+    return load_annotator(f"aux:{variant}", weights=Weights(folder, offline=True, say=lambda _: None))
+
+
+@cache
+def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """controlnet_aux alone, as its users call it: picture (H, W, 3) -> map."""
+    how = DETECTORS[variant]
+    cls = getattr(detectors(), how.cls)
+    kind = {"model_type": how.kind} if how.kind else {}
+    with aux_adapter._quiet(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["program"])  # LeReS takes the program's options for its own
+        detector = cls.from_pretrained(str(folder), **how.files, **kind) if how.files else cls()
+    if how.cls == "LeresDetector":
+        detector.model.eval()  # as LeReS' own code does and this one forgets
+
+    def call(picture: np.ndarray) -> np.ndarray:
+        side = min(picture.shape[:2])
+        known = {"image_resolution": side} if how.cls not in NO_IMAGE_RESOLUTION else {}
+        return np.asarray(detector(Image.fromarray(picture), detect_resolution=side, **known, **how.options))
+
+    return call
+
+
+NO_IMAGE_RESOLUTION = {"AnylineDetector", "LineartStandardDetector", "TEEDdetector"}
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A piece of a photograph, a face at its top."""
+    photograph = np.tile(data.astronaut()[:, 130:], (2, 2, 1))
+    return np.ascontiguousarray(photograph[:height, :width])
+
+
+def batch(*pictures: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def variants(names: list[str]) -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in names]
