@@ -1,15 +1,14 @@
 """Recall and false alarms of the alignment checks of `condprep verify`, through `verify` itself.
 
-    python bench/verify_alignment.py [--kinds canny hed pose depth] [--rows 504] [--side 512] [--defects none "shift 4" ...]
+    python bench/verify_alignment.py [--kinds canny hed depth] [--rows 504] [--side 512] [--defects none "shift 4" ...]
                                      [--pictures DIR] [--hed-weights DIR] [--cache DIR]
 
 Pairs are crops of scikit-image's photographs and of the shared test data, in an order in which neighbours are of different
 photographs; pictures are stored as JPEG (quality 95), maps were made of the pixels before. A defect is planted into every
-row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not; of poses `known` is openpose:blaze,
-stored as PNG or as JPEG, and `picture` are maps that another network drew. Depth is measured, not annotated: crops of
-scikit-image's stereo pair and of an RGB-D recording of the shared data. What a network made of a picture is kept in --cache, so
-that a run that was stopped goes on where it was, and some defects can be measured now, others later. `--pictures` measures
-with other photographs, which no threshold has seen.
+row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not. Depth is measured, not annotated: crops of scikit-image's stereo pair and of
+an RGB-D recording of the shared data. Poses have `verify_poses.py`. What a network made of a picture is kept in --cache, so that
+a run that was stopped goes on where it was, and some defects can be measured now, others later. `--pictures` measures with
+other photographs, which no threshold has seen.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from comparison import Picture, annotate, canny_at_random, cut, depth_pairs, other_network, photographs, windows
+from comparison import Picture, annotate, canny_at_random, cut, depth_pairs, photographs, windows
 
 import condprep
 from condprep.annotators import load_annotator
@@ -40,7 +39,6 @@ from condprep.types import Maps
 from condprep.weights import Weights
 
 Plant = Callable[[Picture, np.random.Generator], Picture]
-PEOPLE = ("0000", "astronaut")  # how the names of photographs with people begin
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,9 @@ class Set:
     how: Mapping[str, Any]
 
 
-def crops(folder: Path | None, count: int, side: int, names: Sequence[str] = ("",)) -> list[tuple[str, Picture]]:
+def crops(folder: Path | None, count: int, side: int) -> list[tuple[str, Picture]]:
     """At least `count` crops; neighbours are of different photographs."""
-    chosen = [(name, picture) for name, picture in photographs(folder) if name.startswith(tuple(names))]
+    chosen = list(photographs(folder))
     each = -(-count // len(chosen))
     cuts = {name: list(squares(name, picture, each, side)) for name, picture in chosen}
     return [(name, cuts[name][n]) for n in range(each) for name, _ in chosen]
@@ -207,19 +205,11 @@ def sets(options: argparse.Namespace, remembered: Remembered) -> Iterator[Set]:
         scenes = [one for one in depth_pairs(options.rows // 3) if not one[0].startswith("TUM")]
         depth = [(n, jpeg(p), m) for n, p, m in scenes if m.shape[0] == m.shape[1]]
         yield Set("depth, picture", "depth", [depth[n] for n in np.random.default_rng(0).permutation(len(depth))], {})
-    if "pose" in options.kinds:
-        people = crops(None, options.rows // 5, options.side, PEOPLE)
-        blaze, other = remembered("openpose:blaze"), other_network()
-        drawn = [(n, p, annotate(blaze, p)) for n, p in people]
-        yield Set("pose, known, PNG", "pose", [(n, png(p), m) for n, p, m in drawn], {"annotator": "openpose:blaze"})
-        yield Set("pose, known, JPEG", "pose", [(n, jpeg(p), m) for n, p, m in drawn], {"annotator": "openpose:blaze"})
-        foreign = [(n, jpeg(p), annotate(other, p)) for n, p in people]
-        yield Set("pose, picture", "pose", foreign, {})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="*", default=["canny", "depth", "hed", "pose"])
+    parser.add_argument("--kinds", nargs="*", default=["canny", "depth", "hed"])
     parser.add_argument("--rows", type=int, default=504)
     parser.add_argument("--side", type=int, default=512, help="pixels of the crops, but for depth")
     parser.add_argument("--defects", nargs="*", default=[*DEFECTS, *OTHERS])

@@ -1,11 +1,12 @@
 """Recall and false alarms of the alignment checks on pose maps, through `condprep verify` itself.
 
-    python bench/verify_poses.py [--crops 9] [--sets dm14 blaze foreign] [--half A] [--pictures DIR] [--cache DIR]
+    python bench/verify_poses.py [--crops 9] [--sets dm14 foreign ...] [--half A] [--pictures DIR] [--cache DIR]
 
 Pairs are crops of photographs with people (the shared test data, scikit-image's, and those of `--pictures`), some mirrored,
-all in colours of their own. A pair is what `condprep build` makes of them: the stored picture is a JPEG, the map is of the
-pixels before. `dm14` and `blaze` draw a map and find it again; `foreign` are maps of dm14 of which `verify` is told
-nothing, so that it looks with blaze. A defect is planted into every row of a copy; an alarm is a row with a finding.
+all in colours of their own, stored as JPEG. `dm14` and `blaze` are what `condprep build` makes of them: the map is that of the
+stored pixels, and the dataset says so. `dm14-named` and `blaze-named` are maps of the pixels before the JPEG, of which a
+user says the annotator; `foreign` are such maps of dm14 of which `verify` is told nothing, so that it looks with blaze.
+A defect is planted into every row of a copy; an alarm is a row with a finding.
 
 Each crop is annotated once, before and after the JPEG, and kept in the cache by photograph, so that a run that was
 interrupted goes on. `--half` takes every second photograph by name; the limits were chosen with both halves in sight.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import tempfile
 import zlib
@@ -45,7 +47,26 @@ Plant = Callable[[Picture, np.random.Generator], Picture]
 WITH_PEOPLE = ("189080", "271035", "361010", "385039")  # of the shared data's edges
 SHAPES = ((512, 512), (512, 512), (576, 448), (448, 576), (512, 512), (384, 384), (768, 512))  # height, width
 NETWORKS = {"dm14": other_network, "blaze": lambda: load_annotator("openpose:blaze")}
-SETS = {"dm14": ("dm14", "dm14"), "blaze": ("blaze", "blaze"), "foreign": ("dm14", "blaze")}  # who drew, who looks
+MADE = [{"column": "pose", "annotator": "openpose", "variant": "cmu", "params": {}, "weights": {}, "parameters": {}}]
+OPTIONS = {"config": {"requested": {"options": {"beside": [], "primary": None}}}}
+
+
+@dataclass(frozen=True)
+class Set:
+    """Who drew the maps, which network `verify` looks with, and who tells it: "build", "user" or nobody, ""."""
+
+    drew: str
+    looks: str
+    told: str = ""
+
+
+SETS = {
+    "dm14": Set("dm14 again", "dm14", "build"),
+    "blaze": Set("blaze again", "blaze", "build"),
+    "dm14-named": Set("dm14", "dm14", "user"),
+    "blaze-named": Set("blaze", "blaze", "user"),
+    "foreign": Set("dm14", "blaze"),
+}
 
 
 @dataclass(frozen=True)
@@ -153,10 +174,11 @@ def planted(pairs: Sequence[tuple[Row, Picture]], defect: str) -> list[Picture]:
 class Remembered:
     """A network whose maps are known."""
 
-    name, binary, columns, provenance, device, batch_size = "openpose", False, {}, {}, "cpu", 4
+    name, binary, columns, device, batch_size = "openpose", False, {}, "cpu", 4
+    provenance: Mapping[str, Any] = {"weights": {}}
 
     def __init__(self, network: str, known: Sequence[Row]) -> None:
-        self.variant = network
+        self.variant = "cmu" if network == "dm14" else network
         self._maps = {_hash(decode(row.jpeg).rgb): row.maps[f"{network} again"] for row in known}
 
     def __call__(self, rgb: torch.Tensor, keys: Sequence[str]) -> Maps:
@@ -169,7 +191,8 @@ def _hash(picture: Picture) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(picture).tobytes()).digest()
 
 
-def write(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], folder: Path) -> Path:
+def write(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], folder: Path, built: bool) -> Path:
+    """A dataset; built: with the records of a build beside it."""
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     table = [
         {
@@ -179,26 +202,30 @@ def write(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], folder:
         for (row, _), stored in zip(pairs, maps)
     ]
     pq.write_table(pa.Table.from_pylist(table, pa.schema({"image": image, "pose": image})), folder / "rows.parquet")
+    if built:
+        (folder / ".condprep").mkdir()
+        (folder / ".condprep" / "provenance.json").write_text(json.dumps({"annotators": MADE}))
+        (folder / ".condprep" / "plan.json").write_text(json.dumps(OPTIONS))
     return folder / "rows.parquet"
 
 
 def measure(name: str, known: Sequence[Row], defects: Sequence[str]) -> None:
     """A line for each defect: rows with a finding, those of which nothing is known, and what all share."""
-    drew, looks = SETS[name]
-    pairs = [(row, decode(row.maps[drew]).rgb) for row in known]
+    one = SETS[name]
+    pairs = [(row, decode(row.maps[one.drew]).rgb) for row in known]
     pairs = [(row, stored) for row, stored in pairs if stored.any()]
-    network = Remembered(looks, known)
+    network = Remembered(one.looks, known)
     again.load_annotator = lambda *_, **__: network
-    how: dict[str, Any] = {} if drew != looks else {"annotator": "openpose"}
+    how: dict[str, Any] = {"annotator": "openpose"} if one.told == "user" else {}
     print(f"\n{name}: {len(pairs)} pairs of {len({row.name for row, _ in pairs})} photographs", flush=True)
     for defect in defects:
         maps = planted(pairs, defect)
         with tempfile.TemporaryDirectory() as folder:
-            path = write(pairs, maps, Path(folder))
+            path = write(pairs, maps, Path(folder), one.told == "build")
             found = condprep.verify(path, checks=["alignment"], sample="all", weights=Weights(offline=True), **how)
             verdicts = pq.read_table(found.scores, columns=["alignment"])["alignment"].to_pylist()
-        alarms = {one.row for one in found.findings if one.rule not in ("out-of-step", "shared-shift")}
-        shared = [one.reason for one in found.findings if one.rule == "shared-shift"]
+        alarms = {alarm.row for alarm in found.findings if alarm.rule not in ("out-of-step", "shared-shift")}
+        shared = [alarm.reason for alarm in found.findings if alarm.rule == "shared-shift"]
         line = f"{len(alarms) / len(maps):7.1%}  unknown {verdicts.count('unknown'):3}"
         print(f"  {defect:10} {line}  {len(maps) / found.seconds:5.0f} rows/s  {'; '.join(shared)}", flush=True)
 

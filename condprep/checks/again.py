@@ -31,11 +31,15 @@ from condprep.pairs.base import Made, Pairs
 from condprep.weights import Weights
 
 Sample = int | Literal["all"]
+Maker = Literal[
+    "recorded", "named", "stand-in"
+]  # who says that this annotator made the maps: a build, a user, or nobody
 SAMPLE = 512  # rows: one of them has a defect that one row in a hundred has, with 99 %
 NEIGHBOURS = 8  # rows in a row that are sampled together, so that columns out of step show
 STAND_IN = "openpose:blaze"  # finds poses where nobody knows who drew them
 WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a JPEG: it sees each in a crop of its own
 FINEST = 0.75  # pixels of a shift that is told
+BLACK = 16.0  # mean level of a line that is padding: a JPEG smears some of its neighbour into it
 AREA = 512 * 512  # pixels of the pictures that an annotator's batch_size is for
 
 
@@ -51,13 +55,12 @@ class Compared:
 class Again:
     """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
 
-    def __init__(self, annotator: Annotator, rows: Container[int], own: bool = True) -> None:
-        """own: whether this annotator made the maps that are stored."""
+    def __init__(self, annotator: Annotator, rows: Container[int], maker: Maker = "recorded") -> None:
         self.name = ":".join(filter(None, (annotator.name, annotator.variant)))
         self.network = annotator.batch_size > 1
         self.problem = ""  # why it stopped
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
-        self._runner, self._rows, self._own = Runner(annotator), rows, own
+        self._runner, self._rows, self._maker = Runner(annotator), rows, maker
         self._full = annotator.batch_size * AREA
         self._seen: dict[int, Compared] = {}
 
@@ -96,18 +99,23 @@ class Again:
         if self.problem:
             return [None] * len(batch)
         try:
-            results = self._runner(as_batch([_pixels(one) for one in batch]), [one.pair.key for one in batch])
+            results = self._runner(as_batch([_content(one) for one in batch]), [one.pair.key for one in batch])
         except (AnnotatorError, BuildFailed) as error:
             self.problem = str(error)
             return [None] * len(batch)
-        return [None if isinstance(result, Rejected) else result[0] for result in results]
+        return [
+            None if isinstance(result, Rejected) else _framed(result[0], one) for one, result in zip(batch, results)
+        ]
 
     def _compare(self, opened: OpenedPair, made: np.ndarray) -> Compared:
+        """A recorded network saw the very pixels that are stored, so its poses are one drawing, to be found as any map is."""
         assert opened.map is not None
-        if self._poses:
-            found = compare_poses(made, opened.map, self._own, WOBBLE.get(self.name, 0.0))
-            return Compared(found, describe(made, "pose"), self._own)
-        return Compared(compare(made, opened.map, FINEST), None)
+        own = self._maker != "stand-in"
+        if self._poses and self._maker != "recorded":
+            found = compare_poses(made, opened.map, own, WOBBLE.get(self.name, 0.0))
+        else:
+            found = compare(made, opened.map, FINEST)
+        return Compared(found, describe(made, "pose") if self._poses else None, own)
 
 
 def find_again(
@@ -139,7 +147,7 @@ def find_again(
         )
         return None
     rows = chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE))
-    return Again(annotator, rows, own=bool(wanted or pairs.made))
+    return Again(annotator, rows, "named" if wanted else "recorded" if pairs.made else "stand-in")
 
 
 def _load(
@@ -209,14 +217,32 @@ def _whole(opened: OpenedPair) -> bool:
 
 
 def _shape(opened: OpenedPair) -> tuple[int, ...]:
-    return _pixels(opened).shape
+    return _content(opened).shape
 
 
 def _area(opened: OpenedPair) -> int:
-    return _pixels(opened).size // 3
+    return _content(opened).size // 3
 
 
-def _pixels(opened: OpenedPair) -> np.ndarray:
-    """(H, W, 3) uint8 of the picture, which must have been decoded."""
+def _content(opened: OpenedPair) -> np.ndarray:
+    """(h, w, 3) uint8: what the build's annotator saw of the picture, which was padded afterwards."""
+    seen = opened.content
+    assert seen is not None
+    top, left = opened.pair.padding
+    return seen[: _end(seen, top), : _end(seen.swapaxes(0, 1), left)]
+
+
+def _end(lines: np.ndarray, before: int) -> int:
+    """How many lines are content: where black was put before them, one may have been put after them as well."""
+    return len(lines) - (before > 0 and len(lines) > 1 and float(lines[-1].mean()) < BLACK)
+
+
+def _framed(made: np.ndarray, opened: OpenedPair) -> np.ndarray:
+    """The map of the content, black around it as the build padded it."""
     assert opened.image.rgb is not None
-    return opened.image.rgb
+    (height, width), (h, w), (top, left) = opened.image.rgb.shape[:2], made.shape[:2], opened.pair.padding
+    if (height, width) == (h, w):
+        return made
+    framed = np.zeros((height, width, *made.shape[2:]), np.uint8)
+    framed[top : top + h, left : left + w] = made
+    return framed
