@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from painters import HOW, NOTHING, Painter
 from PIL import Image
-from test_fidelity import HOW, NOTHING, Painter
 from torch import nn
 from trainer_models import make_tokenizer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
