@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from itertools import chain, islice
@@ -178,6 +179,24 @@ def test_a_resumed_loader_goes_on_with_the_next_update(
     found = [(batch.keys, batch.captions, batch.epochs) for batch in islice(second, 4)]
     begin = stopped_after // 2 * 2  # two passes an update
     assert found == expected[begin : begin + 4]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+@pytest.mark.parametrize("cached", [True, False])
+def test_reading_wakes_no_threads_but_its_own(
+    cached: bool, folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """The loader's threads leave arithmetic to numpy: torch's would each wake a team, which halves the training's speed."""
+    cache = {"latents": cached, "text": cached}
+    wanted = recipe(folders, tmp_path, data={"num_workers": 2, "resolution": 256}, cache=cache)
+    source = ready(wanted, bases["sd15"])
+    torch.ones(10**6).sum()  # the main thread's own team
+    before = len(os.listdir("/proc/self/task"))
+    batches = iter(Loader(source, 4))
+    for _ in range(4):
+        assert next(batches).conditions.numel() > 2**15  # torch would share out the work
+    assert len(os.listdir("/proc/self/task")) <= before + 2
+    batches.close()
 
 
 def test_two_processes_see_the_rows_of_one(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:

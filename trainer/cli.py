@@ -10,6 +10,7 @@ import typer
 
 from condprep.cli_options import Json
 from condprep.errors import CondprepError, UsageError
+from condprep.malloc import keep_freed_memory
 from trainer.fidelity.cli import evaluate
 from trainer.pipeline import Precision, Weights
 
@@ -113,6 +114,7 @@ app.command()(evaluate)
 def main() -> None:
     """The `python -m trainer` command. Exit codes: 0 done, 1 not done, 2 a mistake in what was asked for."""
     _train_is_understood(sys.argv)
+    keep_freed_memory()
     try:
         app(prog_name="python -m trainer")
     except CondprepError as error:

@@ -35,7 +35,7 @@ class Learner:
         self.accelerator, self.base, self.controlnet, self.recipe = accelerator, base, controlnet, recipe
         alphas = base.scheduler.alphas_cumprod.to(accelerator.device, torch.float32)
         self.diffusion = Diffusion(alphas, base.prediction_type)
-        _configure(base, controlnet, recipe)
+        _configure(base, controlnet, recipe, accelerator.device.type)
         controlnet.to(accelerator.device).train()
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
         self.prepared, self.optimizer = accelerator.prepare(controlnet, optimizer)
@@ -152,11 +152,12 @@ class Learner:
         self.controlnet.load_state_dict(loaded.state_dict())
 
 
-def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
-    """What is chosen for speed or memory: it changes no result but by rounding."""
-    base.unet.to(memory_format=torch.channels_last)
-    if recipe.train.optimizer != "adamw8bit":  # whose first step would undo it, and a resumed run be no longer exact
-        controlnet.to(memory_format=torch.channels_last)
+def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe, device: str) -> None:
+    """What is chosen for speed or memory: it changes no result but by rounding. device: "cpu", "cuda"."""
+    if device == "cuda":
+        base.unet.to(memory_format=torch.channels_last)
+        if recipe.train.optimizer != "adamw8bit":  # its first step would undo it, and a resumed run be no longer exact
+            controlnet.to(memory_format=torch.channels_last)
     for model in (base.unet, controlnet):
         if recipe.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
