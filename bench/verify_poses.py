@@ -5,7 +5,8 @@
 Pairs are crops of photographs with people (the shared test data, scikit-image's, and those of `--pictures`), some mirrored,
 all in colours of their own, stored as JPEG. `dm14` and `blaze` are what `condprep build` makes of them: the map is that of the
 stored pixels, and the dataset says so. `dm14-named` and `blaze-named` are maps of the pixels before the JPEG, of which a
-user says the annotator; `foreign` are such maps of dm14 of which `verify` is told nothing, so that it looks with blaze.
+user says the annotator; `foreign` are such maps of dm14, and `truth` drawings of the people as people marked them, of which
+`verify` is told nothing, so that it looks with blaze.
 A defect is planted into every row of a copy; an alarm is a row with a finding.
 
 Each crop is annotated once, before and after the JPEG, and kept in the cache by photograph, so that a run that was
@@ -22,6 +23,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ from skimage import data
 
 import condprep
 from condprep.annotators import load_annotator
+from condprep.annotators.openpose.draw import draw_bodies
+from condprep.annotators.openpose.keypoints import Body
 from condprep.checks import again
 from condprep.checks.registration import unscaled
 from condprep.decode import decode
@@ -43,6 +47,7 @@ from condprep.encode import encode_map, encode_picture
 from condprep.types import Maps
 from condprep.weights import Weights
 
+Place = Callable[[Body], Body]  # a body of the photograph in a crop
 Plant = Callable[[Picture, np.random.Generator], Picture]
 WITH_PEOPLE = ("189080", "271035", "361010", "385039")  # of the shared data's edges
 SHAPES = ((512, 512), (512, 512), (576, 448), (448, 576), (512, 512), (384, 384), (768, 512))  # height, width
@@ -60,18 +65,42 @@ class Set:
     told: str = ""
 
 
+COCO = [
+    0,
+    0,
+    6,
+    8,
+    10,
+    5,
+    7,
+    9,
+    12,
+    14,
+    16,
+    11,
+    13,
+    15,
+    2,
+    1,
+    4,
+    3,
+]  # the joints of OpenPose among COCO's; the neck is none
+MIRRORED = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]  # left and right swapped
 SETS = {
     "dm14": Set("dm14 again", "dm14", "build"),
     "blaze": Set("blaze again", "blaze", "build"),
     "dm14-named": Set("dm14", "dm14", "user"),
     "blaze-named": Set("blaze", "blaze", "user"),
     "foreign": Set("dm14", "blaze"),
+    "truth": Set("truth", "blaze"),
 }
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stored picture, and the maps that each network drew of the pixels before ("dm14") and of the file ("dm14 again")."""
+    """A stored picture, the maps that each network drew of the pixels before ("dm14") and of the file ("dm14 again"), and
+    where people marked the people in the photograph, the map of that ("truth").
+    """
 
     name: str  # of the photograph
     jpeg: bytes
@@ -88,7 +117,7 @@ def photographs(folder: Path | None) -> Iterator[tuple[str, Picture]]:
     yield "camera", np.repeat(data.camera()[..., None], 3, 2)
 
 
-def crops(name: str, picture: Picture, count: int) -> Iterator[Picture]:
+def crops(name: str, picture: Picture, count: int) -> Iterator[tuple[Picture, Place]]:
     """The largest that fits, then random ones down to 55 % of it, half of them mirrored, all in other colours."""
     rng = np.random.default_rng(zlib.crc32(name.encode()) + 7)
     height, width = picture.shape[:2]
@@ -96,12 +125,42 @@ def crops(name: str, picture: Picture, count: int) -> Iterator[Picture]:
         tall, wide = SHAPES[number % len(SHAPES)]
         scale = min(height / tall, width / wide) * (1 if number == 0 else rng.uniform(0.55, 1))
         h, w = int(tall * scale), int(wide * scale)
-        crop = cut(picture, (int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w, tall, wide))
-        if number and rng.random() < 0.5:
+        top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
+        crop = cut(picture, (top, left, h, w, tall, wide))
+        mirrored = bool(number and rng.random() < 0.5)
+        if mirrored:
             crop = crop[:, ::-1]
         if number:
             crop = np.clip((crop / 255.0) ** rng.uniform(0.7, 1.4) * rng.uniform(0.8, 1.15, 3) * 255, 0, 255)
-        yield np.ascontiguousarray(crop.astype(np.uint8))
+        place = partial(placed, window=(top, left, h, w), size=(tall, wide), mirrored=mirrored)
+        yield np.ascontiguousarray(crop.astype(np.uint8)), place
+
+
+def placed(body: Body, window: tuple[int, int, int, int], size: tuple[int, int], mirrored: bool) -> Body:
+    """A body (18, 3) of a photograph in its crop, without the joints that are outside."""
+    (top, left, h, w), (tall, wide) = window, size
+    x, y = (body[:, 0] - left + 0.5) * wide / w - 0.5, (body[:, 1] - top + 0.5) * tall / h - 0.5
+    moved = np.column_stack([wide - 1 - x if mirrored else x, y, body[:, 2]])
+    inside = (body[:, 2] > 0) & (x >= 0) & (x < wide) & (y >= 0) & (y < tall)
+    shown = np.where(inside[:, None], moved, 0).astype(np.float32)
+    return np.asarray(shown[MIRRORED] if mirrored else shown)
+
+
+def annotated_people(name: str) -> list[Body]:
+    """The people of a photograph of the shared data, as people marked them; the neck is the middle of the shoulders."""
+    marks = json.loads((SHARED / "data" / "people" / "test_coco.json").read_text())["annotations"]
+    people = [np.reshape(one["keypoints"], (17, 3)) for one in marks if name == f"{one['image_id']:012}"]
+    bodies = [np.float32(person)[COCO] * (np.float32(person)[COCO, 2:] > 0) for person in people]
+    for body in bodies:
+        body[1] = body[[2, 5]].mean(0) * body[[2, 5], 2].all()
+    return [body for body in bodies if body.any()]
+
+
+def truths(name: str, picture: Picture, count: int) -> Iterator[bytes]:
+    """The maps of the people as they are marked in each crop."""
+    people = annotated_people(name)
+    for crop, place in crops(name, picture, count if people else 0):
+        yield encode_map(draw_bodies([place(body) for body in people], *crop.shape[:2]), binary=False)
 
 
 def rows(name: str, picture: Picture, count: int, cache: Path) -> list[Row]:
@@ -110,10 +169,11 @@ def rows(name: str, picture: Picture, count: int, cache: Path) -> list[Row]:
     known = pq.read_table(path).to_pylist() if path.exists() else []
     if len(known) < count:
         networks = {name: load() for name, load in NETWORKS.items()}
-        for crop in [*crops(name, picture, count)][len(known) :]:
+        for crop, _ in [*crops(name, picture, count)][len(known) :]:
             known.append(annotated(crop, networks))
             pq.write_table(pa.Table.from_pylist(known), path)
-    return [Row(name, row.pop("jpeg"), row) for row in known[:count]]
+    drawn: list[Mapping[str, bytes]] = [{"truth": one} for one in truths(name, picture, count)] or [{}] * count
+    return [Row(name, row.pop("jpeg"), row | more) for row, more in zip(known, drawn)]
 
 
 def annotated(crop: Picture, networks: Mapping[str, Any]) -> dict[str, bytes]:
@@ -179,6 +239,8 @@ class Remembered:
 
     def __init__(self, network: str, known: Sequence[Row]) -> None:
         self.variant = "cmu" if network == "dm14" else network
+        if network == "blaze":
+            self.look = load_annotator("openpose:blaze").look  # type: ignore[attr-defined]
         self._maps = {_hash(decode(row.jpeg).rgb): row.maps[f"{network} again"] for row in known}
 
     def __call__(self, rgb: torch.Tensor, keys: Sequence[str]) -> Maps:
@@ -212,7 +274,7 @@ def write(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], folder:
 def measure(name: str, known: Sequence[Row], defects: Sequence[str]) -> None:
     """A line for each defect: rows with a finding, those of which nothing is known, and what all share."""
     one = SETS[name]
-    pairs = [(row, decode(row.maps[one.drew]).rgb) for row in known]
+    pairs = [(row, decode(row.maps[one.drew]).rgb) for row in known if one.drew in row.maps]
     pairs = [(row, stored) for row, stored in pairs if stored.any()]
     network = Remembered(one.looks, known)
     again.load_annotator = lambda *_, **__: network

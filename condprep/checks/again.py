@@ -11,8 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from random import Random
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +24,7 @@ from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.base import OpenedPair, open_pair
 from condprep.checks.comparison import Alignment, compare
+from condprep.checks.guided import compare_people
 from condprep.checks.kinds import classify, kind_of_annotator
 from condprep.checks.offsets import Descriptor, describe
 from condprep.checks.poses import compare_poses
@@ -60,6 +63,7 @@ class Again:
         self.network = annotator.batch_size > 1
         self.problem = ""  # why it stopped
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
+        self._annotator, self._looking = annotator, Lock()
         self._runner, self._rows, self._maker = Runner(annotator), rows, maker
         self._full = annotator.batch_size * AREA
         self._seen: dict[int, Compared] = {}
@@ -110,12 +114,26 @@ class Again:
     def _compare(self, opened: OpenedPair, made: np.ndarray) -> Compared:
         """A recorded network saw the very pixels that are stored, so its poses are one drawing, to be found as any map is."""
         assert opened.map is not None
-        own = self._maker != "stand-in"
-        if self._poses and self._maker != "recorded":
-            found = compare_poses(made, opened.map, own, WOBBLE.get(self.name, 0.0))
+        if self._poses and self._maker == "stand-in":
+            found = self._foreign(opened, made)
+        elif self._poses and self._maker == "named":
+            found = compare_poses(made, opened.map, own=True, wobble=WOBBLE.get(self.name, 0.0))
         else:
             found = compare(made, opened.map, FINEST)
-        return Compared(found, describe(made, "pose") if self._poses else None, own)
+        return Compared(found, describe(made, "pose") if self._poses else None, self._maker != "stand-in")
+
+    def _foreign(self, opened: OpenedPair, made: np.ndarray) -> Alignment:
+        """Of a map of unknown origin: with the people that are found, and where these say too little, with those drawn."""
+        picture, stored = opened.image.rgb, opened.map
+        assert picture is not None
+        assert stored is not None
+        found = compare_poses(made, stored)
+        look = getattr(self._annotator, "look", None)
+        if found.wrong or look is None or stored.ndim != 3:
+            return found
+        with self._looking:
+            guided = compare_people(picture, stored, partial(look, as_batch([picture])))
+        return guided if guided.verdict == "shifted" or found.verdict == "unknown" else found
 
 
 def find_again(

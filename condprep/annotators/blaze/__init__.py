@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from condprep.annotators.blaze.detector import Detector
+from condprep.annotators.blaze.detector import Detector, regions
 from condprep.annotators.blaze.landmarks import Landmarker, Poses
 from condprep.annotators.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
 from condprep.annotators.blaze.tiles import candidates, views
@@ -70,6 +70,17 @@ class Blaze:
         poses = self._find(rgb)
         bodies = visible(joints(poses), *rgb.shape[2:])
         return [[body for body in bodies[poses.picture == i] if body.any()] for i in range(len(rgb))]
+
+    @torch.inference_mode()
+    def look(self, rgb: Tensor, hips: np.ndarray, circles: np.ndarray) -> np.ndarray:
+        """How people stand whose places in one picture are known: the bodies (N, 18, 3), all joints, also those not seen.
+
+        rgb: (1, 3, H, W) uint8 RGB. hips, circles: (N, 2) pixels, the middle of the hips, and the point above it on the
+        circle around the whole body.
+        """
+        rgb = rgb.to(self.device)
+        first = self._landmarker(rgb, regions(np.zeros(len(hips), np.int64), hips, circles))
+        return joints(self._landmarker(rgb, next_regions(first)))
 
     def _find(self, rgb: Tensor) -> Poses:
         """The people in all pictures: found in the views, looked at, told apart, looked at again."""

@@ -1,0 +1,92 @@
+"""A pose map of unknown origin: a network looks where the map says that people are, and says how they stand there.
+
+A detector may overlook the people who are drawn, or find others. Asked about a place, the network for one person
+answers for the person who is there, whoever drew the map. Limits were read from small networks' maps of photographs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from condprep.annotators.blaze.poses import SIGMAS
+from condprep.checks.comparison import Alignment, described
+from condprep.checks.people import People, circles, drawn_people
+from condprep.checks.placement import upright_points
+from condprep.checks.registration import UPRIGHT, Orientation, Picture, resized
+from condprep.checks.views import Fit, Pair
+
+Points = NDArray[np.float64]  # (N, 2) x, y in pixels
+Look = Callable[[Points, Points], NDArray[np.float64]]  # hips and circles of N people -> their bodies, (N, 18, 3)
+
+FITS = 0.5  # share of the joints that lie where the network has them: of right maps 0.5 to 1, of others up to 0.4
+BETTER = 1.5  # how many times more in another orientation than upright
+STRANGE = 0.15  # share up to which a map is another picture's, where it fits in no orientation
+CERTAIN = 10  # joints that tell another picture
+TOLERANCE, ERRORS = 3.0, 3.0  # pixels and standard errors of a shift that is none
+
+
+def compare_people(picture: Picture, stored: Picture, look: Look) -> Alignment:
+    """A picture (H, W, 3) uint8 and a pose map (H, W, 3) uint8 of unknown origin. look: how people stand in the picture.
+
+    The score, and what fits here, are numbers of joints; the likeness is their share.
+    """
+    pair = Pair(picture, stored)
+    if not pair.alike:
+        return Alignment("unknown", "the condition has another shape than the picture")
+    people = drawn_people(stored if pair.lies else resized(stored, *picture.shape[:2]))
+    if not len(people):
+        return Alignment("unknown", "too few joints are drawn")
+    joints = np.count_nonzero(people[..., 2])
+    apart, reach = np.empty((0, 2)), np.empty(0)
+    if not pair.lies:
+        apart, reach = _apart(people, look)
+    here = _share(apart, reach)
+    if here >= FITS:
+        return _shifted(pair, apart, reach)
+    shares = {way: _share(*_apart(_laid(people, picture.shape[:2], way), look)) for way in pair.orientations}
+    way = max(shares, key=lambda one: shares[one])
+    if shares[way] >= max(FITS, BETTER * here):
+        return replace(described(pair, Fit(shares[way] * joints, orientation=way), here * joints), likeness=here)
+    if here > STRANGE or joints < CERTAIN:
+        return Alignment("unknown", "other people are drawn than were found", score=here * joints, here=here * joints)
+    reason = "condition does not belong to this picture"
+    return Alignment("other picture", reason, score=here * joints, here=here * joints, likeness=0.0)
+
+
+def _apart(people: People, look: Look) -> tuple[Points, NDArray[np.float64]]:
+    """(J, 2) and (J,): from where each drawn joint is found to where it is drawn, and how far apart two annotators are."""
+    there = people[..., 2] > 0
+    size = np.array([np.ptp(body[drawn, :2], axis=0).prod() ** 0.5 for body, drawn in zip(people, there)])
+    reach = 2 * SIGMAS * np.maximum(size, 1)[:, None]
+    return (people - look(*circles(people)))[there, :2], reach[there]
+
+
+def _share(apart: Points, reach: NDArray[np.float64]) -> float:
+    """Of the joints that fit, 0..1: COCO's object keypoint similarity of what is drawn."""
+    return float(np.exp(-(apart**2).sum(1) / (2 * reach**2)).mean()) if len(apart) else 0.0
+
+
+def _laid(people: People, size: tuple[int, int], way: Orientation) -> People:
+    """The same once their map is turned and mirrored back."""
+    laid = people.copy()
+    there = people[..., 2] > 0
+    laid[there, :2] = upright_points(people[there, :2], size, way)
+    return laid
+
+
+def _shifted(pair: Pair, apart: Points, reach: NDArray[np.float64]) -> Alignment:
+    """The shift that the joints share, those the more that annotators agree on; none within its own error."""
+    likeness = _share(apart, reach)
+    trust = np.exp(-((apart - np.median(apart, 0)) ** 2).sum(1) / (2 * reach**2)) / reach**2
+    trust /= trust.sum()
+    shift = trust @ apart
+    noise = float(trust @ ((apart - shift) ** 2).sum(1)) / 2
+    error = (noise * float((trust**2).sum())) ** 0.5
+    dx, dy, score = float(shift[0]), float(shift[1]), likeness * len(apart)
+    if max(abs(dx), abs(dy)) < TOLERANCE + ERRORS * error:
+        return Alignment("aligned", shift=(round(dx), round(dy)), score=score, here=score, likeness=likeness)
+    return replace(described(pair, Fit(score, (dx, dy), UPRIGHT), score), likeness=likeness)
