@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,18 @@ def test_an_evaluation_is_repeatable(place: Path, found: Fidelity) -> None:
     first, second, third = ([arm.pictures for arm in one.arms.values()] for one in (found, again, other))
     assert all(np.abs(a.astype(int) - b).max() <= 1 for x, y in zip(first, second) for a, b in zip(x, y))
     assert not np.array_equal(first[0][0], third[0][0])
+
+
+def test_the_python_of_the_page_runs(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """docs/fidelity.md shows Python that evaluates and writes a report, in the folder of a run."""
+    text = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```text\n(from .*?)```", text, re.DOTALL)
+    monkeypatch.chdir(place)
+    exec(compile(snippet, "docs/fidelity.md", "exec"), {"__name__": "snippet"})
+    assert "lost in the VAE" in capsys.readouterr().out
+    assert (place / "report" / "index.html").exists()
 
 
 def test_train_rows_are_only_those_that_were_trained_on(place: Path, tmp_path: Path) -> None:
