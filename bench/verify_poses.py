@@ -53,7 +53,7 @@ WITH_PEOPLE = ("189080", "271035", "361010", "385039")  # of the shared data's e
 SHAPES = ((512, 512), (512, 512), (576, 448), (448, 576), (512, 512), (384, 384), (768, 512))  # height, width
 NETWORKS = {"dm14": other_network, "blaze": lambda: load_annotator("openpose:blaze")}
 MADE = [{"column": "pose", "annotator": "openpose", "variant": "cmu", "params": {}, "weights": {}, "parameters": {}}]
-OPTIONS = {"config": {"requested": {"options": {"beside": [], "primary": None}}}}
+OPTIONS: Mapping[str, Any] = {"config": {"requested": {"options": {"beside": [], "primary": None}}}}
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def annotated_people(name: str) -> list[Body]:
     """The people of a photograph of the shared data, as people marked them; the neck is the middle of the shoulders."""
     marks = json.loads((SHARED / "data" / "people" / "test_coco.json").read_text())["annotations"]
     people = [np.reshape(one["keypoints"], (17, 3)) for one in marks if name == f"{one['image_id']:012}"]
-    bodies = [np.float32(person)[COCO] * (np.float32(person)[COCO, 2:] > 0) for person in people]
+    bodies = [(person * (person[:, 2:] > 0)).astype(np.float32)[COCO] for person in people]
     for body in bodies:
         body[1] = body[[2, 5]].mean(0) * body[[2, 5], 2].all()
     return [body for body in bodies if body.any()]

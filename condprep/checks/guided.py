@@ -24,7 +24,7 @@ Look = Callable[[Points, Points], NDArray[np.float64]]  # hips and circles of N 
 
 FITS = 0.5  # share of the joints that lie where the network has them: of right maps 0.5 to 1, of others up to 0.4
 BETTER = 1.5  # how many times more in another orientation than upright
-STRANGE = 0.15  # share up to which a map is another picture's, where it fits in no orientation
+STRANGE = 0.1  # share up to which a map is another picture's, where it fits in no orientation
 CERTAIN = 10  # joints that tell another picture
 TOLERANCE, ERRORS = 3.0, 3.0  # pixels and standard errors of a shift that is none
 
@@ -40,14 +40,16 @@ def compare_people(picture: Picture, stored: Picture, look: Look) -> Alignment:
     people = drawn_people(stored if pair.lies else resized(stored, *picture.shape[:2]))
     if not len(people):
         return Alignment("unknown", "too few joints are drawn")
-    joints = np.count_nonzero(people[..., 2])
-    apart, reach = np.empty((0, 2)), np.empty(0)
-    if not pair.lies:
-        apart, reach = _apart(people, look)
+    apart, reach = (np.empty((0, 2)), np.empty(0)) if pair.lies else _apart(people, look)
     here = _share(apart, reach)
-    if here >= FITS:
-        return _shifted(pair, apart, reach)
-    shares = {way: _share(*_apart(_laid(people, picture.shape[:2], way), look)) for way in pair.orientations}
+    return _shifted(pair, apart, reach) if here >= FITS else _otherwise(pair, people, look, here)
+
+
+def _otherwise(pair: Pair, people: People, look: Look, here: float) -> Alignment:
+    """The verdict on a map of which only the share `here` fits as it lies: as it would with the map turned and mirrored."""
+    joints = int(np.count_nonzero(people[..., 2]))
+    ways = [(way, _laid(people, pair.picture.shape[:2], way)) for way in pair.orientations]
+    shares = {way: _share(*_apart(laid, look)) for way, laid in ways}
     way = max(shares, key=lambda one: shares[one])
     if shares[way] >= max(FITS, BETTER * here):
         return replace(described(pair, Fit(shares[way] * joints, orientation=way), here * joints), likeness=here)
@@ -70,11 +72,11 @@ def _share(apart: Points, reach: NDArray[np.float64]) -> float:
     return float(np.exp(-(apart**2).sum(1) / (2 * reach**2)).mean()) if len(apart) else 0.0
 
 
-def _laid(people: People, size: tuple[int, int], way: Orientation) -> People:
+def _laid(people: People, size: tuple[int, ...], way: Orientation) -> People:
     """The same once their map is turned and mirrored back."""
     laid = people.copy()
     there = people[..., 2] > 0
-    laid[there, :2] = upright_points(people[there, :2], size, way)
+    laid[there, :2] = upright_points(people[there, :2], (size[0], size[1]), way)
     return laid
 
 
