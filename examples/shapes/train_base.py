@@ -14,6 +14,7 @@ cores `--stage decoder` and `--stage unet` may run side by side.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -307,6 +308,10 @@ def save(folder: Path, work: Path) -> None:
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)  # where it lay
+        path.write_text(json.dumps(config, indent=2) + "\n")
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"saved {folder}, {size / 1e6:.2f} MB")
 
