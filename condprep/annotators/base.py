@@ -21,7 +21,7 @@ class Annotator(Protocol):
     name: str  # as in the table: "canny"; names the column of the maps
     variant: str  # the variant that was really loaded: "cmu", "blaze", "random", or "" where there is one only
     device: str  # where `rgb` is expected: "cpu", "cuda", "cuda:1"
-    batch_size: int  # pictures a call at 512 x 512; 1: a filter, which worker threads call before a picture is compressed
+    batch_size: int  # pictures a call at 512 x 512; 1: a filter, called by worker threads on what is not compressed yet
     binary: bool  # the maps hold only 0 and 255 in one channel, and are stored as 1-bit PNG
     columns: Mapping[str, pa.DataType]  # what it returns beside the maps, e.g. {"keypoints": ...}
     provenance: Mapping[
