@@ -159,6 +159,7 @@ def test_grey_conditions_take_one_plane(folders: dict[str, Path], bases: dict[st
     assert stored.shape == (len(source.rows), 1, 64, 64)
     conditions = next(iter(Loader(source, 4))).conditions
     assert conditions.shape == (4, 3, 64, 64)
+    assert conditions.is_contiguous()
     assert torch.equal(conditions[:, 0], conditions[:, 2])
 
 

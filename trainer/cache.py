@@ -242,7 +242,8 @@ def _row(path: Path, at: int) -> np.ndarray:
 
 def _tensor(rows: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
     """B rows, copied together by numpy: torch would wake a second team of threads, which slows down the training's own."""
-    return torch.from_numpy(np.stack(rows)).view(dtype)
+    joined = np.empty((len(rows), *rows[0].shape), rows[0].dtype)  # contiguous, also where rows are broadcast
+    return torch.from_numpy(np.stack(rows, out=joined)).view(dtype)
 
 
 @lru_cache(OPEN)
