@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from coco import body_of
 from PIL import Image
 from skimage import data
 
@@ -37,26 +38,6 @@ from condprep.weights import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 SIDE, LARGE = 512, 640  # pixels: of a crop, and of the shorter side of what it is cut from
-COCO_ORDER = (
-    0,
-    -1,
-    6,
-    8,
-    10,
-    5,
-    7,
-    9,
-    12,
-    14,
-    16,
-    11,
-    13,
-    15,
-    2,
-    1,
-    4,
-    3,
-)  # OpenPose's 18 points in COCO's 17; -1: neck
 
 Row = dict[str, Any]
 Change = Callable[[np.ndarray], np.ndarray]
@@ -103,9 +84,7 @@ def drawn_pose(rng: np.random.Generator) -> np.ndarray:
         low, high = points[seen, :2].min(0), points[seen, :2].max(0)
         size = rng.uniform(100, 450)
         points[:, :2] = (points[:, :2] - low) / (high - low).max() * size + rng.uniform(0, SIDE - size / 2, 2)
-        neck = [*points[5:7, :2].mean(0), points[5:7, 2].min()]
-        body = np.array([neck if n < 0 else points[n] for n in COCO_ORDER])
-        bodies.append(np.where(body[:, 2:] > 0, body, 0))
+        bodies.append(body_of(points))
     return draw_bodies(bodies, SIDE, SIDE)
 
 

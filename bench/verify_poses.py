@@ -32,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from coco import body_of
 from comparison import SHARED, Picture, annotate, cut, other_network
 from PIL import Image
 from skimage import data
@@ -65,26 +66,6 @@ class Set:
     told: str = ""
 
 
-COCO = [
-    0,
-    0,
-    6,
-    8,
-    10,
-    5,
-    7,
-    9,
-    12,
-    14,
-    16,
-    11,
-    13,
-    15,
-    2,
-    1,
-    4,
-    3,
-]  # the joints of OpenPose among COCO's; the neck is none
 MIRRORED = [0, 1, 5, 6, 7, 2, 3, 4, 11, 12, 13, 8, 9, 10, 15, 14, 17, 16]  # left and right swapped
 SETS = {
     "dm14": Set("dm14 again", "dm14", "build"),
@@ -150,9 +131,7 @@ def annotated_people(name: str) -> list[Body]:
     """The people of a photograph of the shared data, as people marked them; the neck is the middle of the shoulders."""
     marks = json.loads((SHARED / "data" / "people" / "test_coco.json").read_text())["annotations"]
     people = [np.reshape(one["keypoints"], (17, 3)) for one in marks if name == f"{one['image_id']:012}"]
-    bodies = [(person * (person[:, 2:] > 0)).astype(np.float32)[COCO] for person in people]
-    for body in bodies:
-        body[1] = body[[2, 5]].mean(0) * body[[2, 5], 2].all()
+    bodies = [body_of(person).astype(np.float32) for person in people]
     return [body for body in bodies if body.any()]
 
 

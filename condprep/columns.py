@@ -1,4 +1,4 @@
-"""Rows to Arrow, without pandas: for every list pyarrow's own way imports it, which is 0.25 s and 60 MB of a build."""
+"""Rows to Arrow, without pandas: for every list pyarrow's own way imports it, a fifth of a second and 50 MB of a build."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
     """Let the process keep what it frees, for its next picture. Does nothing where the C library is not glibc.
 
     By default glibc hands a picture's few megabytes back to the kernel, which clears them anew, page by page, for the next
-    one: a sixth of the time of a canny build, or of training on a CPU. For commands, which own their process; not for a
-    library in somebody else's.
+    one: a sixth of a canny build's time, and training on a CPU waits for it, too. For commands, which own their process;
+    not for a library in somebody else's.
     """
     if sys.platform != "linux":
         return

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from trainer_runs import make_place, make_recipe
 
+from trainer.fidelity.evaluate import make_arms
 from trainer.fidelity.generate import Sampling
 from trainer.fidelity.result import Fidelity, Trained, conclude
 from trainer.fidelity.rows import Reannotator, Row, read_rows
@@ -64,18 +65,7 @@ def follower(rows: list[Row]) -> Painter:
 
 def tried(pipe: Any, held_out: list[Row], seen: list[Row] = [], trained: Trained = NOTHING) -> Fidelity:  # noqa: B006
     trial = Trial(pipe, Reannotator("canny", {}, "cpu", None), "canny", HOW)
-    own, real = trial.generated("controlnet", held_out), trial.real(held_out)
-    arms = [
-        own,
-        *trial.other_maps("other map", own),
-        *trial.foreign(held_out),
-        trial.generated("base", held_out, strength=0.0),
-        *([trial.generated("train rows", seen)] if seen else []),
-        real,
-        *trial.other_maps("real, other map", real),
-        trial.vae(held_out),
-    ]
-    return conclude(trial, {arm.name: arm for arm in arms}, trained, {}, 0.0)
+    return conclude(trial, make_arms(trial, held_out, seen, None), trained, {}, 0.0)
 
 
 def named(found: Fidelity) -> list[str]:

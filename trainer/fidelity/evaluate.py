@@ -70,7 +70,7 @@ def evaluate(
     networks = at_hand(clip, None if inception is None else Path(inception), str(pipe.device))
     total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
     trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total), networks)
-    arms = _arms(trial, held_out, seen, against)
+    arms = make_arms(trial, held_out, seen, against)
     settings = {"protocol": protocol_name, **_settings(recipe), "against": against, **asdict(sampling)}
     measure = named.measures.get(trial.kind or "") if named else None
     return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
@@ -92,7 +92,7 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {"dataset": recipe.data.path, "split": recipe.data.validation, "resolution": recipe.data.resolution}
 
 
-def _arms(trial: Trial, held_out: Sequence[Row], seen: Sequence[Row], against: str | None) -> dict[str, Arm]:
+def make_arms(trial: Trial, held_out: Sequence[Row], seen: Sequence[Row], against: str | None) -> dict[str, Arm]:
     own, real = trial.generated("controlnet", held_out), trial.real(held_out)
     found = [
         own,
