@@ -22,7 +22,6 @@ from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
 from condprep.files import commit_json
-from condprep.imported import imported
 from condprep.layout import Layout, arrow_schema, columns, features, finish
 from condprep.options import BuildOptions, parse_options
 from condprep.output import check_folders, disk_errors, locked
@@ -198,6 +197,8 @@ class Run:
     def _load(self, plan: Plan | None, device: str, weights: Weights) -> dict[str, Annotator]:
         """column -> annotator; a resumed build loads the very variants with which it was begun."""
         if isinstance(self.source, PairedSource):
+            from condprep.imported import imported  # and with it the checks, which no other build needs
+
             return {self.options.condition: imported(self.source.pairs, self.options.condition_kind)}
         loaded = {}
         for number, (text, column) in enumerate(self.options.columns().items()):

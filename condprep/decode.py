@@ -16,23 +16,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 
 import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import (
-    AvifImagePlugin,
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageFile
 
 from condprep.colour import is_srgb, rgb_image, to_srgb
 from condprep.errors import Rejected
@@ -45,15 +35,15 @@ MinSize = Callable[[tuple[int, int]], tuple[int, int]]
 MAX_PIXELS = 200_000_000
 HUGE = 32_000_000  # pixels; larger pictures are decoded one at a time, so that threads do not add up their memory
 
-_READERS: tuple[tuple[str, re.Pattern[bytes], type[ImageFile.ImageFile]], ...] = (
-    ("JPEG", re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    ("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    ("AVIF", re.compile(rb".{4}ftyp(?:.{4}){0,12}?avi[fs]", re.DOTALL), AvifImagePlugin.AvifImageFile),
-    ("GIF", re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-    ("BMP", re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    ("TIFF", re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-)
+_READERS = {  # name -> how its bytes begin, and Pillow's reader; imported when it is needed
+    "JPEG": (re.compile(rb"\xff\xd8\xff"), "Jpeg"),
+    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), "Png"),
+    "WebP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WebP"),
+    "AVIF": (re.compile(rb".{4}ftyp(?:.{4}){0,12}?avi[fs]", re.DOTALL), "Avif"),
+    "GIF": (re.compile(rb"GIF8[79]a"), "Gif"),
+    "BMP": (re.compile(rb"BM"), "Bmp"),
+    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), "Tiff"),
+}
 _huge = threading.Lock()
 
 
@@ -79,12 +69,12 @@ def decode(
     Pristine is an undamaged 8-bit RGB JPEG, PNG or WebP with one frame, upright, without alpha and without an ICC
     profile other than sRGB, decoded in full.
     """
-    name, reader = _recognise(data)
+    name = _recognise(data)
     try:
         if name == "JPEG" and (picture := _fast_jpeg(data, max_pixels, allow_truncated, min_size)):
             return picture
         with quiet_pillow():
-            return _through_pillow(data, name, reader, max_pixels, allow_truncated)
+            return _through_pillow(data, name, max_pixels, allow_truncated)
     except Rejected:
         raise
     except Exception as error:  # hostile bytes make parsers raise nearly anything
@@ -103,10 +93,10 @@ class Header:
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """What the bytes before the pixels say. Raises Rejected("decode", reason) as `decode` does."""
-    name, reader = _recognise(data)
+    name = _recognise(data)
     try:
         with quiet_pillow():
-            image = _open(reader, data, max_pixels)
+            image = _open(name, data, max_pixels)
             mode = "RGBA" if image.mode in ("RGB", "L", "P") and "transparency" in image.info else image.mode
             return Header(name, mode, (image.height, image.width), _orientation(image) or 1)
     except Exception as error:  # hostile bytes make parsers raise nearly anything
@@ -138,10 +128,10 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _recognise(data: bytes) -> tuple[str, type[ImageFile.ImageFile]]:
-    for name, magic, reader in _READERS:
+def _recognise(data: bytes) -> str:
+    for name, (magic, _) in _READERS.items():
         if magic.match(data):
-            return name, reader
+            return name
     if not data:
         raise Rejected("decode", "empty file")
     raise Rejected("decode", f"not a picture of a known format: starts with {data[:12]!r}")
@@ -214,14 +204,12 @@ def _jpeg_pixels(data: bytes, least: tuple[int, int], allow_truncated: bool) -> 
     return rgb
 
 
-def _through_pillow(
-    data: bytes, name: str, reader: type[ImageFile.ImageFile], max_pixels: int, allow_truncated: bool
-) -> Picture:
+def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bool) -> Picture:
     if name == "JPEG" and allow_truncated:
         data += b"\xff\xd9"  # libjpeg then shows what it has; a second end marker after the first is never read
     if name == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise Rejected("decode", "truncated WebP")
-    image = _open(reader, data, max_pixels)
+    image = _open(name, data, max_pixels)
     width, height = image.size
     _check_pixels(height, width, max_pixels)
     with _turn_for(height, width, max_pixels):
@@ -230,13 +218,19 @@ def _through_pillow(
     return Picture(rgb, (rgb.shape[0], rgb.shape[1]), intact and _is_pristine(image, name, data))
 
 
-def _open(reader: type[ImageFile.ImageFile], data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+def _open(name: str, data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """The picture with its header read."""
+    reader = _reader(_READERS[name][1])
     try:
         return reader(io.BytesIO(data))
     except Image.DecompressionBombError:  # by Pillow's limit
         with _alone(max_pixels):
             return reader(io.BytesIO(data))
+
+
+def _reader(name: str) -> type[ImageFile.ImageFile]:
+    reader: type[ImageFile.ImageFile] = getattr(import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile")
+    return reader
 
 
 def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> bool:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import chain, groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -26,11 +26,14 @@ from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected
 from condprep.flow import group, in_order, lots, ordered_map
 from condprep.geometry import Placement, compose, pad, resize
-from condprep.imported import Imported
+from condprep.opencv import one_thread_each
 from condprep.options import BuildOptions
 from condprep.shards import Row
 from condprep.sources.base import Source
-from condprep.types import Entry, Reject, Sample
+from condprep.types import IMPORTED, Entry, Reject, Sample
+
+if TYPE_CHECKING:
+    from condprep.imported import Imported
 
 REFERENCE_AREA = 512 * 512  # an annotator's batch_size is for pictures of this many pixels
 PER_TASK = 4  # pictures that a thread does before it hands them on: handing on takes a fiftieth of a picture's time
@@ -100,14 +103,18 @@ class Pipeline:
         self.source, self.options, self.workers = source, options, workers
         self.geometry = options.geometry
         self.annotators = annotators
-        made = {column: a for column, a in annotators.items() if not isinstance(a, Imported)}
-        self.imported = next((a for a in annotators.values() if isinstance(a, Imported)), None)
+        made = {column: a for column, a in annotators.items() if a.name != IMPORTED}
+        self.imported = cast("Imported | None", next((a for a in annotators.values() if a.name == IMPORTED), None))
         self.filters = {column: Runner(a) for column, a in made.items() if a.batch_size == 1}
         self.networks = {column: Runner(a) for column, a in made.items() if a.batch_size > 1}
         self.batch_size = batch_size
 
     def run(self, work: Iterable[Work]) -> Generator[tuple[Work, Row | Reject]]:
         """Every piece of work with what became of it. Close the generator to stop early."""
+        with one_thread_each():
+            yield from self._run(work)
+
+    def _run(self, work: Iterable[Work]) -> Generator[tuple[Work, Row | Reject]]:
         pool = ThreadPoolExecutor(self.workers, "condprep-worker")
         device = ThreadPoolExecutor(1, "condprep-device")
         per_task, ahead = self._under_way()

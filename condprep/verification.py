@@ -6,11 +6,9 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +21,7 @@ from condprep.checks.tokens import VOCABULARY, TokenCounter
 from condprep.errors import UsageError, WeightsError
 from condprep.files import commit
 from condprep.flow import lots, ordered_map
+from condprep.opencv import one_thread_each
 from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.quiet import quiet_pillow
 from condprep.stored import take
@@ -108,7 +107,7 @@ class _Run:
                 writer.write_table(pa.Table.from_pylist(table, schema=schema))
 
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
-        with ThreadPoolExecutor(workers) as pool, _one_thread_each(), quiet_pillow():
+        with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
             if self.context.again:
                 self.context.again.look(
                     pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None))
@@ -172,14 +171,3 @@ def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:
     except WeightsError as error:
         notes.append(f"captions of which it is not certain are not counted as too long for CLIP: {error}")
         return TokenCounter(None)
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """OpenCV with one thread a call: the pool's threads are the parallelism."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
