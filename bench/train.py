@@ -68,7 +68,7 @@ class Size:
     rows: int
 
 
-SIZES = {"tiny": Size(128, 4, 64), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
+SIZES = {"tiny": Size(256, 4, 64), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
 WORDS = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 
 
@@ -78,7 +78,7 @@ def chosen(arguments: argparse.Namespace) -> Size:
 
 
 def make_base(folder: Path, size: str) -> None:
-    """A pipeline folder with random weights: Stable Diffusion XL, 1.5, or 1.5 with a quarter of its width (tiny)."""
+    """A pipeline folder with random weights: Stable Diffusion XL, 1.5, or 1.5 with a quarter of its width and heads (tiny)."""
     if size == "sdxl":
         make_sdxl(folder)
     else:
@@ -91,7 +91,14 @@ def make_sd15(folder: Path, part: int) -> None:
     from diffusers import UNet2DConditionModel as UNet
 
     widths = tuple(width // part for width in (320, 640, 1280, 1280))
-    unet = UNet(sample_size=64, cross_attention_dim=768 // part, block_out_channels=widths, norm_num_groups=32 // part)
+    heads = 8 // part  # diffusers calls their number attention_head_dim here; each stays as wide as it is
+    unet = UNet(
+        sample_size=64,
+        cross_attention_dim=768 // part,
+        block_out_channels=widths,
+        norm_num_groups=32 // part,
+        attention_head_dim=heads,
+    )
     rest = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     StableDiffusionPipeline(unet=unet, **common_parts(part), **rest).save_pretrained(folder)
 
@@ -140,7 +147,11 @@ def common_parts(part: int) -> dict[str, Any]:
         layers_per_block=2,
     )
     text = CLIPTextConfig(
-        hidden_size=768 // part, intermediate_size=3072 // part, num_hidden_layers=12, num_attention_heads=12, **WORDS
+        hidden_size=768 // part,
+        intermediate_size=3072 // part,
+        num_hidden_layers=12,
+        num_attention_heads=12 // part,
+        **WORDS,
     )
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1)
     return {"vae": vae, "text_encoder": CLIPTextModel(text), "tokenizer": make_tokenizer(77), "scheduler": scheduler}
