@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from test_comparison import body, shifted
 
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks.guided import CERTAIN, Look, compare_people
+from condprep.checks.guided import CERTAIN, ENOUGH, Look, compare_people
 from condprep.checks.people import circles, drawn_people
 
-PICTURE = np.full((512, 512, 3), 99, np.uint8)
+PICTURE, NOBODY = np.full((512, 512, 3), 99, np.uint8), np.zeros((512, 512, 3), np.uint8)
 TWO = (body(170, 260, 330), body(380, 300, 240))
 
 
@@ -19,13 +19,13 @@ def drawn(*people: np.ndarray) -> np.ndarray:
     return draw_bodies(people, 512, 512)
 
 
-def looking_at(*people: np.ndarray) -> Look:
-    """A network that answers with the nearest of these people, whatever it is asked."""
+def looking_at(*people: np.ndarray, belief: float = 1.0) -> Look:
+    """A network that answers with the nearest of these people, whatever it is asked, and how far it believes in them."""
 
-    def look(hips: NDArray[np.float64], tops: NDArray[np.float64]) -> NDArray[np.float64]:
+    def look(hips: NDArray[np.float64], tops: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         found = np.array(people, np.float64)
         middles = found[:, [8, 11], :2].mean(1)
-        return found[np.linalg.norm(hips[:, None] - middles, axis=2).argmin(1)]
+        return found[np.linalg.norm(hips[:, None] - middles, axis=2).argmin(1)], np.full(len(hips), belief)
 
     return look
 
@@ -69,8 +69,8 @@ def test_a_map_of_the_people_who_are_there_is_aligned(seed: int) -> None:
     """Joints that two annotators put a few hundredths of a body apart are the same people; 24 px more are a shift."""
     noise = np.random.default_rng(seed).normal(0, 5, (2, 18, 3)) * (1, 1, 0)
     found = [one + other for one, other in zip(TWO, noise)]
-    assert compare_people(PICTURE, drawn(*TWO), looking_at(*found)).verdict == "aligned"
-    moved = compare_people(PICTURE, shifted(drawn(*TWO), 24, 0), looking_at(*found))
+    assert compare_people(PICTURE, drawn(*TWO), NOBODY, looking_at(*found)).verdict == "aligned"
+    moved = compare_people(PICTURE, shifted(drawn(*TWO), 24, 0), NOBODY, looking_at(*found))
     assert (moved.verdict, moved.shift[0]) == ("shifted", pytest.approx(24, abs=4))
 
 
@@ -87,14 +87,31 @@ def test_the_way_in_which_people_fit_is_named(change: object, name: str) -> None
     """Where those who are drawn stand otherwise, and fit once the map is flipped or turned back, that is what it is."""
     assert callable(change)
     stored = np.ascontiguousarray(change(drawn(*TWO)))
-    assert compare_people(PICTURE, stored, looking_at(*TWO)).orientation == name
+    assert compare_people(PICTURE, stored, NOBODY, looking_at(*TWO)).orientation == name
 
 
 def test_other_people_are_another_picture_where_enough_is_drawn() -> None:
     """Somebody who stands elsewhere in every way makes the map another picture's; of a few joints nobody can tell."""
     stranger, few = body(120, 330, 200, -0.4), body(120, 330, 200, -0.4)
     few[CERTAIN - 1 :] = 0
-    assert compare_people(PICTURE, drawn(*TWO), looking_at(stranger)).verdict == "other picture"
-    assert compare_people(PICTURE, drawn(few), looking_at(TWO[1])).verdict == "unknown"
-    assert compare_people(PICTURE, PICTURE // 9, looking_at(stranger)).verdict == "unknown"
-    assert compare_people(PICTURE, drawn(*TWO)[:200], looking_at(stranger)).verdict == "unknown"
+    assert compare_people(PICTURE, drawn(*TWO), NOBODY, looking_at(stranger)).verdict == "other picture"
+    assert compare_people(PICTURE, drawn(few), NOBODY, looking_at(TWO[1])).verdict == "unknown"
+    assert compare_people(PICTURE, PICTURE // 9, NOBODY, looking_at(stranger)).verdict == "unknown"
+    assert compare_people(PICTURE, drawn(*TWO)[:200], NOBODY, looking_at(stranger)).verdict == "unknown"
+
+
+def test_a_body_in_an_empty_place_is_a_guess() -> None:
+    """Where the network believes in nobody, a body that fits by chance makes no map right."""
+    assert compare_people(PICTURE, drawn(*TWO), NOBODY, looking_at(*TWO)).verdict == "aligned"
+    assert compare_people(PICTURE, drawn(*TWO), NOBODY, looking_at(*TWO, belief=0.1)).verdict == "other picture"
+
+
+def test_people_who_are_found_are_to_be_drawn() -> None:
+    """Somebody who is found and of whom nothing is drawn makes a few joints another picture's; fewer still tell nothing."""
+    few, fewer, somebody = TWO[1].copy(), TWO[1].copy(), body(150, 300, 260)
+    few[ENOUGH:], fewer[ENOUGH - 1 :] = 0, 0
+    elsewhere = looking_at(body(120, 330, 200, -0.4))
+    assert compare_people(PICTURE, drawn(few), drawn(somebody), elsewhere).verdict == "other picture"
+    assert compare_people(PICTURE, drawn(few), drawn(TWO[1]), elsewhere).verdict == "unknown"
+    assert compare_people(PICTURE, drawn(fewer), drawn(somebody), elsewhere).verdict == "unknown"
+    assert compare_people(PICTURE, NOBODY, drawn(somebody), elsewhere).verdict == "unknown"

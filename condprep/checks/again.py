@@ -24,25 +24,26 @@ from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.base import OpenedPair, open_pair
 from condprep.checks.comparison import Alignment, compare
+from condprep.checks.content import content, framed, whole
 from condprep.checks.guided import compare_people
 from condprep.checks.kinds import classify, kind_of_annotator
 from condprep.checks.offsets import Descriptor, describe
 from condprep.checks.poses import compare_poses
+from condprep.checks.recognition import ROWS, drew
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
 from condprep.flow import group, ordered_map
 from condprep.pairs.base import Made, Pairs
 from condprep.weights import Weights
 
 Sample = int | Literal["all"]
-Maker = Literal[
-    "recorded", "named", "stand-in"
-]  # who says that this annotator made the maps: a build, a user, or nobody
+# Who says that this annotator made the maps: a build, a user, the maps themselves, or nobody
+Maker = Literal["recorded", "named", "recognised", "stand-in"]
 SAMPLE = 512  # rows: one of them has a defect that one row in a hundred has, with 99 %
 NEIGHBOURS = 8  # rows in a row that are sampled together, so that columns out of step show
 STAND_IN = "openpose:blaze"  # finds poses where nobody knows who drew them
+FINDERS = ("openpose:cmu", STAND_IN)  # of poses, whose drawings are recognised
 WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a JPEG: it sees each in a crop of its own
 FINEST = 0.75  # pixels of a shift that is told
-BLACK = 16.0  # mean level of a line that is padding: a JPEG smears some of its neighbour into it
 AREA = 512 * 512  # pixels of the pictures that an annotator's batch_size is for
 
 
@@ -59,7 +60,7 @@ class Again:
     """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
 
     def __init__(self, annotator: Annotator, rows: Container[int], maker: Maker = "recorded") -> None:
-        self.name = ":".join(filter(None, (annotator.name, annotator.variant)))
+        self.name = _name(annotator)
         self.network = annotator.batch_size > 1
         self.problem = ""  # why it stopped
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
@@ -84,7 +85,7 @@ class Again:
             return
         with ThreadPoolExecutor(1, "condprep-device") as device:
             opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead)
-            batches = group(filter(_whole, opened), _shape, _area, self._full, 4 * self._full)
+            batches = group(filter(whole, opened), _shape, _area, self._full, 4 * self._full)
             made = chain.from_iterable(ordered_map(device, self._batch, batches, 2))
             for done, (row, compared) in enumerate(ordered_map(pool, self._remember, made, ahead), 1):
                 if compared is not None:
@@ -103,20 +104,18 @@ class Again:
         if self.problem:
             return [None] * len(batch)
         try:
-            results = self._runner(as_batch([_content(one) for one in batch]), [one.pair.key for one in batch])
+            results = self._runner(as_batch([content(one) for one in batch]), [one.pair.key for one in batch])
         except (AnnotatorError, BuildFailed) as error:
             self.problem = str(error)
             return [None] * len(batch)
-        return [
-            None if isinstance(result, Rejected) else _framed(result[0], one) for one, result in zip(batch, results)
-        ]
+        return [None if isinstance(result, Rejected) else framed(result[0], one) for one, result in zip(batch, results)]
 
     def _compare(self, opened: OpenedPair, made: np.ndarray) -> Compared:
         """A recorded network saw the very pixels that are stored, so its poses are one drawing, to be found as any map is."""
         assert opened.map is not None
         if self._poses and self._maker == "stand-in":
             found = self._foreign(opened, made)
-        elif self._poses and self._maker == "named":
+        elif self._poses and self._maker in ("named", "recognised"):
             found = compare_poses(made, opened.map, own=True, wobble=WOBBLE.get(self.name, 0.0))
         else:
             found = compare(made, opened.map, FINEST)
@@ -132,7 +131,7 @@ class Again:
         if found.wrong or look is None or stored.ndim != 3:
             return found
         with self._looking:
-            guided = compare_people(picture, stored, partial(look, as_batch([picture])))
+            guided = compare_people(picture, stored, made, partial(look, as_batch([picture])))
         return guided if guided.verdict == "shifted" or found.verdict == "unknown" else found
 
 
@@ -153,32 +152,51 @@ def find_again(
         notes.append("alignment: no map is made again (--sample 0)")
         return None
     try:
-        annotator = _load(pairs, wanted, device, weights)
+        loaded = _load(pairs, wanted, sample, device, weights)
     except CondprepError as error:
         if wanted and isinstance(error, AnnotatorError):
             raise
         notes.append(f"alignment: no map is made again: {error}")
         return None
-    if annotator is None:
+    if loaded is None:
         notes.append(
             "alignment: nobody says what made the maps; --annotator NAME compares with maps made again, to 2 px"
         )
         return None
-    rows = chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE))
-    return Again(annotator, rows, "named" if wanted else "recorded" if pairs.made else "stand-in")
+    annotator, maker = loaded
+    if maker == "recognised":
+        notes.append(f"alignment: the poses look like those that {_name(annotator)} draws")
+    return Again(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)), maker)
 
 
 def _load(
-    pairs: Pairs, wanted: tuple[str, Mapping[str, Any]] | None, device: str, weights: Weights
-) -> Annotator | None:
+    pairs: Pairs,
+    wanted: tuple[str, Mapping[str, Any]] | None,
+    sample: Sample | None,
+    device: str,
+    weights: Weights,
+) -> tuple[Annotator, Maker] | None:
     """The annotator that the user names, or the build, or for poses of unknown origin one that finds poses."""
     if wanted:
-        return load_annotator(wanted[0], device=device, params=wanted[1], weights=weights)
+        return load_annotator(wanted[0], device=device, params=wanted[1], weights=weights), "named"
     if pairs.made:
-        return _recorded(pairs.made, device, weights)
+        return _recorded(pairs.made, device, weights), "recorded"
     if (pairs.said or _first_kind(pairs)) == "pose":
-        return load_annotator(STAND_IN, device=device, weights=weights)
+        return _finder(pairs, sample, device, weights)
     return None
+
+
+def _finder(pairs: Pairs, sample: Sample | None, device: str, weights: Weights) -> tuple[Annotator, Maker]:
+    """The first finder of poses that drew those of the dataset, else the stand-in. None is fetched but the stand-in."""
+    rows = chosen(pairs, min(sample, ROWS) if isinstance(sample, int) else ROWS)
+    for name in FINDERS:
+        spec, variant = parse(name)
+        if name != STAND_IN and not all(map(weights.locate, spec.weights[variant])):
+            continue
+        annotator = load_annotator(name, device=device, weights=weights)
+        if drew(annotator, pairs, rows):
+            return annotator, "recognised"
+    return annotator, "stand-in"
 
 
 def _recorded(made: Made, device: str, weights: Weights) -> Annotator:
@@ -192,6 +210,10 @@ def _recorded(made: Made, device: str, weights: Weights) -> Annotator:
     if annotator.provenance["weights"] != made.weights:
         raise AnnotatorError(f"the dataset was made by {made.annotator} with other weights than those that are here")
     return annotator
+
+
+def _name(annotator: Annotator) -> str:
+    return ":".join(filter(None, (annotator.name, annotator.variant)))
 
 
 def _first_kind(pairs: Pairs) -> str | None:
@@ -230,37 +252,9 @@ class _Count(Container[int]):
         return count.rows
 
 
-def _whole(opened: OpenedPair) -> bool:
-    return opened.image.rgb is not None and opened.map is not None
-
-
 def _shape(opened: OpenedPair) -> tuple[int, ...]:
-    return _content(opened).shape
+    return content(opened).shape
 
 
 def _area(opened: OpenedPair) -> int:
-    return _content(opened).size // 3
-
-
-def _content(opened: OpenedPair) -> np.ndarray:
-    """(h, w, 3) uint8: what the build's annotator saw of the picture, which was padded afterwards."""
-    seen = opened.content
-    assert seen is not None
-    top, left = opened.pair.padding
-    return seen[: _end(seen, top), : _end(seen.swapaxes(0, 1), left)]
-
-
-def _end(lines: np.ndarray, before: int) -> int:
-    """How many lines are content: where black was put before them, one may have been put after them as well."""
-    return len(lines) - (before > 0 and len(lines) > 1 and float(lines[-1].mean()) < BLACK)
-
-
-def _framed(made: np.ndarray, opened: OpenedPair) -> np.ndarray:
-    """The map of the content, black around it as the build padded it."""
-    assert opened.image.rgb is not None
-    (height, width), (h, w), (top, left) = opened.image.rgb.shape[:2], made.shape[:2], opened.pair.padding
-    if (height, width) == (h, w):
-        return made
-    framed = np.zeros((height, width, *made.shape[2:]), np.uint8)
-    framed[top : top + h, left : left + w] = made
-    return framed
+    return content(opened).size // 3

@@ -1,7 +1,8 @@
 """A pose map of unknown origin: a network looks where the map says that people are, and says how they stand there.
 
 A detector may overlook the people who are drawn, or find others. Asked about a place, the network for one person
-answers for the person who is there, whoever drew the map. Limits were read from small networks' maps of photographs.
+answers for the person who is there, whoever drew the map. A map is another picture's where neither those who are drawn
+stand in the picture nor those who are found in it are drawn. Limits were read from small networks' maps of photographs.
 """
 
 from __future__ import annotations
@@ -12,59 +13,95 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.annotators.blaze.poses import SIGMAS
+from condprep.annotators.blaze.poses import MIN_FLAG, SIGMAS
 from condprep.checks.comparison import Alignment, described
+from condprep.checks.joints import Joints, drawn_joints
 from condprep.checks.people import People, circles, drawn_people
 from condprep.checks.placement import upright_points
 from condprep.checks.registration import UPRIGHT, Orientation, Picture, resized
 from condprep.checks.views import Fit, Pair
 
 Points = NDArray[np.float64]  # (N, 2) x, y in pixels
-Look = Callable[[Points, Points], NDArray[np.float64]]  # hips and circles of N people -> their bodies, (N, 18, 3)
+# hips and circles of N people -> their bodies, (N, 18, 3), and the belief that somebody is there, (N,) 0..1
+Look = Callable[[Points, Points], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 FITS = 0.5  # share of the joints that lie where the network has them: of right maps 0.5 to 1, of others up to 0.4
 BETTER = 1.5  # how many times more in another orientation than upright
 STRANGE = 0.1  # share up to which a map is another picture's, where it fits in no orientation
-CERTAIN = 10  # joints that tell another picture
+CERTAIN, ENOUGH = 10, 8  # joints that tell another picture by those who are drawn, and by those who are found as well
+AWAY = 1e6  # pixels to somebody who is not there
 TOLERANCE, ERRORS = 3.0, 3.0  # pixels and standard errors of a shift that is none
 
 
-def compare_people(picture: Picture, stored: Picture, look: Look) -> Alignment:
-    """A picture (H, W, 3) uint8 and a pose map (H, W, 3) uint8 of unknown origin. look: how people stand in the picture.
+def compare_people(picture: Picture, stored: Picture, found: Picture, look: Look) -> Alignment:
+    """A picture and a pose map of unknown origin, both (H, W, 3) uint8.
 
-    The score, and what fits here, are numbers of joints; the likeness is their share.
+    found: the people whom a network finds in the picture, drawn. look: how people stand in the picture. The score, and
+    what fits here, are numbers of joints; the likeness is their share.
     """
     pair = Pair(picture, stored)
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
-    people = drawn_people(stored if pair.lies else resized(stored, *picture.shape[:2]))
-    if not len(people):
-        return Alignment("unknown", "too few joints are drawn")
+    stored = stored if pair.lies else resized(stored, *picture.shape[:2])
+    people = drawn_people(stored)
     apart, reach = (np.empty((0, 2)), np.empty(0)) if pair.lies else _apart(people, look)
     here = _share(apart, reach)
-    return _shifted(pair, apart, reach) if here >= FITS else _otherwise(pair, people, look, here)
+    if here >= FITS:
+        return _shifted(pair, apart, reach)
+    turned = _turned(pair, people, look, here) if len(people) else None
+    return turned or _strange(people, here, None if pair.lies else _drawn(drawn_people(found), drawn_joints(stored)))
 
 
-def _otherwise(pair: Pair, people: People, look: Look, here: float) -> Alignment:
-    """The verdict on a map of which only the share `here` fits as it lies: as it would with the map turned and mirrored."""
+def _turned(pair: Pair, people: People, look: Look, here: float) -> Alignment | None:
+    """The verdict on a map that fits once it is turned or mirrored, where only the share `here` does as it lies."""
     joints = int(np.count_nonzero(people[..., 2]))
     ways = [(way, _laid(people, pair.picture.shape[:2], way)) for way in pair.orientations]
     shares = {way: _share(*_apart(laid, look)) for way, laid in ways}
     way = max(shares, key=lambda one: shares[one])
-    if shares[way] >= max(FITS, BETTER * here):
-        return replace(described(pair, Fit(shares[way] * joints, orientation=way), here * joints), likeness=here)
-    if here > STRANGE or joints < CERTAIN:
-        return Alignment("unknown", "other people are drawn than were found", score=here * joints, here=here * joints)
-    reason = "condition does not belong to this picture"
-    return Alignment("other picture", reason, score=here * joints, here=here * joints, likeness=0.0)
+    if shares[way] < max(FITS, BETTER * here):
+        return None
+    return replace(described(pair, Fit(shares[way] * joints, orientation=way), here * joints), likeness=here)
+
+
+def _strange(people: People, here: float, drawn: float | None) -> Alignment:
+    """The verdict on a map that fits in no way. drawn: the share of those who are found, which are drawn; None: nobody is."""
+    joints = int(np.count_nonzero(people[..., 2]))
+    by_those_drawn = here <= STRANGE and joints >= CERTAIN
+    by_those_found = drawn is not None and drawn <= STRANGE and joints >= ENOUGH
+    if (drawn or 0) < FITS and (by_those_drawn or by_those_found):
+        reason = "condition does not belong to this picture"
+        return Alignment("other picture", reason, score=here * joints, here=here * joints, likeness=0.0)
+    return Alignment("unknown", "other people are drawn than were found", score=here * joints, here=here * joints)
+
+
+def _drawn(found: People, joints: Joints) -> float | None:
+    """Of the joints of those who are found, the share that are drawn where they are, 0..1; None where nobody is found."""
+    there = found[..., 2] > 0
+    if not there.any() or not len(joints):
+        return None
+    apart = np.hypot(*(found[:, :, None, :2] - joints.at).transpose(3, 0, 1, 2))  # (N, 18, J)
+    apart = np.where(joints.kind == np.arange(found.shape[1])[:, None], apart, AWAY).min(-1)
+    return float(np.exp(-(apart[there] ** 2) / (2 * _reach(found)[there] ** 2)).mean())
 
 
 def _apart(people: People, look: Look) -> tuple[Points, NDArray[np.float64]]:
-    """(J, 2) and (J,): from where each drawn joint is found to where it is drawn, and how far apart two annotators are."""
+    """(J, 2) and (J,): from where each drawn joint is found to where it is drawn, and how far apart two annotators are.
+
+    Where the network believes in nobody, its body is a guess, of which half may lie right: that person is AWAY.
+    """
+    if not len(people):
+        return np.empty((0, 2)), np.empty(0)
+    there = people[..., 2] > 0
+    bodies, belief = look(*circles(people))
+    apart = np.where((belief >= MIN_FLAG)[:, None, None], people - bodies, AWAY)
+    return apart[there, :2], _reach(people)[there]
+
+
+def _reach(people: People) -> NDArray[np.float64]:
+    """(N, 18): pixels by which annotators differ about each joint, COCO's."""
     there = people[..., 2] > 0
     size = np.array([np.ptp(body[drawn, :2], axis=0).prod() ** 0.5 for body, drawn in zip(people, there)])
-    reach = 2 * SIGMAS * np.maximum(size, 1)[:, None]
-    return (people - look(*circles(people)))[there, :2], reach[there]
+    return np.asarray(2 * SIGMAS * np.maximum(size, 1)[:, None])
 
 
 def _share(apart: Points, reach: NDArray[np.float64]) -> float:

@@ -20,6 +20,7 @@ from condprep.checks.views import Fit, Pair
 
 FEWEST = 4  # joints from which a pose can be compared
 SIMILAR = 0.1  # share of the joints that fit as the map lies, from which it cannot be another picture's
+RECOGNISABLE = 8  # joints of both that tell whether one annotator drew them
 CERTAIN = 6  # joints of both from which nothing alike means another picture, of an annotator that wobbles,
 WHOLE = 16  # and of two: they see the same people, where these are whole, and often others, where they are not
 SAME_DRAWING = 0.75  # a drawing without known joints moved on purpose scores 0.83 to 1; found again, up to 0.61
@@ -57,15 +58,33 @@ def compare_poses(found: Picture, stored: Picture, own: bool = False, wobble: fl
     pair = Pair(found, stored)
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
-    height, width = found.shape[:2]
-    if not pair.lies:
-        stored = resized(stored, height, width)
+    stored = _sized(pair)
     seen, shown = drawn_joints(found), drawn_joints(stored)
     if not len(shown) and stored.any():
         return _by_edges(found, stored)
     if min(len(seen), len(shown)) < FEWEST:
         return Alignment("unknown", "too few joints are drawn or were found")
     return _judge(pair, seen, shown, own, wobble)
+
+
+def same_drawing(found: Picture, stored: Picture) -> bool | None:
+    """Whether one annotator drew both, of one picture; the stored map may be shifted, scaled, flipped or turned.
+
+    Both (H, W, 3) uint8. None where too few joints are drawn to tell.
+    """
+    pair = Pair(found, stored)
+    if not pair.alike:
+        return None
+    seen, shown = drawn_joints(found), drawn_joints(_sized(pair))
+    if min(len(seen), len(shown)) < RECOGNISABLE:
+        return None
+    size = found.shape[:2]
+    return _best(pair, Overlay(seen, shown, (size[0], size[1]), FINE * max(size)), ONE) is not None
+
+
+def _sized(pair: Pair) -> Picture:
+    """The map in the size of its picture, unless it lies on its side."""
+    return pair.stored if pair.lies else resized(pair.stored, *pair.picture.shape[:2])
 
 
 def _by_edges(found: Picture, stored: Picture) -> Alignment:

@@ -72,15 +72,16 @@ class Blaze:
         return [[body for body in bodies[poses.picture == i] if body.any()] for i in range(len(rgb))]
 
     @torch.inference_mode()
-    def look(self, rgb: Tensor, hips: np.ndarray, circles: np.ndarray) -> np.ndarray:
+    def look(self, rgb: Tensor, hips: np.ndarray, circles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How people stand whose places in one picture are known: the bodies (N, 18, 3), all joints, also those not seen.
 
-        rgb: (1, 3, H, W) uint8 RGB. hips, circles: (N, 2) pixels, the middle of the hips, and the point above it on the
-        circle around the whole body.
+        And the belief (N,), 0 to 1, that somebody is there: asked about an empty place, the network draws somebody all
+        the same. rgb: (1, 3, H, W) uint8 RGB. hips, circles: (N, 2) pixels, the middle of the hips, and the point above
+        it on the circle around the whole body.
         """
         rgb = rgb.to(self.device)
         first = self._landmarker(rgb, regions(np.zeros(len(hips), np.int64), hips, circles))
-        return joints(self._landmarker(rgb, next_regions(first)))
+        return joints(self._landmarker(rgb, next_regions(first))), first.flag
 
     def _find(self, rgb: Tensor) -> Poses:
         """The people in all pictures: found in the views, looked at, told apart, looked at again."""
