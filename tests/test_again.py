@@ -205,6 +205,15 @@ def test_poses_that_were_built_tell_two_pixels_of_a_few_joints() -> None:
     assert not poses_compared(Poses(arm), stored, "stand-in").wrong
 
 
+def test_an_empty_map_of_a_build_is_not_that_of_a_picture_with_people() -> None:
+    """Where the build's own annotator finds people, nobody is another picture's; where it finds nobody, people are."""
+    person = body(256, 256, 360)
+    people, nobody = draw_bodies([person], 512, 512), np.zeros((512, 512, 3), np.uint8)
+    for found, stored in ((Poses(person), nobody), (Poses(), people)):
+        assert poses_compared(found, stored, "recorded").verdict == "other picture"
+        assert poses_compared(found, stored, "named").verdict == "unknown"
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_joints_that_another_machine_puts_a_pixel_aside_are_none_that_moved(seed: int) -> None:
     """Where single joints of a built map are a pixel off it is aligned, and a shift of 2 px, a flip, a stranger are still told."""

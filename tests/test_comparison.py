@@ -222,6 +222,21 @@ def test_what_says_nothing_is_unknown(size: tuple[int, int]) -> None:
     assert compare_picture(picture, drawn((200, 260, 300)), "pose").verdict == "unknown"
 
 
+def test_of_one_annotator_nothing_is_not_something() -> None:
+    """An empty map of a picture with edges, and edges of an empty one, are another's where the very annotator says so.
+
+    A few pixels may be the JPEG's work, and other thresholds find other edges: these say nothing.
+    """
+    edges = canny(photo("astronaut"))
+    nothing, speck = np.zeros_like(edges), np.zeros_like(edges)
+    speck[100:110, 100:110] = 255
+    for again, stored in ((edges, nothing), (nothing, edges)):
+        assert compare(again, stored, own=True).verdict == "other picture"
+        assert compare(again, stored).verdict == "unknown"
+    assert not compare(nothing, speck, own=True).wrong
+    assert not compare(speck, nothing, own=True).wrong
+
+
 def test_poses_of_one_annotator_are_told_apart() -> None:
     """A drawn pose that moved by 2 px, was flipped, turned, or is somebody else's is told; the same is aligned."""
     found = drawn((170, 260, 330), (380, 300, 240))

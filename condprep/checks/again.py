@@ -118,7 +118,7 @@ class Again:
         elif self._poses and self._maker in ("named", "recognised"):
             found = compare_poses(made, opened.map, own=True, wobble=WOBBLE.get(self.name, 0.0))
         else:
-            found = compare(made, opened.map, FINEST)
+            found = compare(made, opened.map, FINEST, own=self._maker == "recorded")
         return Compared(found, describe(made, "pose") if self._poses else None, self._maker != "stand-in")
 
     def _foreign(self, opened: OpenedPair, made: np.ndarray) -> Alignment:

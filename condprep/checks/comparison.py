@@ -21,6 +21,7 @@ LINE_KINDS = ("canny", "scribble", "softedge", "lineart")  # their maps draw lin
 # Of a map's score with itself. Made again from a JPEG or with other thresholds it scores 0.15 to 1 in its place, another
 # picture's map up to 0.05 there; anywhere else a map moved on purpose 0.48 to 1, another picture's up to 0.17
 SIMILAR, SAME_MAP = 0.1, 0.3
+SHOWN = 0.002  # share of the pixels from which a map shows something: a small person, a few lines
 FULL = 1024  # longer side in pixels that "full size" has at most
 # Pixels that carry a map's field (its participation ratio) at a longer side of 256, below which another scene may resemble it
 # as much as its own: of n such pixels the own scene scores about 0.3 sqrt(n), another up to 4 as it is
@@ -49,15 +50,20 @@ class Alignment:
         return self.verdict not in ("aligned", "unknown")
 
 
-def compare(again: Picture, stored: Picture, tolerance: float = 1.5, same: float = SAME_MAP) -> Alignment:
+def compare(
+    again: Picture, stored: Picture, tolerance: float = 1.5, same: float = SAME_MAP, own: bool = False
+) -> Alignment:
     """The map that the annotator makes of the picture now against the one that is stored, both (H, W[, C]) uint8.
 
     Tells shifts from `tolerance` pixels on, flips, turns, scales from 2 % on and maps of other pictures. Maps that differ
     a little everywhere (the picture was stored as JPEG, the thresholds were others) are aligned. same: the share of a
-    map's score with itself from which the stored map counts as found elsewhere. For poses there is `poses.compare_poses`.
+    map's score with itself from which the stored map counts as found elsewhere. own: both are of the very same annotator, so
+    one that is empty cannot be that of a picture in which something is found. For poses there is `poses.compare_poses`.
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
+    if own and (reason := _contradiction(again, stored)):
+        return Alignment("other picture", reason, likeness=0.0)
     pair = Pair(again, stored)
     full = pair.at(512).itself()
     rules = Rules(
@@ -65,6 +71,15 @@ def compare(again: Picture, stored: Picture, tolerance: float = 1.5, same: float
     )
     found = _judge(pair, rules)
     return replace(found, likeness=found.here / full if full else None)
+
+
+def _contradiction(again: Picture, stored: Picture) -> str | None:
+    found, shown = (np.count_nonzero(one) / one.size for one in (again, stored))
+    if not found and shown >= SHOWN:
+        return "condition shows something, but the annotator finds nothing in this picture"
+    if not shown and found >= SHOWN:
+        return "condition is empty, but the annotator finds something in this picture"
+    return None
 
 
 def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: float = 3) -> Alignment:
