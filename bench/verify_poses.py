@@ -44,6 +44,7 @@ from condprep.annotators.openpose import BODY
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import Body
 from condprep.checks import again
+from condprep.checks.poses import same_drawing
 from condprep.checks.registration import unscaled
 from condprep.decode import decode
 from condprep.encode import encode_map, encode_picture
@@ -266,8 +267,15 @@ def write(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], folder:
     return folder / "rows.parquet"
 
 
+def alike(pairs: Sequence[tuple[Row, Picture]], maps: Sequence[Picture], network: str) -> str:
+    """How many of the maps a network is recognised by, each alone."""
+    again = (decode(row.maps[f"{network} again"]).rgb for row, _ in pairs)
+    told = [same_drawing(found, np.ascontiguousarray(stored)) for found, stored in zip(again, maps)]
+    return f"{told.count(True)} of {len(told) - told.count(None)} are {network}'s"
+
+
 def measure(name: str, known: Sequence[Row], defects: Sequence[str]) -> None:
-    """A line for each defect: rows with a finding, those of which nothing is known, and what all share."""
+    """A line for each defect: rows with a finding, those of which nothing is known, what all share, and who is recognised."""
     one = SETS[name]
     pairs = [(row, decode(row.maps[one.drew]).rgb) for row in known if one.drew in row.maps]
     pairs = [(row, stored) for row, stored in pairs if stored.any()]
@@ -285,6 +293,7 @@ def measure(name: str, known: Sequence[Row], defects: Sequence[str]) -> None:
         shared = [alarm.reason for alarm in found.findings if alarm.rule == "shared-shift"]
         line = f"{len(alarms) / len(maps):7.1%}  unknown {verdicts.count('unknown'):3}"
         said = [*shared, *(note for note in found.notes if "look like" in note)]
+        said += [] if one.told else [alike(pairs, maps, network) for network in one.at_hand]
         print(f"  {defect:10} {line}  {len(maps) / found.seconds:5.0f} rows/s  {'; '.join(said)}", flush=True)
 
 
