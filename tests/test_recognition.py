@@ -27,6 +27,7 @@ from condprep.checks import again
 from condprep.checks.poses import same_drawing
 from condprep.checks.recognition import drew
 from condprep.encode import encode_picture
+from condprep.errors import WeightsError
 from condprep.pairs import open_pairs
 from condprep.pairs.base import Pairs
 from condprep.types import Maps
@@ -105,14 +106,16 @@ def test_a_drawing_of_a_few_joints_tells_nothing() -> None:
     assert same_drawing(people(0, 0, 0), people(0, 0, 0)[:100]) is None
 
 
-class OnDisk(Weights):
-    """The CMU network's weights are on disk, and nothing can be fetched."""
+class Shelf(Weights):
+    """The CMU network's weights are on disk or not, and nothing can be fetched."""
 
-    def __init__(self) -> None:
-        super().__init__(offline=True)
+    def __init__(self, holds_cmu: bool) -> None:
+        self.told: list[str] = []
+        super().__init__(offline=True, say=self.told.append)
+        self.holds_cmu = holds_cmu
 
     def locate(self, name: str) -> Path | None:
-        return Path(name) if name == BODY else None
+        return Path(name) if name == BODY and self.holds_cmu else None
 
 
 def verified(path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> tuple[VerifyResult, list[str]]:
@@ -129,7 +132,7 @@ def verified(path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> t
 
 def test_what_is_recognised_is_compared_to_two_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A note names the network, and a shift of 2 px of every row is told, as if a user had named it."""
-    result, asked = verified(poses(tmp_path, lambda m: shifted(m, 2, 0)), OnDisk(), monkeypatch)
+    result, asked = verified(poses(tmp_path, lambda m: shifted(m, 2, 0)), Shelf(True), monkeypatch)
     assert asked == ["openpose:cmu"]
     assert "alignment: the poses look like those that openpose:cmu draws" in result.notes
     assert sum(finding.reason == "condition is shifted by (+2, 0) px" for finding in result.findings) == ROWS
@@ -137,10 +140,25 @@ def test_what_is_recognised_is_compared_to_two_pixels(tmp_path: Path, monkeypatc
 
 def test_a_network_that_is_not_on_disk_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the weights of the CMU network only the stand-in is asked, and recognised as nobody."""
-    result, asked = verified(poses(tmp_path), Weights(offline=True), monkeypatch)
+    result, asked = verified(poses(tmp_path), Shelf(False), monkeypatch)
     assert asked == ["openpose:blaze"]
     assert not any("look like" in note for note in result.notes)
     assert not result.findings
+
+
+def test_damaged_weights_leave_it_to_the_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged file of the CMU network is named, and the stand-in looks all the same."""
+
+    def load(name: str, **how: Any) -> Finder:
+        if name == "openpose:cmu":
+            raise WeightsError("body_pose_model.pth is damaged")
+        return Finder(OWN, "blaze")
+
+    monkeypatch.setattr(again, "load_annotator", load)
+    shelf = Shelf(True)
+    result = condprep.verify(poses(tmp_path), checks=["alignment"], weights=shelf)
+    assert shelf.told == ["openpose:cmu is not asked who drew the poses: body_pose_model.pth is damaged"]
+    assert "alignment: the poses look like those that openpose:blaze draws" in result.notes
 
 
 @pytest.mark.skipif(

@@ -30,7 +30,7 @@ from condprep.checks.kinds import classify, kind_of_annotator
 from condprep.checks.offsets import Descriptor, describe
 from condprep.checks.poses import compare_poses
 from condprep.checks.recognition import ROWS, drew
-from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
+from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
 from condprep.flow import group, ordered_map
 from condprep.pairs.base import Made, Pairs
 from condprep.weights import Weights
@@ -41,7 +41,7 @@ Maker = Literal["recorded", "named", "recognised", "stand-in"]
 SAMPLE = 512  # rows: one of them has a defect that one row in a hundred has, with 99 %
 NEIGHBOURS = 8  # rows in a row that are sampled together, so that columns out of step show
 STAND_IN = "openpose:blaze"  # finds poses where nobody knows who drew them
-FINDERS = ("openpose:cmu", STAND_IN)  # of poses, whose drawings are recognised
+CMU = "openpose:cmu"  # drew most of the poses that are around
 WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a JPEG: it sees each in a crop of its own
 FINEST = 0.75  # pixels of a shift that is told
 AREA = 512 * 512  # pixels of the pictures that an annotator's batch_size is for
@@ -187,16 +187,18 @@ def _load(
 
 
 def _finder(pairs: Pairs, sample: Sample | None, device: str, weights: Weights) -> tuple[Annotator, Maker]:
-    """The first finder of poses that drew those of the dataset, else the stand-in. None is fetched but the stand-in."""
+    """The finder of poses that drew those of the dataset, if it is at hand, else the stand-in, which alone is fetched."""
     rows = chosen(pairs, min(sample, ROWS) if isinstance(sample, int) else ROWS)
-    for name in FINDERS:
-        spec, variant = parse(name)
-        if name != STAND_IN and not all(map(weights.locate, spec.weights[variant])):
-            continue
-        annotator = load_annotator(name, device=device, weights=weights)
-        if drew(annotator, pairs, rows):
-            return annotator, "recognised"
-    return annotator, "stand-in"
+    spec, variant = parse(CMU)
+    if all(map(weights.locate, spec.weights[variant])):
+        try:
+            cmu = load_annotator(CMU, device=device, weights=weights)
+            if drew(cmu, pairs, rows):
+                return cmu, "recognised"
+        except WeightsError as error:
+            weights.say(f"{CMU} is not asked who drew the poses: {error}")
+    stand_in = load_annotator(STAND_IN, device=device, weights=weights)
+    return stand_in, "recognised" if drew(stand_in, pairs, rows) else "stand-in"
 
 
 def _recorded(made: Made, device: str, weights: Weights) -> Annotator:

@@ -21,10 +21,8 @@ from condprep.pairs.base import Pairs
 
 ROWS = 96  # to look through for poses,
 POSES = 32  # and of these to draw again
-SHARE, FEWEST = (
-    0.2,
-    4,
-)  # of the poses that can be compared: where half of the maps are in wrong places, the rest suffice
+# Of the poses that can be compared; where half of the maps are in wrong places, the rest suffice
+SHARE, FEWEST = 0.2, 4
 
 
 def drew(annotator: Annotator, pairs: Pairs, rows: Container[int]) -> bool:
