@@ -4,40 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 from PIL import _imaging
+
+from condprep.shared import shared
 
 # without any handler, Python prints to stderr the errors that Pillow logs
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-_lock = threading.Lock()
-_users = 0
-_settings = ExitStack()
 
-
+@shared
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
-    """Silence Pillow in all threads until the last user leaves; then the host program's settings are back.
+    """Silence Pillow in all threads; afterwards the host program's settings are back.
 
     `warnings.catch_warnings` cannot do this: threads that overlap would restore each other's filters for good.
     """
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _settings.enter_context(_ignored_warnings())
-            _settings.enter_context(_silent_libtiff())
-    try:
+    with _ignored_warnings(), _silent_libtiff():
         yield
-    finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                _settings.close()
 
 
 @contextmanager
