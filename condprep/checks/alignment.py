@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.comparison import Alignment, compare_picture
+from condprep.checks.comparison import OTHER, Alignment, compare_picture
 from condprep.checks.kinds import classify
 from condprep.checks.offsets import Descriptor, Offsets, describe
 from condprep.checks.shared_shift import SharedShift
@@ -131,7 +131,7 @@ class OtherPicture:
             if scores["compared_with"] == "picture"
             else (scores["likeness"], self.min_likeness)
         )
-        return "condition does not belong to this picture" if measured is not None and measured < limit else None
+        return OTHER if measured is not None and measured < limit else None
 
 
 class OutOfStep:

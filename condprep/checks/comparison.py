@@ -21,6 +21,7 @@ LINE_KINDS = ("canny", "scribble", "softedge", "lineart")  # their maps draw lin
 # Of a map's score with itself. Made again from a JPEG or with other thresholds it scores 0.15 to 1 in its place, another
 # picture's map up to 0.05 there; anywhere else a map moved on purpose 0.48 to 1, another picture's up to 0.17
 SIMILAR, SAME_MAP = 0.1, 0.3
+OTHER = "condition does not belong to this picture"
 SHOWN = 0.002  # share of the pixels from which a map shows something: a small person, a few lines
 FULL = 1024  # longer side in pixels that "full size" has at most
 # Pixels that carry a map's field (its participation ratio) at a longer side of 256, below which another scene may resemble it
@@ -62,8 +63,8 @@ def compare(
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
-    if own and (reason := _contradiction(again, stored)):
-        return Alignment("other picture", reason, likeness=0.0)
+    if own and _contradict(again, stored):
+        return Alignment("other picture", OTHER, likeness=0.0)
     pair = Pair(again, stored)
     full = pair.at(512).itself()
     rules = Rules(
@@ -73,13 +74,10 @@ def compare(
     return replace(found, likeness=found.here / full if full else None)
 
 
-def _contradiction(again: Picture, stored: Picture) -> str | None:
-    found, shown = (np.count_nonzero(one) / one.size for one in (again, stored))
-    if not found and shown >= SHOWN:
-        return "condition shows something, but the annotator finds nothing in this picture"
-    if not shown and found >= SHOWN:
-        return "condition is empty, but the annotator finds something in this picture"
-    return None
+def _contradict(again: Picture, stored: Picture) -> bool:
+    """Whether one map is empty and the other shows something."""
+    fewer, more = sorted(np.count_nonzero(one) / one.size for one in (again, stored))
+    return bool(fewer == 0 and more >= SHOWN)
 
 
 def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: float = 3) -> Alignment:
@@ -117,7 +115,7 @@ def _judge(pair: Pair, rules: Rules) -> Alignment:
         return described(pair, found, here)
     if here >= rules.here:
         return Alignment("aligned", score=here, here=here)
-    return Alignment("other picture", "condition does not belong to this picture", score=here, here=here)
+    return Alignment("other picture", OTHER, score=here, here=here)
 
 
 def described(pair: Pair, fit: Fit, here: float) -> Alignment:

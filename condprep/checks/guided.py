@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condprep.annotators.blaze.poses import MIN_FLAG, SIGMAS
-from condprep.checks.comparison import Alignment, described
+from condprep.checks.comparison import OTHER, Alignment, described
 from condprep.checks.joints import Joints, drawn_joints
 from condprep.checks.people import People, circles, drawn_people
 from condprep.checks.placement import upright_points
-from condprep.checks.registration import UPRIGHT, Orientation, Picture, resized
+from condprep.checks.registration import UPRIGHT, Orientation, Picture
 from condprep.checks.views import Fit, Pair
 
 Points = NDArray[np.float64]  # (N, 2) x, y in pixels
@@ -42,14 +42,15 @@ def compare_people(picture: Picture, stored: Picture, found: Picture, look: Look
     pair = Pair(picture, stored)
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
-    stored = stored if pair.lies else resized(stored, *picture.shape[:2])
-    people = drawn_people(stored)
+    people = drawn_people(pair.sized)
     apart, reach = (np.empty((0, 2)), np.empty(0)) if pair.lies else _apart(people, look)
     here = _share(apart, reach)
     if here >= FITS:
         return _shifted(pair, apart, reach)
     turned = _turned(pair, people, look, here) if len(people) else None
-    return turned or _strange(people, here, None if pair.lies else _drawn(drawn_people(found), drawn_joints(stored)))
+    return turned or _strange(
+        people, here, None if pair.lies else _drawn(drawn_people(found), drawn_joints(pair.sized))
+    )
 
 
 def _turned(pair: Pair, people: People, look: Look, here: float) -> Alignment | None:
@@ -69,8 +70,7 @@ def _strange(people: People, here: float, drawn: float | None) -> Alignment:
     by_those_drawn = here <= STRANGE and joints >= CERTAIN
     by_those_found = drawn is not None and drawn <= STRANGE and joints >= ENOUGH
     if (drawn or 0) < FITS and (by_those_drawn or by_those_found):
-        reason = "condition does not belong to this picture"
-        return Alignment("other picture", reason, score=here * joints, here=here * joints, likeness=0.0)
+        return Alignment("other picture", OTHER, score=here * joints, here=here * joints, likeness=0.0)
     return Alignment("unknown", "other people are drawn than were found", score=here * joints, here=here * joints)
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from condprep.checks.comparison import Alignment, compare, described
+from condprep.checks.comparison import OTHER, Alignment, compare, described
 from condprep.checks.joints import Joints, drawn_joints, limb
 from condprep.checks.placement import Overlay, Placement
-from condprep.checks.registration import UPRIGHT, Picture, resized
+from condprep.checks.registration import UPRIGHT, Picture
 from condprep.checks.search import COARSE_SCALES
 from condprep.checks.views import Fit, Pair
 
@@ -58,7 +58,7 @@ def compare_poses(found: Picture, stored: Picture, own: bool = False, wobble: fl
     pair = Pair(found, stored)
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
-    stored = _sized(pair)
+    stored = pair.sized
     seen, shown = drawn_joints(found), drawn_joints(stored)
     if not len(shown) and stored.any():
         return _by_edges(found, stored)
@@ -75,16 +75,11 @@ def same_drawing(found: Picture, stored: Picture) -> bool | None:
     pair = Pair(found, stored)
     if not pair.alike:
         return None
-    seen, shown = drawn_joints(found), drawn_joints(_sized(pair))
+    seen, shown = drawn_joints(found), drawn_joints(pair.sized)
     if min(len(seen), len(shown)) < RECOGNISABLE:
         return None
     size = found.shape[:2]
     return _best(pair, Overlay(seen, shown, (size[0], size[1]), FINE * max(size)), ONE) is not None
-
-
-def _sized(pair: Pair) -> Picture:
-    """The map in the size of its picture, unless it lies on its side."""
-    return pair.stored if pair.lies else resized(pair.stored, *pair.picture.shape[:2])
 
 
 def _by_edges(found: Picture, stored: Picture) -> Alignment:
@@ -121,8 +116,7 @@ def _strange(pair: Pair, overlay: Overlay) -> Alignment:
     likeness = here / overlay.most
     if likeness >= SIMILAR:
         return Alignment("unknown", "only some joints fit", score=here, here=here)
-    reason = "condition does not belong to this picture"
-    return Alignment("other picture", reason, score=here, here=here, likeness=likeness)
+    return Alignment("other picture", OTHER, score=here, here=here, likeness=likeness)
 
 
 def _here(pair: Pair, overlay: Overlay) -> float:

@@ -70,6 +70,11 @@ class Pair:
         return (*FLIPS, *TURNS) if height == width else TURNS if self.lies else FLIPS
 
     @property
+    def sized(self) -> Picture:
+        """The map in the size of its picture, unless it lies on its side."""
+        return self.stored if self.lies else resized(self.stored, *self.picture.shape[:2])
+
+    @property
     def alike(self) -> bool:
         """Whether both have about the same shape, on its side perhaps: a map that was squeezed fits nothing."""
         height, width = self.picture.shape[:2]
