@@ -83,7 +83,7 @@ def run_bare(raw: Path, out: Path, threads: int) -> None:
     from condprep.decode import decode
     from condprep.encode import encode_map, encode_picture
     from condprep.geometry import Geometry, resize
-    from condprep.malloc import keep_freed_memory
+    from condprep.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
     cv2.setNumThreads(1)
@@ -171,7 +171,7 @@ def stage_costs(raw: Path) -> dict[str, float]:
     from condprep.decode import decode
     from condprep.encode import encode_map, encode_picture
     from condprep.geometry import Geometry, resize
-    from condprep.malloc import keep_freed_memory
+    from condprep.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
     cv2.setNumThreads(1)

@@ -33,7 +33,7 @@ from skimage import data
 
 import condprep
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.malloc import keep_freed_memory
+from condprep.runtime.malloc import keep_freed_memory
 from condprep.weights import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared")) / "data"

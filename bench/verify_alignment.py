@@ -34,7 +34,7 @@ from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.checks import again
 from condprep.checks.registration import unscaled
-from condprep.files import commit
+from condprep.runtime.files import commit
 from condprep.types import Maps
 from condprep.weights import Weights
 

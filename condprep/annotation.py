@@ -17,11 +17,11 @@ from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch
 from condprep.decode import decode, rgb_pixels
 from condprep.errors import AnnotatorError, Rejected, UsageError
-from condprep.files import commit, commit_json, read_json
-from condprep.flow import group
 from condprep.geometry import Geometry, Placement, pad, resize
 from condprep.options import BuildOptions, parse_options
 from condprep.pipeline import further_columns
+from condprep.runtime.concurrency import group
+from condprep.runtime.files import commit, commit_json, read_json
 from condprep.sources.base import read_regular
 from condprep.types import IMPORTED, Reject
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from condprep import __version__
-from condprep.files import commit_json, commit_text
 from condprep.layout import SPLITS, Layout
+from condprep.runtime.files import commit_json, commit_text
 from condprep.sheet import draw_sheet
 from condprep.stored import files
 

@@ -23,7 +23,7 @@ from condprep.cli_options import (
     parse_settings,
 )
 from condprep.errors import BuildFailed, CondprepError, UsageError
-from condprep.malloc import keep_freed_memory
+from condprep.runtime.malloc import keep_freed_memory
 from condprep.types import ConditionKind, FitMode, ImageFormat
 
 app = typer.Typer(

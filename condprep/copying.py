@@ -15,10 +15,10 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from condprep.errors import DatasetError, Rejected, UsageError
-from condprep.files import read_json
 from condprep.layout import SPLITS, Layout, features
 from condprep.pairs import open_pairs
 from condprep.pairs.table import FEW, TablePairs
+from condprep.runtime.files import read_json
 from condprep.shards import Row
 from condprep.sources.base import read_regular, stamp
 from condprep.stored import Shard, batches, first_schema, is_image

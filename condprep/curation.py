@@ -26,11 +26,11 @@ from condprep.card import write_card
 from condprep.copying import Records, StoredRow, StoredRows, as_row
 from condprep.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
-from condprep.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.layout import Layout, finish
 from condprep.output import check_folders, disk_errors, locked
 from condprep.plan import Plan, check_config
 from condprep.repairs import REPAIRS, Repairer, repair_of
+from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.shards import Counts, Row, ShardWriter
 from condprep.types import Reject
 from condprep.verification import verify

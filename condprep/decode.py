@@ -27,7 +27,7 @@ from PIL import ExifTags, Image, ImageFile
 from condprep.colour import is_srgb, rgb_image, to_srgb
 from condprep.errors import Rejected
 from condprep.exif import jpeg_metadata
-from condprep.quiet import quiet_pillow
+from condprep.runtime.quiet import quiet_pillow
 
 Pixels = NDArray[np.uint8]
 MinSize = Callable[[tuple[int, int]], tuple[int, int]]

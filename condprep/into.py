@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from condprep.builder import BuildResult, Progress, Run, build_result, usable_cores
 from condprep.columns import IMAGE
 from condprep.errors import DatasetError, UsageError
-from condprep.files import read_json
 from condprep.layout import Layout
 from condprep.options import parse_options
 from condprep.output import disk_errors, locked
 from condprep.plan import Plan
+from condprep.runtime.files import read_json
 from condprep.shards import Counts
 from condprep.sources.base import stamp
 from condprep.stored import batches, files, schema

@@ -21,9 +21,9 @@ import pyarrow as pa
 from condprep.annotators.base import Annotator
 from condprep.columns import IMAGE
 from condprep.errors import DatasetError
-from condprep.files import commit, commit_json
 from condprep.options import BuildOptions
 from condprep.pipeline import further_column
+from condprep.runtime.files import commit, commit_json
 from condprep.shards import Counts
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two

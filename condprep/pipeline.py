@@ -24,10 +24,10 @@ from condprep.annotators.runner import Result, Runner, as_batch, to_device
 from condprep.decode import decode
 from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected
-from condprep.flow import group, in_order, lots, ordered_map
 from condprep.geometry import Placement, compose, pad, resize
-from condprep.opencv import one_thread_each
 from condprep.options import BuildOptions
+from condprep.runtime.concurrency import group, in_order, lots, ordered_map
+from condprep.runtime.opencv import one_thread_each
 from condprep.shards import Row
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from condprep.columns import record_batch
 from condprep.errors import DatasetError
-from condprep.files import commit, commit_json, read_json
-from condprep.flow import lots
+from condprep.runtime.concurrency import lots
+from condprep.runtime.files import commit, commit_json, read_json
 from condprep.sources.base import Source
 from condprep.types import Entry
 

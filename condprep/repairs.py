@@ -18,8 +18,8 @@ from condprep.decode import Header, decode, header, upright
 from condprep.drops import ALL
 from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected, UsageError
-from condprep.files import read_json
 from condprep.pipeline import further_column
+from condprep.runtime.files import read_json
 from condprep.weights import Weights
 
 # repair -> the rules whose findings it answers

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.columns import record_batch
-from condprep.files import fsync, read_json
+from condprep.runtime.files import fsync, read_json
 from condprep.types import Reject
 
 BATCH_ROWS, BATCH_BYTES = (

@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from condprep.errors import DatasetError, UsageError
-from condprep.files import commit
+from condprep.runtime.files import commit
 from condprep.stored import Shard, first_schema, is_image, readable_rows, shards, take
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

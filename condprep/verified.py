@@ -11,7 +11,7 @@ from typing import Any
 
 from condprep import __version__
 from condprep.checks.base import SEVERITIES, Finding, Severity
-from condprep.files import commit, read_json
+from condprep.runtime.files import commit, read_json
 
 FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin")  # of a finding, as it is stored
 

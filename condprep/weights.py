@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from condprep import hub, wheels
 from condprep.errors import UsageError, WeightsError, WeightsUnavailable
-from condprep.files import commit
 from condprep.pins import PINS, Hub, Pin, pin
+from condprep.runtime.files import commit
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

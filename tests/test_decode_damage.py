@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 from condprep.decode import Picture, decode
 from condprep.errors import Rejected
 from condprep.exif import jpeg_metadata
-from condprep.quiet import quiet_pillow
+from condprep.runtime.quiet import quiet_pillow
 
 FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF")
 GOOD = {

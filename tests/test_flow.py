@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condprep.flow import group, in_order, ordered_map
+from condprep.runtime.concurrency import group, in_order, ordered_map
 
 
 def test_ordered_map_keeps_the_order_and_its_bound() -> None:

@@ -28,6 +28,6 @@ print(faults() - before)
 )
 def test_freed_memory_serves_the_next_picture() -> None:
     """Fifty pictures of 6 MB one after the other take no fresh pages from the kernel: 73,000 would be needed."""
-    code = f"from condprep.malloc import keep_freed_memory\nkeep_freed_memory()\n{LOOP}"
+    code = f"from condprep.runtime.malloc import keep_freed_memory\nkeep_freed_memory()\n{LOOP}"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(ended.stdout) < 100

@@ -15,7 +15,7 @@ from skimage import data
 
 import condprep
 from condprep.annotators.canny import Canny
-from condprep.opencv import one_thread_each
+from condprep.runtime.opencv import one_thread_each
 
 OWN = 3  # threads that the host program gave OpenCV
 

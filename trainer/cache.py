@@ -26,8 +26,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from condprep.decode import Pixels
-from condprep.files import commit
 from condprep.geometry import Size
+from condprep.runtime.files import commit
 from trainer.errors import ModelError
 from trainer.types import Latents
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from condprep.files import commit_json, fsync, read_json
+from condprep.runtime.files import commit_json, fsync, read_json
 from trainer.errors import CheckpointError
 
 MANIFEST = "manifest.json"

@@ -10,7 +10,7 @@ import typer
 
 from condprep.cli_options import Json
 from condprep.errors import CondprepError, UsageError
-from condprep.malloc import keep_freed_memory
+from condprep.runtime.malloc import keep_freed_memory
 from trainer.fidelity.cli import evaluate
 from trainer.pipeline import Precision, Weights
 

@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from condprep.checks.kinds import ACCEPTED, KINDS, classify, features
 from condprep.decode import decode
 from condprep.errors import DatasetError, Rejected, SourceError
-from condprep.files import commit
 from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.pairs.table import TablePairs
+from condprep.runtime.files import commit
 from condprep.stored import is_image, schema
 from trainer.errors import DataError
 from trainer.recipe import Data

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condprep.checks.kinds import kind_of_annotator
-from condprep.files import commit, commit_json, commit_text, read_json
+from condprep.runtime.files import commit, commit_json, commit_text, read_json
 from trainer.errors import MachineError
 
 if TYPE_CHECKING:

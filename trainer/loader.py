@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from condprep.flow import ordered_map
 from condprep.geometry import Size
+from condprep.runtime.concurrency import ordered_map
 from trainer.cache import ALONE, Team
 from trainer.sampler import Draw, share, updates
 from trainer.source import Source

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from condprep.files import commit_text
+from condprep.runtime.files import commit_text
 from trainer.errors import TrainingStopped
 from trainer.trackers import show_picture, start_tracker
 

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from condprep.files import read_json
+from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Into a PNG, JPEG or WebP file. Raises ModelError for another extension."""
-    from condprep.files import commit
+    from condprep.runtime.files import commit
     from condprep.sheet import FORMATS
 
     if path.suffix.lower() not in FORMATS:

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from condprep import __version__
-from condprep.files import commit_text
+from condprep.runtime.files import commit_text
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.errors import TrainingStopped
 from trainer.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result

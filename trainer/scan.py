@@ -21,10 +21,10 @@ from condprep.checks.base import Context, Opened, OpenedPair
 from condprep.checks.tokens import TokenCounter
 from condprep.decode import header
 from condprep.errors import Rejected
-from condprep.files import commit_text, read_json
-from condprep.flow import ordered_map
 from condprep.geometry import Size
 from condprep.pairs import Pair
+from condprep.runtime.concurrency import ordered_map
+from condprep.runtime.files import commit_text, read_json
 from trainer.data import Row, Rows, refuse
 from trainer.errors import DataError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from condprep.files import commit_text
+from condprep.runtime.files import commit_text
 from trainer.errors import MachineError
 
 if TYPE_CHECKING:

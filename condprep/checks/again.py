@@ -31,8 +31,8 @@ from condprep.checks.offsets import Descriptor, describe
 from condprep.checks.poses import compare_poses
 from condprep.checks.recognition import ROWS, drew
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
-from condprep.flow import group, ordered_map
 from condprep.pairs.base import Made, Pairs
+from condprep.runtime.concurrency import group, ordered_map
 from condprep.weights import Weights
 
 Sample = int | Literal["all"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from condprep.builder import Progress, usable_cores
 from condprep.errors import UsageError
 from condprep.pairs import reopen
-from condprep.quiet import quiet_pillow
+from condprep.runtime.quiet import quiet_pillow
 from condprep.verification import verify
 from condprep.verified import VerifyResult, kept_result, named_columns, scores_path
 from condprep.weights import Weights

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from condprep.checks.base import SEVERITIES, Finding, Severity
 from condprep.errors import CondprepError
-from condprep.flow import ordered_map
 from condprep.inspect import DatasetSummary, summarize
 from condprep.pairs import Pair, Pairs, reopen
 from condprep.reporting.choice import FOUND, choose, label, worst_first
 from condprep.reporting.histograms import Histogram, histograms
 from condprep.reporting.rejects import Rejects, rejects
 from condprep.reporting.thumbnails import Thumbnail, fitting_side, thumbnail
+from condprep.runtime.concurrency import ordered_map
 from condprep.verified import VerifyResult
 
 MOST_BYTES = 8_500_000  # of thumbnails: the page stays below 10 MB

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from condprep.files import commit
 from condprep.reporting import html
 from condprep.reporting.collect import Found
+from condprep.runtime.files import commit
 
 
 def write_page(found: Found, out: Path) -> int:

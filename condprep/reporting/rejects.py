@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from condprep.errors import CondprepError, SourceError
-from condprep.files import read_json
 from condprep.inspect import reject_reason
 from condprep.reporting.thumbnails import Thumbnail, thumbnail
+from condprep.runtime.files import read_json
 from condprep.sources import open_source
 from condprep.sources.base import Source
 from condprep.types import Entry

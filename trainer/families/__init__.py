@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from condprep.files import read_json
+from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.families.base import Base
 from trainer.families.parts import folder_of

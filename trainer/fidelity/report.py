@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from condprep.errors import UsageError
-from condprep.files import commit, commit_json, commit_text
 from condprep.reporting import html
 from condprep.reporting.thumbnails import thumbnail
+from condprep.runtime.files import commit, commit_json, commit_text
 from condprep.sheet import Pair, contact_sheet
 from trainer.fidelity.result import Fidelity
 from trainer.fidelity.scores import LOWER, NAMES

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from condprep.files import read_json
+from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.export import CONDITION, TRAINING
 from trainer.fidelity.diagnosis import LEFT, Finding, Numbers, diagnose, share

@@ -16,8 +16,8 @@ from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.kinds import kind_of_annotator
 from condprep.decode import Pixels
 from condprep.errors import AnnotatorError, CondprepError, Rejected
-from condprep.flow import group
 from condprep.geometry import Placement
+from condprep.runtime.concurrency import group
 from condprep.types import IMPORTED
 from trainer.errors import DataError
 from trainer.export import made_by

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import cv2
 
-from condprep.shared import shared
+from condprep.runtime.process import shared
 
 
 @shared

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 from PIL import _imaging
 
-from condprep.shared import shared
+from condprep.runtime.process import shared
 
 # without any handler, Python prints to stderr the errors that Pillow logs
 logging.getLogger("PIL").addHandler(logging.NullHandler())
