@@ -51,7 +51,7 @@ from condprep.annotators.openpose.annotator import Openpose, resolve
 from condprep.annotators.openpose.inputs import network_input
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.precision import DTYPES, autocast
-from condprep.encode import encode_map
+from condprep.images.encode import encode_map
 from condprep.weights import Weights
 
 KEY = "0" * 64

@@ -80,9 +80,9 @@ def run_bare(raw: Path, out: Path, threads: int) -> None:
     import pyarrow as pa
 
     from condprep.annotators.canny import canny
-    from condprep.decode import decode
-    from condprep.encode import encode_map, encode_picture
-    from condprep.geometry import Geometry, resize
+    from condprep.images.decode import decode
+    from condprep.images.encode import encode_map, encode_picture
+    from condprep.images.geometry import Geometry, resize
     from condprep.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()
@@ -168,9 +168,9 @@ def stage_costs(raw: Path) -> dict[str, float]:
     import cv2
 
     from condprep.annotators.canny import canny
-    from condprep.decode import decode
-    from condprep.encode import encode_map, encode_picture
-    from condprep.geometry import Geometry, resize
+    from condprep.images.decode import decode
+    from condprep.images.encode import encode_map, encode_picture
+    from condprep.images.geometry import Geometry, resize
     from condprep.runtime.malloc import keep_freed_memory
 
     keep_freed_memory()

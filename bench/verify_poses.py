@@ -46,8 +46,8 @@ from condprep.annotators.openpose.keypoints import Body
 from condprep.checks import again
 from condprep.checks.poses import same_drawing
 from condprep.checks.registration import unscaled
-from condprep.decode import decode
-from condprep.encode import encode_map, encode_picture
+from condprep.images.decode import decode
+from condprep.images.encode import encode_map, encode_picture
 from condprep.types import Maps
 from condprep.weights import Weights
 

@@ -15,9 +15,9 @@ from PIL import Image
 from condprep.annotators import load_annotator
 from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch
-from condprep.decode import decode, rgb_pixels
 from condprep.errors import AnnotatorError, Rejected, UsageError
-from condprep.geometry import Geometry, Placement, pad, resize
+from condprep.images.decode import decode, rgb_pixels
+from condprep.images.geometry import Geometry, Placement, pad, resize
 from condprep.options import BuildOptions, parse_options
 from condprep.pipeline import further_columns
 from condprep.runtime.concurrency import group

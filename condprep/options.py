@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from condprep.annotators import canonical, parameters, parse, validate
 from condprep.errors import UsageError
-from condprep.geometry import Geometry
+from condprep.images.geometry import Geometry
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
 MEGA = 1_000_000

@@ -21,10 +21,10 @@ import numpy as np
 
 from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
-from condprep.decode import decode
-from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected
-from condprep.geometry import Placement, compose, pad, resize
+from condprep.images.decode import decode
+from condprep.images.encode import encode_map, encode_picture
+from condprep.images.geometry import Placement, compose, pad, resize
 from condprep.options import BuildOptions
 from condprep.runtime.concurrency import group, in_order, lots, ordered_map
 from condprep.runtime.opencv import one_thread_each

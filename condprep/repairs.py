@@ -14,10 +14,10 @@ from condprep.annotation import load_like
 from condprep.annotators.base import Annotator
 from condprep.annotators.runner import Runner
 from condprep.checks.base import Finding
-from condprep.decode import Header, decode, header, upright
 from condprep.drops import ALL
-from condprep.encode import encode_map, encode_picture
 from condprep.errors import Rejected, UsageError
+from condprep.images.decode import Header, decode, header, upright
+from condprep.images.encode import encode_map, encode_picture
 from condprep.pipeline import further_column
 from condprep.runtime.files import read_json
 from condprep.weights import Weights

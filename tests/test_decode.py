@@ -24,10 +24,10 @@ from pictures import (
 )
 from PIL import Image, ImageCms, ImageFile
 
-from condprep import decode as module
-from condprep.decode import Picture, decode, rgb_pixels
 from condprep.errors import Rejected
-from condprep.exif import exif_orientation
+from condprep.images import decode as module
+from condprep.images.decode import Picture, decode, rgb_pixels
+from condprep.images.exif import exif_orientation
 
 SUBSAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 

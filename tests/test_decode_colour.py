@@ -22,8 +22,8 @@ from pictures import (
 )
 from PIL import Image
 
-from condprep.decode import decode
 from condprep.errors import Rejected
+from condprep.images.decode import decode
 
 # alpha, palettes, grey, depth
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pictures import encoded, jpeg_of_size, jpeg_with_segment, png, smooth, with_orientation
 from PIL import Image, ImageFile
 
-from condprep.decode import Picture, decode
 from condprep.errors import Rejected
-from condprep.exif import jpeg_metadata
+from condprep.images.decode import Picture, decode
+from condprep.images.exif import jpeg_metadata
 from condprep.runtime.quiet import quiet_pillow
 
 FORMATS = ("JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF")

@@ -22,8 +22,8 @@ import condprep
 from condprep import cli, errors
 from condprep.annotators import parameters, parse, specs
 from condprep.builder import BuildResult
-from condprep.decode import MAX_PIXELS
-from condprep.geometry import buckets
+from condprep.images.decode import MAX_PIXELS
+from condprep.images.geometry import buckets
 from condprep.layout import columns
 from condprep.options import BuildOptions, parse_options
 from condprep.pins import pin

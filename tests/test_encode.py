@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from condprep.encode import encode_map
+from condprep.images.encode import encode_map
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))

@@ -19,8 +19,8 @@ from torch import nn
 from trainer_models import make_tokenizer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
-from condprep.decode import Pixels
 from condprep.errors import UsageError, WeightsError
+from condprep.images.decode import Pixels
 from trainer.errors import ModelError
 from trainer.fidelity import networks
 from trainer.fidelity.networks import CLIP, INCEPTION, LEAST, Clip, Kid, Networks, at_hand, read_inception

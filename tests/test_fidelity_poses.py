@@ -12,7 +12,7 @@ from painters import HOW, follower
 import condprep.annotators as table
 from condprep import AnnotatorSpec
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
-from condprep.geometry import Placement
+from condprep.images.geometry import Placement
 from condprep.types import Maps
 from trainer.fidelity.rows import Reannotator, Row, _placed
 from trainer.fidelity.trial import Trial

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condprep.errors import Rejected
-from condprep.geometry import Geometry, buckets, compose, nearest_bucket, pad, resize
+from condprep.images.geometry import Geometry, buckets, compose, nearest_bucket, pad, resize
 
 sides = st.integers(1, 5000)
 resolutions = st.sampled_from([64, 256, 320, 512, 768, 1000, 1024])

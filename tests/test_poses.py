@@ -258,6 +258,6 @@ def _batch(picture: np.ndarray) -> Any:
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
-    from condprep.encode import encode_picture
+    from condprep.images.encode import encode_picture
 
     return encode_picture(picture)

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from condprep.encode import encode_map
+from condprep.images.encode import encode_map
 from trainer.fidelity.evaluate import evaluate
 from trainer.loop import train
 from trainer.recipe import Recipe

@@ -26,8 +26,8 @@ from condprep.annotators.openpose.draw import draw_bodies
 from condprep.checks import again
 from condprep.checks.poses import same_drawing
 from condprep.checks.recognition import drew
-from condprep.encode import encode_picture
 from condprep.errors import WeightsError
+from condprep.images.encode import encode_picture
 from condprep.pairs import open_pairs
 from condprep.pairs.base import Pairs
 from condprep.types import Maps

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from condprep import shrink as module
-from condprep.shrink import shrink
+from condprep.images import resize as module
+from condprep.images.resize import shrink
 
 SIZES = [(64, 64), (200, 123), (399, 511), (1, 1), (3, 300)]
 

@@ -20,7 +20,7 @@ from trainer_models import build_dataset
 
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Pose, column_value
-from condprep.decode import decode
+from condprep.images.decode import decode
 from trainer.data import Row, open_rows
 from trainer.errors import DataError
 from trainer.recipe import Data

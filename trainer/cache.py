@@ -25,8 +25,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from condprep.decode import Pixels
-from condprep.geometry import Size
+from condprep.images.decode import Pixels
+from condprep.images.geometry import Size
 from condprep.runtime.files import commit
 from trainer.errors import ModelError
 from trainer.types import Latents

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from condprep.checks.kinds import ACCEPTED, KINDS, classify, features
-from condprep.decode import decode
 from condprep.errors import DatasetError, Rejected, SourceError
+from condprep.images.decode import decode
 from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.pairs.table import TablePairs
 from condprep.runtime.files import commit

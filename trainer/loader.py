@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from condprep.geometry import Size
+from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from trainer.cache import ALONE, Team
 from trainer.sampler import Draw, share, updates

@@ -90,9 +90,9 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
     """A map as RGB, its middle cut out so that both sides are multiples of 64 pixels. Raises ModelError."""
     from PIL import Image
 
-    from condprep.decode import decode
     from condprep.errors import Rejected
-    from condprep.geometry import MULTIPLE
+    from condprep.images.decode import decode
+    from condprep.images.geometry import MULTIPLE
     from condprep.sources.base import read_regular
 
     if isinstance(condition, Image.Image):

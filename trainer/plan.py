@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from condprep.geometry import Size
+from condprep.images.geometry import Size
 from trainer.families import load_base
 from trainer.recipe import Recipe, Train
 from trainer.source import open_sources

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condprep.decode import Pixels
 from condprep.errors import Rejected
-from condprep.geometry import Size
+from condprep.images.decode import Pixels
+from condprep.images.geometry import Size
 from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, keyed, lay_out, one_run, stored_bytes
 from trainer.data import Rows, open_rows, splits
 from trainer.errors import DataError, MachineError

@@ -16,8 +16,8 @@ import numpy as np
 
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Points, Pose, present
-from condprep.decode import Pixels, decode
-from condprep.geometry import Geometry, Placement, Size, resize
+from condprep.images.decode import Pixels, decode
+from condprep.images.geometry import Geometry, Placement, Size, resize
 from trainer.data import Row
 from trainer.errors import DataError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from condprep.annotators.depth_models import DepthModel, TransformersDepth, load_midas
 from condprep.annotators.precision import Precision, resolve
-from condprep.geometry import Placement
+from condprep.images.geometry import Placement
 from condprep.types import Maps
 from condprep.weights import Weights
 

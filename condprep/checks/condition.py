@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
 from condprep.checks.kinds import ACCEPTED, BINARY, KINDS, classify
-from condprep.decode import Pixels
+from condprep.images.decode import Pixels
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
     **dict.fromkeys(("kind", "said", "inverted", "format", "low", "high", "spread")),

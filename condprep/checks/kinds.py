@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from condprep.decode import Pixels
+from condprep.images.decode import Pixels
 
 KINDS = ("canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation")
 LINES = ("canny", "scribble", "softedge", "pose")  # light on dark, by every convention of ControlNet

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.decode import Pixels
+from condprep.images.decode import Pixels
 
 Grey = NDArray[np.uint8]  # (H, W)
 Views = tuple[Grey, Grey]  # a picture, and its rows and columns exchanged

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from condprep.decode import Pixels
+from condprep.images.decode import Pixels
 from trainer.errors import ModelError
 from trainer.fidelity.rows import Row
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from condprep.decode import Pixels
 from condprep.errors import UsageError, WeightsError
+from condprep.images.decode import Pixels
 from condprep.weights import WeightFile, load_state_dict, sha256
 from trainer.errors import ModelError
 from trainer.families.parts import frozen, read_model

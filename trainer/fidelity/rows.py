@@ -14,9 +14,9 @@ from condprep.annotators import load_annotator
 from condprep.annotators.openpose.keypoints import Body, bodies, present
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.kinds import kind_of_annotator
-from condprep.decode import Pixels
 from condprep.errors import AnnotatorError, CondprepError, Rejected
-from condprep.geometry import Placement
+from condprep.images.decode import Pixels
+from condprep.images.geometry import Placement
 from condprep.runtime.concurrency import group
 from condprep.types import IMPORTED
 from trainer.errors import DataError

@@ -24,9 +24,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
-from condprep.colour import is_srgb, rgb_image, to_srgb
 from condprep.errors import Rejected
-from condprep.exif import jpeg_metadata
+from condprep.images.colour import is_srgb, rgb_image, to_srgb
+from condprep.images.exif import jpeg_metadata
 from condprep.runtime.quiet import quiet_pillow
 
 Pixels = NDArray[np.uint8]

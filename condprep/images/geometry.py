@@ -126,7 +126,7 @@ def resize(rgb: np.ndarray, placement: Placement) -> np.ndarray:
         import cv2
 
         return np.asarray(cv2.resize(view, placement.content[::-1], interpolation=cv2.INTER_LANCZOS4))
-    from condprep.shrink import shrink
+    from condprep.images.resize import shrink
 
     return shrink(view, placement.content)
 
