@@ -52,7 +52,7 @@ from condprep.annotators.openpose.inputs import network_input
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.precision import DTYPES, autocast
 from condprep.images.encode import encode_map
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 KEY = "0" * 64
 SPARE = 7  # pictures more than a batch, so that

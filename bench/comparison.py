@@ -34,7 +34,7 @@ from condprep.annotators.base import Annotator
 from condprep.checks.comparison import Alignment, compare, compare_picture
 from condprep.checks.poses import compare_poses
 from condprep.checks.registration import unscaled
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 PHOTOS = "astronaut brick camera cell chelsea coffee coins grass gravel hubble_deep_field immunohistochemistry moon page retina rocket text"

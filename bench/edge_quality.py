@@ -30,7 +30,7 @@ from skimage.morphology import thin
 
 from condprep import load_annotator
 from condprep.annotators.base import Annotator
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 TOLERANCE = 0.0075  # of the diagonal

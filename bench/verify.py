@@ -34,7 +34,7 @@ from skimage import data
 import condprep
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.runtime.malloc import keep_freed_memory
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 SIDE, LARGE = 512, 640  # pixels: of a crop, and of the shorter side of what it is cut from

@@ -36,7 +36,7 @@ from condprep.checks import again
 from condprep.checks.registration import unscaled
 from condprep.runtime.files import commit
 from condprep.types import Maps
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 Plant = Callable[[Picture, np.random.Generator], Picture]
 

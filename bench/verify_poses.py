@@ -49,7 +49,7 @@ from condprep.checks.registration import unscaled
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
 from condprep.types import Maps
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 Place = Callable[[Body], Body]  # a body of the photograph in a crop
 Plant = Callable[[Picture, np.random.Generator], Picture]

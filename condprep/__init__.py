@@ -18,7 +18,7 @@ _PUBLIC = {
     "Annotator": "condprep.annotators.base",
     "AnnotatorSpec": "condprep.annotators.base",
     "Maps": "condprep.types",
-    "Weights": "condprep.weights",
+    "Weights": "condprep.weights.find",
     "CondprepError": "condprep.errors",
 }
 __all__ = [*_PUBLIC, "__version__"]

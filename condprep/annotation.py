@@ -26,7 +26,7 @@ from condprep.sources.base import read_regular
 from condprep.types import IMPORTED, Reject
 
 if TYPE_CHECKING:
-    from condprep.weights import Weights
+    from condprep.weights.find import Weights
 
 Picture = str | Path | bytes | Image.Image | np.ndarray  # a file, its bytes, a PIL picture, or (H, W, 3) uint8 RGB
 

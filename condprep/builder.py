@@ -32,7 +32,7 @@ from condprep.sources import open_source
 from condprep.sources.base import Source
 from condprep.sources.paired import PairedSource
 from condprep.types import Reject
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 
 @dataclass(frozen=True)

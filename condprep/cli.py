@@ -273,7 +273,7 @@ def doctor(
 def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
     """Every weights file: source, size, licence, sha256, and where it lies on this machine."""
     from condprep import console
-    from condprep.weights import table
+    from condprep.weights.find import table
 
     store = open_weights(weights, strict=False)
     console.show_weights([(pin, store.locate(pin.name)) for pin in table()], as_json)

@@ -53,6 +53,6 @@ def parse_sample(given: str | None) -> int | Literal["all"] | None:
 
 def open_weights(folder: Path | None, strict: bool) -> Any:
     from condprep import console
-    from condprep.weights import Weights
+    from condprep.weights.find import Weights
 
     return Weights(folder, strict=strict, say=console.say)

@@ -35,7 +35,7 @@ from condprep.shards import Counts, Row, ShardWriter
 from condprep.types import Reject
 from condprep.verification import verify
 from condprep.verified import VerifyResult
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 SHARD_ROWS, SHARD_BYTES = 1000, 500_000_000  # where the dataset does not say
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from condprep.errors import WeightsError
-from condprep.weights import Weights, table
+from condprep.weights.find import Weights, table
 
 NEIGHBOURS = (  # whose requirements are compared with what is installed; condprep's own come first
     *("torchvision", "datasets", "huggingface-hub", "transformers", "diffusers", "accelerate", "controlnet-aux"),

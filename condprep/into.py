@@ -32,7 +32,7 @@ from condprep.shards import Counts
 from condprep.sources.base import stamp
 from condprep.stored import batches, files, schema
 from condprep.types import Entry, Sample
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 
 def add_columns(

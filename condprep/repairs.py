@@ -20,7 +20,7 @@ from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture
 from condprep.pipeline import further_column
 from condprep.runtime.files import read_json
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 # repair -> the rules whose findings it answers
 REPAIRS: Mapping[str, Sequence[tuple[str, str]]] = {

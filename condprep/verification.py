@@ -26,7 +26,7 @@ from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.quiet import quiet_pillow
 from condprep.stored import take
 from condprep.verified import VerifyResult, keep, scores_path
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 if TYPE_CHECKING:
     from condprep.checks.again import Again, Sample

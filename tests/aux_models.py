@@ -18,7 +18,7 @@ from skimage import data
 
 from condprep.annotators import aux_adapter, load_annotator
 from condprep.annotators.aux_detectors import DETECTORS
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 KEYS = [hashlib.sha256(name).hexdigest() for name in (b"one", b"two", b"three")]
 HEAVY = ["leres++", "zoe", "sam", "mobile_sam"]  # half a minute a picture: each has a test of its own

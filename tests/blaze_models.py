@@ -9,7 +9,7 @@ import pytest
 from condprep.annotators.blaze import WEIGHTS
 from condprep.annotators.openpose import OpenposeParams
 from condprep.errors import WeightsUnavailable
-from condprep.weights import WeightFile, Weights
+from condprep.weights.find import WeightFile, Weights
 
 
 @functools.cache

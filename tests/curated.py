@@ -16,7 +16,7 @@ from PIL import Image
 import condprep
 from condprep.columns import IMAGE
 from condprep.stored import files
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 OFFLINE = Weights(offline=True, say=lambda _: None)
 

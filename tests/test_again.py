@@ -28,7 +28,7 @@ from condprep.pairs import open_pairs
 from condprep.pairs.base import Pair
 from condprep.types import Maps
 from condprep.verified import VerifyResult
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 ROWS = 20
 

@@ -21,7 +21,7 @@ from condprep.checks.registration import unscaled
 from condprep.checks.tokens import TokenCounter
 from condprep.pairs import Pair
 from condprep.verified import VerifyResult
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 SIDE, ROWS = 256, 24
 NAMES = ("astronaut", "chelsea", "coffee", "rocket")

@@ -15,7 +15,7 @@ import condprep
 from condprep.annotators import load_annotator, specs
 from condprep.annotators.aux_detectors import DETECTORS, LEFT_OUT
 from condprep.errors import AnnotatorError
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 
 def test_the_table_fits_controlnet_aux() -> None:

@@ -14,7 +14,7 @@ from aux_models import Checkpoints, detectors, load
 from condprep.annotators import aux_adapter, load_annotator
 from condprep.annotators.aux_detectors import DETECTORS
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from condprep.errors import WeightsError
-from condprep.weights import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_into, load_state_dict
 
 
 class _Bomb:

@@ -28,7 +28,7 @@ from condprep.checks.structure import DuplicateKeys, aspect_error
 from condprep.checks.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
 from condprep.errors import UsageError
 from condprep.pairs import Pair
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 COUNTER = TokenCounter(None)
 SIDE = 512  # pixels

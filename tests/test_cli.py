@@ -21,7 +21,7 @@ from PIL import Image
 import condprep
 from condprep import cli, console
 from condprep.builder import Progress
-from condprep.pins import PINS
+from condprep.weights.pins import PINS
 
 HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")
 VERBS = (
@@ -308,7 +308,7 @@ def test_missing_weights_end_with_1(
     """Weights that are neither here nor reachable: 1, with the command that gets them on another machine."""
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
-    monkeypatch.setattr("condprep.hub.download", _no_network)
+    monkeypatch.setattr("condprep.weights.hub.download", _no_network)
     ended = command("weights", "where", "ControlNetHED.pth")
     assert ended.code == 1
     assert "condprep weights pull ControlNetHED.pth" in ended.err

@@ -26,7 +26,7 @@ from condprep.annotators.base import Annotator
 from condprep.annotators.depth import Depth, normals, sobel, stretch
 from condprep.annotators.depth_models import is_metric
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
 

@@ -26,11 +26,11 @@ from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets
 from condprep.layout import columns
 from condprep.options import BuildOptions, parse_options
-from condprep.pins import pin
 from condprep.sources import KINDS
 from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
 from condprep.sources.imagefolder import MAX_LINE
-from condprep.weights import Weights
+from condprep.weights.find import Weights
+from condprep.weights.pins import pin
 from trainer import cli as trainer_cli
 from trainer.recipe import Recipe
 from trainer.toml import describe, literal, parse_recipe, shipped_recipes

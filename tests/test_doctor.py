@@ -13,9 +13,10 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from condprep import doctor, pins
+from condprep import doctor
 from condprep.doctor import Finding, diagnose, unmet
-from condprep.weights import Weights
+from condprep.weights import pins
+from condprep.weights.find import Weights
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 Memory = namedtuple("Memory", "total available")

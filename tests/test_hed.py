@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from skimage import data
 from torch import Tensor
 
-from condprep import load_annotator, pins
+from condprep import load_annotator
 from condprep.annotators.hed import Hed, is_safe, scribble
 from condprep.annotators.hed_network import CAFFE_MEANS, HedNetwork
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
-from condprep.weights import Weights
+from condprep.weights import pins
+from condprep.weights.find import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 REAL = SHARED / "weights" / "hed" / "hed_bsds500_controlnet_layout_fp16.safetensors"

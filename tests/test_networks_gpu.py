@@ -17,7 +17,7 @@ from torch import Tensor
 
 from condprep import load_annotator
 from condprep.annotators.base import Annotator
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 pytestmark = [
     pytest.mark.gpu,

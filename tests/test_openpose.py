@@ -17,7 +17,7 @@ from condprep.annotators.openpose.annotator import Openpose, resolve
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.network import BodyNetwork
 from condprep.errors import AnnotatorError, WeightsUnavailable
-from condprep.weights import WeightFile
+from condprep.weights.find import WeightFile
 
 shared = pytest.mark.skipif(
     not (FOLDER.is_dir() and PEOPLE.is_dir()), reason=f"no network and pictures in {FOLDER} and {PEOPLE}"

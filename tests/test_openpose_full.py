@@ -25,7 +25,7 @@ from condprep.annotators.openpose.network import BodyNetwork
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
 from condprep.errors import WeightsUnavailable
-from condprep.weights import WeightFile
+from condprep.weights.find import WeightFile
 
 
 class Crowd(torch.nn.Module):

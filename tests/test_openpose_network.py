@@ -12,7 +12,7 @@ from openpose_reference import part_of_the_reference
 from condprep.annotators.openpose.network import BodyNetwork, load_network
 from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
 from condprep.errors import WeightsError
-from condprep.weights import WeightFile
+from condprep.weights.find import WeightFile
 
 
 @pytest.fixture(scope="module")

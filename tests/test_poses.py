@@ -27,7 +27,7 @@ from condprep.checks.placement import Overlay, upright_points
 from condprep.checks.poses import compare_poses
 from condprep.checks.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
 from condprep.checks.shared_shift import SharedShift, median
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 TWO_PEOPLE = ((170, 260, 330), (380, 300, 240))
 

@@ -32,7 +32,7 @@ from condprep.pairs import open_pairs
 from condprep.pairs.base import Pairs
 from condprep.types import Maps
 from condprep.verified import VerifyResult
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 Change = Callable[[np.ndarray], np.ndarray]
 SIZE, ROWS = 256, 12

@@ -28,7 +28,7 @@ from condprep.errors import UsageError
 from condprep.pairs import Pair, open_pairs
 from condprep.pairs.base import padding
 from condprep.verified import VerifyResult, keep, kept_result, named_columns
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 OFFLINE = Weights(offline=True, say=lambda _: None)
 

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from condprep import hub, pins, wheels
 from condprep.errors import UsageError, WeightsError, WeightsUnavailable
-from condprep.weights import WeightFile, Weights, table
+from condprep.weights import hub, pins, wheels
+from condprep.weights.find import WeightFile, Weights, table
 
 CONTENT = b"weights " * 1000
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -369,6 +369,6 @@ def test_pull_into_a_place_that_cannot_be_written(tmp_path: Path, hub_pin: pins.
 
 def test_finding_weights_needs_no_torch() -> None:
     """`condprep weights list` stays quick: the module itself imports neither torch nor the Hub's library."""
-    code = "import sys, json, condprep.weights; print(json.dumps(list(sys.modules)))"
+    code = "import sys, json, condprep.weights.find; print(json.dumps(list(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert not {"torch", "huggingface_hub", "safetensors", "numpy"} & set(modules)

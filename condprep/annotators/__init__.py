@@ -14,7 +14,7 @@ from condprep.annotators.base import Annotator, AnnotatorSpec
 from condprep.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from condprep.weights import Weights
+    from condprep.weights.find import Weights
 
 GROUP = "condprep.annotators"
 
@@ -167,7 +167,7 @@ def load_annotator(
     where weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). Raises AnnotatorError for an
     unknown name, variant, parameter or device and WeightsError where weights are missing or damaged.
     """
-    from condprep.weights import Weights
+    from condprep.weights.find import Weights
 
     spec, variant = parse(name)
     load: Callable[..., Annotator] = _resolve(spec.load)

@@ -25,7 +25,7 @@ from condprep.annotators.aux_detectors import DETECTORS, Detector
 from condprep.annotators.padding import pad_to_grid
 from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.types import Maps
-from condprep.weights import WeightFile, Weights
+from condprep.weights.find import WeightFile, Weights
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from condprep.annotators.aux_detectors import Detector
-from condprep.weights import WeightFile, load_into, load_state_dict, read_checkpoint
+from condprep.weights.find import WeightFile, load_into, load_state_dict, read_checkpoint
 
 Files = Mapping[str, WeightFile]  # by their names
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from condprep.pins import pin
+from condprep.weights.pins import pin
 
 
 @dataclass(frozen=True)

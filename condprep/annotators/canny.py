@@ -18,7 +18,7 @@ from condprep.types import Maps
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from condprep.weights import Weights
+    from condprep.weights.find import Weights
 
 LOW, HIGH = 100, 200  # controlnet_aux's defaults
 

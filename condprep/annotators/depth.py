@@ -16,7 +16,7 @@ from condprep.annotators.depth_models import DepthModel, TransformersDepth, load
 from condprep.annotators.precision import Precision, resolve
 from condprep.images.geometry import Placement
 from condprep.types import Maps
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 NORMAL_Z = 2 * np.pi  # the slope's scale against the raw depth, and
 BACKGROUND = 0.1  # the depth (0..1) below which a normal faces the viewer: controlnet_aux's defaults

@@ -16,8 +16,8 @@ from condprep.annotators.dpt_hybrid import DptHybrid, load_network
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import autocast
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
-from condprep.pins import pin
-from condprep.weights import Weights, sha256
+from condprep.weights.find import Weights, sha256
+from condprep.weights.pins import pin
 
 MIDAS = "dpt_hybrid-midas-501f0c75.pt"
 METRIC = {"depth_pro", "glpn", "zoedepth"}  # model types of transformers that answer in metres

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condprep.weights import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_into, load_state_dict
 
 WIDTH, HEADS, LAYERS = 768, 12, 12  # ViT-B
 TAPS = (8, 11)  # the transformer blocks that the decoder reads

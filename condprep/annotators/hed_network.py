@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condprep.errors import WeightsError
-from condprep.weights import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_into, load_state_dict
 
 if TYPE_CHECKING:
     import h5py

@@ -33,7 +33,7 @@ from condprep.checks.recognition import ROWS, drew
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
 from condprep.pairs.base import Made, Pairs
 from condprep.runtime.concurrency import group, ordered_map
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 Sample = int | Literal["all"]
 # Who says that this annotator made the maps: a build, a user, the maps themselves, or nobody

@@ -15,7 +15,7 @@ from condprep.pairs import reopen
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification import verify
 from condprep.verified import VerifyResult, kept_result, named_columns, scores_path
-from condprep.weights import Weights
+from condprep.weights.find import Weights
 
 MOST_PAIRS = 2000  # on a page that a browser still opens at once
 

@@ -23,7 +23,7 @@ from trainer.source import Progress, open_source
 from trainer.toml import load_recipe
 
 if TYPE_CHECKING:
-    from condprep.weights import Weights as AnnotatorWeights
+    from condprep.weights.find import Weights as AnnotatorWeights
 
 
 def evaluate(

@@ -17,7 +17,7 @@ import torch
 
 from condprep.errors import UsageError, WeightsError
 from condprep.images.decode import Pixels
-from condprep.weights import WeightFile, load_state_dict, sha256
+from condprep.weights.find import WeightFile, load_state_dict, sha256
 from trainer.errors import ModelError
 from trainer.families.parts import frozen, read_model
 from trainer.fidelity.intervals import Interval, interval

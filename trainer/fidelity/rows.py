@@ -24,7 +24,7 @@ from trainer.export import made_by
 from trainer.fidelity.scores import Condition
 
 if TYPE_CHECKING:
-    from condprep.weights import Weights
+    from condprep.weights.find import Weights
     from trainer.source import Source
 
 AT_ONCE = 8 * 512 * 512  # pixels of a batch of the annotator

@@ -24,7 +24,7 @@ from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column
 from condprep.types import Maps
 
 if TYPE_CHECKING:
-    from condprep.weights import WeightFile, Weights
+    from condprep.weights.find import WeightFile, Weights
 
 WEIGHTS = ("pose_detection.tflite", "pose_landmark_full.tflite")
 

@@ -14,7 +14,7 @@ from condprep.errors import AnnotatorError, WeightsUnavailable
 
 if TYPE_CHECKING:
     from condprep.annotators.openpose.annotator import Openpose
-    from condprep.weights import WeightFile, Weights
+    from condprep.weights.find import WeightFile, Weights
 
 BODY, HAND, FACE = "body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"
 
@@ -74,7 +74,7 @@ def _cmu(variant: str, files: Mapping[str, WeightFile], params: OpenposeParams, 
     from condprep.annotators.openpose.annotator import Openpose, resolve
     from condprep.annotators.openpose.network import load_network
     from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
-    from condprep.pins import pin
+    from condprep.weights.pins import pin
 
     precision = resolve(params.precision, device)
     return Openpose(

