@@ -28,8 +28,8 @@ from condprep.pipeline import Pipeline, Work
 from condprep.plan import Plan, check_config, check_inputs, make_plan
 from condprep.runtime.files import commit_json
 from condprep.shards import Counts, ShardWriter
-from condprep.sources import open_source
 from condprep.sources.base import Source
+from condprep.sources.open import open_source
 from condprep.sources.paired import PairedSource
 from condprep.types import Reject
 from condprep.weights.find import Weights

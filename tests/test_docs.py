@@ -26,9 +26,9 @@ from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets
 from condprep.layout import columns
 from condprep.options import BuildOptions, parse_options
-from condprep.sources import KINDS
 from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
 from condprep.sources.imagefolder import MAX_LINE
+from condprep.sources.open import KINDS
 from condprep.weights.find import Weights
 from condprep.weights.pins import pin
 from trainer import cli as trainer_cli

@@ -10,7 +10,7 @@ import pytest
 from pictures import encoded, smooth
 
 from condprep.errors import SourceError
-from condprep.sources import KINDS, open_source
+from condprep.sources.open import KINDS, open_source
 from condprep.sources.recognise import recognise
 
 PICTURE = encoded(smooth(8, 8))
@@ -102,7 +102,7 @@ def test_an_option_without_a_meaning_is_an_error(tmp_path: Path, kind: str, opti
 def test_opening_a_folder_imports_nothing_heavy(tmp_path: Path) -> None:
     """Neither `datasets` nor pyarrow, torch or Pillow is paid for by a folder of pictures."""
     code = (
-        "import sys; from condprep.sources import open_source; list(open_source(sys.argv[1]).entries());"
+        "import sys; from condprep.sources.open import open_source; list(open_source(sys.argv[1]).entries());"
         "print([name for name in ('datasets', 'pyarrow', 'torch', 'PIL', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources import base, open_source
+from condprep.sources import base
 from condprep.sources.base import captions, native, portable
 from condprep.sources.folder import FolderSource
+from condprep.sources.open import open_source
 
 PICTURE = encoded(smooth(8, 8))
 

@@ -16,8 +16,8 @@ import pytest
 from pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources import open_source
 from condprep.sources.base import Source
+from condprep.sources.open import open_source
 
 PICTURES = [encoded(smooth(8, 8, seed)) for seed in range(3)]
 ROWS = {

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources import imagefolder, open_source
+from condprep.sources import imagefolder
 from condprep.sources.base import MAX_CAPTION, Source
+from condprep.sources.open import open_source
 
 PICTURE = encoded(smooth(8, 8))
 FORMATS = ("jsonl", "csv", "parquet")

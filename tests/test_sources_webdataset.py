@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources import open_source
 from condprep.sources.base import MAX_CAPTION, Source
+from condprep.sources.open import open_source
 from condprep.types import Entry
 
 PICTURES = [encoded(smooth(8, 8, seed)) for seed in range(4)]

@@ -14,8 +14,8 @@ from condprep.errors import CondprepError, SourceError
 from condprep.inspect import reject_reason
 from condprep.reporting.thumbnails import Thumbnail, thumbnail
 from condprep.runtime.files import read_json
-from condprep.sources import open_source
 from condprep.sources.base import Source
+from condprep.sources.open import open_source
 from condprep.types import Entry
 
 OF_A_REASON, MOST = 12, 60  # rejects that are shown
