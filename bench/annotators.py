@@ -46,11 +46,11 @@ from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from openpose_reference import Reference
 
 from condprep import load_annotator
-from condprep.annotators.base import Annotator
 from condprep.annotators.openpose.annotator import Openpose, resolve
 from condprep.annotators.openpose.inputs import network_input
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.precision import DTYPES, autocast
+from condprep.annotators.protocol import Annotator
 from condprep.images.encode import encode_map
 from condprep.weights.find import Weights
 

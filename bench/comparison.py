@@ -30,7 +30,7 @@ from rich.table import Table
 from skimage import data
 
 from condprep import load_annotator
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.checks.comparison import Alignment, compare, compare_picture
 from condprep.checks.poses import compare_poses
 from condprep.checks.registration import unscaled

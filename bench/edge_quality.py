@@ -29,7 +29,7 @@ from scipy.spatial import cKDTree
 from skimage.morphology import thin
 
 from condprep import load_annotator
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.weights.find import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))

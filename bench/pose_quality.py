@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from condprep import load_annotator
-from condprep.annotators.base import Annotator
 from condprep.annotators.openpose.keypoints import JOINTS, Body, bodies
+from condprep.annotators.protocol import Annotator
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -30,8 +30,8 @@ import torch
 from comparison import Picture, annotate, canny_at_random, cut, depth_pairs, photographs, windows
 
 import condprep
-from condprep.annotators import load_annotator
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
+from condprep.annotators.registry import load_annotator
 from condprep.checks import again
 from condprep.checks.registration import unscaled
 from condprep.runtime.files import commit

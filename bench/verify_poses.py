@@ -39,10 +39,10 @@ from PIL import Image
 from skimage import data
 
 import condprep
-from condprep.annotators import load_annotator
-from condprep.annotators.openpose import BODY
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import Body
+from condprep.annotators.openpose.load import BODY
+from condprep.annotators.registry import load_annotator
 from condprep.checks import again
 from condprep.checks.poses import same_drawing
 from condprep.checks.registration import unscaled

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from condprep.annotators import load_annotator
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
+from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Result, Runner, as_batch
 from condprep.errors import AnnotatorError, Rejected, UsageError
 from condprep.images.decode import decode, rgb_pixels

@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 import pyarrow as pa
 
 from condprep import __version__
-from condprep.annotators import load_annotator
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
+from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import fitting_batch
 from condprep.card import write_card
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError

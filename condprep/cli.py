@@ -248,7 +248,7 @@ def annotate(
 def annotators(as_json: Json = False) -> None:
     """The annotators, their variants, parameters, licences and weights."""
     from condprep import console
-    from condprep.annotators import specs
+    from condprep.annotators.registry import specs
 
     console.show_annotators(list(specs().values()), as_json)
 

@@ -173,7 +173,7 @@ def show_annotated(written: Sequence[Path], rejects: Sequence[Any]) -> None:
 
 def show_annotators(specs: Sequence[Any], as_json: bool) -> None:
     """Name, variants, parameters, licence, weights."""
-    from condprep.annotators import parameters
+    from condprep.annotators.registry import parameters
 
     rows = [
         {

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.columns import IMAGE
 from condprep.errors import DatasetError
 from condprep.options import BuildOptions

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from condprep.annotators import canonical, parameters, parse, validate
+from condprep.annotators.registry import canonical, parameters, parse, validate
 from condprep.errors import UsageError
 from condprep.images.geometry import Geometry
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat

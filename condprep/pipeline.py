@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
 from condprep.errors import Rejected
 from condprep.images.decode import decode
@@ -76,7 +76,7 @@ def further_columns(
 
         values = {**values, "keypoints": moved(values["keypoints"], *placement.offset)}
     if "depth_raw" in values and placement.content != placement.canvas:
-        from condprep.annotators.depth import padded
+        from condprep.annotators.depth.annotator import padded
 
         values = {**values, "depth_raw": padded(values["depth_raw"], placement)}
     return {further_column(column, annotator, name): value for name, value in values.items()}

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from condprep.annotation import load_like
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.checks.base import Finding
 from condprep.drops import ALL

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.annotators import canonical
+from condprep.annotators.registry import canonical
 from condprep.builder import Progress, usable_cores
 from condprep.checks import alignment, choose
 from condprep.checks import groups as all_groups

@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from skimage import data
 
-from condprep.annotators import aux_adapter, load_annotator
-from condprep.annotators.aux_detectors import DETECTORS
+from condprep.annotators.controlnet_aux import adapter as aux_adapter
+from condprep.annotators.controlnet_aux.detectors import DETECTORS
+from condprep.annotators.registry import load_annotator
 from condprep.weights.find import Weights
 
 KEYS = [hashlib.sha256(name).hexdigest() for name in (b"one", b"two", b"three")]

@@ -6,8 +6,8 @@ import functools
 
 import pytest
 
-from condprep.annotators.blaze import WEIGHTS
-from condprep.annotators.openpose import OpenposeParams
+from condprep.annotators.blaze.annotator import WEIGHTS
+from condprep.annotators.openpose.load import OpenposeParams
 from condprep.errors import WeightsUnavailable
 from condprep.weights.find import WeightFile, Weights
 

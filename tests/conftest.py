@@ -11,7 +11,7 @@ import pytest
 from fragile import Fragile
 from PIL import Image
 
-import condprep.annotators as table
+import condprep.annotators.registry as table
 from condprep import AnnotatorSpec
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -25,7 +25,7 @@ class Reference:
     """Bodies as controlnet_aux finds them with `network` in place of the CMU network."""
 
     def __init__(self, network: Callable[[Tensor], Maps], scale: float = 0.5, device: str = "cpu") -> None:
-        """network: as `condprep.annotators.openpose.annotator.Openpose` takes it; scale: of 368 px, its input's height."""
+        """network: as `condprep.annotators.openpose.load.annotator.Openpose` takes it; scale: of 368 px, its input's height."""
         module = pytest.importorskip(
             "controlnet_aux.open_pose.body", reason="the reference, controlnet_aux, is not installed"
         )

@@ -14,7 +14,7 @@ from datasets import load_from_disk
 from PIL import Image
 from torch import Tensor
 
-import condprep.annotators as table
+import condprep.annotators.registry as table
 from condprep import AnnotatorSpec, Maps, annotate, build
 from condprep.annotation import Annotated, annotate_files
 from condprep.annotators.openpose.keypoints import KEYPOINTS, PARTS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from condprep import load_annotator
-from condprep.annotators import check_device
+from condprep.annotators.registry import check_device
 from condprep.errors import AnnotatorError
 
 

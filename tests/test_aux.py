@@ -10,9 +10,9 @@ import pytest
 import torch
 from aux_models import KEYS, NETWORKS, WEIGHTLESS, Checkpoints, batch, detectors, load, picture, reference, variants
 
-from condprep.annotators import aux_builders
-from condprep.annotators.aux_adapter import Aux
-from condprep.annotators.aux_detectors import DETECTORS
+from condprep.annotators.controlnet_aux import builders as aux_builders
+from condprep.annotators.controlnet_aux.adapter import Aux
+from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.errors import AnnotatorError, Rejected
 
 

@@ -12,8 +12,8 @@ import pytest
 from aux_models import Checkpoints, detectors, load
 
 import condprep
-from condprep.annotators import load_annotator, specs
-from condprep.annotators.aux_detectors import DETECTORS, LEFT_OUT
+from condprep.annotators.controlnet_aux.detectors import DETECTORS, LEFT_OUT
+from condprep.annotators.registry import load_annotator, specs
 from condprep.errors import AnnotatorError
 from condprep.weights.find import Weights
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from aux_models import Checkpoints, detectors, load
 
-from condprep.annotators import aux_adapter, load_annotator
-from condprep.annotators.aux_detectors import DETECTORS
+from condprep.annotators.controlnet_aux import adapter as aux_adapter
+from condprep.annotators.controlnet_aux.detectors import DETECTORS
+from condprep.annotators.registry import load_annotator
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights
 

@@ -16,7 +16,8 @@ from skimage import data
 from torch import Tensor
 
 from condprep import load_annotator
-from condprep.annotators.blaze import Blaze, poses, tiles
+from condprep.annotators.blaze import poses, tiles
+from condprep.annotators.blaze.annotator import Blaze
 from condprep.annotators.blaze.detector import Detections, anchors, overlap, regions, suppress
 from condprep.annotators.blaze.landmarks import POINTS, Poses, refine
 from condprep.annotators.blaze.squares import Squares, crop

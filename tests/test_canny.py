@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from skimage import data
 
 from condprep import load_annotator
-from condprep.annotators.base import Filter
 from condprep.annotators.canny import canny, random_thresholds
+from condprep.annotators.protocol import Filter
 from condprep.errors import AnnotatorError
 
 

@@ -18,7 +18,7 @@ from pictures import encoded, png16, with_orientation
 from skimage import data
 
 from condprep.annotators.canny import canny
-from condprep.annotators.hed import scribble
+from condprep.annotators.hed.annotator import scribble
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.checks import condition, groups, structure
 from condprep.checks.base import Context, OpenedPair, configure, open_picture

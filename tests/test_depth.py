@@ -20,11 +20,11 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
-import condprep.annotators as table
+import condprep.annotators.registry as table
 from condprep import AnnotatorSpec, build, load_annotator
-from condprep.annotators.base import Annotator
-from condprep.annotators.depth import Depth, normals, sobel, stretch
-from condprep.annotators.depth_models import is_metric
+from condprep.annotators.depth.annotator import Depth, normals, sobel, stretch
+from condprep.annotators.depth.models import is_metric
+from condprep.annotators.protocol import Annotator
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights
 

@@ -20,7 +20,7 @@ from typer.main import get_command
 
 import condprep
 from condprep import cli, errors
-from condprep.annotators import parameters, parse, specs
+from condprep.annotators.registry import parameters, parse, specs
 from condprep.builder import BuildResult
 from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets

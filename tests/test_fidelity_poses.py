@@ -9,7 +9,7 @@ import pytest
 import torch
 from painters import HOW, follower
 
-import condprep.annotators as table
+import condprep.annotators.registry as table
 from condprep import AnnotatorSpec
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
 from condprep.images.geometry import Placement

@@ -19,8 +19,8 @@ from skimage import data
 from torch import Tensor
 
 from condprep import load_annotator
-from condprep.annotators.hed import Hed, is_safe, scribble
-from condprep.annotators.hed_network import CAFFE_MEANS, HedNetwork
+from condprep.annotators.hed.annotator import Hed, is_safe, scribble
+from condprep.annotators.hed.network import CAFFE_MEANS, HedNetwork
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import pins
 from condprep.weights.find import Weights

@@ -16,7 +16,7 @@ from skimage import data
 from torch import Tensor
 
 from condprep import load_annotator
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.weights.find import Weights
 
 pytestmark = [

@@ -11,10 +11,10 @@ from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from openpose_reference import Reference
 
 from condprep.annotators import blaze, openpose
-from condprep.annotators.openpose import OpenposeParams
 from condprep.annotators.openpose import annotator as annotator_module
 from condprep.annotators.openpose.annotator import Openpose, resolve
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
+from condprep.annotators.openpose.load import OpenposeParams
 from condprep.annotators.openpose.network import BodyNetwork
 from condprep.errors import AnnotatorError, WeightsUnavailable
 from condprep.weights.find import WeightFile

@@ -128,7 +128,7 @@ def test_only_the_strongest_peaks_are_kept(monkeypatch):
     heatmaps[0, 3] *= heatmaps[0, 3] > 0.97
     matrices = operators(frame, "cpu")
     kept = places(find_peaks(heatmaps, matrices))
-    monkeypatch.setattr("condprep.annotators.openpose.peaks.MOST_PEAKS", 10**9)
+    monkeypatch.setattr("condprep.annotators.openpose.load.peaks.MOST_PEAKS", 10**9)
     everything = places(find_peaks(heatmaps, matrices))
     smooth = (matrices.smooth[0] @ heatmaps[:, :18].double() @ matrices.smooth[1].T).flatten(0, 1)
     expected = []

@@ -17,10 +17,10 @@ from openpose_reference import Reference, WholeReference, part_of_the_reference
 from test_openpose import Shelf, as_batch, pictures
 
 from condprep.annotators import openpose
-from condprep.annotators.openpose import OpenposeParams
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import FACE_POINTS, KEYPOINTS, PARTS, Points, Pose, column_value, moved
+from condprep.annotators.openpose.load import OpenposeParams
 from condprep.annotators.openpose.network import BodyNetwork
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork

@@ -19,10 +19,10 @@ from test_poses import dataset
 from torch import Tensor
 
 import condprep
-from condprep.annotators.blaze import Blaze
-from condprep.annotators.openpose import BODY
+from condprep.annotators.blaze.annotator import Blaze
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_bodies
+from condprep.annotators.openpose.load import BODY
 from condprep.checks import again
 from condprep.checks.poses import same_drawing
 from condprep.checks.recognition import drew

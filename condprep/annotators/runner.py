@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from condprep.annotators.base import Annotator, Filter
+from condprep.annotators.protocol import Annotator, Filter
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
 from condprep.types import Maps
 

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from condprep.annotators import load_annotator, parse
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
+from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.base import OpenedPair, open_pair
 from condprep.checks.comparison import Alignment, compare

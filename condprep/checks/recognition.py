@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container
 from itertools import islice
 
-from condprep.annotators.base import Annotator
+from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.base import OpenedPair, open_pair
 from condprep.checks.content import content, framed, whole

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from condprep.annotators import load_annotator
 from condprep.annotators.openpose.keypoints import Body, bodies, present
+from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Runner, as_batch
 from condprep.checks.kinds import kind_of_annotator
 from condprep.errors import AnnotatorError, CondprepError, Rejected

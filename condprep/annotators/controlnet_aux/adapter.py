@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from condprep.annotators.aux_builders import build
-from condprep.annotators.aux_detectors import DETECTORS, Detector
+from condprep.annotators.controlnet_aux.builders import build
+from condprep.annotators.controlnet_aux.detectors import DETECTORS, Detector
 from condprep.annotators.padding import pad_to_grid
 from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.types import Maps

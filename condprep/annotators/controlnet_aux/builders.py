@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from condprep.annotators.aux_detectors import Detector
+from condprep.annotators.controlnet_aux.detectors import Detector
 from condprep.weights.find import WeightFile, load_into, load_state_dict, read_checkpoint
 
 Files = Mapping[str, WeightFile]  # by their names

@@ -13,7 +13,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from condprep.annotators.hed_network import HedNetwork, load_network
+from condprep.annotators.hed.network import HedNetwork, load_network
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import Precision, autocast, resolve
 from condprep.errors import WeightsUnavailable

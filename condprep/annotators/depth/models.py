@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from condprep.annotators.dpt_hybrid import DptHybrid, load_network
+from condprep.annotators.depth.dpt_hybrid import DptHybrid, load_network
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import autocast
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from condprep.annotators.depth_models import DepthModel, TransformersDepth, load_midas
+from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
 from condprep.annotators.precision import Precision, resolve
 from condprep.images.geometry import Placement
 from condprep.types import Maps

