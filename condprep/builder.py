@@ -19,15 +19,15 @@ from condprep import __version__
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import fitting_batch
-from condprep.card import write_card
+from condprep.dataset.card import write_card
+from condprep.dataset.layout import Layout, arrow_schema, columns, features, finish
+from condprep.dataset.shards import Counts, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
-from condprep.layout import Layout, arrow_schema, columns, features, finish
 from condprep.options import BuildOptions, parse_options
 from condprep.output import check_folders, disk_errors, locked
 from condprep.pipeline import Pipeline, Work
 from condprep.plan import Plan, check_config, check_inputs, make_plan
 from condprep.runtime.files import commit_json
-from condprep.shards import Counts, ShardWriter
 from condprep.sources.base import Source
 from condprep.sources.open import open_source
 from condprep.sources.paired import PairedSource

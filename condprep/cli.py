@@ -187,8 +187,8 @@ def inspect(
 ) -> None:
     """What is in a dataset: rows, sizes, captions, provenance, rejects."""
     from condprep import console
-    from condprep.inspect import summarize
-    from condprep.sheet import sheet as draw
+    from condprep.dataset.contact_sheet import sheet as draw
+    from condprep.dataset.inspect import summarize
 
     console.show_dataset(summarize(dataset), as_json)
     if sheet:

@@ -21,7 +21,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from condprep.builder import BuildResult, Progress
     from condprep.curation import CurateResult
-    from condprep.inspect import DatasetSummary
+    from condprep.dataset.inspect import DatasetSummary
     from condprep.reporting import ReportResult
     from condprep.verified import VerifyResult
 

@@ -21,16 +21,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.builder import BuildResult, Progress, Run, build_result, usable_cores
-from condprep.columns import IMAGE
+from condprep.dataset.arrow import IMAGE
+from condprep.dataset.layout import Layout
+from condprep.dataset.reader import batches, files, schema
+from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError, UsageError
-from condprep.layout import Layout
 from condprep.options import parse_options
 from condprep.output import disk_errors, locked
 from condprep.plan import Plan
 from condprep.runtime.files import read_json
-from condprep.shards import Counts
 from condprep.sources.base import stamp
-from condprep.stored import batches, files, schema
 from condprep.types import Entry, Sample
 from condprep.weights.find import Weights
 

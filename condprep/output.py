@@ -9,8 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from condprep.dataset.layout import Layout
 from condprep.errors import BuildFailed, DatasetError, UsageError
-from condprep.layout import Layout
 
 
 def check_folders(source: Path, out: Path) -> None:

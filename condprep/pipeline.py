@@ -21,6 +21,7 @@ import numpy as np
 
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
+from condprep.dataset.shards import Row
 from condprep.errors import Rejected
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
@@ -28,7 +29,6 @@ from condprep.images.geometry import Placement, compose, pad, resize
 from condprep.options import BuildOptions
 from condprep.runtime.concurrency import group, in_order, lots, ordered_map
 from condprep.runtime.opencv import one_thread_each
-from condprep.shards import Row
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.columns import record_batch
+from condprep.dataset.arrow import record_batch
 from condprep.errors import DatasetError
 from condprep.runtime.concurrency import lots
 from condprep.runtime.files import commit, commit_json, read_json

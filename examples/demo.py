@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
-from condprep.inspect import summarize
+from condprep.dataset.inspect import summarize
 
 DEMO = Path("demo")
 CAPTIONS = {

@@ -13,7 +13,7 @@ from skimage import data
 
 import condprep
 from condprep.annotation import Annotated
-from condprep.sheet import Pair, contact_sheet
+from condprep.dataset.contact_sheet import Pair, contact_sheet
 
 TITLES = {
     "crop": "the middle square",

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 import condprep
-from condprep.columns import IMAGE
-from condprep.stored import files
+from condprep.dataset.arrow import IMAGE
+from condprep.dataset.reader import files
 from condprep.weights.find import Weights
 
 OFFLINE = Weights(offline=True, say=lambda _: None)

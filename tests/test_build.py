@@ -16,10 +16,11 @@ from conftest import tree
 from datasets import load_dataset, load_from_disk
 from PIL import Image
 
-from condprep import build, layout
+from condprep import build
 from condprep.builder import Progress
+from condprep.dataset import layout
+from condprep.dataset.layout import Layout, arrow_schema, columns
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
-from condprep.layout import Layout, arrow_schema, columns
 from condprep.options import parse_options
 from condprep.output import locked
 

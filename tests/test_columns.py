@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from condprep.columns import IMAGE, array, record_batch
+from condprep.dataset.arrow import IMAGE, array, record_batch
 
 NUMBERS = {
     pa.int32(): st.integers(-(2**31), 2**31 - 1),

@@ -22,9 +22,9 @@ import condprep
 from condprep import cli, errors
 from condprep.annotators.registry import parameters, parse, specs
 from condprep.builder import BuildResult
+from condprep.dataset.layout import columns
 from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets
-from condprep.layout import columns
 from condprep.options import BuildOptions, parse_options
 from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
 from condprep.sources.imagefolder import MAX_LINE

@@ -24,11 +24,11 @@ from test_verify import OFFLINE
 
 import condprep
 from condprep.annotators.canny import canny
+from condprep.dataset.contact_sheet import sheet
+from condprep.dataset.inspect import summarize
 from condprep.errors import SourceError, UsageError
 from condprep.imported import REPAIRED
-from condprep.inspect import summarize
 from condprep.pairs import open_pairs
-from condprep.sheet import sheet
 from condprep.sources.paired import open_paired
 
 PHOTOGRAPH = data.astronaut()

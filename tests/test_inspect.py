@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from condprep.dataset.inspect import summarize
 from condprep.errors import DatasetError
-from condprep.inspect import summarize
 
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 PEOPLE = pa.struct({"people": pa.list_(pa.struct({"pose_keypoints_2d": pa.list_(pa.float32())}))})
@@ -199,7 +199,7 @@ def test_pictures_are_not_read(tmp_path: Path) -> None:
     big = [row() | {"image": {"bytes": bytes(1_000_000), "path": None}}] * 200
     write_arrow(tmp_path / "train" / "data-00000-of-00001.arrow", big, batch=10)
     code = (
-        "import resource, sys; from condprep.inspect import summarize\n"
+        "import resource, sys; from condprep.dataset.inspect import summarize\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak(); rows = summarize(sys.argv[1]).rows['train']; print(rows, peak() - before)"
     )

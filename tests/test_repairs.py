@@ -16,7 +16,7 @@ from curated import build_repeats, curate, foreign, photograph, rows_of
 from pictures import encoded, with_orientation
 from PIL import Image
 
-from condprep.stored import files
+from condprep.dataset.reader import files
 
 
 @pytest.fixture(scope="module")

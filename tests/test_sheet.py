@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFont
 
+from condprep.dataset.contact_sheet import GAP, LINE, MAT, PAPER, Pair, clip, contact_sheet, sheet
 from condprep.errors import DatasetError, UsageError
-from condprep.sheet import GAP, LINE, MAT, PAPER, Pair, clip, contact_sheet, sheet
 
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)

@@ -19,12 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from condprep.checks.kinds import ACCEPTED, KINDS, classify, features
+from condprep.dataset.reader import is_image, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
 from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.pairs.table import TablePairs
 from condprep.runtime.files import commit
-from condprep.stored import is_image, schema
 from trainer.errors import DataError
 from trainer.recipe import Data
 

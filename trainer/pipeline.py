@@ -111,8 +111,8 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Into a PNG, JPEG or WebP file. Raises ModelError for another extension."""
+    from condprep.dataset.contact_sheet import FORMATS
     from condprep.runtime.files import commit
-    from condprep.sheet import FORMATS
 
     if path.suffix.lower() not in FORMATS:
         raise ModelError(f"{path}: a picture is a {', '.join(FORMATS)} file")

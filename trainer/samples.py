@@ -60,7 +60,7 @@ def generate(pipe: Any, example: Example, settings: Eval, seed: int, steps: int 
 
 def save_grid(path: Path, examples: Sequence[Example], pictures: Sequence[Image.Image]) -> None:
     """A PNG of condition, generated picture and original for each example, with its prompt below."""
-    from condprep.sheet import Pair, contact_sheet
+    from condprep.dataset.contact_sheet import Pair, contact_sheet
 
     pairs = [
         Pair([e.condition, picture, *([e.original] if e.original else [])], [e.prompt])

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from condprep.checks.base import SEVERITIES, Finding, Severity
+from condprep.dataset.inspect import DatasetSummary, summarize
 from condprep.errors import CondprepError
-from condprep.inspect import DatasetSummary, summarize
 from condprep.pairs import Pair, Pairs, reopen
 from condprep.reporting.choice import FOUND, choose, label, worst_first
 from condprep.reporting.histograms import Histogram, histograms

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from condprep.dataset.inspect import reject_reason
 from condprep.errors import CondprepError, SourceError
-from condprep.inspect import reject_reason
 from condprep.reporting.thumbnails import Thumbnail, thumbnail
 from condprep.runtime.files import read_json
 from condprep.sources.base import Source

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from condprep.dataset.contact_sheet import Pair, contact_sheet
 from condprep.errors import UsageError
 from condprep.reporting import html
 from condprep.reporting.thumbnails import thumbnail
 from condprep.runtime.files import commit, commit_json, commit_text
-from condprep.sheet import Pair, contact_sheet
 from trainer.fidelity.result import Fidelity
 from trainer.fidelity.scores import LOWER, NAMES
 from trainer.fidelity.trial import ARMS

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from condprep.dataset.reader import Shard, batches, first_schema, is_image, schema, shards
 from condprep.errors import DatasetError
-from condprep.stored import Shard, batches, first_schema, is_image, schema, shards
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.columns import record_batch
+from condprep.dataset.arrow import record_batch
 from condprep.runtime.files import fsync, read_json
 from condprep.types import Reject
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from condprep import __version__
-from condprep.layout import SPLITS, Layout
+from condprep.dataset.contact_sheet import draw_sheet
+from condprep.dataset.layout import SPLITS, Layout
+from condprep.dataset.reader import files
 from condprep.runtime.files import commit_json, commit_text
-from condprep.sheet import draw_sheet
-from condprep.stored import files
 
 PREVIEW = "preview.jpg"
 

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from condprep.dataset.reader import Shard, first_schema, is_image, readable_rows, shards, take
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import commit
-from condprep.stored import Shard, first_schema, is_image, readable_rows, shards, take
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_PIXELS = 100_000_000  # of a sheet: 300 MB while it is drawn

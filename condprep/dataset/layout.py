@@ -19,12 +19,12 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from condprep.annotators.protocol import Annotator
-from condprep.columns import IMAGE
+from condprep.dataset.arrow import IMAGE
+from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError
 from condprep.options import BuildOptions
 from condprep.pipeline import further_column
 from condprep.runtime.files import commit, commit_json
-from condprep.shards import Counts
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two
 
