@@ -36,7 +36,7 @@ from condprep.checks.duplicates import Lookalikes
 from condprep.checks.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
 from condprep.checks.quality import greyed, quality
 from condprep.checks.tokens import TokenCounter
-from condprep.pairs import Pair
+from condprep.dataset.pairs.open import Pair
 
 SIDE, LEAST = 512, 240  # pixels
 FURTHER = ("brick", "camera", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina")

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from condprep.dataset.layout import SPLITS, Layout, features
+from condprep.dataset.pairs.open import open_pairs
+from condprep.dataset.pairs.table import FEW, TablePairs
 from condprep.dataset.reader import Shard, batches, first_schema, is_image
 from condprep.dataset.shards import Row
 from condprep.errors import DatasetError, Rejected, UsageError
-from condprep.pairs import open_pairs
-from condprep.pairs.table import FEW, TablePairs
 from condprep.runtime.files import read_json
 from condprep.sources.base import read_regular, stamp
 from condprep.types import IMPORTED

@@ -20,11 +20,11 @@ from condprep.checks.base import Context, Group, Opened, OpenedPair, open_pair
 from condprep.checks.condition import OddKind
 from condprep.checks.kinds import BINARY, KINDS, classify
 from condprep.checks.tokens import TokenCounter
+from condprep.dataset.pairs.base import Pair, Pairs
 from condprep.errors import AnnotatorError, Rejected
 from condprep.images.decode import Header, Picture, decode, header
 from condprep.images.encode import encode_map
 from condprep.images.geometry import Placement, pad, resize
-from condprep.pairs.base import Pair, Pairs
 from condprep.types import IMPORTED, Maps, Sample
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from condprep.checks import alignment, choose
 from condprep.checks import groups as all_groups
 from condprep.checks.base import Context, Finding, Group, Scores, configure, open_pair
 from condprep.checks.tokens import VOCABULARY, TokenCounter
+from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
 from condprep.dataset.reader import take
 from condprep.errors import UsageError, WeightsError
-from condprep.pairs import Pair, Pairs, open_pairs
 from condprep.runtime.concurrency import lots, ordered_map
 from condprep.runtime.files import commit
 from condprep.runtime.opencv import one_thread_each

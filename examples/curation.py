@@ -20,7 +20,7 @@ from condprep.checks.base import Context, Opened, OpenedPair
 from condprep.checks.curation import GROUP, measure
 from condprep.checks.tokens import TokenCounter
 from condprep.dataset.contact_sheet import Pair, contact_sheet
-from condprep.pairs import Pair as StoredPair
+from condprep.dataset.pairs.open import Pair as StoredPair
 
 CELL, LINE = 208, 30  # pixels, and letters of a line below a picture
 

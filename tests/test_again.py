@@ -23,9 +23,9 @@ from condprep.checks import again
 from condprep.checks.again import NEIGHBOURS, SAMPLE, Again, Maker, chosen
 from condprep.checks.base import Opened, OpenedPair
 from condprep.checks.comparison import Alignment
+from condprep.dataset.pairs.base import Pair
+from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import AnnotatorError
-from condprep.pairs import open_pairs
-from condprep.pairs.base import Pair
 from condprep.types import Maps
 from condprep.verified import VerifyResult
 from condprep.weights.find import Weights

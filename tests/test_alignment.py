@@ -19,7 +19,7 @@ from condprep.checks.alignment import GROUP, OtherPicture, OutOfStep, Scaled, Sh
 from condprep.checks.base import Context, open_pair
 from condprep.checks.registration import unscaled
 from condprep.checks.tokens import TokenCounter
-from condprep.pairs import Pair
+from condprep.dataset.pairs.open import Pair
 from condprep.verified import VerifyResult
 from condprep.weights.find import Weights
 

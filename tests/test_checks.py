@@ -26,8 +26,8 @@ from condprep.checks.condition import OddKind, mixed_share
 from condprep.checks.kinds import ACCEPTED, KINDS, classify, features, inverted_kind
 from condprep.checks.structure import DuplicateKeys, aspect_error
 from condprep.checks.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
+from condprep.dataset.pairs.open import Pair
 from condprep.errors import UsageError
-from condprep.pairs import Pair
 from condprep.weights.find import Weights
 
 COUNTER = TokenCounter(None)

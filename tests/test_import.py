@@ -26,9 +26,9 @@ import condprep
 from condprep.annotators.canny import canny
 from condprep.dataset.contact_sheet import sheet
 from condprep.dataset.inspect import summarize
+from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import SourceError, UsageError
 from condprep.imported import REPAIRED
-from condprep.pairs import open_pairs
 from condprep.sources.paired import open_paired
 
 PHOTOGRAPH = data.astronaut()

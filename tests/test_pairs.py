@@ -18,8 +18,8 @@ from pictures import encoded, smooth
 from PIL import Image as Pictures
 
 import condprep
+from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import SourceError, UsageError
-from condprep.pairs import Pair, open_pairs
 
 PICTURES = [encoded(smooth(seed=n)) for n in range(5)]
 MAPS = [encoded(smooth(seed=n)[..., 0], "PNG") for n in range(5)]

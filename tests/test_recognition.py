@@ -26,10 +26,10 @@ from condprep.annotators.openpose.load import BODY
 from condprep.checks import again
 from condprep.checks.poses import same_drawing
 from condprep.checks.recognition import drew
+from condprep.dataset.pairs.base import Pairs
+from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import WeightsError
 from condprep.images.encode import encode_picture
-from condprep.pairs import open_pairs
-from condprep.pairs.base import Pairs
 from condprep.types import Maps
 from condprep.verified import VerifyResult
 from condprep.weights.find import Weights

@@ -24,9 +24,9 @@ from test_docs import DOCS, section, tables, ticked
 import condprep
 from condprep.checks import groups
 from condprep.checks.base import Finding, Opened, OpenedPair, thresholds
+from condprep.dataset.pairs.base import padding
+from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import UsageError
-from condprep.pairs import Pair, open_pairs
-from condprep.pairs.base import padding
 from condprep.verified import VerifyResult, keep, kept_result, named_columns
 from condprep.weights.find import Weights
 

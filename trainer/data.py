@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from condprep.checks.kinds import ACCEPTED, KINDS, classify, features
+from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
+from condprep.dataset.pairs.table import TablePairs
 from condprep.dataset.reader import is_image, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
-from condprep.pairs import Pair, Pairs, open_pairs
-from condprep.pairs.table import TablePairs
 from condprep.runtime.files import commit
 from trainer.errors import DataError
 from trainer.recipe import Data

@@ -19,10 +19,10 @@ from condprep.builder import usable_cores
 from condprep.checks import structure
 from condprep.checks.base import Context, Opened, OpenedPair
 from condprep.checks.tokens import TokenCounter
+from condprep.dataset.pairs.open import Pair
 from condprep.errors import Rejected
 from condprep.images.decode import header
 from condprep.images.geometry import Size
-from condprep.pairs import Pair
 from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.files import commit_text, read_json
 from trainer.data import Row, Rows, refuse

@@ -30,8 +30,8 @@ from condprep.checks.kinds import classify, kind_of_annotator
 from condprep.checks.offsets import Descriptor, describe
 from condprep.checks.poses import compare_poses
 from condprep.checks.recognition import ROWS, drew
+from condprep.dataset.pairs.base import Made, Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
-from condprep.pairs.base import Made, Pairs
 from condprep.runtime.concurrency import group, ordered_map
 from condprep.weights.find import Weights
 

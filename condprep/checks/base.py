@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from condprep.checks.kinds import Features, features, inverted_kind
+from condprep.dataset.pairs.base import Pair
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, Pixels, decode, header
-from condprep.pairs.base import Pair
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -16,8 +16,8 @@ from condprep.checks.base import OpenedPair, open_pair
 from condprep.checks.content import content, framed, whole
 from condprep.checks.joints import drawn_joints
 from condprep.checks.poses import RECOGNISABLE, same_drawing
+from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, Rejected
-from condprep.pairs.base import Pairs
 
 ROWS = 96  # to look through for poses,
 POSES = 32  # and of these to draw again

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condprep.builder import Progress, usable_cores
+from condprep.dataset.pairs.open import reopen
 from condprep.errors import UsageError
-from condprep.pairs import reopen
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification import verify
 from condprep.verified import VerifyResult, kept_result, named_columns, scores_path

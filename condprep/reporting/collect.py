@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from condprep.checks.base import SEVERITIES, Finding, Severity
 from condprep.dataset.inspect import DatasetSummary, summarize
+from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.errors import CondprepError
-from condprep.pairs import Pair, Pairs, reopen
 from condprep.reporting.choice import FOUND, choose, label, worst_first
 from condprep.reporting.histograms import Histogram, histograms
 from condprep.reporting.rejects import Rejects, rejects

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from condprep.dataset.pairs.open import Pairs, reopen
+from condprep.dataset.pairs.table import TablePairs
 from condprep.errors import SourceError
-from condprep.pairs import Pairs, reopen
-from condprep.pairs.table import TablePairs
 from condprep.types import Entry, Sample
 
 

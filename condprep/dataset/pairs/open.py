@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from condprep.dataset.pairs.base import Pair, Pairs
 from condprep.errors import SourceError
-from condprep.pairs.base import Pair, Pairs
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -29,9 +29,9 @@ def open_pairs(
     what was guessed. Raises SourceError where there is no dataset, or it is not clear what is the picture and what the
     map; DatasetError where no file of it can be read.
     """
+    from condprep.dataset.pairs.files import READERS, find_listing, open_folders, open_listing
+    from condprep.dataset.pairs.table import open_hub, open_table
     from condprep.dataset.reader import Shard, shards
-    from condprep.pairs.files import READERS, find_listing, open_folders, open_listing
-    from condprep.pairs.table import open_hub, open_table
 
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
     place = Path(path)
