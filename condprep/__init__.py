@@ -8,8 +8,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "build": "condprep.builder",
-    "add_columns": "condprep.into",
+    "build": "condprep.building.build",
+    "add_columns": "condprep.building.add_columns",
     "annotate": "condprep.annotation",
     "verify": "condprep.verification",
     "curate": "condprep.curation",

@@ -15,11 +15,11 @@ from PIL import Image
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Result, Runner, as_batch
+from condprep.building.options import BuildOptions, parse_options
+from condprep.building.pipeline import further_columns
 from condprep.errors import AnnotatorError, Rejected, UsageError
 from condprep.images.decode import decode, rgb_pixels
 from condprep.images.geometry import Geometry, Placement, pad, resize
-from condprep.options import BuildOptions, parse_options
-from condprep.pipeline import further_columns
 from condprep.runtime.concurrency import group
 from condprep.runtime.files import commit, commit_json, read_json
 from condprep.sources.base import read_regular

@@ -123,9 +123,9 @@ def build(
 ) -> None:
     """Turn pictures into a dataset of training pairs."""
     from condprep import console
-    from condprep.builder import build as run
-    from condprep.into import add_columns
-    from condprep.options import parse_shard_size
+    from condprep.building.add_columns import add_columns
+    from condprep.building.build import build as run
+    from condprep.building.options import parse_shard_size
 
     common: dict[str, Any] = {
         "params": parse_settings(settings + ["depth.keep_raw=true"] * keep_raw),

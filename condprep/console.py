@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from condprep.builder import BuildResult, Progress
+    from condprep.building.build import BuildResult, Progress
     from condprep.curation import CurateResult
     from condprep.dataset.inspect import DatasetSummary
     from condprep.reporting import ReportResult

@@ -21,15 +21,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep import __version__
-from condprep.builder import Progress
+from condprep.building.build import Progress
+from condprep.building.output_folder import check_folders, disk_errors, locked
+from condprep.building.plan import Plan, check_config
 from condprep.copying import Records, StoredRow, StoredRows, as_row
 from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, finish
 from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
-from condprep.output import check_folders, disk_errors, locked
-from condprep.plan import Plan, check_config
 from condprep.repairs import REPAIRS, Repairer, repair_of
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.types import Reject

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.annotators.registry import canonical
-from condprep.builder import Progress, usable_cores
+from condprep.building.build import Progress, usable_cores
 from condprep.checks import alignment, choose
 from condprep.checks import groups as all_groups
 from condprep.checks.base import Context, Finding, Group, Scores, configure, open_pair

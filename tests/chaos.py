@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from condprep.builder import build
+from condprep.building.build import build
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir", "shutil.rmtree"}
 OPTIONS = {"resolution": 64, "shard_rows": 3, "validation": 0.3}

@@ -20,7 +20,7 @@ from PIL import Image
 
 import condprep
 from condprep import cli, console
-from condprep.builder import Progress
+from condprep.building.build import Progress
 from condprep.weights.pins import PINS
 
 HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")

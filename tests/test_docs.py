@@ -21,11 +21,11 @@ from typer.main import get_command
 import condprep
 from condprep import cli, errors
 from condprep.annotators.registry import parameters, parse, specs
-from condprep.builder import BuildResult
+from condprep.building.build import BuildResult
+from condprep.building.options import BuildOptions, parse_options
 from condprep.dataset.layout import columns
 from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets
-from condprep.options import BuildOptions, parse_options
 from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
 from condprep.sources.imagefolder import MAX_LINE
 from condprep.sources.open import KINDS

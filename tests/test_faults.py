@@ -80,7 +80,7 @@ def test_a_full_disk_stops_with_its_remedy_and_loses_nothing(raw: Path, tmp_path
 def test_a_crash_leaves_no_lock_behind(raw: Path, tmp_path: Path) -> None:
     """A process that dies while it holds the lock does not keep the next one out."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom condprep.output import locked\nfrom condprep.dataset.layout import Layout\n"
+        "import os, sys\nfrom pathlib import Path\nfrom condprep.building.output_folder import locked\nfrom condprep.dataset.layout import Layout\n"
         "with locked(Layout(Path(sys.argv[1]))): os.kill(os.getpid(), 9)"
     )
     died = subprocess.run([sys.executable, "-c", code, tmp_path / "ds"], check=False)

@@ -24,12 +24,12 @@ from test_verify import OFFLINE
 
 import condprep
 from condprep.annotators.canny import canny
+from condprep.building.import_maps import REPAIRED
+from condprep.building.paired_source import open_paired
 from condprep.dataset.contact_sheet import sheet
 from condprep.dataset.inspect import summarize
 from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import SourceError, UsageError
-from condprep.imported import REPAIRED
-from condprep.sources.paired import open_paired
 
 PHOTOGRAPH = data.astronaut()
 PICTURES = [encoded(np.rot90(PHOTOGRAPH, n)[n:, : 480 + n].copy(), quality=95) for n in range(6)]

@@ -13,8 +13,9 @@ from datasets import load_dataset, load_from_disk
 from fragile import Fragile
 from test_build import raw_bytes
 
-from condprep import add_columns, annotate, build, into
+from condprep import add_columns, annotate, build
 from condprep.annotation import Annotated
+from condprep.building import add_columns as into
 from condprep.errors import UsageError
 
 SMALL = {"resolution": 128, "shard_rows": 5, "validation": 0.3}

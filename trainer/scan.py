@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from condprep.builder import usable_cores
+from condprep.building.build import usable_cores
 from condprep.checks import structure
 from condprep.checks.base import Context, Opened, OpenedPair
 from condprep.checks.tokens import TokenCounter

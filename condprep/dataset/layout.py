@@ -19,11 +19,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from condprep.annotators.protocol import Annotator
+from condprep.building.options import BuildOptions
+from condprep.building.pipeline import further_column
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError
-from condprep.options import BuildOptions
-from condprep.pipeline import further_column
 from condprep.runtime.files import commit, commit_json
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from condprep.builder import Progress, usable_cores
+from condprep.building.build import Progress, usable_cores
 from condprep.dataset.pairs.open import reopen
 from condprep.errors import UsageError
 from condprep.runtime.quiet import quiet_pillow

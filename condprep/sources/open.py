@@ -36,7 +36,7 @@ def open_source(
     kind = kind or recognise(path)
     columns = {"--image-column": image_column, "--caption-column": caption_column}
     if kind == "pairs":
-        from condprep.sources.paired import open_paired
+        from condprep.building.paired_source import open_paired
 
         named = {"image": image_column, "condition": condition_column, "caption": caption_column}
         return open_paired(path, named, split)

@@ -21,19 +21,19 @@ import numpy as np
 
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
+from condprep.building.options import BuildOptions
 from condprep.dataset.shards import Row
 from condprep.errors import Rejected
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
 from condprep.images.geometry import Placement, compose, pad, resize
-from condprep.options import BuildOptions
 from condprep.runtime.concurrency import group, in_order, lots, ordered_map
 from condprep.runtime.opencv import one_thread_each
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample
 
 if TYPE_CHECKING:
-    from condprep.imported import Imported
+    from condprep.building.import_maps import Imported
 
 REFERENCE_AREA = 512 * 512  # an annotator's batch_size is for pictures of this many pixels
 PER_TASK = 4  # pictures that a thread does before it hands them on: handing on takes a fiftieth of a picture's time

@@ -19,18 +19,18 @@ from condprep import __version__
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import fitting_batch
+from condprep.building.options import BuildOptions, parse_options
+from condprep.building.output_folder import check_folders, disk_errors, locked
+from condprep.building.paired_source import PairedSource
+from condprep.building.pipeline import Pipeline, Work
+from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, arrow_schema, columns, features, finish
 from condprep.dataset.shards import Counts, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
-from condprep.options import BuildOptions, parse_options
-from condprep.output import check_folders, disk_errors, locked
-from condprep.pipeline import Pipeline, Work
-from condprep.plan import Plan, check_config, check_inputs, make_plan
 from condprep.runtime.files import commit_json
 from condprep.sources.base import Source
 from condprep.sources.open import open_source
-from condprep.sources.paired import PairedSource
 from condprep.types import Reject
 from condprep.weights.find import Weights
 
@@ -197,7 +197,7 @@ class Run:
     def _load(self, plan: Plan | None, device: str, weights: Weights) -> dict[str, Annotator]:
         """column -> annotator; a resumed build loads the very variants with which it was begun."""
         if isinstance(self.source, PairedSource):
-            from condprep.imported import imported  # and with it the checks, which no other build needs
+            from condprep.building.import_maps import imported  # and with it the checks, which no other build needs
 
             return {self.options.condition: imported(self.source.pairs, self.options.condition_kind)}
         loaded = {}

@@ -20,15 +20,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.builder import BuildResult, Progress, Run, build_result, usable_cores
+from condprep.building.build import BuildResult, Progress, Run, build_result, usable_cores
+from condprep.building.options import parse_options
+from condprep.building.output_folder import disk_errors, locked
+from condprep.building.plan import Plan
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, files, schema
 from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError, UsageError
-from condprep.options import parse_options
-from condprep.output import disk_errors, locked
-from condprep.plan import Plan
 from condprep.runtime.files import read_json
 from condprep.sources.base import stamp
 from condprep.types import Entry, Sample
