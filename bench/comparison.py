@@ -31,9 +31,9 @@ from skimage import data
 
 from condprep import load_annotator
 from condprep.annotators.protocol import Annotator
-from condprep.checks.comparison import Alignment, compare, compare_picture
-from condprep.checks.poses import compare_poses
-from condprep.checks.registration import unscaled
+from condprep.verification.alignment.comparison import Alignment, compare, compare_picture
+from condprep.verification.alignment.registration import unscaled
+from condprep.verification.poses.poses import compare_poses
 from condprep.weights.find import Weights
 
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))

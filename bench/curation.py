@@ -30,13 +30,13 @@ from PIL import Image
 from skimage import data
 from verify import photographs
 
-from condprep.checks.base import Context, Opened, OpenedPair
-from condprep.checks.curation import Blurred, measure
-from condprep.checks.duplicates import Lookalikes
-from condprep.checks.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
-from condprep.checks.quality import greyed, quality
-from condprep.checks.tokens import TokenCounter
 from condprep.dataset.pairs.open import Pair
+from condprep.verification.check import Context, Opened, OpenedPair
+from condprep.verification.quality.curation import Blurred, measure
+from condprep.verification.quality.duplicates import Lookalikes
+from condprep.verification.quality.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
+from condprep.verification.quality.quality import greyed, quality
+from condprep.verification.quality.tokens import TokenCounter
 
 SIDE, LEAST = 512, 240  # pixels
 FURTHER = ("brick", "camera", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina")

@@ -32,10 +32,10 @@ from comparison import Picture, annotate, canny_at_random, cut, depth_pairs, pho
 import condprep
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
-from condprep.checks import again
-from condprep.checks.registration import unscaled
 from condprep.runtime.files import commit
 from condprep.types import Maps
+from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment.registration import unscaled
 from condprep.weights.find import Weights
 
 Plant = Callable[[Picture, np.random.Generator], Picture]

@@ -43,12 +43,12 @@ from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import Body
 from condprep.annotators.openpose.load import BODY
 from condprep.annotators.registry import load_annotator
-from condprep.checks import again
-from condprep.checks.poses import same_drawing
-from condprep.checks.registration import unscaled
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
 from condprep.types import Maps
+from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment.registration import unscaled
+from condprep.verification.poses.poses import same_drawing
 from condprep.weights.find import Weights
 
 Place = Callable[[Body], Body]  # a body of the photograph in a crop

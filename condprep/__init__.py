@@ -11,7 +11,7 @@ _PUBLIC = {
     "build": "condprep.building.build",
     "add_columns": "condprep.building.add_columns",
     "annotate": "condprep.annotation",
-    "verify": "condprep.verification",
+    "verify": "condprep.verification.verify",
     "curate": "condprep.curation",
     "report": "condprep.reporting",
     "load_annotator": "condprep.annotators",

@@ -45,7 +45,7 @@ def verify(
 ) -> None:
     """Find the pairs that would derail training: exit code 1 where there are some."""
     from condprep import console
-    from condprep.verification import verify as run
+    from condprep.verification.verify import verify as run
 
     with console.progress() as progress:
         result = run(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from condprep.curation import CurateResult
     from condprep.dataset.inspect import DatasetSummary
     from condprep.reporting import ReportResult
-    from condprep.verified import VerifyResult
+    from condprep.verification.findings import VerifyResult
 
 MOST_SIZES = 8  # lines of sizes that `inspect` shows
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal

@@ -33,8 +33,8 @@ from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.repairs import REPAIRS, Repairer, repair_of
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.types import Reject
-from condprep.verification import verify
-from condprep.verified import VerifyResult
+from condprep.verification.findings import VerifyResult
+from condprep.verification.verify import verify
 from condprep.weights.find import Weights
 
 SHARD_ROWS, SHARD_BYTES = 1000, 500_000_000  # where the dataset does not say

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
-from condprep.checks.base import Finding, nearest
 from condprep.errors import UsageError
+from condprep.verification.check import Finding, nearest
 
 Keep = Literal["best", "first", "largest"]
 KEEP: Sequence[Keep] = ("best", "first", "largest")

@@ -14,12 +14,12 @@ from condprep.annotation import load_like
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.building.pipeline import further_column
-from condprep.checks.base import Finding
 from condprep.drops import ALL
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture
 from condprep.runtime.files import read_json
+from condprep.verification.check import Finding
 from condprep.weights.find import Weights
 
 # repair -> the rules whose findings it answers

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage import data
 
-from condprep.checks.comparison import compare
+from condprep.verification.alignment.comparison import compare
 
 SIDE, SHOWN, TEXT = 512, 256, 44  # pixels: of a pair, of a pair on the sheet, of the words below
 PER_ROW = 4

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from condprep.checks.base import Context, Opened, OpenedPair
-from condprep.checks.curation import GROUP, measure
-from condprep.checks.tokens import TokenCounter
 from condprep.dataset.contact_sheet import Pair, contact_sheet
 from condprep.dataset.pairs.open import Pair as StoredPair
+from condprep.verification.check import Context, Opened, OpenedPair
+from condprep.verification.quality.curation import GROUP, measure
+from condprep.verification.quality.tokens import TokenCounter
 
 CELL, LINE = 208, 30  # pixels, and letters of a line below a picture
 

@@ -19,15 +19,15 @@ from torch import Tensor
 import condprep
 from condprep.annotators.canny import Canny
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks import again
-from condprep.checks.again import NEIGHBOURS, SAMPLE, Again, Maker, chosen
-from condprep.checks.base import Opened, OpenedPair
-from condprep.checks.comparison import Alignment
 from condprep.dataset.pairs.base import Pair
 from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import AnnotatorError
 from condprep.types import Maps
-from condprep.verified import VerifyResult
+from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment.comparison import Alignment
+from condprep.verification.alignment.reannotate import NEIGHBOURS, SAMPLE, Again, Maker, chosen
+from condprep.verification.check import Opened, OpenedPair
+from condprep.verification.findings import VerifyResult
 from condprep.weights.find import Weights
 
 ROWS = 20

@@ -15,12 +15,12 @@ from pictures import encoded
 from skimage import data
 
 import condprep
-from condprep.checks.alignment import GROUP, OtherPicture, OutOfStep, Scaled, Shifted
-from condprep.checks.base import Context, open_pair
-from condprep.checks.registration import unscaled
-from condprep.checks.tokens import TokenCounter
 from condprep.dataset.pairs.open import Pair
-from condprep.verified import VerifyResult
+from condprep.verification.alignment.alignment import GROUP, OtherPicture, OutOfStep, Scaled, Shifted
+from condprep.verification.alignment.registration import unscaled
+from condprep.verification.check import Context, open_pair
+from condprep.verification.findings import VerifyResult
+from condprep.verification.quality.tokens import TokenCounter
 from condprep.weights.find import Weights
 
 SIDE, ROWS = 256, 24

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from condprep.checks.captions import Boilerplate, Frequent, Language, RepeatedCaption, language, measure_caption
+from condprep.verification.quality.captions import (
+    Boilerplate,
+    Frequent,
+    Language,
+    RepeatedCaption,
+    language,
+    measure_caption,
+)
 
 
 def told(survey: Any, captions: list[Any]) -> list[tuple[int, str]]:

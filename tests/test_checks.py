@@ -20,14 +20,15 @@ from skimage import data
 from condprep.annotators.canny import canny
 from condprep.annotators.hed.annotator import scribble
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks import condition, groups, structure
-from condprep.checks.base import Context, OpenedPair, configure, open_picture
-from condprep.checks.condition import OddKind, mixed_share
-from condprep.checks.kinds import ACCEPTED, KINDS, classify, features, inverted_kind
-from condprep.checks.structure import DuplicateKeys, aspect_error
-from condprep.checks.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
 from condprep.dataset.pairs.open import Pair
 from condprep.errors import UsageError
+from condprep.verification import condition, structure
+from condprep.verification.check import Context, OpenedPair, configure, open_picture
+from condprep.verification.condition import OddKind, mixed_share
+from condprep.verification.groups import groups
+from condprep.verification.kinds import ACCEPTED, KINDS, classify, features, inverted_kind
+from condprep.verification.quality.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
+from condprep.verification.structure import DuplicateKeys, aspect_error
 from condprep.weights.find import Weights
 
 COUNTER = TokenCounter(None)

@@ -11,10 +11,9 @@ import pytest
 from skimage import data
 
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks.comparison import Alignment, compare, compare_picture
-from condprep.checks.offsets import Offsets, Run, describe
-from condprep.checks.poses import compare_poses
-from condprep.checks.registration import (
+from condprep.verification.alignment.comparison import Alignment, compare, compare_picture
+from condprep.verification.alignment.offsets import Offsets, Run, describe
+from condprep.verification.alignment.registration import (
     FLIPS,
     TURNS,
     UPRIGHT,
@@ -25,6 +24,7 @@ from condprep.checks.registration import (
     steps,
     unscaled,
 )
+from condprep.verification.poses.poses import compare_poses
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera")
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_docs import DOCS, section, tables, ticked
 
-from condprep.checks import groups
-from condprep.checks.base import Finding
 from condprep.drops import ALL, DROPS, KEEP, decide
 from condprep.repairs import REPAIRS, repair_of
+from condprep.verification.check import Finding
+from condprep.verification.groups import groups
 
 
 @st.composite

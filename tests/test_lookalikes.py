@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from condprep.checks.lookalikes import (
+from condprep.verification.quality.lookalikes import (
     BANDS,
     CROPS,
     RADIUS,
@@ -25,7 +25,7 @@ from condprep.checks.lookalikes import (
     same_picture,
     thumbnail,
 )
-from condprep.checks.quality import greyed
+from condprep.verification.quality.quality import greyed
 
 
 def brute_force(codes: np.ndarray, radius: int) -> set[tuple[int, int]]:

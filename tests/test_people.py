@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from test_comparison import body, shifted
 
 from condprep.annotators.openpose.draw import draw_bodies
-from condprep.checks.guided import CERTAIN, ENOUGH, Look, compare_people
-from condprep.checks.people import circles, drawn_people
+from condprep.verification.poses.crosscheck import CERTAIN, ENOUGH, Look, compare_people
+from condprep.verification.poses.people import circles, drawn_people
 
 PICTURE, NOBODY = np.full((512, 512, 3), 99, np.uint8), np.zeros((512, 512, 3), np.uint8)
 TWO = (body(170, 260, 330), body(380, 300, 240))

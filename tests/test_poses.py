@@ -21,12 +21,12 @@ import condprep
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_bodies, draw_poses
 from condprep.annotators.openpose.keypoints import Pose
-from condprep.checks import again
-from condprep.checks.joints import Joints, drawn_joints, limb
-from condprep.checks.placement import Overlay, upright_points
-from condprep.checks.poses import compare_poses
-from condprep.checks.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
-from condprep.checks.shared_shift import SharedShift, median
+from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
+from condprep.verification.alignment.shared_shift import SharedShift, median
+from condprep.verification.poses.joints import Joints, drawn_joints, limb
+from condprep.verification.poses.placement import Overlay, upright_points
+from condprep.verification.poses.poses import compare_poses
 from condprep.weights.find import Weights
 
 TWO_PEOPLE = ((170, 260, 330), (380, 300, 240))

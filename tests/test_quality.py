@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from condprep.checks.curation import GROUP
-from condprep.checks.quality import greyed, quality
+from condprep.verification.quality.curation import GROUP
+from condprep.verification.quality.quality import greyed, quality
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,15 @@ from condprep.annotators.blaze.annotator import Blaze
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.load import BODY
-from condprep.checks import again
-from condprep.checks.poses import same_drawing
-from condprep.checks.recognition import drew
 from condprep.dataset.pairs.base import Pairs
 from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import WeightsError
 from condprep.images.encode import encode_picture
 from condprep.types import Maps
-from condprep.verified import VerifyResult
+from condprep.verification.alignment import reannotate as again
+from condprep.verification.findings import VerifyResult
+from condprep.verification.poses.poses import same_drawing
+from condprep.verification.poses.recognition import drew
 from condprep.weights.find import Weights
 
 Change = Callable[[np.ndarray], np.ndarray]

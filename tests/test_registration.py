@@ -7,9 +7,18 @@ import numpy as np
 import pytest
 from skimage import data
 
-from condprep.checks.kinds import _median
-from condprep.checks.registration import FLIPS, UPRIGHT, _centred, correlation, lines, spectrum, steps, tensor
-from condprep.checks.views import Pair
+from condprep.verification.alignment.multiscale import Pair
+from condprep.verification.alignment.registration import (
+    FLIPS,
+    UPRIGHT,
+    _centred,
+    correlation,
+    lines,
+    spectrum,
+    steps,
+    tensor,
+)
+from condprep.verification.kinds import _median
 
 
 @pytest.fixture(scope="module")

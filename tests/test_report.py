@@ -21,13 +21,13 @@ from test_cli import Command, command  # noqa: F401
 from test_verify import OFFLINE, built, defects, rows_of, written  # noqa: F401
 
 import condprep
-from condprep.checks import groups
-from condprep.checks.base import Finding
 from condprep.errors import UsageError
 from condprep.reporting import ReportResult
 from condprep.reporting.choice import BADNESS, choose, worst_first
 from condprep.reporting.histograms import histograms
 from condprep.reporting.thumbnails import SIDES, fitting_side, thumbnail
+from condprep.verification.check import Finding
+from condprep.verification.groups import groups
 
 HOSTILE = "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">'"
 

@@ -22,12 +22,12 @@ from test_cli import Command, command  # noqa: F401
 from test_docs import DOCS, section, tables, ticked
 
 import condprep
-from condprep.checks import groups
-from condprep.checks.base import Finding, Opened, OpenedPair, thresholds
 from condprep.dataset.pairs.base import padding
 from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import UsageError
-from condprep.verified import VerifyResult, keep, kept_result, named_columns
+from condprep.verification.check import Finding, Opened, OpenedPair, thresholds
+from condprep.verification.findings import VerifyResult, keep, kept_result, named_columns
+from condprep.verification.groups import groups
 from condprep.weights.find import Weights
 
 OFFLINE = Weights(offline=True, say=lambda _: None)
@@ -214,7 +214,7 @@ def test_every_check_is_documented() -> None:
 def test_verify_is_quiet_about_what_it_imports() -> None:
     """Asking for the public function does not load it twice: the module has another name than the function."""
     assert condprep.verify is condprep.verify
-    assert "condprep.verification" in sys.modules
+    assert "condprep.verification.verify" in sys.modules
     assert json.dumps(sorted(condprep.__all__)).count('"verify"') == 1
 
 

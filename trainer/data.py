@@ -18,13 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from condprep.checks.kinds import ACCEPTED, KINDS, classify, features
 from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
 from condprep.dataset.pairs.table import TablePairs
 from condprep.dataset.reader import is_image, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
 from condprep.runtime.files import commit
+from condprep.verification.kinds import ACCEPTED, KINDS, classify, features
 from trainer.errors import DataError
 from trainer.recipe import Data
 
@@ -68,7 +68,7 @@ class Rows:
     names: Names
     numbers: Sequence[int]  # those that are used, of the table
     split: str
-    kind: str | None  # of the conditions, one of condprep.checks.kinds.KINDS; None: it is not clear
+    kind: str | None  # of the conditions, one of condprep.verification.kinds.KINDS; None: it is not clear
     stamp: str  # of the files; changes when they do
     notes: Sequence[str]  # what was guessed
     column: str  # of the conditions, as the dataset calls it: a copy has other names

@@ -160,7 +160,7 @@ def unlike(image: Any, kind: str) -> str | None:
     import numpy as np
     from PIL import Image
 
-    from condprep.checks.kinds import ACCEPTED, classify, features, inverted_kind
+    from condprep.verification.kinds import ACCEPTED, classify, features, inverted_kind
 
     if not isinstance(image, Image.Image):
         return None

@@ -16,15 +16,15 @@ from typing import Any, cast
 import numpy as np
 
 from condprep.building.build import usable_cores
-from condprep.checks import structure
-from condprep.checks.base import Context, Opened, OpenedPair
-from condprep.checks.tokens import TokenCounter
 from condprep.dataset.pairs.open import Pair
 from condprep.errors import Rejected
 from condprep.images.decode import header
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.files import commit_text, read_json
+from condprep.verification import structure
+from condprep.verification.check import Context, Opened, OpenedPair
+from condprep.verification.quality.tokens import TokenCounter
 from trainer.data import Row, Rows, refuse
 from trainer.errors import DataError
 

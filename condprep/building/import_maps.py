@@ -15,17 +15,17 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from condprep.checks import condition, structure
-from condprep.checks.base import Context, Group, Opened, OpenedPair, open_pair
-from condprep.checks.condition import OddKind
-from condprep.checks.kinds import BINARY, KINDS, classify
-from condprep.checks.tokens import TokenCounter
 from condprep.dataset.pairs.base import Pair, Pairs
 from condprep.errors import AnnotatorError, Rejected
 from condprep.images.decode import Header, Picture, decode, header
 from condprep.images.encode import encode_map
 from condprep.images.geometry import Placement, pad, resize
 from condprep.types import IMPORTED, Maps, Sample
+from condprep.verification import condition, structure
+from condprep.verification.check import Context, Group, Opened, OpenedPair, open_pair
+from condprep.verification.condition import OddKind
+from condprep.verification.kinds import BINARY, KINDS, classify
+from condprep.verification.quality.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Imported:
     binary = False
 
     def __init__(self, kind: str | None) -> None:
-        """kind: one of condprep.checks.kinds.KINDS: what maps are held to, and how they are resampled."""
+        """kind: one of condprep.verification.kinds.KINDS: what maps are held to, and how they are resampled."""
         self.kind = kind
         self.columns: Mapping[str, pa.DataType] = {}
         self.provenance: Mapping[str, Any] = {

@@ -13,8 +13,8 @@ from condprep.building.build import Progress, usable_cores
 from condprep.dataset.pairs.open import reopen
 from condprep.errors import UsageError
 from condprep.runtime.quiet import quiet_pillow
-from condprep.verification import verify
-from condprep.verified import VerifyResult, kept_result, named_columns, scores_path
+from condprep.verification.findings import VerifyResult, kept_result, named_columns, scores_path
+from condprep.verification.verify import verify
 from condprep.weights.find import Weights
 
 MOST_PAIRS = 2000  # on a page that a browser still opens at once

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from condprep.checks.base import SEVERITIES, Finding, Scores
-from condprep.checks.structure import aspect_error
+from condprep.verification.check import SEVERITIES, Finding, Scores
+from condprep.verification.structure import aspect_error
 
 FOUND = 0.75  # share of the rows shown that may have findings: the rest says what is usual
 

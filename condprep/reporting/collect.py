@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from condprep.checks.base import SEVERITIES, Finding, Severity
 from condprep.dataset.inspect import DatasetSummary, summarize
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.errors import CondprepError
@@ -22,7 +21,8 @@ from condprep.reporting.histograms import Histogram, histograms
 from condprep.reporting.rejects import Rejects, rejects
 from condprep.reporting.thumbnails import Thumbnail, fitting_side, thumbnail
 from condprep.runtime.concurrency import ordered_map
-from condprep.verified import VerifyResult
+from condprep.verification.check import SEVERITIES, Finding, Severity
+from condprep.verification.findings import VerifyResult
 
 MOST_BYTES = 8_500_000  # of thumbnails: the page stays below 10 MB
 MOST_ROWLESS = 50  # findings of no row that are shown

@@ -13,12 +13,12 @@ from PIL import Image
 from condprep.annotators.openpose.keypoints import Body, bodies, present
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Runner, as_batch
-from condprep.checks.kinds import kind_of_annotator
 from condprep.errors import AnnotatorError, CondprepError, Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Placement
 from condprep.runtime.concurrency import group
 from condprep.types import IMPORTED
+from condprep.verification.kinds import kind_of_annotator
 from trainer.errors import DataError
 from trainer.export import made_by
 from trainer.fidelity.scores import Condition
@@ -81,7 +81,7 @@ class Reannotator:
 
     @property
     def kind(self) -> str | None:
-        """Of the maps, one of condprep.checks.kinds.KINDS; None: not known."""
+        """Of the maps, one of condprep.verification.kinds.KINDS; None: not known."""
         return kind_of_annotator(self.runner.annotator.name, self.runner.annotator.variant)
 
     @property

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from condprep.checks.quality import quality
 from condprep.images.decode import Pixels
+from condprep.verification.quality.quality import quality
 from trainer.fidelity.generate import Sampling, another, generate, tasks, through_vae
 from trainer.fidelity.intervals import Interval
 from trainer.fidelity.networks import NONE, Networks

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
-from condprep.checks.kinds import kind_of_annotator
 from condprep.errors import SourceError
 from condprep.types import Entry, Sample
+from condprep.verification.kinds import kind_of_annotator
 
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
 IMAGE_NAMES = (
@@ -64,7 +64,7 @@ class Made:
 
     @property
     def kind(self) -> str | None:
-        """One of condprep.checks.kinds.KINDS."""
+        """One of condprep.verification.kinds.KINDS."""
         name, _, variant = self.annotator.partition(":")
         return kind_of_annotator(name, variant)
 
@@ -79,7 +79,7 @@ class Pairs(Protocol):
 
     @property
     def said(self) -> str | None:
-        """The kind of condition that the dataset says it has, one of condprep.checks.kinds.KINDS."""
+        """The kind of condition that the dataset says it has, one of condprep.verification.kinds.KINDS."""
         ...
 
     @property

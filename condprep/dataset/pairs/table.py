@@ -15,13 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from condprep.checks.kinds import KINDS, kind_of_name
 from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, digest, padding
 from condprep.dataset.reader import Part, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.runtime.files import read_json
 from condprep.sources.base import caption_values, read_regular, stamp
 from condprep.types import IMPORTED, Entry, Sample
+from condprep.verification.kinds import KINDS, kind_of_name
 
 TRANSFORM = "transform"  # the column in which a build says where the source lies
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped

@@ -11,9 +11,9 @@ from typing import Literal
 
 import numpy as np
 
-from condprep.checks.registration import FLIPS, UPRIGHT, Picture, lines, steps
-from condprep.checks.search import COARSE, Rules, confirmed, suspect
-from condprep.checks.views import Fit, Pair
+from condprep.verification.alignment.multiscale import Fit, Pair
+from condprep.verification.alignment.registration import FLIPS, UPRIGHT, Picture, lines, steps
+from condprep.verification.alignment.search import COARSE, Rules, confirmed, suspect
 
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]
 LINE_KINDS = ("canny", "scribble", "softedge", "lineart")  # their maps draw lines, those of all others have steps

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from condprep.checks.base import Scores, Severity
+from condprep.verification.check import Scores, Severity
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier

@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.checks.base import Scores, Severity, Survey
-from condprep.checks.lookalikes import SIDE, Thumbnails, comparable, hashes, near_pairs, same_picture
+from condprep.verification.check import Scores, Severity, Survey
+from condprep.verification.quality.lookalikes import SIDE, Thumbnails, comparable, hashes, near_pairs, same_picture
 
 Rows = NDArray[np.int64]
 

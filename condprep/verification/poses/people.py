@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.draw import COLOURS, DRAWN_LIMBS
 from condprep.annotators.openpose.keypoints import JOINTS
-from condprep.checks.joints import Joints, drawn_joints
-from condprep.checks.registration import Picture
+from condprep.verification.alignment.registration import Picture
+from condprep.verification.poses.joints import Joints, drawn_joints
 
 Points = NDArray[np.float64]  # (..., 2) x, y in pixels
 People = NDArray[np.float64]  # (N, 18, 3): x, y in pixels and 1 of the joints of each, 0, 0, 0 where one is not drawn

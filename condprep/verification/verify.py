@@ -14,10 +14,6 @@ import pyarrow.parquet as pq
 
 from condprep.annotators.registry import canonical
 from condprep.building.build import Progress, usable_cores
-from condprep.checks import alignment, choose
-from condprep.checks import groups as all_groups
-from condprep.checks.base import Context, Finding, Group, Scores, configure, open_pair
-from condprep.checks.tokens import VOCABULARY, TokenCounter
 from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
 from condprep.dataset.reader import take
 from condprep.errors import UsageError, WeightsError
@@ -25,11 +21,16 @@ from condprep.runtime.concurrency import lots, ordered_map
 from condprep.runtime.files import commit
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.quiet import quiet_pillow
-from condprep.verified import VerifyResult, keep, scores_path
+from condprep.verification.alignment import alignment
+from condprep.verification.check import Context, Finding, Group, Scores, configure, open_pair
+from condprep.verification.findings import VerifyResult, keep, scores_path
+from condprep.verification.groups import choose
+from condprep.verification.groups import groups as all_groups
+from condprep.verification.quality.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
 
 if TYPE_CHECKING:
-    from condprep.checks.again import Again, Sample
+    from condprep.verification.alignment.reannotate import Again, Sample
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
 
@@ -72,7 +73,9 @@ def verify(
     aligned = alignment.GROUP.name in [group.name for group in chosen]
     again = None
     if aligned:
-        from condprep.checks.again import find_again  # with torch: half a gigabyte that other checks do without
+        from condprep.verification.alignment.reannotate import (
+            find_again,  # with torch: half a gigabyte that other checks do without
+        )
 
         again = find_again(pairs, wanted_annotator, sample, device, weights, notes)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens, again), progress)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from condprep import __version__
-from condprep.checks.base import SEVERITIES, Finding, Severity
 from condprep.runtime.files import commit, read_json
+from condprep.verification.check import SEVERITIES, Finding, Severity
 
 FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin")  # of a finding, as it is stored
 

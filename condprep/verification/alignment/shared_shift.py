@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.checks.base import Scores, Severity
+from condprep.verification.check import Scores, Severity
 
 FEWEST = 20  # rows
 NORMAL = 1.96  # standard deviations to each side that hold 95 %

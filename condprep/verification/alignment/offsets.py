@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.checks.comparison import LINE_KINDS
-from condprep.checks.registration import Picture, lines, resized, steps
+from condprep.verification.alignment.comparison import LINE_KINDS
+from condprep.verification.alignment.registration import Picture, lines, resized, steps
 
 CELLS = 16  # per side
 SIDE = 64  # pixels at which the field is made

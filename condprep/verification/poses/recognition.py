@@ -12,12 +12,12 @@ from itertools import islice
 
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner, as_batch
-from condprep.checks.base import OpenedPair, open_pair
-from condprep.checks.content import content, framed, whole
-from condprep.checks.joints import drawn_joints
-from condprep.checks.poses import RECOGNISABLE, same_drawing
 from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, Rejected
+from condprep.verification.check import OpenedPair, open_pair
+from condprep.verification.padding import content, framed, whole
+from condprep.verification.poses.joints import drawn_joints
+from condprep.verification.poses.poses import RECOGNISABLE, same_drawing
 
 ROWS = 96  # to look through for poses,
 POSES = 32  # and of these to draw again

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.checks.registration import (
+from condprep.verification.alignment.registration import (
     FLIPS,
     TURNS,
     UPRIGHT,

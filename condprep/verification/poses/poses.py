@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from condprep.checks.comparison import OTHER, Alignment, compare, described
-from condprep.checks.joints import Joints, drawn_joints, limb
-from condprep.checks.placement import Overlay, Placement
-from condprep.checks.registration import UPRIGHT, Picture
-from condprep.checks.search import COARSE_SCALES
-from condprep.checks.views import Fit, Pair
+from condprep.verification.alignment.comparison import OTHER, Alignment, compare, described
+from condprep.verification.alignment.multiscale import Fit, Pair
+from condprep.verification.alignment.registration import UPRIGHT, Picture
+from condprep.verification.alignment.search import COARSE_SCALES
+from condprep.verification.poses.joints import Joints, drawn_joints, limb
+from condprep.verification.poses.placement import Overlay, Placement
 
 FEWEST = 4  # joints from which a pose can be compared
 SIMILAR = 0.1  # share of the joints that fit as the map lies, from which it cannot be another picture's

@@ -22,17 +22,17 @@ import numpy as np
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner, as_batch
-from condprep.checks.base import OpenedPair, open_pair
-from condprep.checks.comparison import Alignment, compare
-from condprep.checks.content import content, framed, whole
-from condprep.checks.guided import compare_people
-from condprep.checks.kinds import classify, kind_of_annotator
-from condprep.checks.offsets import Descriptor, describe
-from condprep.checks.poses import compare_poses
-from condprep.checks.recognition import ROWS, drew
 from condprep.dataset.pairs.base import Made, Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
 from condprep.runtime.concurrency import group, ordered_map
+from condprep.verification.alignment.comparison import Alignment, compare
+from condprep.verification.alignment.offsets import Descriptor, describe
+from condprep.verification.check import OpenedPair, open_pair
+from condprep.verification.kinds import classify, kind_of_annotator
+from condprep.verification.padding import content, framed, whole
+from condprep.verification.poses.crosscheck import compare_people
+from condprep.verification.poses.poses import compare_poses
+from condprep.verification.poses.recognition import ROWS, drew
 from condprep.weights.find import Weights
 
 Sample = int | Literal["all"]

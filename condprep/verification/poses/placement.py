@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.checks.joints import Joints
-from condprep.checks.registration import UPRIGHT, Orientation
+from condprep.verification.alignment.registration import UPRIGHT, Orientation
+from condprep.verification.poses.joints import Joints
 
 Points = NDArray[np.float64]  # (N, 2) x, y in pixels
 Weights = NDArray[np.float64]  # (N,) 0..1

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from condprep.checks.base import Group
+    from condprep.verification.check import Group
 
 
 def groups() -> Sequence[Group]:
     """Every group of checks, in the order in which they are run and shown."""
-    from condprep.checks import alignment, condition, curation, structure
+    from condprep.verification import condition, structure
+    from condprep.verification.alignment import alignment
+    from condprep.verification.quality import curation
 
     return (structure.GROUP, condition.GROUP, alignment.GROUP, curation.GROUP)
 
 
 def choose(known: Sequence[Group], names: Sequence[str]) -> Sequence[Group]:
     """Those of these names, all for none. Raises UsageError for a name that there is not."""
-    from condprep.checks.base import nearest
     from condprep.errors import UsageError
+    from condprep.verification.check import nearest
 
     there = [group.name for group in known]
     if stray := [name for name in names if name not in there]:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.comparison import OTHER, Alignment, compare_picture
-from condprep.checks.kinds import classify
-from condprep.checks.offsets import Descriptor, Offsets, describe
-from condprep.checks.shared_shift import SharedShift
+from condprep.verification.alignment.comparison import OTHER, Alignment, compare_picture
+from condprep.verification.alignment.offsets import Descriptor, Offsets, describe
+from condprep.verification.alignment.shared_shift import SharedShift
+from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
+from condprep.verification.kinds import classify
 
 EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
     **dict.fromkeys(("alignment", "compared_with", "misfit", "shift_x", "shift_y", "orientation")),

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condprep.annotators.blaze.poses import MIN_FLAG, SIGMAS
-from condprep.checks.comparison import OTHER, Alignment, described
-from condprep.checks.joints import Joints, drawn_joints
-from condprep.checks.people import People, circles, drawn_people
-from condprep.checks.placement import upright_points
-from condprep.checks.registration import UPRIGHT, Orientation, Picture
-from condprep.checks.views import Fit, Pair
+from condprep.verification.alignment.comparison import OTHER, Alignment, described
+from condprep.verification.alignment.multiscale import Fit, Pair
+from condprep.verification.alignment.registration import UPRIGHT, Orientation, Picture
+from condprep.verification.poses.joints import Joints, drawn_joints
+from condprep.verification.poses.people import People, circles, drawn_people
+from condprep.verification.poses.placement import upright_points
 
 Points = NDArray[np.float64]  # (N, 2) x, y in pixels
 # hips and circles of N people -> their bodies, (N, 18, 3), and the belief that somebody is there, (N,) 0..1

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from condprep.checks import duplicates
-from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.captions import Boilerplate, Language, RepeatedCaption, measure_caption
-from condprep.checks.kinds import LINES, classify
-from condprep.checks.lookalikes import thumbnail
-from condprep.checks.quality import Quality, greyed, quality_of_grey
+from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
+from condprep.verification.kinds import LINES, classify
+from condprep.verification.quality import duplicates
+from condprep.verification.quality.captions import Boilerplate, Language, RepeatedCaption, measure_caption
+from condprep.verification.quality.lookalikes import thumbnail
+from condprep.verification.quality.quality import Quality, greyed, quality_of_grey
 
 UNSEEN: Scores = dict.fromkeys((*(field.name for field in fields(Quality)), "aspect", "pixels", "thumbnail"))
 

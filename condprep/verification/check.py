@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 import cv2
 import numpy as np
 
-from condprep.checks.kinds import Features, features, inverted_kind
 from condprep.dataset.pairs.base import Pair
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, Pixels, decode, header
+from condprep.verification.kinds import Features, features, inverted_kind
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from condprep.checks.again import Again
-    from condprep.checks.tokens import TokenCounter
+    from condprep.verification.alignment.reannotate import Again
+    from condprep.verification.quality.tokens import TokenCounter
 
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: Sequence[Severity] = ("info", "warning", "error")

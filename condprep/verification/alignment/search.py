@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from condprep.checks.registration import UPRIGHT, Orientation
-from condprep.checks.views import Fit, Pair, View
+from condprep.verification.alignment.multiscale import Fit, Pair, View
+from condprep.verification.alignment.registration import UPRIGHT, Orientation
 
 BETTER = 1.1  # how many times better than upright another orientation or scale must fit
 MARGIN = 4.0  # and by how much better than as it is: the best of a few dozen ways gains 3 by chance

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from condprep.checks.base import Context, Group, OpenedPair, Scores, Severity
-from condprep.checks.kinds import ACCEPTED, BINARY, KINDS, classify
 from condprep.images.decode import Pixels
+from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
+from condprep.verification.kinds import ACCEPTED, BINARY, KINDS, classify
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
     **dict.fromkeys(("kind", "said", "inverted", "format", "low", "high", "spread")),

@@ -1,0 +1,5 @@
+"""What makes a pair wrong: every pair is opened once, measured, and judged by rules.
+
+In: pairs (`dataset.pairs`). Out: findings, and a table of scores. Called as `condprep.verify`, by curation and
+reporting; the trainer uses its measures.
+"""
