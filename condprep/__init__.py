@@ -12,7 +12,7 @@ _PUBLIC = {
     "add_columns": "condprep.building.add_columns",
     "annotate": "condprep.annotation",
     "verify": "condprep.verification.verify",
-    "curate": "condprep.curation",
+    "curate": "condprep.curation.curate",
     "report": "condprep.reporting",
     "load_annotator": "condprep.annotators",
     "Annotator": "condprep.annotators.protocol",

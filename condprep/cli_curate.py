@@ -36,7 +36,7 @@ def curate(
 ) -> None:
     """Copy a dataset without the rows that it is better without; nothing is encoded anew."""
     from condprep import console
-    from condprep.curation import curate as run
+    from condprep.curation.curate import curate as run
 
     with console.progress() as progress:
         result = run(

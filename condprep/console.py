@@ -20,7 +20,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from condprep.building.build import BuildResult, Progress
-    from condprep.curation import CurateResult
+    from condprep.curation.curate import CurateResult
     from condprep.dataset.inspect import DatasetSummary
     from condprep.reporting import ReportResult
     from condprep.verification.findings import VerifyResult

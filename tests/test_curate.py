@@ -14,7 +14,7 @@ from PIL import Image
 from test_cli import Command, command  # noqa: F401
 
 import condprep
-from condprep.drops import KEEP
+from condprep.curation.drops import KEEP
 from condprep.errors import DatasetError, UsageError
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_docs import DOCS, section, tables, ticked
 
-from condprep.drops import ALL, DROPS, KEEP, decide
-from condprep.repairs import REPAIRS, repair_of
+from condprep.curation.drops import ALL, DROPS, KEEP, decide
+from condprep.curation.repairs import REPAIRS, repair_of
 from condprep.verification.check import Finding
 from condprep.verification.groups import groups
 

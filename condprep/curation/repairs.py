@@ -14,7 +14,7 @@ from condprep.annotation import load_like
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.building.pipeline import further_column
-from condprep.drops import ALL
+from condprep.curation.drops import ALL
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture

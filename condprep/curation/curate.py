@@ -24,13 +24,13 @@ from condprep import __version__
 from condprep.building.build import Progress
 from condprep.building.output_folder import check_folders, disk_errors, locked
 from condprep.building.plan import Plan, check_config
-from condprep.copying import Records, StoredRow, StoredRows, as_row
+from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
+from condprep.curation.repairs import REPAIRS, Repairer, repair_of
+from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
 from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, finish
 from condprep.dataset.shards import Counts, Row, ShardWriter
-from condprep.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
-from condprep.repairs import REPAIRS, Repairer, repair_of
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.types import Reject
 from condprep.verification.findings import VerifyResult
@@ -82,7 +82,7 @@ def curate(
 ) -> CurateResult:
     """Copy a dataset of Arrow or Parquet files to `out` without the rows that have the faults named in `drop`.
 
-    drop: names of condprep.drops.DROPS, "near-duplicates" and others. keep: which of several rows of the same picture
+    drop: names of condprep.curation.drops.DROPS, "near-duplicates" and others. keep: which of several rows of the same picture
     stays: "best", "first" or "largest". fix: make maps again that the recorded annotator should have made otherwise, turn
     pictures upright, leave out what cannot be read. settings: thresholds of the checks. The other arguments are those of
     `verify` and `build`. Raises UsageError (or its children) for what the caller got wrong, BuildFailed where no row stays.
