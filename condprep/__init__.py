@@ -13,7 +13,7 @@ _PUBLIC = {
     "annotate": "condprep.annotation",
     "verify": "condprep.verification.verify",
     "curate": "condprep.curation.curate",
-    "report": "condprep.reporting",
+    "report": "condprep.reporting.report",
     "load_annotator": "condprep.annotators",
     "Annotator": "condprep.annotators.protocol",
     "AnnotatorSpec": "condprep.annotators.protocol",

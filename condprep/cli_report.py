@@ -29,7 +29,7 @@ def report(
 ) -> None:
     """A page to look at: pairs, findings, distributions, rejects, provenance; one file that asks for nothing else."""
     from condprep import console
-    from condprep.reporting import report as run
+    from condprep.reporting.report import report as run
 
     with console.progress() as progress:
         result = run(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from condprep.building.build import BuildResult, Progress
     from condprep.curation.curate import CurateResult
     from condprep.dataset.inspect import DatasetSummary
-    from condprep.reporting import ReportResult
+    from condprep.reporting.report import ReportResult
     from condprep.verification.findings import VerifyResult
 
 MOST_SIZES = 8  # lines of sizes that `inspect` shows

@@ -22,9 +22,9 @@ from test_verify import OFFLINE, built, defects, rows_of, written  # noqa: F401
 
 import condprep
 from condprep.errors import UsageError
-from condprep.reporting import ReportResult
 from condprep.reporting.choice import BADNESS, choose, worst_first
 from condprep.reporting.histograms import histograms
+from condprep.reporting.report import ReportResult
 from condprep.reporting.thumbnails import SIDES, fitting_side, thumbnail
 from condprep.verification.check import Finding
 from condprep.verification.groups import groups
