@@ -1,5 +1,5 @@
 """`python -m condprep`, the same as `condprep`."""
 
-from condprep.cli import main
+from condprep.cli.main import main
 
 main()

@@ -19,8 +19,9 @@ from datasets import load_from_disk
 from PIL import Image
 
 import condprep
-from condprep import cli, console
 from condprep.building.build import Progress
+from condprep.cli import console
+from condprep.cli import main as cli
 from condprep.weights.pins import PINS
 
 HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")
@@ -96,8 +97,11 @@ def python(*arguments: str, **environment: str) -> Run:
     ("statement", "unwanted"),
     [
         ("import condprep", (*HEAVY, "pydantic", "typer", "rich")),
-        ("from condprep.cli import app; app(['--help'], standalone_mode=False)", (*HEAVY, "pydantic")),
-        ("from condprep.cli import app; app(['build', '--help'], standalone_mode=False)", HEAVY),  # typer uses pydantic
+        ("from condprep.cli.main import app; app(['--help'], standalone_mode=False)", (*HEAVY, "pydantic")),
+        (
+            "from condprep.cli.main import app; app(['build', '--help'], standalone_mode=False)",
+            HEAVY,
+        ),  # typer uses pydantic
     ],
 )
 def test_the_start_imports_nothing_heavy(statement: str, unwanted: Sequence[str]) -> None:
@@ -111,7 +115,7 @@ def test_the_start_imports_nothing_heavy(statement: str, unwanted: Sequence[str]
 def test_a_canny_build_needs_neither_torch_nor_pandas(photo: Path, tmp_path: Path) -> None:
     """Canny, resizing included, runs without the two seconds that importing them takes."""
     arguments = ["build", str(photo.parent), "--resolution", "64", "-a", "canny", "--out", str(tmp_path / "ds")]
-    command = f"import sys; from condprep.cli import app; app({arguments}, standalone_mode=False)"
+    command = f"import sys; from condprep.cli.main import app; app({arguments}, standalone_mode=False)"
     ended = python("-c", f"{command}\nprint({{'torch', 'pandas'}} & sys.modules.keys())")
     assert ended.code == 0, ended.err
     if find_spec("cykooz_resizer"):

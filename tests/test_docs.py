@@ -19,10 +19,11 @@ from PIL import Image
 from typer.main import get_command
 
 import condprep
-from condprep import cli, errors
+from condprep import errors
 from condprep.annotators.registry import parameters, parse, specs
 from condprep.building.build import BuildResult
 from condprep.building.options import BuildOptions, parse_options
+from condprep.cli import main as cli
 from condprep.dataset.layout import columns
 from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets

@@ -13,8 +13,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from condprep import doctor
-from condprep.doctor import Finding, diagnose, unmet
+from condprep.cli import doctor
+from condprep.cli.doctor import Finding, diagnose, unmet
 from condprep.weights import pins
 from condprep.weights.find import Weights
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from condprep.cli_options import Json
+from condprep.cli.options import Json
 from condprep.errors import CondprepError, UsageError
 from condprep.runtime.malloc import keep_freed_memory
 from trainer.fidelity.cli import evaluate
@@ -133,6 +133,6 @@ def _train_is_understood(arguments: list[str]) -> None:
 
 
 def _fail(line: str) -> None:
-    from condprep import console
+    from condprep.cli import console
 
     console.fail(line)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from condprep.console import out, print_json, say
-from condprep.console import progress as bars
+from condprep.cli.console import out, print_json, say
+from condprep.cli.console import progress as bars
 
 if TYPE_CHECKING:
     from trainer.loop import TrainResult

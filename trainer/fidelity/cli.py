@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from condprep.cli_options import Json, open_weights
+from condprep.cli.options import Json, open_weights
 from trainer.pipeline import Precision, Weights
 
 Output = Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")]

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from condprep.console import out, print_json, say
+from condprep.cli.console import out, print_json, say
 from trainer.fidelity.report import columns, lines, plain
 from trainer.fidelity.result import Fidelity
 from trainer.fidelity.scores import LOWER, NAMES

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from condprep.cli_options import Device, Json, Overwrite, WeightsFolder, names, open_weights, parse_settings
+from condprep.cli.options import Device, Json, Overwrite, WeightsFolder, names, open_weights, parse_settings
 
 
 def curate(
@@ -35,7 +35,7 @@ def curate(
     as_json: Json = False,
 ) -> None:
     """Copy a dataset without the rows that it is better without; nothing is encoded anew."""
-    from condprep import console
+    from condprep.cli import console
     from condprep.curation.curate import curate as run
 
     with console.progress() as progress:

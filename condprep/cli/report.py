@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from condprep.cli_options import WeightsFolder, open_weights
+from condprep.cli.options import WeightsFolder, open_weights
 
 
 def report(
@@ -28,7 +28,7 @@ def report(
     weights: WeightsFolder = None,
 ) -> None:
     """A page to look at: pairs, findings, distributions, rejects, provenance; one file that asks for nothing else."""
-    from condprep import console
+    from condprep.cli import console
     from condprep.reporting.report import report as run
 
     with console.progress() as progress:

@@ -52,7 +52,7 @@ def parse_sample(given: str | None) -> int | Literal["all"] | None:
 
 
 def open_weights(folder: Path | None, strict: bool) -> Any:
-    from condprep import console
+    from condprep.cli import console
     from condprep.weights.find import Weights
 
     return Weights(folder, strict=strict, say=console.say)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from condprep.cli_options import Device, Json, WeightsFolder, names, open_weights, parse_sample, parse_settings
+from condprep.cli.options import Device, Json, WeightsFolder, names, open_weights, parse_sample, parse_settings
 
 
 def verify(
@@ -44,7 +44,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Find the pairs that would derail training: exit code 1 where there are some."""
-    from condprep import console
+    from condprep.cli import console
     from condprep.verification.verify import verify as run
 
     with console.progress() as progress:

@@ -9,8 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from condprep import __version__, cli_checks, cli_curate, cli_report
-from condprep.cli_options import (
+from condprep import __version__
+from condprep.cli import curate as cli_curate
+from condprep.cli import report as cli_report
+from condprep.cli import verify as cli_checks
+from condprep.cli.options import (
     Annotators,
     Device,
     Json,
@@ -122,10 +125,10 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Turn pictures into a dataset of training pairs."""
-    from condprep import console
     from condprep.building.add_columns import add_columns
     from condprep.building.build import build as run
     from condprep.building.options import parse_shard_size
+    from condprep.cli import console
 
     common: dict[str, Any] = {
         "params": parse_settings(settings + ["depth.keep_raw=true"] * keep_raw),
@@ -186,7 +189,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What is in a dataset: rows, sizes, captions, provenance, rejects."""
-    from condprep import console
+    from condprep.cli import console
     from condprep.dataset.contact_sheet import sheet as draw
     from condprep.dataset.inspect import summarize
 
@@ -223,8 +226,8 @@ def annotate(
     overwrite: Overwrite = False,
 ) -> None:
     """Condition maps for a few pictures, at inference time for example."""
-    from condprep import console
     from condprep.annotation import annotate_files
+    from condprep.cli import console
 
     written, rejects = annotate_files(
         images,
@@ -247,8 +250,8 @@ def annotate(
 @app.command()
 def annotators(as_json: Json = False) -> None:
     """The annotators, their variants, parameters, licences and weights."""
-    from condprep import console
     from condprep.annotators.registry import specs
+    from condprep.cli import console
 
     console.show_annotators(list(specs().values()), as_json)
 
@@ -260,8 +263,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Versions that do not fit together, GPU, memory, disk, weights."""
-    from condprep import console
-    from condprep.doctor import diagnose
+    from condprep.cli import console
+    from condprep.cli.doctor import diagnose
 
     findings = diagnose(folder, weights=open_weights(weights, strict=False))
     console.show_findings(findings, as_json)
@@ -272,7 +275,7 @@ def doctor(
 @weights_app.command("list")
 def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
     """Every weights file: source, size, licence, sha256, and where it lies on this machine."""
-    from condprep import console
+    from condprep.cli import console
     from condprep.weights.find import table
 
     store = open_weights(weights, strict=False)
@@ -296,7 +299,7 @@ def weights_where(
     weights: WeightsFolder = None,
 ) -> None:
     """Where weights lie on this machine; exit code 1 when one does not."""
-    from condprep import console
+    from condprep.cli import console
 
     store = open_weights(weights, strict=False)
     found = {name: store.find(name) for name in names}
@@ -322,19 +325,19 @@ def main() -> None:
     try:
         app()
     except CondprepError as error:
-        from condprep import console
+        from condprep.cli import console
 
         if isinstance(error, BuildFailed) and error.result:
             console.show_build(error.result, as_json="--json" in sys.argv)
         console.fail(str(error))
         sys.exit(error.exit_code)
     except OSError as error:  # what the operating system refuses and nothing above could explain better
-        from condprep import console
+        from condprep.cli import console
 
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except _Stop:
-        from condprep import console
+        from condprep.cli import console
 
         console.fail("stopped; what was finished stays, and the same command goes on from there")
         sys.exit(1)
