@@ -169,7 +169,7 @@ def make_dataset(folder: Path, size: Size) -> None:
 
 def ours(folder: Path, size: Size, precision: str, workers: int, updates: int, **tables: dict[str, Any]) -> list[str]:
     """The command line of a run of condprep's trainer."""
-    from trainer.toml import dump_recipe, parse_recipe
+    from trainer.recipe.toml import dump_recipe, parse_recipe
 
     values: dict[str, dict[str, Any]] = {
         "model": {"base": str(folder / "base")},

@@ -33,8 +33,8 @@ from condprep.sources.open import KINDS
 from condprep.weights.find import Weights
 from condprep.weights.pins import pin
 from trainer import cli as trainer_cli
-from trainer.recipe import Recipe
-from trainer.toml import describe, literal, parse_recipe, shipped_recipes
+from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import describe, literal, parse_recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -14,7 +14,7 @@ from trainer.errors import DataError, RecipeError
 from trainer.fidelity.watch import Watch, best_so_far, news, settled
 from trainer.loop import train
 from trainer.pipeline import load_pipeline
-from trainer.toml import parse_recipe
+from trainer.recipe.toml import parse_recipe
 
 FOLLOWED = {
     "every": 2,

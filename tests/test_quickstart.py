@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from condprep.images.encode import encode_map
 from trainer.fidelity.evaluate import evaluate
 from trainer.loop import train
-from trainer.recipe import Recipe
-from trainer.toml import load_recipe
+from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import load_recipe
 
 ROOT = Path(__file__).parents[1]
 STEPS = 400

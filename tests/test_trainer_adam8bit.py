@@ -14,7 +14,7 @@ from trainer import optimizer
 from trainer.errors import MachineError
 from trainer.machine import make_accelerator
 from trainer.optimizer import make_optimizer
-from trainer.recipe import Recipe, Train
+from trainer.recipe.recipe import Recipe, Train
 
 
 @pytest.fixture(scope="module")

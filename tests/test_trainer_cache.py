@@ -14,8 +14,8 @@ from trainer_runs import silent
 from trainer import cache
 from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out, one_run
 from trainer.errors import ModelError
+from trainer.recipe.toml import parse_recipe
 from trainer.source import cache_folder
-from trainer.toml import parse_recipe
 from trainer.types import Latents
 
 

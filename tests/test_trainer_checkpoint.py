@@ -9,7 +9,7 @@ import pytest
 
 from trainer.checkpoint import Checkpoints, differences
 from trainer.errors import CheckpointError
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 
 
 def recipe(**tables: dict[str, Any]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from PIL import Image
 from trainer_models import build_dataset, save_base
 
 from trainer import cli
-from trainer.recipe import Recipe
-from trainer.toml import load_recipe
+from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from trainer_runs import make_recipe
 from trainer.errors import MachineError
 from trainer.loop import train
 from trainer.machine import make_accelerator
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from condprep.annotators.openpose.keypoints import JOINTS, Pose, column_value
 from condprep.images.decode import decode
 from trainer.data import Row, open_rows
 from trainer.errors import DataError
-from trainer.recipe import Data
+from trainer.recipe.recipe import Data
 from trainer.scan import scan
 from trainer.transform import Transform, check_mirror, mirrored_pose
 

@@ -24,7 +24,7 @@ from trainer.cli import app
 from trainer.errors import ModelError
 from trainer.export import condition_record
 from trainer.pipeline import fit_condition, unlike
-from trainer.toml import load_recipe, parse_recipe
+from trainer.recipe.toml import load_recipe, parse_recipe
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from trainer_models import FAMILIES, TOKENS, save_base
 
 from trainer.errors import ModelError
 from trainer.families import Base, family_of, load_base
-from trainer.recipe import Model
+from trainer.recipe.recipe import Model
 from trainer.types import Batch
 
 CAPTIONS = ["a red disc", "", "a very long caption of a blue box that does not fit into so few tokens"]

@@ -19,7 +19,7 @@ from trainer.heldout import BANDS, held_out, held_out_sums
 from trainer.learner import Learner, snapshot
 from trainer.loss import Diffusion, draw, row_losses
 from trainer.machine import make_accelerator
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 from trainer.types import Batch, Latents
 
 

@@ -15,7 +15,7 @@ from trainer.errors import MachineError, TrainingStopped
 from trainer.machine import make_accelerator
 from trainer.metrics import Journal, Meter
 from trainer.optimizer import learning_rate, make_optimizer
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 

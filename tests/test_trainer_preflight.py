@@ -14,7 +14,7 @@ from trainer.errors import MachineError
 from trainer.families import Base, load_base
 from trainer.memory import peak_of, predict_memory
 from trainer.preflight import check_disk, check_fit, largest_fit, sizes
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 from trainer.types import Batch
 
 

@@ -14,7 +14,7 @@ from trainer_runs import make_place, make_recipe
 
 from trainer.errors import MachineError
 from trainer.loop import train
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 
 
 class Hub:

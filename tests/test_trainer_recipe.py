@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import RecipeError
-from trainer.recipe import Recipe
-from trainer.toml import describe, dump_recipe, literal, load_recipe, parse_recipe, shipped_recipes
+from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import describe, dump_recipe, literal, load_recipe, parse_recipe, shipped_recipes
 
 FIELDS = [
     (f"{table}.{key}", field)

@@ -22,10 +22,10 @@ from trainer.errors import DataError, MachineError
 from trainer.families import Base, load_base
 from trainer.loader import Loader, held_out_batches
 from trainer.plan import make_plan
-from trainer.recipe import Model, Recipe
+from trainer.recipe.recipe import Model, Recipe
+from trainer.recipe.toml import parse_recipe
 from trainer.sampler import Chance, Draw
 from trainer.source import Source, open_source, open_sources
-from trainer.toml import parse_recipe
 
 
 @pytest.fixture(scope="module")

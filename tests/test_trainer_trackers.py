@@ -16,7 +16,7 @@ from trainer import trackers
 from trainer.errors import MachineError
 from trainer.loop import train
 from trainer.machine import make_accelerator
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 from trainer.trackers import start_tracker
 
 Values = dict[int, float]  # update -> loss

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from trainer_models import build_dataset, save_base
 
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 
 
 def make_place(folder: Path, rows: int) -> Path:

@@ -10,7 +10,7 @@ _PUBLIC = {
     "load_pipeline": "trainer.pipeline",
     "sample": "trainer.pipeline",
     "evaluate": "trainer.fidelity.evaluate",
-    "load_recipe": "trainer.toml",
+    "load_recipe": "trainer.recipe.toml",
 }
 __all__ = list(_PUBLIC)
 

@@ -44,7 +44,7 @@ def train(
 ) -> None:
     """Fine-tune a ControlNet as a recipe says."""
     from trainer import console
-    from trainer.toml import dump_recipe, literal, load_recipe
+    from trainer.recipe.toml import dump_recipe, literal, load_recipe
 
     saved = {"resume": resume, "push_to_hub": push_to_hub}
     settings = [*settings, *(f"save.{key}={literal(value)}" for key, value in saved.items() if value is not None)]

@@ -26,7 +26,7 @@ from condprep.images.decode import decode
 from condprep.runtime.files import commit
 from condprep.verification.kinds import ACCEPTED, KINDS, classify, features
 from trainer.errors import DataError
-from trainer.recipe import Data
+from trainer.recipe.recipe import Data
 
 COPIED = pa.schema({"image": pa.binary(), "condition": pa.binary(), "text": pa.list_(pa.string()), "key": pa.string()})
 COPIED_AT_ONCE = 64  # rows of a copy in memory

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import ControlNetModel
 
-    from trainer.recipe import Recipe
+    from trainer.recipe.recipe import Recipe
 
 CONTROLNET, AVERAGE = "controlnet", "ema.safetensors"  # in a checkpoint
 

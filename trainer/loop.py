@@ -19,7 +19,7 @@ from trainer.loader import Loader
 from trainer.machine import dtype, make_accelerator
 from trainer.metrics import Journal
 from trainer.preflight import check_disk, fitting_micro_batch
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 from trainer.run import Run, Say
 from trainer.sampler import Draw
 from trainer.source import Progress, Source, open_sources

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainer.errors import MachineError
 from trainer.export import check_push
 from trainer.optimizer import check_optimizer
-from trainer.recipe import Recipe, Train
+from trainer.recipe.recipe import Recipe, Train
 from trainer.trackers import LOGS, find_tracker
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainer.families.base import Base
-    from trainer.recipe import Recipe
+    from trainer.recipe.recipe import Recipe
 
 MOMENTS = {"adamw": 8, "adamw8bit": 2}  # bytes that the optimizer keeps of a parameter
 

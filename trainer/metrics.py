@@ -18,7 +18,7 @@ from trainer.trackers import show_picture, start_tracker
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from trainer.recipe import Recipe
+    from trainer.recipe.recipe import Recipe
 
 METRICS = "metrics.jsonl"
 

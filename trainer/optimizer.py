@@ -12,7 +12,7 @@ from trainer.errors import MachineError
 if TYPE_CHECKING:
     import torch
 
-    from trainer.recipe import Train
+    from trainer.recipe.recipe import Train
 
 
 def learning_rate(train: Train, update: int, total: int) -> float:

@@ -36,7 +36,7 @@ def load_pipeline(
     from diffusers import ControlNetModel
 
     from trainer.families import load_base
-    from trainer.recipe import Model
+    from trainer.recipe.recipe import Model
 
     training, condition = _records(Path(output))
     place = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,7 +10,7 @@ from typing import Any
 
 from condprep.images.geometry import Size
 from trainer.families import load_base
-from trainer.recipe import Recipe, Train
+from trainer.recipe.recipe import Recipe, Train
 from trainer.source import open_sources
 
 

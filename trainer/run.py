@@ -23,9 +23,9 @@ from trainer.loader import Loader
 from trainer.metrics import Journal, Meter
 from trainer.optimizer import learning_rate
 from trainer.plan import total_updates
+from trainer.recipe.toml import dump_recipe
 from trainer.source import Progress
 from trainer.stop import Stop
-from trainer.toml import dump_recipe
 from trainer.types import Batch
 from trainer.validate import Validator, remark
 

@@ -21,7 +21,7 @@ from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, 
 from trainer.data import Rows, open_rows, splits
 from trainer.errors import DataError, MachineError
 from trainer.families.base import Base
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 from trainer.sampler import Chance, Draw
 from trainer.scan import scan
 from trainer.transform import NEAREST, Transform, check_mirror

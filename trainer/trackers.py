@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from PIL import Image
 
-    from trainer.recipe import Recipe
+    from trainer.recipe.recipe import Recipe
 
 LOGS = "logs"  # what they write, below save.dir
 IDENTITY = "run-id"  # there: the name of this run, also after an interruption

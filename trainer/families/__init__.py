@@ -10,7 +10,7 @@ from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.families.base import Base
 from trainer.families.parts import folder_of
-from trainer.recipe import Model
+from trainer.recipe.recipe import Model
 
 FAMILIES = {"sd": "trainer.families.sd:StableDiffusion", "sdxl": "trainer.families.sdxl:StableDiffusionXL"}
 

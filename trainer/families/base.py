@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor
 
-    from trainer.recipe import Model
+    from trainer.recipe.recipe import Model
 
 PredictionType = Literal["epsilon", "v_prediction"]
 

@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from trainer.errors import ModelError
 from trainer.families.base import Base
 from trainer.families.parts import fingerprint, frozen, read_config, read_model, read_part
-from trainer.recipe import Model
+from trainer.recipe.recipe import Model
 from trainer.types import Batch, Latents
 
 EMBEDDER = (

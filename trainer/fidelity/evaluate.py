@@ -18,9 +18,9 @@ from trainer.fidelity.result import CHANCE, Fidelity, Trained, conclude
 from trainer.fidelity.rows import Reannotator, Row, read_rows, reannotator, remade
 from trainer.fidelity.trial import Arm, Trial
 from trainer.pipeline import Precision, Weights, load_pipeline
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import load_recipe
 from trainer.source import Progress, open_source
-from trainer.toml import load_recipe
 
 if TYPE_CHECKING:
     from condprep.weights.find import Weights as AnnotatorWeights

@@ -17,7 +17,7 @@ from trainer.fidelity.scores import LOWER, compare
 from trainer.fidelity.trial import mean_scores
 
 if TYPE_CHECKING:
-    from trainer.recipe import Recipe
+    from trainer.recipe.recipe import Recipe
     from trainer.source import Source
 
 AT_ONCE = 4  # pictures

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from trainer.errors import RecipeError
-from trainer.recipe import Recipe
+from trainer.recipe.recipe import Recipe
 
 SHIPPED = tuple(folder / "recipes" for folder in (Path(__file__).parent, Path(__file__).parents[1]))  # wheel, checkout
 
