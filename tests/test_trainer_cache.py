@@ -11,11 +11,11 @@ import pytest
 import torch
 from trainer_runs import silent
 
-from trainer import cache
-from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out, one_run
+from trainer.data import cache
+from trainer.data.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out, one_run
+from trainer.data.source import cache_folder
 from trainer.errors import ModelError
 from trainer.recipe.toml import parse_recipe
-from trainer.source import cache_folder
 from trainer.types import Latents
 
 

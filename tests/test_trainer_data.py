@@ -21,11 +21,11 @@ from trainer_models import build_dataset
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Pose, column_value
 from condprep.images.decode import decode
-from trainer.data import Row, open_rows
+from trainer.data.rows import Row, open_rows
+from trainer.data.scan import scan
+from trainer.data.transform import Transform, check_mirror, mirrored_pose
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
-from trainer.scan import scan
-from trainer.transform import Transform, check_mirror, mirrored_pose
 
 
 def png(pixels: Any) -> bytes:

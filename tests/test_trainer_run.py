@@ -142,7 +142,7 @@ def test_a_loss_that_is_no_number_stops_with_its_rows(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned: list[list[str]]
 ) -> None:
     """The keys of the rows are named, and nothing of it is saved."""
-    from trainer.source import Source
+    from trainer.data.source import Source
 
     batch, calls = Source.batch, iter(range(1000))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.sampler import Draw, share, updates
+from trainer.data.sampler import Draw, share, updates
 
 
 @given(

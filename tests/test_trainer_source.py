@@ -16,16 +16,16 @@ from trainer_models import build_dataset, save_base, save_pictures
 from trainer_runs import silent
 
 import condprep
-from trainer import cache
-from trainer.cache import ALONE, Team
+from trainer.data import cache
+from trainer.data.cache import ALONE, Team
+from trainer.data.loader import Loader, held_out_batches
+from trainer.data.sampler import Chance, Draw
+from trainer.data.source import Source, open_source, open_sources
 from trainer.errors import DataError, MachineError
 from trainer.families import Base, load_base
-from trainer.loader import Loader, held_out_batches
 from trainer.plan import make_plan
 from trainer.recipe.recipe import Model, Recipe
 from trainer.recipe.toml import parse_recipe
-from trainer.sampler import Chance, Draw
-from trainer.source import Source, open_source, open_sources
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from condprep.images.geometry import Size
+from trainer.data.source import open_sources
 from trainer.families import load_base
 from trainer.recipe.recipe import Recipe, Train
-from trainer.source import open_sources
 
 
 @dataclass(frozen=True)

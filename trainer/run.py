@@ -15,16 +15,16 @@ from safetensors import SafetensorError
 from condprep import __version__
 from condprep.runtime.files import commit_text
 from trainer.checkpoint import Checkpoint, Checkpoints
+from trainer.data.loader import Loader
+from trainer.data.source import Progress
 from trainer.errors import TrainingStopped
 from trainer.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
 from trainer.fidelity.watch import best_so_far, news, settled, unknown
 from trainer.learner import Learner
-from trainer.loader import Loader
 from trainer.metrics import Journal, Meter
 from trainer.optimizer import learning_rate
 from trainer.plan import total_updates
 from trainer.recipe.toml import dump_recipe
-from trainer.source import Progress
 from trainer.stop import Stop
 from trainer.types import Batch
 from trainer.validate import Validator, remark

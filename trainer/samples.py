@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 if TYPE_CHECKING:
+    from trainer.data.source import Source
     from trainer.recipe.recipe import Eval
-    from trainer.source import Source
 
 COLUMNS, CELL = 2, 256  # of the grid: examples abreast, pixels of a picture
 

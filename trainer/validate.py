@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from trainer.cache import Team
+from trainer.data.cache import Team
+from trainer.data.loader import held_out_batches
 from trainer.heldout import HeldOut, held_out, held_out_sums
-from trainer.loader import held_out_batches
 from trainer.samples import choose_examples, generate, save_grid
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
+    from trainer.data.source import Source
     from trainer.fidelity.watch import Watch
     from trainer.learner import Learner
-    from trainer.source import Source
 
 SAMPLES = "samples"  # the folder of the grids
 AT_ONCE = 8  # rows of a forward pass

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.data import splits
+from trainer.data.rows import splits
+from trainer.data.source import Progress, open_source
 from trainer.errors import ModelError
 from trainer.export import RECIPE
 from trainer.fidelity.generate import Sampling
@@ -20,7 +21,6 @@ from trainer.fidelity.trial import Arm, Trial
 from trainer.pipeline import Precision, Weights, load_pipeline
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
-from trainer.source import Progress, open_source
 
 if TYPE_CHECKING:
     from condprep.weights.find import Weights as AnnotatorWeights

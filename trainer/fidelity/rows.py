@@ -25,7 +25,7 @@ from trainer.fidelity.scores import Condition
 
 if TYPE_CHECKING:
     from condprep.weights.find import Weights
-    from trainer.source import Source
+    from trainer.data.source import Source
 
 AT_ONCE = 8 * 512 * 512  # pixels of a batch of the annotator
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.cache import Team
+from trainer.data.cache import Team
 from trainer.errors import DataError
 from trainer.fidelity.diagnosis import BELONGS, LEFT, share
 from trainer.fidelity.generate import Sampling, generate, tasks, through_vae
@@ -17,8 +17,8 @@ from trainer.fidelity.scores import LOWER, compare
 from trainer.fidelity.trial import mean_scores
 
 if TYPE_CHECKING:
+    from trainer.data.source import Source
     from trainer.recipe.recipe import Recipe
-    from trainer.source import Source
 
 AT_ONCE = 4  # pictures
 CONVERGED = 0.5  # share from which on a condition is said to be followed

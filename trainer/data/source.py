@@ -17,14 +17,25 @@ from torch import Tensor
 from condprep.errors import Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
-from trainer.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, keyed, lay_out, one_run, stored_bytes
-from trainer.data import Rows, open_rows, splits
+from trainer.data.cache import (
+    ALONE,
+    Entry,
+    LatentCache,
+    Team,
+    TextCache,
+    distinct,
+    keyed,
+    lay_out,
+    one_run,
+    stored_bytes,
+)
+from trainer.data.rows import Rows, open_rows, splits
+from trainer.data.sampler import Chance, Draw
+from trainer.data.scan import scan
+from trainer.data.transform import NEAREST, Transform, check_mirror
 from trainer.errors import DataError, MachineError
 from trainer.families.base import Base
 from trainer.recipe.recipe import Recipe
-from trainer.sampler import Chance, Draw
-from trainer.scan import scan
-from trainer.transform import NEAREST, Transform, check_mirror
 from trainer.types import Batch
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane

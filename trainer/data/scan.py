@@ -25,7 +25,7 @@ from condprep.runtime.files import commit_text, read_json
 from condprep.verification import structure
 from condprep.verification.check import Context, Opened, OpenedPair
 from condprep.verification.quality.tokens import TokenCounter
-from trainer.data import Row, Rows, refuse
+from trainer.data.rows import Row, Rows, refuse
 from trainer.errors import DataError
 
 

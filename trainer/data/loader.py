@@ -8,9 +8,9 @@ from itertools import islice
 
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
-from trainer.cache import ALONE, Team
-from trainer.sampler import Draw, share, updates
-from trainer.source import Source
+from trainer.data.cache import ALONE, Team
+from trainer.data.sampler import Draw, share, updates
+from trainer.data.source import Source
 from trainer.types import Batch
 
 

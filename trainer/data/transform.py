@@ -18,7 +18,7 @@ from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Points, Pose, present
 from condprep.images.decode import Pixels, decode
 from condprep.images.geometry import Geometry, Placement, Size, resize
-from trainer.data import Row
+from trainer.data.rows import Row
 from trainer.errors import DataError
 
 NEAREST = ("canny", "scribble", "pose", "segmentation")
