@@ -15,7 +15,7 @@ from PIL import Image
 from trainer_models import FAMILIES, TOKENS, save_base
 
 from trainer.errors import ModelError
-from trainer.families import Base, family_of, load_base
+from trainer.models.families import Base, family_of, load_base
 from trainer.recipe.recipe import Model
 from trainer.types import Batch
 

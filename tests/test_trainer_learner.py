@@ -14,11 +14,11 @@ from torch import Tensor
 from trainer_models import FAMILIES, save_base
 
 from trainer.errors import TrainingStopped
-from trainer.families import Base, load_base
 from trainer.heldout import BANDS, held_out, held_out_sums
 from trainer.learner import Learner, snapshot
-from trainer.loss import Diffusion, draw, row_losses
 from trainer.machine import make_accelerator
+from trainer.models.families import Base, load_base
+from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.recipe.recipe import Recipe
 from trainer.types import Batch, Latents
 

@@ -7,7 +7,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from trainer.loss import Diffusion, draw, squared_errors
+from trainer.models.objective import Diffusion, draw, squared_errors
 from trainer.types import Batch, Latents
 
 SHAPE = (4, 8, 8)

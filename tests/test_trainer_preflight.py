@@ -11,8 +11,8 @@ import torch
 from trainer_models import save_base
 
 from trainer.errors import MachineError
-from trainer.families import Base, load_base
 from trainer.memory import peak_of, predict_memory
+from trainer.models.families import Base, load_base
 from trainer.preflight import check_disk, check_fit, largest_fit, sizes
 from trainer.recipe.recipe import Recipe
 from trainer.types import Batch

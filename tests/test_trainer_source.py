@@ -22,7 +22,7 @@ from trainer.data.loader import Loader, held_out_batches
 from trainer.data.sampler import Chance, Draw
 from trainer.data.source import Source, open_source, open_sources
 from trainer.errors import DataError, MachineError
-from trainer.families import Base, load_base
+from trainer.models.families import Base, load_base
 from trainer.plan import make_plan
 from trainer.recipe.recipe import Model, Recipe
 from trainer.recipe.toml import parse_recipe

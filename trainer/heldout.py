@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainer.families.base import Base
-from trainer.loss import Diffusion, draw, row_losses
+from trainer.models.base import Base
+from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.types import Batch
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from trainer.errors import TrainingStopped
-from trainer.families.base import Base
-from trainer.loss import Diffusion, draw, row_losses
+from trainer.models.base import Base
+from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.optimizer import make_optimizer
 from trainer.types import Batch
 

@@ -15,11 +15,11 @@ from trainer.data.cache import Team
 from trainer.data.loader import Loader
 from trainer.data.sampler import Draw
 from trainer.data.source import Progress, Source, open_sources
-from trainer.families import Base, load_base
 from trainer.folder import own
 from trainer.learner import Learner
 from trainer.machine import dtype, make_accelerator
 from trainer.metrics import Journal
+from trainer.models.families import Base, load_base
 from trainer.preflight import check_disk, fitting_micro_batch
 from trainer.recipe.recipe import Recipe
 from trainer.run import Run, Say

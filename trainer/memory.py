@@ -19,7 +19,7 @@ from trainer.types import Batch
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainer.families.base import Base
+    from trainer.models.base import Base
     from trainer.recipe.recipe import Recipe
 
 MOMENTS = {"adamw": 8, "adamw8bit": 2}  # bytes that the optimizer keeps of a parameter

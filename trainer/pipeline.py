@@ -35,7 +35,7 @@ def load_pipeline(
     import torch
     from diffusers import ControlNetModel
 
-    from trainer.families import load_base
+    from trainer.models.families import load_base
     from trainer.recipe.recipe import Model
 
     training, condition = _records(Path(output))

@@ -10,7 +10,7 @@ from typing import Any
 
 from condprep.images.geometry import Size
 from trainer.data.source import open_sources
-from trainer.families import load_base
+from trainer.models.families import load_base
 from trainer.recipe.recipe import Recipe, Train
 
 

@@ -34,7 +34,7 @@ from trainer.data.sampler import Chance, Draw
 from trainer.data.scan import scan
 from trainer.data.transform import NEAREST, Transform, check_mirror
 from trainer.errors import DataError, MachineError
-from trainer.families.base import Base
+from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
 from trainer.types import Batch
 

@@ -103,7 +103,7 @@ def another(pipe: Any, name: str) -> Iterator[None]:
     """The pipeline with another ControlNet, by folder or Hub name, on the same base. Raises ModelError."""
     from diffusers import ControlNetModel
 
-    from trainer.families.parts import read_model
+    from trainer.models.parts import read_model
 
     own = pipe.controlnet
     other = read_model(ControlNetModel, name, True)

@@ -1,6 +1,6 @@
 """What a family of base models is to the trainer: everything that differs between SD, SDXL and those to come.
 
-A family is one file: a child of `Base` and its line in `FAMILIES` (trainer/families/__init__.py). Denoiser, VAE and
+A family is one file: a child of `Base` and its line in `FAMILIES` (trainer/models/families.py). Denoiser, VAE and
 text encoders are frozen; the trainer changes the ControlNet alone.
 """
 

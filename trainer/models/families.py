@@ -8,11 +8,11 @@ from typing import Any
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
-from trainer.families.base import Base
-from trainer.families.parts import folder_of
+from trainer.models.base import Base
+from trainer.models.parts import folder_of
 from trainer.recipe.recipe import Model
 
-FAMILIES = {"sd": "trainer.families.sd:StableDiffusion", "sdxl": "trainer.families.sdxl:StableDiffusionXL"}
+FAMILIES = {"sd": "trainer.models.sd:StableDiffusion", "sdxl": "trainer.models.sdxl:StableDiffusionXL"}
 
 __all__ = ["FAMILIES", "Base", "family_of", "load_base"]
 

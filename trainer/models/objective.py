@@ -16,7 +16,7 @@ from torch import Tensor
 from trainer.types import Batch
 
 if TYPE_CHECKING:
-    from trainer.families.base import Base
+    from trainer.models.base import Base
 
 PredictionType = Literal["epsilon", "v_prediction"]
 

@@ -10,7 +10,7 @@ from diffusers import StableDiffusionXLControlNetPipeline
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from trainer.families.sd import StableDiffusion, _token_ids
+from trainer.models.sd import StableDiffusion, _token_ids
 from trainer.types import Batch
 
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
-from trainer.families.base import Base
-from trainer.families.parts import fingerprint, frozen, read_config, read_model, read_part
+from trainer.models.base import Base
+from trainer.models.parts import fingerprint, frozen, read_config, read_model, read_part
 from trainer.recipe.recipe import Model
 from trainer.types import Batch, Latents
 
