@@ -16,7 +16,7 @@ from PIL import Image
 from trainer.errors import ModelError
 from trainer.fidelity.generate import Task, another, generate, tasks, through_vae
 from trainer.fidelity.rows import Row
-from trainer.pipeline import load_pipeline
+from trainer.inference.pipeline import load_pipeline
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from condprep.errors import UsageError
 from trainer import load_pipeline, sample, train
 from trainer.cli import app
 from trainer.errors import ModelError
-from trainer.export import condition_record
-from trainer.pipeline import fit_condition, unlike
+from trainer.inference.export import condition_record
+from trainer.inference.pipeline import fit_condition, unlike
 from trainer.recipe.toml import load_recipe, parse_recipe
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 _PUBLIC = {
     "train": "trainer.loop",
-    "load_pipeline": "trainer.pipeline",
-    "sample": "trainer.pipeline",
+    "load_pipeline": "trainer.inference.pipeline",
+    "sample": "trainer.inference.pipeline",
     "evaluate": "trainer.fidelity.evaluate",
     "load_recipe": "trainer.recipe.toml",
 }

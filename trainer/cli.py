@@ -12,7 +12,7 @@ from condprep.cli.options import Json
 from condprep.errors import CondprepError, UsageError
 from condprep.runtime.malloc import keep_freed_memory
 from trainer.fidelity.cli import evaluate
-from trainer.pipeline import Precision, Weights
+from trainer.inference.pipeline import Precision, Weights
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,8 +85,8 @@ def sample(
 ) -> None:
     """Generate a picture that follows a condition map."""
     from trainer import console
-    from trainer.pipeline import sample as run
-    from trainer.pipeline import save_picture
+    from trainer.inference.pipeline import sample as run
+    from trainer.inference.pipeline import save_picture
 
     console.without_bars()
     if out.exists() and not overwrite:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trainer.errors import CheckpointError
-from trainer.export import RECIPE
+from trainer.inference.export import RECIPE
 
 LOCK = ".lock"
 

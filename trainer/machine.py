@@ -8,7 +8,7 @@ from shutil import which
 from typing import TYPE_CHECKING
 
 from trainer.errors import MachineError
-from trainer.export import check_push
+from trainer.inference.export import check_push
 from trainer.optimizer import check_optimizer
 from trainer.recipe.recipe import Recipe, Train
 from trainer.trackers import LOGS, find_tracker

@@ -18,8 +18,8 @@ from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.loader import Loader
 from trainer.data.source import Progress
 from trainer.errors import TrainingStopped
-from trainer.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
 from trainer.fidelity.watch import best_so_far, news, settled, unknown
+from trainer.inference.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
 from trainer.learner import Learner
 from trainer.metrics import Journal, Meter
 from trainer.optimizer import learning_rate

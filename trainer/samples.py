@@ -28,7 +28,7 @@ class Example:
 
 def choose_examples(settings: Eval, source: Source | None) -> list[Example]:
     """Those that the recipe lists, else rows evenly spread over the held-out ones. Raises ModelError for a bad file."""
-    from trainer.pipeline import fit_condition
+    from trainer.inference.pipeline import fit_condition
 
     if settings.conditions:
         return [Example(fit_condition(file), prompt) for file, prompt in zip(settings.conditions, settings.prompts)]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from condprep.cli.options import Json, open_weights
-from trainer.pipeline import Precision, Weights
+from trainer.inference.pipeline import Precision, Weights
 
 Output = Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")]
 Dataset = Annotated[str | None, typer.Option(help="another dataset than that of the training")]

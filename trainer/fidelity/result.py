@@ -14,12 +14,12 @@ import numpy as np
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
-from trainer.export import CONDITION, TRAINING
 from trainer.fidelity.diagnosis import LEFT, Finding, Numbers, diagnose, share
 from trainer.fidelity.intervals import Interval, interval
 from trainer.fidelity.rows import partners
 from trainer.fidelity.scores import LOWER
 from trainer.fidelity.trial import Arm, Trial
+from trainer.inference.export import CONDITION, TRAINING
 from trainer.metrics import METRICS
 
 CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed

@@ -122,7 +122,7 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 def _records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """training.json and condition.json."""
-    from trainer.export import CONDITION, TRAINING
+    from trainer.inference.export import CONDITION, TRAINING
 
     try:
         training, condition = (read_json(output / name) for name in (TRAINING, CONDITION))
