@@ -12,11 +12,11 @@ from PIL import Image
 from trainer_runs import make_place, make_recipe
 
 from trainer.data.source import open_source
-from trainer.fidelity.evaluate import make_arms
-from trainer.fidelity.generate import Sampling
-from trainer.fidelity.result import Fidelity, Trained, conclude
-from trainer.fidelity.rows import Reannotator, Row, read_rows
-from trainer.fidelity.trial import Trial
+from trainer.evaluation.evaluate import make_arms
+from trainer.evaluation.generate import Sampling
+from trainer.evaluation.result import Fidelity, Trained, conclude
+from trainer.evaluation.rows import Reannotator, Row, read_rows
+from trainer.evaluation.trial import Trial
 from trainer.loop import train
 
 HOW = Sampling(steps=2, cfg=1.0, pictures=1, seed=0, batch=4)

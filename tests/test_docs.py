@@ -32,7 +32,7 @@ from condprep.sources.imagefolder import MAX_LINE
 from condprep.sources.open import KINDS
 from condprep.weights.find import Weights
 from condprep.weights.pins import pin
-from trainer import cli as trainer_cli
+from trainer.cli import main as trainer_cli
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import describe, literal, parse_recipe, shipped_recipes
 

@@ -22,16 +22,16 @@ from typer.main import get_command
 
 import condprep
 from condprep.errors import UsageError
-from trainer import cli
+from trainer.cli import main as cli
 from trainer.errors import ModelError
-from trainer.fidelity.diagnosis import CAUSES, WELL
-from trainer.fidelity.evaluate import evaluate
-from trainer.fidelity.protocols import PROTOCOLS
-from trainer.fidelity.report import ranking, write_report
-from trainer.fidelity.result import Fidelity
-from trainer.fidelity.rows import Row
-from trainer.fidelity.scores import MEASURES
-from trainer.fidelity.trial import ARMS, Arm
+from trainer.evaluation.diagnosis import CAUSES, WELL
+from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.protocols import PROTOCOLS
+from trainer.evaluation.report import ranking, write_report
+from trainer.evaluation.result import Fidelity
+from trainer.evaluation.rows import Row
+from trainer.evaluation.scores import MEASURES
+from trainer.evaluation.trial import ARMS, Arm
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from painters import FALLING, STILL
 
-from trainer.fidelity.diagnosis import Numbers, diagnose, plateau, share
+from trainer.evaluation.diagnosis import Numbers, diagnose, plateau, share
 
 
 @given(st.floats(-10, 10), st.floats(-10, 10), st.floats(-10, 10))

@@ -10,9 +10,9 @@ from painters import FALLING, HOW, NOTHING, STILL, Painter, follower, named, rea
 from PIL import Image, ImageFilter
 from trainer_models import build_dataset
 
-from trainer.fidelity.result import Fidelity, Trained, conclude
-from trainer.fidelity.rows import Reannotator, Row
-from trainer.fidelity.trial import Trial
+from trainer.evaluation.result import Fidelity, Trained, conclude
+from trainer.evaluation.rows import Reannotator, Row
+from trainer.evaluation.trial import Trial
 
 
 @pytest.fixture(scope="module")

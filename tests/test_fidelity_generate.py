@@ -14,8 +14,8 @@ from painters import HOW, Painter, read_some, train_place
 from PIL import Image
 
 from trainer.errors import ModelError
-from trainer.fidelity.generate import Task, another, generate, tasks, through_vae
-from trainer.fidelity.rows import Row
+from trainer.evaluation.generate import Task, another, generate, tasks, through_vae
+from trainer.evaluation.rows import Row
 from trainer.inference.pipeline import load_pipeline
 
 

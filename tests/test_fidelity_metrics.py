@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from condprep.annotators.openpose.keypoints import JOINTS, Body
-from trainer.fidelity.intervals import RESAMPLES, Interval, interval, interval_of
-from trainer.fidelity.metrics import Map, depth_rmse, edge_f1, ms_ssim, rank_correlation, ssim
-from trainer.fidelity.poses import AveragePrecision, as_coco, matched, mean_oks, oks, pck
-from trainer.fidelity.scores import MEASURES, Condition, compare, summarise
+from trainer.evaluation.intervals import RESAMPLES, Interval, interval, interval_of
+from trainer.evaluation.metrics import Map, depth_rmse, edge_f1, ms_ssim, rank_correlation, ssim
+from trainer.evaluation.poses import AveragePrecision, as_coco, matched, mean_oks, oks, pck
+from trainer.evaluation.scores import MEASURES, Condition, compare, summarise
 
 edges = arrays(np.uint8, (24, 24), elements=st.sampled_from((0, 0, 0, 255)))
 greys = arrays(np.uint8, (24, 24), elements=st.integers(0, 255))

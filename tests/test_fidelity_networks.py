@@ -22,12 +22,12 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcesso
 from condprep.errors import UsageError, WeightsError
 from condprep.images.decode import Pixels
 from trainer.errors import ModelError
-from trainer.fidelity import networks
-from trainer.fidelity.networks import CLIP, INCEPTION, LEAST, Clip, Kid, Networks, at_hand, read_inception
-from trainer.fidelity.report import write_report
-from trainer.fidelity.result import conclude
-from trainer.fidelity.rows import Reannotator, Row
-from trainer.fidelity.trial import Trial
+from trainer.evaluation import networks
+from trainer.evaluation.networks import CLIP, INCEPTION, LEAST, Clip, Kid, Networks, at_hand, read_inception
+from trainer.evaluation.report import write_report
+from trainer.evaluation.result import conclude
+from trainer.evaluation.rows import Reannotator, Row
+from trainer.evaluation.trial import Trial
 
 
 def save_clip(folder: Path) -> Path:

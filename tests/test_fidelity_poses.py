@@ -14,8 +14,8 @@ from condprep import AnnotatorSpec
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
 from condprep.images.geometry import Placement
 from condprep.types import Maps
-from trainer.fidelity.rows import Reannotator, Row, _placed
-from trainer.fidelity.trial import Trial
+from trainer.evaluation.rows import Reannotator, Row, _placed
+from trainer.evaluation.trial import Trial
 
 
 class Posed:

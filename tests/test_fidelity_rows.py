@@ -12,7 +12,7 @@ from trainer_models import build_dataset, save_pictures
 
 import condprep
 from trainer.errors import DataError
-from trainer.fidelity.rows import Row, partners, reannotator
+from trainer.evaluation.rows import Row, partners, reannotator
 
 
 @pytest.fixture(scope="module")

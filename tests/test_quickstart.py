@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from condprep.images.encode import encode_map
-from trainer.fidelity.evaluate import evaluate
+from trainer.evaluation.evaluate import evaluate
 from trainer.loop import train
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe

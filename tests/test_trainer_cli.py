@@ -13,7 +13,7 @@ from diffusers import ControlNetModel
 from PIL import Image
 from trainer_models import build_dataset, save_base
 
-from trainer import cli
+from trainer.cli import main as cli
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
 
@@ -153,9 +153,9 @@ def test_a_mistake_is_a_sentence(
 def test_help_needs_no_torch(tmp_path: Path) -> None:
     """`--help` and `import trainer` import nothing heavy."""
     look = (
-        "import sys, trainer, trainer.cli\n"
+        "import sys, trainer, trainer.cli.main\n"
         "sys.argv = ['trainer', '--help']\n"
-        "try: trainer.cli.main()\n"
+        "try: trainer.cli.main.main()\n"
         "except SystemExit: pass\n"
         "print(sorted({'torch', 'diffusers', 'datasets', 'pydantic', 'cv2', 'scipy', 'numpy'} & sys.modules.keys()))"
     )

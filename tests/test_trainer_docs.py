@@ -12,7 +12,7 @@ from typer.main import get_command
 import trainer
 from condprep.errors import CondprepError
 from trainer import errors
-from trainer.cli import app
+from trainer.cli.main import app
 from trainer.heldout import BANDS, HeldOut
 from trainer.loop import TrainResult
 

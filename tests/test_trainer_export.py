@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import condprep
 from condprep.errors import UsageError
 from trainer import load_pipeline, sample, train
-from trainer.cli import app
+from trainer.cli.main import app
 from trainer.errors import ModelError
 from trainer.inference.export import condition_record
 from trainer.inference.pipeline import fit_condition, unlike

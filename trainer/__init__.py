@@ -9,7 +9,7 @@ _PUBLIC = {
     "train": "trainer.loop",
     "load_pipeline": "trainer.inference.pipeline",
     "sample": "trainer.inference.pipeline",
-    "evaluate": "trainer.fidelity.evaluate",
+    "evaluate": "trainer.evaluation.evaluate",
     "load_recipe": "trainer.recipe.toml",
 }
 __all__ = list(_PUBLIC)

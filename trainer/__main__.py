@@ -1,5 +1,5 @@
 """`python -m trainer`; several GPUs: `accelerate launch -m trainer RECIPE`."""
 
-from trainer.cli import main
+from trainer.cli.main import main
 
 main()

@@ -18,7 +18,7 @@ from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.loader import Loader
 from trainer.data.source import Progress
 from trainer.errors import TrainingStopped
-from trainer.fidelity.watch import best_so_far, news, settled, unknown
+from trainer.evaluation.watch import best_so_far, news, settled, unknown
 from trainer.inference.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
 from trainer.learner import Learner
 from trainer.metrics import Journal, Meter

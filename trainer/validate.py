@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
     from trainer.data.source import Source
-    from trainer.fidelity.watch import Watch
+    from trainer.evaluation.watch import Watch
     from trainer.learner import Learner
 
 SAMPLES = "samples"  # the folder of the grids
@@ -71,7 +71,7 @@ class Validator:
         return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
 
     def _watch(self) -> Watch | None:
-        from trainer.fidelity.watch import Watch
+        from trainer.evaluation.watch import Watch
 
         if self.source is None:
             return None

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from condprep.annotators.openpose.keypoints import Body
-from trainer.fidelity import metrics
-from trainer.fidelity.intervals import Interval, interval, interval_of
-from trainer.fidelity.metrics import Map
+from trainer.evaluation import metrics
+from trainer.evaluation.intervals import Interval, interval, interval_of
+from trainer.evaluation.metrics import Map
 
 Measure = Callable[[Map, Map], float]
 
@@ -46,7 +46,7 @@ class Condition:
 def compare(kind: str | None, made: Condition, wanted: Condition) -> dict[str, float]:
     """Every measure of that kind, the leading one first; NaN where one is not defined. kind: of condprep.verification.kinds.KINDS, None: not known."""
     if kind == "pose" and made.people is not None and wanted.people is not None:
-        from trainer.fidelity import poses
+        from trainer.evaluation import poses
 
         return {name: run(made.people, wanted.people) for name, run in (("oks", poses.mean_oks), ("pck", poses.pck))}
     return {name: run(made.pixels, wanted.pixels) for name, run in MEASURES.get(kind or "", OTHERS).items()}
@@ -63,7 +63,7 @@ def summarise(
     found = {name: interval([row[name] for row in rows], seed) for name in rows[0]}
     people = [(ours.people, theirs.people) for ours, theirs in zip(made, wanted)]
     if kind == "pose" and all(None not in pair for pair in people):
-        from trainer.fidelity.poses import AveragePrecision
+        from trainer.evaluation.poses import AveragePrecision
 
         precision = AveragePrecision([ours or () for ours, _ in people], [theirs or () for _, theirs in people])
         found[AP] = interval_of(precision, len(rows), seed)

@@ -22,9 +22,9 @@ from condprep.errors import UsageError
 from condprep.reporting import html
 from condprep.reporting.thumbnails import thumbnail
 from condprep.runtime.files import commit, commit_json, commit_text
-from trainer.fidelity.result import Fidelity
-from trainer.fidelity.scores import LOWER, NAMES
-from trainer.fidelity.trial import ARMS
+from trainer.evaluation.result import Fidelity
+from trainer.evaluation.scores import LOWER, NAMES
+from trainer.evaluation.trial import ARMS
 
 JSON, ROWS, PAGE = "report.json", "rows.parquet", "index.html"
 SHOWN = 8  # rows of a grid

@@ -19,7 +19,7 @@ from condprep.errors import UsageError, WeightsError
 from condprep.images.decode import Pixels
 from condprep.weights.find import WeightFile, load_state_dict, sha256
 from trainer.errors import ModelError
-from trainer.fidelity.intervals import Interval, interval
+from trainer.evaluation.intervals import Interval, interval
 from trainer.models.parts import frozen, read_model
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from condprep.images.decode import Pixels
 from trainer.errors import ModelError
-from trainer.fidelity.rows import Row
+from trainer.evaluation.rows import Row
 
 Done = Callable[[int], None]  # is told of pictures that are made
 MUST_EQUAL = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")

@@ -14,11 +14,11 @@ import numpy as np
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
-from trainer.fidelity.diagnosis import LEFT, Finding, Numbers, diagnose, share
-from trainer.fidelity.intervals import Interval, interval
-from trainer.fidelity.rows import partners
-from trainer.fidelity.scores import LOWER
-from trainer.fidelity.trial import Arm, Trial
+from trainer.evaluation.diagnosis import LEFT, Finding, Numbers, diagnose, share
+from trainer.evaluation.intervals import Interval, interval
+from trainer.evaluation.rows import partners
+from trainer.evaluation.scores import LOWER
+from trainer.evaluation.trial import Arm, Trial
 from trainer.inference.export import CONDITION, TRAINING
 from trainer.metrics import METRICS
 

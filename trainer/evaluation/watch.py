@@ -10,11 +10,11 @@ import numpy as np
 
 from trainer.data.cache import Team
 from trainer.errors import DataError
-from trainer.fidelity.diagnosis import BELONGS, LEFT, share
-from trainer.fidelity.generate import Sampling, generate, tasks, through_vae
-from trainer.fidelity.rows import Reannotator, Row, partners, read_rows, reannotator
-from trainer.fidelity.scores import LOWER, compare
-from trainer.fidelity.trial import mean_scores
+from trainer.evaluation.diagnosis import BELONGS, LEFT, share
+from trainer.evaluation.generate import Sampling, generate, tasks, through_vae
+from trainer.evaluation.rows import Reannotator, Row, partners, read_rows, reannotator
+from trainer.evaluation.scores import LOWER, compare
+from trainer.evaluation.trial import mean_scores
 
 if TYPE_CHECKING:
     from trainer.data.source import Source

@@ -11,7 +11,7 @@ import typer
 from condprep.cli.options import Json
 from condprep.errors import CondprepError, UsageError
 from condprep.runtime.malloc import keep_freed_memory
-from trainer.fidelity.cli import evaluate
+from trainer.cli.evaluate import evaluate
 from trainer.inference.pipeline import Precision, Weights
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a ControlNet as a recipe says."""
-    from trainer import console
+    from trainer.cli import console
     from trainer.recipe.toml import dump_recipe, literal, load_recipe
 
     saved = {"resume": resume, "push_to_hub": push_to_hub}
@@ -84,7 +84,7 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT")] = False,
 ) -> None:
     """Generate a picture that follows a condition map."""
-    from trainer import console
+    from trainer.cli import console
     from trainer.inference.pipeline import sample as run
     from trainer.inference.pipeline import save_picture
 

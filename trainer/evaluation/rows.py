@@ -20,7 +20,7 @@ from condprep.runtime.concurrency import group
 from condprep.types import IMPORTED
 from condprep.verification.kinds import kind_of_annotator
 from trainer.errors import DataError
-from trainer.fidelity.scores import Condition
+from trainer.evaluation.scores import Condition
 from trainer.inference.export import made_by
 
 if TYPE_CHECKING:

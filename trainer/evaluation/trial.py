@@ -13,11 +13,11 @@ import numpy as np
 
 from condprep.images.decode import Pixels
 from condprep.verification.quality.quality import quality
-from trainer.fidelity.generate import Sampling, another, generate, tasks, through_vae
-from trainer.fidelity.intervals import Interval
-from trainer.fidelity.networks import NONE, Networks
-from trainer.fidelity.rows import Reannotator, Row, partners
-from trainer.fidelity.scores import Condition, compare, summarise
+from trainer.evaluation.generate import Sampling, another, generate, tasks, through_vae
+from trainer.evaluation.intervals import Interval
+from trainer.evaluation.networks import NONE, Networks
+from trainer.evaluation.rows import Reannotator, Row, partners
+from trainer.evaluation.scores import Condition, compare, summarise
 
 ARMS = {
     "controlnet": "held-out rows: their own condition and caption",

@@ -70,10 +70,10 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure whether pictures follow their conditions: annotated again, beside what they are to be held against."""
-    from trainer import console
-    from trainer.fidelity.evaluate import evaluate as run
-    from trainer.fidelity.report import check_folder, write_report
-    from trainer.fidelity.table import show
+    from trainer.cli import console
+    from trainer.cli.table import show
+    from trainer.evaluation.evaluate import evaluate as run
+    from trainer.evaluation.report import check_folder, write_report
 
     console.without_bars()
     folder = report or output / "evaluation"

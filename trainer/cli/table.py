@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from condprep.cli.console import out, print_json, say
-from trainer.fidelity.report import columns, lines, plain
-from trainer.fidelity.result import Fidelity
-from trainer.fidelity.scores import LOWER, NAMES
+from trainer.evaluation.report import columns, lines, plain
+from trainer.evaluation.result import Fidelity
+from trainer.evaluation.scores import LOWER, NAMES
 
 MOST_COLUMNS = 4  # measures that fit a terminal; the report has them all
 
