@@ -17,7 +17,7 @@ from trainer.evaluation.generate import Sampling
 from trainer.evaluation.result import Fidelity, Trained, conclude
 from trainer.evaluation.rows import Reannotator, Row, read_rows
 from trainer.evaluation.trial import Trial
-from trainer.loop import train
+from trainer.training.train import train
 
 HOW = Sampling(steps=2, cfg=1.0, pictures=1, seed=0, batch=4)
 NOTHING = Trained(None, "", None, ())

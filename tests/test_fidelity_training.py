@@ -13,8 +13,8 @@ from trainer_runs import equal, lines, make_place, make_recipe, weights
 from trainer.errors import DataError, RecipeError
 from trainer.evaluation.watch import Watch, best_so_far, news, settled
 from trainer.inference.pipeline import load_pipeline
-from trainer.loop import train
 from trainer.recipe.toml import parse_recipe
+from trainer.training.train import train
 
 FOLLOWED = {
     "every": 2,

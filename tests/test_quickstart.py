@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 
 from condprep.images.encode import encode_map
 from trainer.evaluation.evaluate import evaluate
-from trainer.loop import train
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
+from trainer.training.train import train
 
 ROOT = Path(__file__).parents[1]
 STEPS = 400

@@ -10,11 +10,11 @@ import torch
 from test_trainer_learner import make_batch, make_learner, split, weights
 from trainer_models import save_base
 
-from trainer import optimizer
 from trainer.errors import MachineError
-from trainer.machine import make_accelerator
-from trainer.optimizer import make_optimizer
 from trainer.recipe.recipe import Recipe, Train
+from trainer.training import optimizer
+from trainer.training.machine import make_accelerator
+from trainer.training.optimizer import make_optimizer
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from trainer.checkpoint import Checkpoints, differences
 from trainer.errors import CheckpointError
 from trainer.recipe.recipe import Recipe
+from trainer.training.checkpoint import Checkpoints, differences
 
 
 def recipe(**tables: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from trainer_models import build_dataset, save_base
 from trainer_runs import make_recipe
 
 from trainer.errors import MachineError
-from trainer.loop import train
-from trainer.machine import make_accelerator
 from trainer.recipe.recipe import Recipe
+from trainer.training.machine import make_accelerator
+from trainer.training.train import train
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_a_compiled_update_is_the_plain_one(tmp_path: Path) -> None:
 
 def test_without_a_compiler_it_is_refused(monkeypatch: Any) -> None:
     """Before anything is loaded, with both ways out."""
-    monkeypatch.setattr("trainer.machine.which", lambda _: None)
+    monkeypatch.setattr("trainer.training.machine.which", lambda _: None)
     recipe = Recipe.model_validate({"train": {"compile": True, "device": "cpu"}, "log": {"tracker": "none"}})
     with pytest.raises(MachineError, match=r"train\.compile = true needs a C\+\+ compiler: install g\+\+"):
         make_accelerator(recipe)

@@ -13,8 +13,8 @@ import trainer
 from condprep.errors import CondprepError
 from trainer import errors
 from trainer.cli.main import app
-from trainer.heldout import BANDS, HeldOut
-from trainer.loop import TrainResult
+from trainer.training.condition_gap import BANDS, HeldOut
+from trainer.training.train import TrainResult
 
 PAGE = DOCS / "trainer.md"
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]

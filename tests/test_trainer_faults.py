@@ -13,8 +13,8 @@ from trainer_models import save_base
 from trainer_runs import equal, make_place, make_recipe, weights
 
 from trainer.errors import TrainingStopped
-from trainer.learner import Learner
-from trainer.loop import train
+from trainer.training.step import Learner
+from trainer.training.train import train
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,12 @@ from torch import Tensor
 from trainer_models import FAMILIES, save_base
 
 from trainer.errors import TrainingStopped
-from trainer.heldout import BANDS, held_out, held_out_sums
-from trainer.learner import Learner, snapshot
-from trainer.machine import make_accelerator
 from trainer.models.families import Base, load_base
 from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.recipe.recipe import Recipe
+from trainer.training.condition_gap import BANDS, held_out, held_out_sums
+from trainer.training.machine import make_accelerator
+from trainer.training.step import Learner, snapshot
 from trainer.types import Batch, Latents
 
 

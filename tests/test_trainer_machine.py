@@ -12,10 +12,10 @@ from accelerate import Accelerator, DistributedType
 from diffusers.optimization import get_scheduler
 
 from trainer.errors import MachineError, TrainingStopped
-from trainer.machine import make_accelerator
-from trainer.metrics import Journal, Meter
-from trainer.optimizer import learning_rate, make_optimizer
 from trainer.recipe.recipe import Recipe
+from trainer.training.machine import make_accelerator
+from trainer.training.metrics import Journal, Meter
+from trainer.training.optimizer import learning_rate, make_optimizer
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 

@@ -11,10 +11,10 @@ import torch
 from trainer_models import save_base
 
 from trainer.errors import MachineError
-from trainer.memory import peak_of, predict_memory
 from trainer.models.families import Base, load_base
-from trainer.preflight import check_disk, check_fit, largest_fit, sizes
 from trainer.recipe.recipe import Recipe
+from trainer.training.memory import peak_of, predict_memory
+from trainer.training.preflight import check_disk, check_fit, largest_fit, sizes
 from trainer.types import Batch
 
 

@@ -15,10 +15,10 @@ import pytest
 from trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import CheckpointError, TrainingStopped
-from trainer.learner import Learner
-from trainer.loop import train
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import dump_recipe
+from trainer.training.step import Learner
+from trainer.training.train import train
 from trainer.types import Batch
 
 LAUNCH = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"

@@ -23,9 +23,9 @@ from trainer.data.sampler import Chance, Draw
 from trainer.data.source import Source, open_source, open_sources
 from trainer.errors import DataError, MachineError
 from trainer.models.families import Base, load_base
-from trainer.plan import make_plan
 from trainer.recipe.recipe import Model, Recipe
 from trainer.recipe.toml import parse_recipe
+from trainer.training.plan import make_plan
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from trainer_runs import lines, make_place, make_recipe
 
-from trainer import trackers
 from trainer.errors import MachineError
-from trainer.loop import train
-from trainer.machine import make_accelerator
 from trainer.recipe.recipe import Recipe
-from trainer.trackers import start_tracker
+from trainer.training import trackers
+from trainer.training.machine import make_accelerator
+from trainer.training.trackers import start_tracker
+from trainer.training.train import train
 
 Values = dict[int, float]  # update -> loss
 

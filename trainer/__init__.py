@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "train": "trainer.loop",
+    "train": "trainer.training.train",
     "load_pipeline": "trainer.inference.pipeline",
     "sample": "trainer.inference.pipeline",
     "evaluate": "trainer.evaluation.evaluate",

@@ -14,8 +14,8 @@ from condprep.cli.console import out, print_json, say
 from condprep.cli.console import progress as bars
 
 if TYPE_CHECKING:
-    from trainer.loop import TrainResult
-    from trainer.plan import Plan
+    from trainer.training.plan import Plan
+    from trainer.training.train import TrainResult
 
 MOST_BUCKETS = 8  # lines of the plan
 SHOWN = ("loss", "val_loss", "condition_gap", "pictures_per_second")  # of a run's metrics

@@ -54,11 +54,11 @@ def train(
         return
     console.without_bars()
     if dry_run:
-        from trainer.plan import make_plan
+        from trainer.training.plan import make_plan
 
         console.show_plan(make_plan(chosen), as_json)
     else:
-        from trainer.loop import train as run
+        from trainer.training.train import train as run
 
         with console.progress() as progress:
             result = run(chosen, say=console.say, progress=progress)

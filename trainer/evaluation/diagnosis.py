@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainer.heldout import USED
+from trainer.training.condition_gap import USED
 
 BELONGS = 0.5  # share of the real pictures' own score below which maps and pictures do not belong together
 HELD = 0.5  # share below which the VAE loses what the condition shows

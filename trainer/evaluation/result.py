@@ -20,7 +20,7 @@ from trainer.evaluation.rows import partners
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
 from trainer.inference.export import CONDITION, TRAINING
-from trainer.metrics import METRICS
+from trainer.training.metrics import METRICS
 
 CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed
 

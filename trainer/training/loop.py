@@ -14,20 +14,20 @@ from safetensors import SafetensorError
 
 from condprep import __version__
 from condprep.runtime.files import commit_text
-from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.loader import Loader
 from trainer.data.source import Progress
 from trainer.errors import TrainingStopped
 from trainer.evaluation.watch import best_so_far, news, settled, unknown
 from trainer.inference.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
-from trainer.learner import Learner
-from trainer.metrics import Journal, Meter
-from trainer.optimizer import learning_rate
-from trainer.plan import total_updates
 from trainer.recipe.toml import dump_recipe
-from trainer.stop import Stop
+from trainer.training.checkpoint import Checkpoint, Checkpoints
+from trainer.training.metrics import Journal, Meter
+from trainer.training.optimizer import learning_rate
+from trainer.training.plan import total_updates
+from trainer.training.step import Learner
+from trainer.training.stop import Stop
+from trainer.training.validate import Validator, remark
 from trainer.types import Batch
-from trainer.validate import Validator, remark
 
 Say = Callable[[str], None]
 

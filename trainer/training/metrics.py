@@ -13,7 +13,7 @@ from torch import Tensor
 
 from condprep.runtime.files import commit_text
 from trainer.errors import TrainingStopped
-from trainer.trackers import show_picture, start_tracker
+from trainer.training.trackers import show_picture, start_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

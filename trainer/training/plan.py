@@ -45,8 +45,8 @@ def make_plan(recipe: Recipe) -> Plan:
 
     Raises what training would raise: DataError, ModelError, MachineError.
     """
-    from trainer.machine import make_accelerator
-    from trainer.memory import predict_memory
+    from trainer.training.machine import make_accelerator
+    from trainer.training.memory import predict_memory
 
     make_accelerator(recipe)
     train, validation = open_sources(recipe)

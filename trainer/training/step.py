@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer.errors import TrainingStopped
 from trainer.models.base import Base
 from trainer.models.objective import Diffusion, draw, row_losses
-from trainer.optimizer import make_optimizer
+from trainer.training.optimizer import make_optimizer
 from trainer.types import Batch
 
 if TYPE_CHECKING:

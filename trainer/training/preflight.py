@@ -13,11 +13,11 @@ import psutil
 import torch
 
 from trainer.errors import MachineError
-from trainer.memory import predict_memory
+from trainer.training.memory import predict_memory
 from trainer.types import Batch
 
 if TYPE_CHECKING:
-    from trainer.learner import Learner
+    from trainer.training.step import Learner
 
 FREE = 0.8  # of a CPU's free memory is used
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data.cache import Team
 from trainer.data.loader import Loader
 from trainer.data.sampler import Draw
 from trainer.data.source import Progress, Source, open_sources
-from trainer.folder import own
-from trainer.learner import Learner
-from trainer.machine import dtype, make_accelerator
-from trainer.metrics import Journal
 from trainer.models.families import Base, load_base
-from trainer.preflight import check_disk, fitting_micro_batch
 from trainer.recipe.recipe import Recipe
-from trainer.run import Run, Say
+from trainer.training.checkpoint import Checkpoint, Checkpoints
+from trainer.training.folder import own
+from trainer.training.loop import Run, Say
+from trainer.training.machine import dtype, make_accelerator
+from trainer.training.metrics import Journal
+from trainer.training.preflight import check_disk, fitting_micro_batch
+from trainer.training.step import Learner
+from trainer.training.validate import Validator
 from trainer.types import Batch
-from trainer.validate import Validator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -12,15 +12,15 @@ from PIL import Image
 
 from trainer.data.cache import Team
 from trainer.data.loader import held_out_batches
-from trainer.heldout import HeldOut, held_out, held_out_sums
-from trainer.samples import choose_examples, generate, save_grid
+from trainer.training.condition_gap import HeldOut, held_out, held_out_sums
+from trainer.training.samples import choose_examples, generate, save_grid
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
     from trainer.data.source import Source
     from trainer.evaluation.watch import Watch
-    from trainer.learner import Learner
+    from trainer.training.step import Learner
 
 SAMPLES = "samples"  # the folder of the grids
 AT_ONCE = 8  # rows of a forward pass

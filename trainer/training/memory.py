@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.machine import dtype
+from trainer.training.machine import dtype
 from trainer.types import Batch
 
 if TYPE_CHECKING:
