@@ -34,7 +34,7 @@ from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.runtime.files import commit
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment import reannotate
 from condprep.verification.alignment.registration import unscaled
 from condprep.weights.find import Weights
 
@@ -217,8 +217,8 @@ def main() -> None:
     parser.add_argument("--hed-weights", type=Path, help="a folder with ControlNetHED.pth; default: hed:tensor")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "condprep-bench")
     options = parser.parse_args()
-    original, remembered = again.load_annotator, Remembered(options.cache, options.hed_weights)
-    again.load_annotator = lambda name, **how: remembered(name) if name != "canny" else original(name)
+    original, remembered = reannotate.load_annotator, Remembered(options.cache, options.hed_weights)
+    reannotate.load_annotator = lambda name, **how: remembered(name) if name != "canny" else original(name)
     for one in sets(options, remembered):
         measure(one, options.defects)
 

@@ -46,7 +46,7 @@ from condprep.annotators.registry import load_annotator
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment import reannotate
 from condprep.verification.alignment.registration import unscaled
 from condprep.verification.poses.poses import same_drawing
 from condprep.weights.find import Weights
@@ -280,7 +280,7 @@ def measure(name: str, known: Sequence[Row], defects: Sequence[str]) -> None:
     pairs = [(row, decode(row.maps[one.drew]).rgb) for row in known if one.drew in row.maps]
     pairs = [(row, stored) for row, stored in pairs if stored.any()]
     networks = {f"openpose:{VARIANTS[network]}": Remembered(network, known) for network in one.at_hand}
-    again.load_annotator = lambda name, **_: networks.get(name) or next(iter(networks.values()))
+    reannotate.load_annotator = lambda name, **_: networks.get(name) or next(iter(networks.values()))
     how: dict[str, Any] = {"annotator": "openpose"} if one.told == "user" else {}
     print(f"\n{name}: {len(pairs)} pairs of {len({row.name for row, _ in pairs})} photographs", flush=True)
     for defect in defects:

@@ -14,7 +14,7 @@ _PUBLIC = {
     "verify": "condprep.verification.verify",
     "curate": "condprep.curation.curate",
     "report": "condprep.reporting.report",
-    "load_annotator": "condprep.annotators",
+    "load_annotator": "condprep.annotators.registry",
     "Annotator": "condprep.annotators.protocol",
     "AnnotatorSpec": "condprep.annotators.protocol",
     "Maps": "condprep.types",

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from condprep.annotators.controlnet_aux import adapter as aux_adapter
+from condprep.annotators.controlnet_aux import adapter
 from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.annotators.registry import load_annotator
 from condprep.weights.find import Weights
@@ -31,7 +31,7 @@ SLOW = {"lineart_anime", "normalbae", "leres"}  # 54, 72 and 115 million paramet
 @cache
 def detectors() -> Any:
     """controlnet_aux, and from here on no warnings of it."""
-    with aux_adapter._quiet():
+    with adapter._quiet():
         import controlnet_aux
     return controlnet_aux
 
@@ -131,7 +131,7 @@ def save_checkpoints(folder: Path, variant: str) -> Path:
     for number, name in enumerate(MAKE):
         if name in wanted and not (folder / name).exists():
             torch.manual_seed(number)
-            with aux_adapter._quiet():
+            with adapter._quiet():
                 torch.save(MAKE[name](), folder / name)
     return folder
 
@@ -147,7 +147,7 @@ def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     how = DETECTORS[variant]
     cls = getattr(detectors(), how.cls)
     kind = {"model_type": how.kind} if how.kind else {}
-    with aux_adapter._quiet(), pytest.MonkeyPatch.context() as patch:
+    with adapter._quiet(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["program"])  # LeReS takes the program's options for its own
         detector = cls.from_pretrained(str(folder), **how.files, **kind) if how.files else cls()
     if how.cls == "LeresDetector":

@@ -11,8 +11,8 @@ import pytest
 from fragile import Fragile
 from PIL import Image
 
-import condprep.annotators.registry as table
 from condprep import AnnotatorSpec
+from condprep.annotators import registry
 
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -49,7 +49,7 @@ def raw(tmp_path: Path) -> Path:
 def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
     annotator = Fragile(limit=3)
     spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
+    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
     return annotator
 
 

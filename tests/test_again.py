@@ -23,7 +23,7 @@ from condprep.dataset.pairs.base import Pair
 from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import AnnotatorError
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment import reannotate
 from condprep.verification.alignment.comparison import Alignment
 from condprep.verification.alignment.reannotate import NEIGHBOURS, SAMPLE, Again, Maker, chosen
 from condprep.verification.check import Opened, OpenedPair
@@ -75,7 +75,7 @@ class Broken(Network):
 
 
 def use(monkeypatch: pytest.MonkeyPatch, annotator: Canny) -> None:
-    monkeypatch.setattr(again, "load_annotator", lambda name, **how: annotator)
+    monkeypatch.setattr(reannotate, "load_annotator", lambda name, **how: annotator)
 
 
 def test_the_annotator_that_the_build_wrote_down_is_used(built: Path) -> None:

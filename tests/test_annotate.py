@@ -14,9 +14,9 @@ from datasets import load_from_disk
 from PIL import Image
 from torch import Tensor
 
-import condprep.annotators.registry as table
 from condprep import AnnotatorSpec, Maps, annotate, build
 from condprep.annotation import Annotated, annotate_files
+from condprep.annotators import registry
 from condprep.annotators.openpose.keypoints import KEYPOINTS, PARTS
 from condprep.errors import AnnotatorError, UsageError
 from condprep.types import Reject
@@ -165,7 +165,7 @@ class Poses:
 @pytest.fixture
 def poses(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = AnnotatorSpec("poses", "", load=lambda variant, *_, **__: Poses(variant), variants={"a": "", "bb": ""})
-    monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
+    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
 
 
 @pytest.mark.usefixtures("poses")

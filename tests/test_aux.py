@@ -10,7 +10,7 @@ import pytest
 import torch
 from aux_models import KEYS, NETWORKS, WEIGHTLESS, Checkpoints, batch, detectors, load, picture, reference, variants
 
-from condprep.annotators.controlnet_aux import builders as aux_builders
+from condprep.annotators.controlnet_aux import builders
 from condprep.annotators.controlnet_aux.adapter import Aux
 from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.errors import AnnotatorError, Rejected
@@ -118,7 +118,7 @@ def test_where_sam_finds_nothing_its_map_is_black() -> None:
         def generate(self, picture: np.ndarray) -> list[Any]:
             return []
 
-    detector = detectors().SamDetector(aux_builders._Masks(Nothing()))
+    detector = detectors().SamDetector(builders._Masks(Nothing()))
     found = Aux(detector, "sam", files=[], device="cpu")(batch(picture(100, 70)), KEYS[:1]).maps
     assert found.shape == (1, 3, 100, 70)
     assert not found.any()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from aux_models import Checkpoints, detectors, load
 
-from condprep.annotators.controlnet_aux import adapter as aux_adapter
+from condprep.annotators.controlnet_aux import adapter
 from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.annotators.registry import load_annotator
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
@@ -27,8 +27,8 @@ from condprep.weights.find import Weights
 )
 def test_a_missing_package_is_named(variant: str, missing: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the package: an error with the line to type, before any weights are looked for."""
-    known = aux_adapter.find_spec
-    monkeypatch.setattr(aux_adapter, "find_spec", lambda name: None if name == missing else known(name))
+    known = adapter.find_spec
+    monkeypatch.setattr(adapter, "find_spec", lambda name: None if name == missing else known(name))
     with pytest.raises(AnnotatorError, match=remedy):
         load_annotator(f"aux:{variant}", weights=Weights(offline=True))
 
@@ -133,6 +133,6 @@ def test_memory_that_runs_out_is_no_fault_of_the_weights(
     def full(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(aux_adapter, "build", full)
+    monkeypatch.setattr(adapter, "build", full)
     with pytest.raises(torch.OutOfMemoryError):
         load_annotator("aux:teed", weights=Weights(checkpoints("teed"), offline=True, say=lambda _: None))

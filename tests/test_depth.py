@@ -20,8 +20,8 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
-import condprep.annotators.registry as table
 from condprep import AnnotatorSpec, build, load_annotator
+from condprep.annotators import registry
 from condprep.annotators.depth.annotator import Depth, normals, sobel, stretch
 from condprep.annotators.depth.models import is_metric
 from condprep.annotators.protocol import Annotator
@@ -205,7 +205,7 @@ def test_keep_raw_lines_up_with_a_padded_picture(
     """With --fit pad the raw depth has the picture's size, its content where the map has it, and level 0 around it."""
     annotator = Depth(Brightness(), "midas", device="cpu", precision="fp32", keep_raw=True)
     spec = AnnotatorSpec(name="depth", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(table, "BUILTIN", (spec,))
+    monkeypatch.setattr(registry, "BUILTIN", (spec,))
     (tmp_path / "raw").mkdir()
     Image.fromarray(photo(100, 60)).save(tmp_path / "raw" / "upright.png")
     build(tmp_path / "raw", tmp_path / "ds", "depth", fit="pad", resolution=128, max_upscale=2)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from painters import HOW, follower
 
-import condprep.annotators.registry as table
 from condprep import AnnotatorSpec
+from condprep.annotators import registry
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
 from condprep.images.geometry import Placement
 from condprep.types import Maps
@@ -39,7 +39,7 @@ def standing(right: float) -> Any:
 def test_poses_are_tried_by_their_people(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keypoints, not pixels, decide: OKS, PCK and AP are 1 for a ControlNet that follows, and AP is 0 at chance."""
     spec = AnnotatorSpec(name="posed", summary="", load=lambda *_, **__: Posed())
-    monkeypatch.setattr(table, "BUILTIN", (*table.BUILTIN, spec))
+    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
     some = [
         Row(str(n), "", np.full((64, 64, 3), 40 * n, np.uint8), np.full((64, 64, 3), n, np.uint8), [standing(40 * n)])
         for n in range(1, 5)

@@ -10,8 +10,9 @@ import torch
 from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from openpose_reference import Reference
 
-from condprep.annotators import blaze, openpose
+from condprep.annotators.blaze import annotator as blaze
 from condprep.annotators.openpose import annotator as annotator_module
+from condprep.annotators.openpose import load as openpose
 from condprep.annotators.openpose.annotator import Openpose, resolve
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.load import OpenposeParams

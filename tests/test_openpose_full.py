@@ -16,7 +16,7 @@ from openpose_parts import Tints, photo
 from openpose_reference import Reference, WholeReference, part_of_the_reference
 from test_openpose import Shelf, as_batch, pictures
 
-from condprep.annotators import openpose
+from condprep.annotators.openpose import load as openpose
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import FACE_POINTS, KEYPOINTS, PARTS, Points, Pose, column_value, moved

@@ -21,7 +21,7 @@ import condprep
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_bodies, draw_poses
 from condprep.annotators.openpose.keypoints import Pose
-from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment import reannotate
 from condprep.verification.alignment.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
 from condprep.verification.alignment.shared_shift import SharedShift, median
 from condprep.verification.poses.joints import Joints, drawn_joints, limb
@@ -240,7 +240,7 @@ def test_a_pose_of_nobody_is_a_warning_alone(tmp_path: Path) -> None:
 def test_shifts_of_a_real_network_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps of a real network, pictures stored as JPEG: clean rows pass, maps 2 px off are all told with their shift."""
     network = Openpose(DM14(), device="cpu", height=HEIGHT)
-    monkeypatch.setattr(again, "load_annotator", lambda name, **how: network)
+    monkeypatch.setattr(reannotate, "load_annotator", lambda name, **how: network)
     pictures = [cv2.imread(str(path))[:416, :416, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]
     maps = [draw_bodies([pose.body for pose in network.detect(_batch(one))[0]], *one.shape[:2]) for one in pictures]
     for by in (0, 2):

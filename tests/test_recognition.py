@@ -28,7 +28,7 @@ from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import WeightsError
 from condprep.images.encode import encode_picture
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate as again
+from condprep.verification.alignment import reannotate
 from condprep.verification.findings import VerifyResult
 from condprep.verification.poses.poses import same_drawing
 from condprep.verification.poses.recognition import drew
@@ -126,7 +126,7 @@ def verified(path: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch) -> t
         asked.append(name)
         return Finder(OWN, "cmu") if name == "openpose:cmu" else Finder(OTHER, "blaze")
 
-    monkeypatch.setattr(again, "load_annotator", load)
+    monkeypatch.setattr(reannotate, "load_annotator", load)
     return condprep.verify(path, checks=["alignment"], weights=weights), asked
 
 
@@ -154,7 +154,7 @@ def test_damaged_weights_leave_it_to_the_stand_in(tmp_path: Path, monkeypatch: p
             raise WeightsError("body_pose_model.pth is damaged")
         return Finder(OWN, "blaze")
 
-    monkeypatch.setattr(again, "load_annotator", load)
+    monkeypatch.setattr(reannotate, "load_annotator", load)
     shelf = Shelf(True)
     result = condprep.verify(poses(tmp_path), checks=["alignment"], weights=shelf)
     assert shelf.told == ["openpose:cmu is not asked who drew the poses: body_pose_model.pth is damaged"]

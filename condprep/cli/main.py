@@ -10,9 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from condprep import __version__
-from condprep.cli import curate as cli_curate
-from condprep.cli import report as cli_report
-from condprep.cli import verify as cli_checks
+from condprep.cli.curate import curate
 from condprep.cli.options import (
     Annotators,
     Device,
@@ -25,6 +23,8 @@ from condprep.cli.options import (
     open_weights,
     parse_settings,
 )
+from condprep.cli.report import report
+from condprep.cli.verify import verify
 from condprep.errors import BuildFailed, CondprepError, UsageError
 from condprep.runtime.malloc import keep_freed_memory
 from condprep.types import ConditionKind, FitMode, ImageFormat
@@ -199,9 +199,9 @@ def inspect(
         console.say(f"contact sheet: {sheet}")
 
 
-app.command()(cli_checks.verify)
-app.command()(cli_curate.curate)
-app.command()(cli_report.report)
+app.command()(verify)
+app.command()(curate)
+app.command()(report)
 
 
 @app.command()

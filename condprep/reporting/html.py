@@ -22,7 +22,7 @@ from condprep import __version__
 def render(package: str, values: Mapping[str, Any], **filters: Callable[..., str]) -> str:
     """The page of a package as text. values: what its template names beside `version`; filters: the template's own."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("condprep.reporting.report", "")]),
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("condprep.reporting", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -31,7 +31,7 @@ def render(found: Found) -> str:
         "provenance": list(_lines(found.provenance)),
         "annotators": list(_annotators(found.provenance)),
     }
-    return html.render("condprep.reporting.report", values, percent=_percent)
+    return html.render("condprep.reporting", values, percent=_percent)
 
 
 def _percent(part: int, whole: int) -> str:

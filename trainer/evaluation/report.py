@@ -92,7 +92,7 @@ def page(found: Fidelity, folder: Path) -> str:
         "grids": {name: thumbnail((folder / f"{name}.png").read_bytes(), WIDTH).uri for name in ("worst", "best")},
         "settings": [(name, value) for name, value in found.settings.items() if value not in (None, "")],
     }
-    return html.render("trainer.fidelity", values)
+    return html.render("trainer.evaluation", values)
 
 
 def columns(found: Fidelity) -> list[str]:

@@ -51,9 +51,9 @@ def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights)
         )
     if files:
         return _cmu(loaded, files, params, device)
-    from condprep.annotators import blaze
+    from condprep.annotators.blaze.annotator import load as load_blaze
 
-    return blaze.load(params, device=device, weights=weights)
+    return load_blaze(params, device=device, weights=weights)
 
 
 def _find(variant: str, weights: Weights) -> dict[str, WeightFile]:

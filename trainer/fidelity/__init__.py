@@ -1,1 +1,0 @@
-"""Does a trained ControlNet follow its condition? Pictures are generated, annotated again, and compared map with map."""
