@@ -3,7 +3,7 @@
     python bench/annotators.py [hed depth ...] [--device cuda] [--size 512] [--batch 4] [--precision auto] [--rounds 3]
 
 Both sides hold the same weights: random ones, which do not change the speed, and for openpose the small real network of
-tests/openpose_dm14.py from CONDPREP_SHARED, since what comes after the network depends on people being found. The parts
+tests/support/openpose_dm14.py from CONDPREP_SHARED, since what comes after the network depends on people being found. The parts
 are timed in turn, `rounds` times, and the fastest round counts, so that a busy machine spoils a round and not a ratio.
 
 network     pictures/s of the network alone, from the tensor that it takes
@@ -41,7 +41,7 @@ from skimage import data
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from openpose_reference import Reference
 

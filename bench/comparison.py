@@ -162,7 +162,7 @@ def canny_at_random(picture: Picture) -> Picture:
 
 def other_network() -> Annotator:
     """The MobileNet of the tests in the place of the CMU network."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     from openpose_dm14 import DM14, HEIGHT
 
     from condprep.annotators.openpose.annotator import Openpose

@@ -3,7 +3,7 @@
     python bench/openpose.py [--device cuda] [--threads 2] [--repeats 10] [--json]
 
 The CMU network has random weights: its time does not depend on them. People are found by the small real network of
-tests/openpose_dm14.py in the pictures of CONDPREP_SHARED. A time is the best of the repeats, in which the contestants
+tests/support/openpose_dm14.py in the pictures of CONDPREP_SHARED. A time is the best of the repeats, in which the contestants
 take turns: other work on the machine can only add to it.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from openpose_dm14 import DM14, HEIGHT, PEOPLE
 from openpose_reference import Reference
 from pose_quality import measure

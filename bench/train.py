@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT)]
 
 # Runs a program, and writes down when its optimizer's steps ended, in seconds since the epoch, and how much memory it took
 # at most, in bytes: argv is FILE PROGRAM ARGUMENTS...

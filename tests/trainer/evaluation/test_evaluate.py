@@ -68,7 +68,7 @@ def test_the_python_of_the_page_runs(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """docs/fidelity.md shows Python that evaluates and writes a report, in the folder of a run."""
-    text = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "fidelity.md").read_text(encoding="utf-8")
     (snippet,) = re.findall(r"```text\n(from .*?)```", text, re.DOTALL)
     monkeypatch.chdir(place)
     exec(compile(snippet, "docs/fidelity.md", "exec"), {"__name__": "snippet"})

@@ -36,7 +36,7 @@ from trainer.cli import main as trainer_cli
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import describe, literal, parse_recipe, shipped_recipes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
 FENCE = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)

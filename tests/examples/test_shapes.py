@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "shapes"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "shapes"
 sys.path.insert(0, str(EXAMPLE))
 import draw  # noqa: E402
 

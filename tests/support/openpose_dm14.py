@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[3] / "shared"))
 PEOPLE = SHARED / "data" / "people"
 FOLDER = SHARED / "weights" / "openpose_dm14"
 HEIGHT = 368  # of the network's input, twice that of the CMU network as controlnet_aux runs it

@@ -1,6 +1,6 @@
 """A process that forks builds and kills them: imports are paid once. Used by test_faults.py.
 
-    python tests/chaos.py RAW OUT SEED ROUNDS
+    python tests/support/chaos.py RAW OUT SEED ROUNDS
 
 Half of the builds die at a random file operation (any of those that Python audits, so that every stage is met), half
 after a random time. Each is resumed with another number of workers until it is done. Prints what happened as JSON.

@@ -190,7 +190,7 @@ def launched(recipe: Recipe, folder: Path, *before: str) -> subprocess.Popen[str
     file = folder / "recipe.toml"
     file.write_text(dump_recipe(recipe))
     command = [sys.executable, "-m", *before, "trainer", str(file)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 

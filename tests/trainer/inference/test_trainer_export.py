@@ -215,7 +215,7 @@ def test_training_from_the_command_line(place: Path, tmp_path: Path) -> None:
         "eval.every=0",
     ]
     command = [sys.executable, "-m", "trainer", str(recipe), "--json", *(f"--set={one}" for one in settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["updates"], result["finished"], result["path"]) == (2, True, str(tmp_path / "out"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer_learner import make_batch, make_learner, split, weights
+from test_trainer_step import make_batch, make_learner, split, weights
 from trainer_models import save_base
 
 from trainer.errors import MachineError

@@ -23,7 +23,7 @@ ROUNDS = 30
 
 def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(raw: Path, tmp_path: Path) -> None:
     """SIGKILL at 50 moments and more (random file operations, random times), each resumed with other workers."""
-    program = [sys.executable, Path(__file__).with_name("chaos.py"), raw, tmp_path, "0", str(ROUNDS)]
+    program = [sys.executable, Path(__file__).parents[1] / "support" / "chaos.py", raw, tmp_path, "0", str(ROUNDS)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=500, check=True)
     report = json.loads(done.stdout)
     assert set(report["statuses"]) == {0}, done.stderr

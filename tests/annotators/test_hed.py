@@ -25,7 +25,7 @@ from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import pins
 from condprep.weights.find import Weights
 
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
+SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[3] / "shared"))
 REAL = SHARED / "weights" / "hed" / "hed_bsds500_controlnet_layout_fp16.safetensors"
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
 

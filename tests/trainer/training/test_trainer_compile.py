@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer_learner import make_batch, make_learner, weights
+from test_trainer_step import make_batch, make_learner, weights
 from torch._dynamo.utils import counters
 from trainer_models import build_dataset, save_base
 from trainer_runs import make_recipe
