@@ -2,7 +2,7 @@
 # make quickstart  train a ControlNet on drawn shapes, without a GPU, and measure whether it follows them
 # make test        the fast tests
 # make lint        format, lint, types
-# make bench       the speed tables (minutes)
+# make bench       the speed of a build (minutes); all that can be measured: python -m bench --list
 # Each creates .venv and installs what it needs, once.
 
 PYTHON ?= python3
@@ -33,7 +33,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 
 bench: $(INSTALLED)
-	$(BIN)/python bench/build.py
+	$(BIN)/python -m bench build
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

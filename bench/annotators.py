@@ -1,6 +1,6 @@
 """Speed of the annotators against controlnet_aux's detectors, in one run on the same pictures.
 
-    python bench/annotators.py [hed depth ...] [--device cuda] [--size 512] [--batch 4] [--precision auto] [--rounds 3]
+    python -m bench annotators [hed depth ...] [--device cuda] [--size 512] [--batch 4] [--precision auto] [--rounds 3]
 
 Both sides hold the same weights: random ones, which do not change the speed, and for openpose the small real network of
 tests/support/openpose_dm14.py from CONDPREP_SHARED, since what comes after the network depends on people being found. The parts
@@ -21,7 +21,6 @@ by one, copies included, over the time that they take together.
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 import warnings
@@ -34,16 +33,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
+from openpose_reference import Reference
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from skimage import data
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
-from openpose_reference import Reference
 
 from condprep import load_annotator
 from condprep.annotators.openpose.annotator import Openpose, resolve
@@ -270,7 +267,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(pairs) > 1:
         rows["together"] = together(list(pairs.values()), options)
     show(rows, options)
-
-
-if __name__ == "__main__":
-    main()

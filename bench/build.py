@@ -1,6 +1,6 @@
 """Pictures per second and peak memory of a canny build at 512, against what people do today, in one run.
 
-    python bench/build.py [--pictures 2000] [--threads 2] [--rounds 3] [--json]
+    python -m bench build [--pictures 2000] [--threads 2] [--rounds 3] [--json]
 
 Makes JPEGs of about 1 Mpx from real photographs, then times, each in a process of its own and with the same cores:
 
@@ -40,8 +40,8 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
-CHECKOUT = Path(__file__).parents[1]
+from bench import CHECKOUT, SHARED, environment
+
 SIZE = 512
 
 
@@ -136,14 +136,16 @@ RUNS: dict[str, Callable[[Path, Path, int], None]] = {
 
 def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
     """Seconds and peak memory (MB, all processes; pages shared by several are counted in each) of a run."""
-    command = [sys.executable, __file__, "--run", name, "--raw", raw, "--out", out, "--threads", threads]
+    command = [sys.executable, "-m", "bench", "build", "--run", name, "--raw", raw, "--out", out, "--threads", threads]
     if name == "condprep":
         command = [sys.executable, "-m", "condprep", "build", raw, "--out", out, "-a", "canny", "--workers", threads]
     os.sync()  # or what the run before has written is timed, too
     for picture in filter(Path.is_file, raw.rglob("*")):
         picture.read_bytes()  # from now on in the system's cache, for everybody
     began, peak = time.perf_counter(), 0
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        list(map(str, command)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     while process.returncode is None:
         peak = max(peak, resident(process.pid))
         with suppress(subprocess.TimeoutExpired):
@@ -243,7 +245,3 @@ def show(rounds: Sequence[Mapping[str, Mapping[str, float]]], costs: Mapping[str
 def spread(values: Sequence[float], digits: int) -> str:
     """Median (lowest to highest)."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """What the curation checks find of planted copies and blur in real photographs, and how the search for lookalikes scales.
 
-    python bench/curation.py                      # the photographs of scikit-image and of CONDPREP_SHARED
-    python bench/curation.py --hashes 1000000     # the search alone, among that many pictures without lookalikes
-    python bench/curation.py --rows 10000 50000   # peak memory of `verify`: small pictures with captions of 2 kB
+    python -m bench curation                      # the photographs of scikit-image and of CONDPREP_SHARED
+    python -m bench curation --hashes 1000000     # the search alone, among that many pictures without lookalikes
+    python -m bench curation --rows 10000 50000   # peak memory of `verify`: small pictures with captions of 2 kB
 
 Each photograph is cut into square pieces that do not overlap, of at least 240 px, each enlarged or reduced to 512 x 512.
 Blur is planted into the middles of the photographs at their own size. A copy is planted for each piece; found is one that is told as a repeat of its own original, a false alarm a row that is told to
@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from skimage import data
-from verify import photographs
 
+from bench import environment
+from bench.verify import photographs
 from condprep.dataset.pairs.open import Pair
 from condprep.verification.check import Context, Opened, OpenedPair
 from condprep.verification.quality.curation import Blurred, measure
@@ -219,7 +220,7 @@ def search(count: int) -> None:
 
 VERIFY = """
 import sys, condprep
-from condprep.malloc import keep_freed_memory
+from condprep.runtime.malloc import keep_freed_memory
 keep_freed_memory()
 condprep.verify(sys.argv[1], checks=["structure", "curation"])
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
@@ -238,7 +239,9 @@ def memory(count: int) -> None:
                 rows = [row(rng, number) for number in range(start, min(start + 1000, count))]
                 writer.write_table(pa.Table.from_pylist(rows, schema))
         began = time.perf_counter()
-        told = subprocess.run([sys.executable, "-c", VERIFY, path], stdout=subprocess.PIPE, text=True, check=True)
+        told = subprocess.run(
+            [sys.executable, "-c", VERIFY, path], env=environment(), stdout=subprocess.PIPE, text=True, check=True
+        )
         seconds = time.perf_counter() - began
     peak = int(told.stdout) / 1000
     captions = count * 2000 / 1e6
@@ -273,7 +276,3 @@ def main() -> None:
         strangers()
         blurs(middles())
         cost(originals)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """How well soft edges find the boundaries that people drew: F at the best threshold on BSDS500 pictures.
 
-    python bench/edge_quality.py [hed:tensor ...] [--weights DIR] [--folder DIR] [--device cpu]
+    python -m bench edge-quality [hed:tensor ...] [--weights DIR] [--folder DIR] [--device cpu]
 
 DIR holds pictures (.jpg) and their boundaries (.mat, groundTruth of several people); default: those of the shared test
 data. After Martin, Fowlkes and Malik 2004 as it is used for BSDS500, with differences that make it no figure to compare
@@ -14,7 +14,6 @@ no more.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,11 +27,11 @@ from scipy.io import loadmat
 from scipy.spatial import cKDTree
 from skimage.morphology import thin
 
+from bench import SHARED
 from condprep import load_annotator
 from condprep.annotators.protocol import Annotator
 from condprep.weights.find import Weights
 
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 TOLERANCE = 0.0075  # of the diagonal
 THRESHOLDS = np.linspace(16, 240, 15)  # grey levels
 
@@ -113,7 +112,3 @@ def main() -> None:
             f"{annotator.name}:{annotator.variant}".rstrip(":"), f"{ods:.3f}", f"{threshold:.0f}", f"{ois:.3f}"
         )
     Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Peak memory of a build against its number of pictures: it must not grow.
 
-    python bench/memory.py [--small 2000] [--large 20000] [--threads 2]
+    python -m bench memory [--small 2000] [--large 20000] [--threads 2]
 
 The larger source links to the pictures of the smaller one, so that both hold the same kind of pictures.
 """
@@ -12,9 +12,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from build import make_pictures, measure
 from rich.console import Console
 from rich.table import Table
+
+from bench.build import make_pictures, measure
 
 
 def linked(folder: Path, pictures: list[Path], count: int) -> Path:
@@ -45,7 +46,3 @@ def main() -> None:
             change = f"{result['peak_mb'] / first - 1:+.1%}"
             table.add_row(f"{count:,}", f"{result['pictures_per_second']:.1f}", f"{result['peak_mb']:.0f} MB", change)
     Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

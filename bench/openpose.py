@@ -1,6 +1,6 @@
 """OpenPose body: what the network costs, what comes after it, and controlnet_aux with the same weights, in one run.
 
-    python bench/openpose.py [--device cuda] [--threads 2] [--repeats 10] [--json]
+    python -m bench openpose [--device cuda] [--threads 2] [--repeats 10] [--json]
 
 The CMU network has random weights: its time does not depend on them. People are found by the small real network of
 tests/support/openpose_dm14.py in the pictures of CONDPREP_SHARED. A time is the best of the repeats, in which the contestants
@@ -13,23 +13,19 @@ import argparse
 import contextlib
 import io
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from pycocotools.coco import COCO
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from openpose_dm14 import DM14, HEIGHT, PEOPLE
 from openpose_reference import Reference
-from pose_quality import measure
+from pycocotools.coco import COCO
 
+from bench.pose_quality import measure
 from condprep.annotators.openpose import annotator
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.decode import decode
@@ -52,6 +48,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     args = parser.parse_args()
+    warnings.simplefilter("ignore")
     torch.set_num_threads(args.threads)
     pictures = [cv2.imread(str(path))[:, :, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]
     with torch.inference_mode():
@@ -142,8 +139,3 @@ def best_of(runs: Mapping[str, tuple[Callable[[], object], int]], device: str, r
 def as_batch(pictures: list[np.ndarray], device: str) -> torch.Tensor:
     """Pictures (H, W, 3) -> (B, 3, H, W) on the device."""
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device)
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main()

@@ -1,6 +1,6 @@
 """How well pose annotators find annotated people: COCO's keypoint AP (OKS) and seconds a picture.
 
-    python bench/pose_quality.py [openpose:blaze ...] [--set tiles=3] [--folder DIR] [--device cpu] [--threads 2]
+    python -m bench pose-quality [openpose:blaze ...] [--set tiles=3] [--folder DIR] [--device cpu] [--threads 2]
 
 DIR holds pictures and one COCO keypoint file (*.json); default: the people of the shared test data. What is scored is the
 `keypoints` column, so a joint that is not drawn counts as wrong; a person's score is the mean confidence of the joints.
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,10 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.table import Table
 
+from bench import SHARED
 from condprep import load_annotator
 from condprep.annotators.openpose.keypoints import JOINTS, Body, bodies
 from condprep.annotators.protocol import Annotator
-
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,3 @@ def main() -> None:
     }
     people = sum(bool(a["num_keypoints"]) for a in truth.loadAnns(truth.getAnnIds(iscrowd=False)))
     Console().print(report(qualities, people))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Pictures per second and peak memory of training, against diffusers' own script, in one run.
 
-    python bench/train.py --size tiny|sd15|sdxl [--resolution 512] [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...]
+    python -m bench train --size tiny|sd15|sdxl [--resolution 512] [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...]
 
 Builds a base with random weights at that size (no download) and a dataset of drawn pictures, then trains with the same
 batch, precision, rows and number of threads that decode, each in a process of its own:
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -36,8 +35,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT)]
+from bench import environment
 
 # Runs a program, and writes down when its optimizer's steps ended, in seconds since the epoch, and how much memory it took
 # at most, in bytes: argv is FILE PROGRAM ARGUMENTS...
@@ -213,13 +211,12 @@ def peer(script: Path, folder: Path, size: Size, precision: str, workers: int, u
 
 def measure(folder: Path, command: Sequence[str], updates: int) -> tuple[list[float], int]:
     """When a program's updates ended, in seconds since it began, and the most bytes that it took."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "DIFFUSERS_VERBOSITY": "error"}
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(folder / "measured"), *command],
         capture_output=True,
         text=True,
-        env=environment,
+        env=environment(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error"),
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr[-3000:]}")
@@ -283,7 +280,3 @@ def main() -> None:
             table.add_row(row["run"], speed, waited, f"{row['peak_gb']:.2f} GB", f"{row['start']:.1f} s")
             print(row, file=sys.stderr, flush=True)
     print(json.dumps(found)) if arguments.json else Console().print(table)
-
-
-if __name__ == "__main__":
-    main()

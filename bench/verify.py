@@ -1,8 +1,8 @@
 """Recall and false alarms of `condprep verify`, and its speed: defects planted into clean pairs of real photographs.
 
-    python bench/verify.py                        # the photographs of scikit-image and of CONDPREP_SHARED
-    python bench/verify.py --kinds canny pose
-    python bench/verify.py --speed --rows 400     # rows a second alone, and pairs a second of an import
+    python -m bench verify                        # the photographs of scikit-image and of CONDPREP_SHARED
+    python -m bench verify --kinds canny pose
+    python -m bench verify --speed --rows 400     # rows a second alone, and pairs a second of an import
 
 Clean pairs are 512 x 512 crops with the maps that condprep's annotators make of them; poses are drawn from COCO's
 keypoints, depth and normals come from RGB-D recordings. Each defect is planted into every row of a copy, once in a
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -27,16 +26,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from coco import body_of
 from PIL import Image
 from skimage import data
 
 import condprep
+from bench import SHARED
+from bench.coco import body_of
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.runtime.malloc import keep_freed_memory
 from condprep.weights.find import Weights
 
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared")) / "data"
+DATA = SHARED / "data"
 SIDE, LARGE = 512, 640  # pixels: of a crop, and of the shorter side of what it is cut from
 
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ Change = Callable[[np.ndarray], np.ndarray]
 
 
 def photographs() -> list[np.ndarray]:
-    files = [*sorted(SHARED.glob("edges/*.jpg")), *sorted(SHARED.glob("people/*.jpg"))]
+    files = [*sorted(DATA.glob("edges/*.jpg")), *sorted(DATA.glob("people/*.jpg"))]
     pictures = [np.array(Image.open(file).convert("RGB")) for file in files]
     return [*pictures, data.astronaut(), data.chelsea(), data.coffee(), data.rocket()]
 
@@ -75,7 +75,7 @@ def annotated(name: str) -> Callable[[np.ndarray], np.ndarray]:
 
 def drawn_pose(rng: np.random.Generator) -> np.ndarray:
     """One to four of COCO's people, each at another place and of another size."""
-    listed = json.loads((SHARED / "people/test_coco.json").read_text())["annotations"]
+    listed = json.loads((DATA / "people/test_coco.json").read_text())["annotations"]
     people = [one["keypoints"] for one in listed if one["num_keypoints"] > 5]
     bodies = []
     for _ in range(rng.integers(1, 5)):
@@ -92,11 +92,11 @@ def recorded_depth() -> list[tuple[np.ndarray, np.ndarray]]:
     """(picture, near-is-white depth (H, W) uint8) of the RGB-D pairs; holes filled."""
     pairs = []
     for colour, depth in (("TUM_color.png", "TUM_depth.png"), ("color_00000.jpg", "depth_00000.png")):
-        raw = cv2.imread(str(SHARED / "depth" / depth), cv2.IMREAD_UNCHANGED).astype(np.float32)
+        raw = cv2.imread(str(DATA / "depth" / depth), cv2.IMREAD_UNCHANGED).astype(np.float32)
         inverse = np.where(raw > 0, 1 / np.maximum(raw, 1), 0)
         inverse = np.clip(inverse / np.percentile(inverse, 99.5) * 255, 0, 255).astype(np.uint8)
         filled = cv2.inpaint(inverse, (raw == 0).astype(np.uint8), 5, cv2.INPAINT_TELEA)
-        picture = np.array(Image.open(SHARED / "depth" / colour).convert("RGB"))
+        picture = np.array(Image.open(DATA / "depth" / colour).convert("RGB"))
         pairs.append((cv2.resize(picture, raw.shape[::-1]), cv2.bilateralFilter(filled, 9, 20, 5)))
     return pairs
 
@@ -285,7 +285,3 @@ def import_speed(raw: Path, folder: Path) -> float:
         result = condprep.build(folder / "pairs", folder / f"imported {run}")
         seconds.append(time.perf_counter() - began)
     return sum(result.rows.values()) / min(seconds)
-
-
-if __name__ == "__main__":
-    main()

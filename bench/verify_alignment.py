@@ -1,12 +1,12 @@
 """Recall and false alarms of the alignment checks of `condprep verify`, through `verify` itself.
 
-    python bench/verify_alignment.py [--kinds canny hed depth] [--rows 504] [--side 512] [--defects none "shift 4" ...]
+    python -m bench verify-alignment [--kinds canny hed depth] [--rows 504] [--side 512] [--defects none "shift 4" ...]
                                      [--pictures DIR] [--hed-weights DIR] [--cache DIR]
 
 Pairs are crops of scikit-image's photographs and of the shared test data, in an order in which neighbours are of different
 photographs; pictures are stored as JPEG (quality 95), maps were made of the pixels before. A defect is planted into every
 row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not. Depth is measured, not annotated: crops of scikit-image's stereo pair and of
-an RGB-D recording of the shared data. Poses have `verify_poses.py`. What a network made of a picture is kept in --cache, so that
+an RGB-D recording of the shared data. Poses have `verify-poses`. What a network made of a picture is kept in --cache, so that
 a run that was stopped goes on where it was, and some defects can be measured now, others later. `--pictures` measures with
 other photographs, which no threshold has seen.
 """
@@ -27,9 +27,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from comparison import Picture, annotate, canny_at_random, cut, depth_pairs, photographs, windows
 
 import condprep
+from bench.alignment import Picture, annotate, canny_at_random, cut, depth_pairs, photographs, windows
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.runtime.files import commit
@@ -221,7 +221,3 @@ def main() -> None:
     reannotate.load_annotator = lambda name, **how: remembered(name) if name != "canny" else original(name)
     for one in sets(options, remembered):
         measure(one, options.defects)
-
-
-if __name__ == "__main__":
-    main()

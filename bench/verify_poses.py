@@ -1,6 +1,6 @@
 """Recall and false alarms of the alignment checks on pose maps, through `condprep verify` itself.
 
-    python bench/verify_poses.py [--crops 9] [--sets dm14 foreign ...] [--half A] [--pictures DIR] [--cache DIR]
+    python -m bench verify-poses [--crops 9] [--sets dm14 foreign ...] [--half A] [--pictures DIR] [--cache DIR]
 
 Pairs are crops of photographs with people (the shared test data, scikit-image's, and those of `--pictures`), some mirrored,
 all in colours of their own, stored as JPEG. `dm14` and `blaze` are what `condprep build` makes of them: the map is that of the
@@ -33,12 +33,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from coco import body_of
-from comparison import SHARED, Picture, annotate, cut, other_network
 from PIL import Image
 from skimage import data
 
 import condprep
+from bench import SHARED
+from bench.alignment import Picture, annotate, cut, other_network
+from bench.coco import body_of
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import Body
 from condprep.annotators.openpose.load import BODY
@@ -314,7 +315,3 @@ def main() -> None:
     known = [row for name, picture in chosen for row in rows(name, picture, options.crops, options.cache)]
     for name in options.sets:
         measure(name, known, options.defects)
-
-
-if __name__ == "__main__":
-    main()

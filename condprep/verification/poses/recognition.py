@@ -2,7 +2,7 @@
 
 Two networks mean places by a joint that are pixels apart, and differ from each other more from joint to joint than one
 does from itself. Of 100 maps of real photographs 73 (blaze) and 99 are the drawing that their own network makes again of the
-picture's JPEG, 2 or 3 are that which another makes, and of maps of other pictures none (bench/verify_poses.py).
+picture's JPEG, 2 or 3 are that which another makes, and of maps of other pictures none (`python -m bench verify-poses`).
 """
 
 from __future__ import annotations

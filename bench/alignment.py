@@ -1,6 +1,6 @@
 """How well misaligned pairs are told: recall and false alarms per defect and kind of condition map, and pairs a second.
 
-    python bench/comparison.py [--crops 5] [--hed 1] [--hed-weights DIR] [--pose] [--pictures DIR] [--threads 2]
+    python -m bench alignment [--crops 5] [--hed 1] [--hed-weights DIR] [--pose] [--pictures DIR] [--threads 2]
 
 Defects are planted into pairs made of scikit-image's photographs and those of the shared test data, several crops of each.
 `known` compares with the map made again from the picture as JPEG (quality 95); `picture` has the picture alone. Empty
@@ -13,8 +13,6 @@ Depth is measured, not annotated: two RGB-D pairs of the shared data and scikit-
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from skimage import data
 
+from bench import SHARED
 from condprep import load_annotator
 from condprep.annotators.protocol import Annotator
 from condprep.verification.alignment.comparison import Alignment, compare, compare_picture
@@ -36,7 +35,6 @@ from condprep.verification.alignment.registration import unscaled
 from condprep.verification.poses.poses import compare_poses
 from condprep.weights.find import Weights
 
-SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[2] / "shared"))
 PHOTOS = "astronaut brick camera cell chelsea coffee coins grass gravel hubble_deep_field immunohistochemistry moon page retina rocket text"
 SHAPES = ((512, 512), (512, 512), (448, 576), (576, 448), (512, 512))
 
@@ -162,7 +160,6 @@ def canny_at_random(picture: Picture) -> Picture:
 
 def other_network() -> Annotator:
     """The MobileNet of the tests in the place of the CMU network."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     from openpose_dm14 import DM14, HEIGHT
 
     from condprep.annotators.openpose.annotator import Openpose
@@ -221,7 +218,3 @@ def main() -> None:
         table.add_row(title, *cells.values(), str(len(pairs)), f"{speed:.0f}")
         Console(stderr=True).print(title, cells)
     Console(width=200).print(table)
-
-
-if __name__ == "__main__":
-    main()
