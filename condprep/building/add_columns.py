@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.building.build import BuildResult, Progress, Run, build_result, usable_cores
+from condprep.building.build import BuildResult, Run, build_result
 from condprep.building.options import parse_options
 from condprep.building.output_folder import disk_errors, locked
 from condprep.building.plan import Plan
@@ -29,7 +29,9 @@ from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, files, schema
 from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError, UsageError
+from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.files import read_json
+from condprep.runtime.progress import Progress
 from condprep.sources.base import stamp
 from condprep.types import Entry, Sample
 from condprep.weights.find import Weights

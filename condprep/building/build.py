@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -28,21 +28,13 @@ from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, arrow_schema, columns, features, finish
 from condprep.dataset.shards import Counts, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
+from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.files import commit_json
+from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.sources.open import open_source
 from condprep.types import Reject
 from condprep.weights.find import Weights
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a build, or a look at a dataset, is; passed to the callback for every picture."""
-
-    stage: Literal["list", "build", "finish", "annotate", "verify"]
-    done: int  # inputs
-    total: int | None  # None while listing
-    rejects: int = 0
 
 
 @dataclass(frozen=True)
@@ -296,10 +288,6 @@ def describe(column: str, annotator: Annotator, params: Mapping[str, Any]) -> di
     """An annotator's provenance, as it is recorded in the plan and the dataset; params: what the user set."""
     names = {"column": column, "annotator": annotator.name, "variant": annotator.variant, "params": dict(params)}
     return names | dict(annotator.provenance)
-
-
-def usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_rejects(result: BuildResult, limit: float | None) -> None:

@@ -19,10 +19,11 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from condprep.building.build import BuildResult, Progress
+    from condprep.building.build import BuildResult
     from condprep.curation.curate import CurateResult
     from condprep.dataset.inspect import DatasetSummary
     from condprep.reporting.report import ReportResult
+    from condprep.runtime.progress import Progress
     from condprep.verification.findings import VerifyResult
 
 MOST_SIZES = 8  # lines of sizes that `inspect` shows

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep import __version__
-from condprep.building.build import Progress
 from condprep.building.output_folder import check_folders, disk_errors, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
@@ -32,6 +31,7 @@ from condprep.dataset.layout import Layout, finish
 from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
+from condprep.runtime.progress import Progress
 from condprep.types import Reject
 from condprep.verification.findings import VerifyResult
 from condprep.verification.verify import verify

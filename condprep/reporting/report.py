@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from condprep.building.build import Progress, usable_cores
 from condprep.dataset.pairs.open import reopen
 from condprep.errors import UsageError
+from condprep.runtime.concurrency import usable_cores
+from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification.findings import VerifyResult, kept_result, named_columns, scores_path
 from condprep.verification.verify import verify

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -67,3 +68,8 @@ def in_order(items: Iterable[T], number: Callable[[T], int]) -> Iterator[T]:
         while early and early[0][0] == expected:
             yield heapq.heappop(early)[1]
             expected += 1
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, which in a container are fewer than the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.annotators.registry import canonical
-from condprep.building.build import Progress, usable_cores
 from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
 from condprep.dataset.reader import take
 from condprep.errors import UsageError, WeightsError
-from condprep.runtime.concurrency import lots, ordered_map
+from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
 from condprep.runtime.opencv import one_thread_each
+from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification.alignment import alignment
 from condprep.verification.check import Context, Finding, Group, Scores, configure, open_pair

@@ -17,12 +17,12 @@ from datasets import load_dataset, load_from_disk
 from PIL import Image
 
 from condprep import build
-from condprep.building.build import Progress
 from condprep.building.options import parse_options
 from condprep.building.output_folder import locked
 from condprep.dataset import layout
 from condprep.dataset.layout import Layout, arrow_schema, columns
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
+from condprep.runtime.progress import Progress
 
 SMALL = {"resolution": 128, "shard_rows": 5}
 

@@ -19,9 +19,9 @@ from datasets import load_from_disk
 from PIL import Image
 
 import condprep
-from condprep.building.build import Progress
 from condprep.cli import console
 from condprep.cli import main as cli
+from condprep.runtime.progress import Progress
 from condprep.weights.pins import PINS
 
 HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")

@@ -15,12 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from condprep.building.build import usable_cores
 from condprep.dataset.pairs.open import Pair
 from condprep.errors import Rejected
 from condprep.images.decode import header
 from condprep.images.geometry import Size
-from condprep.runtime.concurrency import ordered_map
+from condprep.runtime.concurrency import ordered_map, usable_cores
 from condprep.runtime.files import commit_text, read_json
 from condprep.verification import structure
 from condprep.verification.check import Context, Opened, OpenedPair

@@ -1,0 +1,16 @@
+"""How far a long call is, told to whoever called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a build, or a look at a dataset, is; passed to the callback for every picture."""
+
+    stage: Literal["list", "build", "finish", "annotate", "verify"]
+    done: int  # inputs
+    total: int | None  # None while listing
+    rejects: int = 0
