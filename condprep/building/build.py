@@ -25,7 +25,8 @@ from condprep.building.paired_source import PairedSource
 from condprep.building.pipeline import Pipeline, Work
 from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.dataset.card import write_card
-from condprep.dataset.layout import Layout, arrow_schema, columns, features, finish
+from condprep.dataset.columns import arrow_schema, columns, features, further_column
+from condprep.dataset.layout import Layout, finish
 from condprep.dataset.shards import Counts, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
 from condprep.runtime.concurrency import usable_cores
@@ -174,9 +175,18 @@ class Run:
                 "batch_size": self._batch_size(annotators),
             }
         )
-        kinds = columns(self.options, annotators, self.base.columns if self.base else None)
+        kinds = self._columns(annotators)
         self._write_shards(annotators, arrow_schema(kinds), workers)
         self._finish(kinds)
+
+    def _columns(self, annotators: Mapping[str, Annotator]) -> dict[str, pa.DataType]:
+        further = {
+            further_column(column, annotator.name, name): kind
+            for column, annotator in annotators.items()
+            for name, kind in annotator.columns.items()
+        }
+        base = self.base.columns if self.base else None
+        return columns(list(annotators), further, captions=self.options.captions, base=base)
 
     def _done(self) -> Counts:
         """The counts of a finished dataset. Raises DatasetError where a file of it is missing."""

@@ -22,6 +22,7 @@ import numpy as np
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Result, Runner, as_batch, to_device
 from condprep.building.options import BuildOptions
+from condprep.dataset.columns import further_column
 from condprep.dataset.shards import Row
 from condprep.errors import Rejected
 from condprep.images.decode import decode
@@ -79,12 +80,7 @@ def further_columns(
         from condprep.annotators.depth.annotator import padded
 
         values = {**values, "depth_raw": padded(values["depth_raw"], placement)}
-    return {further_column(column, annotator, name): value for name, value in values.items()}
-
-
-def further_column(column: str, annotator: Annotator, name: str) -> str:
-    """Where an annotator's further column goes: `keypoints`, or `keypoints_blaze` when its map is `openpose_blaze`."""
-    return name + column.removeprefix(annotator.name)
+    return {further_column(column, annotator.name, name): value for name, value in values.items()}
 
 
 class Pipeline:

@@ -13,8 +13,8 @@ import numpy as np
 from condprep.annotation import load_like
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
-from condprep.building.pipeline import further_column
 from condprep.curation.drops import ALL
+from condprep.dataset.columns import further_column
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture
@@ -69,7 +69,7 @@ class Repairer:
                 raise result
             pixels, further = result
             encoded = {"bytes": encode_map(pixels, runner.annotator.binary), "path": None}
-            made |= {further_column(column, runner.annotator, name): value for name, value in further.items()}
+            made |= {further_column(column, runner.annotator.name, name): value for name, value in further.items()}
             made |= {column: encoded}
             if number == 0:
                 made |= {"conditioning_image": encoded, "empty": not pixels.any()}

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from condprep.dataset.layout import SPLITS, Layout, features
+from condprep.dataset.columns import features
+from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.pairs.open import open_pairs
 from condprep.dataset.pairs.table import FEW, TablePairs
 from condprep.dataset.reader import Shard, batches, first_schema, is_image

@@ -1,4 +1,4 @@
-"""The dataset on disk: its columns, its files, and the last step of a build that puts the shards in their places.
+"""The dataset on disk: its files, and the last step of a build that puts the shards in their places.
 
     ds/README.md  dataset_dict.json  train/data-00000-of-00012.arrow ...     what `datasets` reads
     ds/.condprep/plan.json  provenance.json  rejects.jsonl  done.json        what condprep knows; ignored by `datasets`
@@ -8,7 +8,6 @@ Every step here can be repeated: a build that is killed while finishing finishes
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-
-from condprep.annotators.protocol import Annotator
-from condprep.building.options import BuildOptions
-from condprep.building.pipeline import further_column
-from condprep.dataset.arrow import IMAGE
 from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError
 from condprep.runtime.files import commit, commit_json
@@ -71,56 +64,6 @@ class Layout:
                 shutil.rmtree(path)
             elif path != self.lock:
                 path.unlink()
-
-
-def columns(
-    options: BuildOptions, annotators: Mapping[str, Annotator], base: Mapping[str, pa.DataType] | None = None
-) -> dict[str, pa.DataType]:
-    """The columns in their order, which is the one that diffusers' script guesses by.
-
-    base: the columns of the dataset to which the annotators' are added.
-    """
-    further = {
-        further_column(column, annotator, name): kind
-        for column, annotator in annotators.items()
-        for name, kind in annotator.columns.items()
-    }
-    maps = dict.fromkeys(annotators, IMAGE)
-    if base:
-        names = list(base)
-        first = names.index("key")
-        before, after = ({name: base[name] for name in part} for part in (names[:first], names[first:]))
-        return before | maps | after | further
-    text = pa.string() if options.captions == "first" else pa.list_(pa.string())
-    return (
-        {"image": IMAGE, "text": text, "conditioning_image": IMAGE}
-        | (maps if len(annotators) > 1 else {})
-        | {"key": pa.string(), "source": pa.string(), "width": pa.int32(), "height": pa.int32()}
-        | {"transform": pa.list_(pa.float64()), "empty": pa.bool_()}
-        | further
-    )
-
-
-def arrow_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:
-    """The columns with what `datasets` reads from an Arrow or Parquet file's metadata."""
-    info = json.dumps({"info": {"features": features(kinds)}})
-    return pa.schema(kinds).with_metadata({"huggingface": info})
-
-
-def features(kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
-    """The columns in the words of `datasets.Features.to_dict`, without the second that importing `datasets` takes."""
-    return {name: _feature(kind) for name, kind in kinds.items()}
-
-
-def _feature(kind: pa.DataType) -> dict[str, Any]:
-    if kind == IMAGE:
-        return {"_type": "Image"}
-    if pa.types.is_struct(kind):
-        return {field.name: _feature(field.type) for field in kind}
-    if pa.types.is_list(kind):
-        return {"feature": _feature(kind.value_type), "_type": "List"}
-    names = {pa.float32(): "float32", pa.float64(): "float64"}
-    return {"dtype": names.get(kind, str(kind)), "_type": "Value"}
 
 
 def finish(

@@ -17,10 +17,9 @@ from datasets import load_dataset, load_from_disk
 from PIL import Image
 
 from condprep import build
-from condprep.building.options import parse_options
 from condprep.building.output_folder import locked
-from condprep.dataset import layout
-from condprep.dataset.layout import Layout, arrow_schema, columns
+from condprep.dataset.columns import arrow_schema, columns, features
+from condprep.dataset.layout import Layout
 from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, UsageError
 from condprep.runtime.progress import Progress
 
@@ -349,7 +348,7 @@ def test_the_columns_metadata_is_what_datasets_itself_writes(raw: Path, tmp_path
 
     from condprep.annotators.openpose.keypoints import KEYPOINTS
 
-    kinds = columns(parse_options("canny", captions="list"), {}) | {
+    kinds = columns(["canny"], {}, captions="list") | {
         "keypoints": KEYPOINTS,
         "flag": pa.bool_(),
         "numbers": pa.list_(pa.int32()),
@@ -357,6 +356,6 @@ def test_the_columns_metadata_is_what_datasets_itself_writes(raw: Path, tmp_path
     }
     schema = arrow_schema(kinds)
     theirs = Features.from_arrow_schema(schema)
-    assert theirs.to_dict() == layout.features(kinds)
+    assert theirs.to_dict() == features(kinds)
     assert theirs.arrow_schema.equals(schema)
     assert theirs.arrow_schema.metadata == schema.metadata
