@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FitMode = Literal["crop", "bucket", "pad", "keep"]
 ImageFormat = Literal["jpeg", "png", "webp"]
 ConditionKind = Literal["canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"]
+CONDITION_KINDS: tuple[ConditionKind, ...] = get_args(ConditionKind)
 IMPORTED = "imported"  # stands for an annotator where the maps came with the pictures
 
 

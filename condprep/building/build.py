@@ -19,6 +19,7 @@ from condprep import __version__
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import fitting_batch
+from condprep.building.inputs import open_inputs
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import check_folders, disk_errors, locked
 from condprep.building.paired_source import PairedSource
@@ -33,7 +34,6 @@ from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.files import commit_json
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
-from condprep.sources.open import open_source
 from condprep.types import Reject
 from condprep.weights.find import Weights
 
@@ -88,7 +88,7 @@ def build(
     chosen = parse_options(annotators, **options)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
-    pictures = open_source(
+    pictures = open_inputs(
         str(source),
         source_kind or (None if chosen.annotators else "pairs"),
         image_column=image_column,

@@ -20,11 +20,11 @@ from condprep.errors import AnnotatorError, Rejected
 from condprep.images.decode import Header, Picture, decode, header
 from condprep.images.encode import encode_map
 from condprep.images.geometry import Placement, pad, resize
-from condprep.types import IMPORTED, Maps, Sample
+from condprep.types import CONDITION_KINDS, IMPORTED, Maps, Sample
 from condprep.verification import condition, structure
 from condprep.verification.check import Context, Group, Opened, OpenedPair, open_pair
 from condprep.verification.condition import OddKind
-from condprep.verification.kinds import BINARY, KINDS, classify
+from condprep.verification.kinds import BINARY, classify
 from condprep.verification.quality.tokens import TokenCounter
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Imported:
     binary = False
 
     def __init__(self, kind: str | None) -> None:
-        """kind: one of condprep.verification.kinds.KINDS: what maps are held to, and how they are resampled."""
+        """kind: one of condprep.types.CONDITION_KINDS: what maps are held to, and how they are resampled."""
         self.kind = kind
         self.columns: Mapping[str, pa.DataType] = {}
         self.provenance: Mapping[str, Any] = {
@@ -115,7 +115,7 @@ def imported(pairs: Pairs, kind: str | None) -> Imported:
 def _guess(pairs: Pairs) -> str | None:
     """What nearly all of the first maps look like, of those that look like anything clear."""
     opened = (open_pair(pair) for pair in islice(_whole(pairs), LOOKED_AT))
-    kinds = Counter(kind for one in opened if one.features and (kind := classify(one.features)) in KINDS)
+    kinds = Counter(kind for one in opened if one.features and (kind := classify(one.features)) in CONDITION_KINDS)
     kind, maps = kinds.most_common(1)[0] if kinds else (None, 0)
     return kind if maps >= OddKind.CLEAR * kinds.total() else None
 

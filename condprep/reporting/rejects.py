@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from condprep.building.inputs import open_inputs
 from condprep.dataset.inspect import reject_reason
 from condprep.errors import CondprepError, SourceError
 from condprep.reporting.thumbnails import Thumbnail, thumbnail
 from condprep.runtime.files import read_json
 from condprep.sources.base import Source
-from condprep.sources.open import open_source
 from condprep.types import Entry
 
 OF_A_REASON, MOST = 12, 60  # rejects that are shown
@@ -98,7 +98,7 @@ def _open(source: str, identity: Mapping[str, Any]) -> Source:
         for role in ("image", "condition", "caption")
     }
     split = identity.get("split") or next(iter(identity.get("splits", [])), None)  # the latter of pairs
-    opened = open_source(source, identity["kind"], split=split, **columns)
+    opened = open_inputs(source, identity["kind"], split=split, **columns)
     if opened.identity != identity:
         raise SourceError(f"{source!r} is not what the dataset was built from")
     return opened

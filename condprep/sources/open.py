@@ -8,7 +8,7 @@ from condprep.errors import SourceError
 from condprep.sources.base import Source, existing_folder
 from condprep.sources.recognise import recognise
 
-KINDS = ("folder", "imagefolder", "huggingface", "webdataset", "pairs")
+SOURCE_KINDS = ("folder", "imagefolder", "huggingface", "webdataset")
 
 
 def open_source(
@@ -16,17 +16,15 @@ def open_source(
     kind: str | None = None,
     *,
     image_column: str | None = None,
-    condition_column: str | None = None,
     caption_column: str | None = None,
     split: str | None = None,
     exclude: Path | None = None,
 ) -> Source:
     """The source at `path`: a folder, a metadata file, Parquet, a .tar, a pattern of tars, or a dataset on the Hub.
 
-    kind: one of KINDS; recognised where it is not given.
+    kind: one of SOURCE_KINDS; recognised where it is not given.
     image_column, caption_column: the columns to take in an imagefolder or Hugging Face dataset; for tars the extension
         of the pictures ("seg.png") and the field of the .json with the captions.
-    condition_column: of "pairs", the column or folder of the maps.
     split: of a Hugging Face dataset, or the sub-folder of an imagefolder.
     exclude: a folder that is never part of a folder source (the output).
 
@@ -35,12 +33,6 @@ def open_source(
     path = str(path)
     kind = kind or recognise(path)
     columns = {"--image-column": image_column, "--caption-column": caption_column}
-    if kind == "pairs":
-        from condprep.building.paired_source import open_paired
-
-        named = {"image": image_column, "condition": condition_column, "caption": caption_column}
-        return open_paired(path, named, split)
-    _refuse("pictures that get their maps from an annotator", {"--condition-column": condition_column})
     if kind == "folder":
         from condprep.sources.folder import FolderSource
 
@@ -60,7 +52,7 @@ def open_source(
 
         _refuse("a WebDataset", {"--split": split})
         return WebDatasetSource(find_tars(path), image_column, caption_column)
-    raise SourceError(f"unknown kind of source {kind!r}; known: {', '.join(KINDS)}")
+    raise SourceError(f"unknown kind of source {kind!r}; known: {', '.join(SOURCE_KINDS)}")
 
 
 def _refuse(what: str, options: dict[str, str | None]) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from condprep.images.decode import Pixels
+from condprep.types import CONDITION_KINDS
 from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
-from condprep.verification.kinds import ACCEPTED, BINARY, KINDS, classify
+from condprep.verification.kinds import ACCEPTED, BINARY, classify
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
     **dict.fromkeys(("kind", "said", "inverted", "format", "low", "high", "spread")),
@@ -207,7 +208,7 @@ class OddKind:
     name: ClassVar[str] = "odd-kind"
     severity: ClassVar[Severity] = "error"
 
-    ALL = (None, "blank", "picture", "colours", *KINDS)
+    ALL = (None, "blank", "picture", "colours", *CONDITION_KINDS)
     CLEAR = 0.9  # share of the rows of a clear kind that make it the dataset's
 
     def __init__(self) -> None:
@@ -222,7 +223,7 @@ class OddKind:
         if self._said or not counts:
             return
         (main, rows), total = counts.most_common(1)[0], counts.total()
-        if rows < self.CLEAR * total or self.ALL[main] not in KINDS:
+        if rows < self.CLEAR * total or self.ALL[main] not in CONDITION_KINDS:
             return
         accepted = ACCEPTED[str(self.ALL[main])]
         for row, code in enumerate(self._kinds):

@@ -13,29 +13,16 @@ import cv2
 import numpy as np
 
 from condprep.images.decode import Pixels
+from condprep.types import CONDITION_KINDS
 
-KINDS = ("canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation")
 LINES = ("canny", "scribble", "softedge", "pose")  # light on dark, by every convention of ControlNet
 BINARY = ("canny", "scribble")
 
 # What a map may look like, where the dataset says what it is. Line art is drawn in many ways; people can be absent.
-ACCEPTED = {kind: {kind} for kind in KINDS} | {
+ACCEPTED = {kind: {kind} for kind in CONDITION_KINDS} | {
     "scribble": {"scribble", "canny", "softedge"},
     "lineart": {"lineart", "softedge", "canny", "scribble"},
     **{kind: {kind, "colours"} for kind in ("normal", "segmentation")},
-}
-
-_ANNOTATORS = {  # annotator, or annotator:variant, of this package
-    **{"canny": "canny", "hed": "softedge", "depth": "depth", "normal": "normal", "openpose": "pose"},
-    **{"hed:scribble": "scribble", "hed:tensor-scribble": "scribble", "aux:pidinet_scribble": "scribble"},
-    **{"aux:pidinet": "softedge", "aux:pidinet_safe": "softedge", "aux:normalbae": "normal"},
-    **dict.fromkeys(("aux:lineart", "aux:lineart_coarse", "aux:lineart_anime", "aux:lineart_standard"), "lineart"),
-    **dict.fromkeys(("aux:anyline", "aux:mlsd"), "lineart"),
-}
-_NAMES = {  # columns and folders
-    **{"canny": "canny", "hed": "softedge", "softedge": "softedge", "scribble": "scribble", "lineart": "lineart"},
-    **{"depth": "depth", "normal": "normal", "normals": "normal", "pose": "pose", "poses": "pose", "openpose": "pose"},
-    **{"seg": "segmentation", "segmentation": "segmentation"},
 }
 
 SMALL = 256  # pixels of the longer side at which areas are told from lines
@@ -104,7 +91,7 @@ def features(rgb: Pixels, grey: bool = False) -> Features:
 def classify(f: Features) -> str | None:
     """The kind, None where it is not clear.
 
-    Beside KINDS: "blank" shows nothing, "picture" is a photograph, "colours" is coloured, but not as any kind is.
+    Beside CONDITION_KINDS: "blank" shows nothing, "picture" is a photograph, "colours" is coloured, but not as any kind is.
     """
     if f.high - f.low <= BLANK:
         return "blank"
@@ -169,16 +156,6 @@ def _median(grey: np.ndarray) -> float:
     counts = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]), dtype=np.float64)
     middle = np.searchsorted(counts, [(grey.size - 1) // 2, grey.size // 2], side="right")
     return float(middle.mean())
-
-
-def kind_of_annotator(name: str, variant: str) -> str | None:
-    """The kind of an annotator's maps; None for one that is not known here."""
-    return _ANNOTATORS.get(f"{name}:{variant}", _ANNOTATORS.get(name))
-
-
-def kind_of_name(name: str) -> str | None:
-    """The kind that the name of a column or a folder says."""
-    return _NAMES.get(name.lower())
 
 
 def _envelope(rgb: Pixels) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ import condprep
 from condprep import errors
 from condprep.annotators.registry import parameters, parse, specs
 from condprep.building.build import BuildResult
+from condprep.building.inputs import INPUT_KINDS
 from condprep.building.options import BuildOptions, parse_options
 from condprep.cli import main as cli
 from condprep.dataset.columns import columns
@@ -29,7 +30,6 @@ from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets
 from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
 from condprep.sources.imagefolder import MAX_LINE
-from condprep.sources.open import KINDS
 from condprep.weights.find import Weights
 from condprep.weights.pins import pin
 from trainer.cli import main as trainer_cli
@@ -320,7 +320,7 @@ def test_the_weights_are_documented() -> None:
 def test_the_sources_are_documented() -> None:
     """docs/sources.md has the kinds, the extensions that make an input, and the limits."""
     page = DOCS / "sources.md"
-    assert tuple(ticked(row[0])[0] for row in tables(page.read_text(encoding="utf-8"))[0]) == KINDS
+    assert tuple(ticked(row[0])[0] for row in tables(page.read_text(encoding="utf-8"))[0]) == INPUT_KINDS
     text = section(page, "## A folder")
     assert set(re.findall(r"`\.(\w+)`", text)) == PICTURES
     limits = {row[0]: row[1] for row in tables(section(page, "## Limits"))[0]}

@@ -10,7 +10,7 @@ import pytest
 from pictures import encoded, smooth
 
 from condprep.errors import SourceError
-from condprep.sources.open import KINDS, open_source
+from condprep.sources.open import SOURCE_KINDS, open_source
 from condprep.sources.recognise import recognise
 
 PICTURE = encoded(smooth(8, 8))
@@ -85,7 +85,7 @@ def test_a_picture_is_no_source(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
     """The message holds all four."""
-    with pytest.raises(SourceError, match=", ".join(KINDS)):
+    with pytest.raises(SourceError, match=", ".join(SOURCE_KINDS)):
         open_source(tmp_path, "zip")
 
 

@@ -22,11 +22,12 @@ from condprep.annotators.hed.annotator import scribble
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.dataset.pairs.open import Pair
 from condprep.errors import UsageError
+from condprep.types import CONDITION_KINDS
 from condprep.verification import condition, structure
 from condprep.verification.check import Context, OpenedPair, configure, open_picture
 from condprep.verification.condition import OddKind, mixed_share
 from condprep.verification.groups import groups
-from condprep.verification.kinds import ACCEPTED, KINDS, classify, features, inverted_kind
+from condprep.verification.kinds import ACCEPTED, classify, features, inverted_kind
 from condprep.verification.quality.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
 from condprep.verification.structure import DuplicateKeys, aspect_error
 from condprep.weights.find import Weights
@@ -111,7 +112,7 @@ def test_a_map_looks_like_its_kind(kind: str, name: str) -> None:
     assert classify(features(made[:, ::-1])) == kind
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONDITION_KINDS)
 def test_clean_pairs_pass(kind: str) -> None:
     """A clean pair breaks no rule, whether the dataset says its kind or not."""
     if kind not in MAKERS:
@@ -243,7 +244,7 @@ def test_the_short_way_of_grey_maps_is_the_same(kind: str) -> None:
 def test_maps_of_any_size_are_measured(shape: tuple[int, int]) -> None:
     """The smallest and the narrowest map have features and a kind, or none."""
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert classify(features(noise)) in (None, "blank", "picture", "colours", *KINDS)
+    assert classify(features(noise)) in (None, "blank", "picture", "colours", *CONDITION_KINDS)
     assert 0 <= mixed_share(noise) <= 1 if min(shape) > 2 else True
 
 
@@ -305,7 +306,7 @@ def test_scores_are_those_that_are_declared() -> None:
     """Every group returns the columns that it declares, also of pairs that cannot be read."""
     for stored in (encoded(depth_of(photograph()), "PNG"), b"no picture"):
         assert scores(stored).keys() >= {name for group in groups() for name in group.scores}
-    assert all(set(accepted) <= {*KINDS, "colours"} for accepted in ACCEPTED.values())
+    assert all(set(accepted) <= {*CONDITION_KINDS, "colours"} for accepted in ACCEPTED.values())
 
 
 @pytest.fixture(scope="module")

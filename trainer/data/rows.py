@@ -24,7 +24,8 @@ from condprep.dataset.reader import is_image, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
 from condprep.runtime.files import commit
-from condprep.verification.kinds import ACCEPTED, KINDS, classify, features
+from condprep.types import CONDITION_KINDS
+from condprep.verification.kinds import ACCEPTED, classify, features
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
 
@@ -68,7 +69,7 @@ class Rows:
     names: Names
     numbers: Sequence[int]  # those that are used, of the table
     split: str
-    kind: str | None  # of the conditions, one of condprep.verification.kinds.KINDS; None: it is not clear
+    kind: str | None  # of the conditions, one of condprep.types.CONDITION_KINDS; None: it is not clear
     stamp: str  # of the files; changes when they do
     notes: Sequence[str]  # what was guessed
     column: str  # of the conditions, as the dataset calls it: a copy has other names
@@ -248,4 +249,4 @@ def _looks_like(rows: Rows) -> str | None:
         except (Rejected, TypeError):  # the check of the rows says what is wrong with it
             continue
     kind = found.most_common(1)[0][0] if found else None
-    return kind if kind in KINDS else None
+    return kind if kind in CONDITION_KINDS else None

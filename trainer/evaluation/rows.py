@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.openpose.keypoints import Body, bodies, present
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Runner, as_batch
@@ -18,7 +19,6 @@ from condprep.images.decode import Pixels
 from condprep.images.geometry import Placement
 from condprep.runtime.concurrency import group
 from condprep.types import IMPORTED
-from condprep.verification.kinds import kind_of_annotator
 from trainer.errors import DataError
 from trainer.evaluation.scores import Condition
 from trainer.inference.export import made_by
@@ -81,7 +81,7 @@ class Reannotator:
 
     @property
     def kind(self) -> str | None:
-        """Of the maps, one of condprep.verification.kinds.KINDS; None: not known."""
+        """Of the maps, one of condprep.types.CONDITION_KINDS; None: not known."""
         return kind_of_annotator(self.runner.annotator.name, self.runner.annotator.variant)
 
     @property

@@ -44,7 +44,7 @@ class Condition:
 
 
 def compare(kind: str | None, made: Condition, wanted: Condition) -> dict[str, float]:
-    """Every measure of that kind, the leading one first; NaN where one is not defined. kind: of condprep.verification.kinds.KINDS, None: not known."""
+    """Every measure of that kind, the leading one first; NaN where one is not defined. kind: of condprep.types.CONDITION_KINDS, None: not known."""
     if kind == "pose" and made.people is not None and wanted.people is not None:
         from trainer.evaluation import poses
 

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from condprep.annotators.kinds import kind_of_annotator
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
-from condprep.verification.kinds import kind_of_annotator
 from trainer.errors import MachineError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
+from condprep.annotators.kinds import kind_of_annotator
 from condprep.errors import SourceError
 from condprep.types import Entry, Sample
-from condprep.verification.kinds import kind_of_annotator
 
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
 IMAGE_NAMES = (
@@ -35,6 +35,11 @@ CONDITION_NAMES = (
 )
 CAPTION_NAMES = ("text", "caption", "captions", "prompt", "prompts")
 KEY_NAMES = ("key", "__key__")
+_KINDS = {  # columns and folders
+    **{"canny": "canny", "hed": "softedge", "softedge": "softedge", "scribble": "scribble", "lineart": "lineart"},
+    **{"depth": "depth", "normal": "normal", "normals": "normal", "pose": "pose", "poses": "pose", "openpose": "pose"},
+    **{"seg": "segmentation", "segmentation": "segmentation"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Made:
 
     @property
     def kind(self) -> str | None:
-        """One of condprep.verification.kinds.KINDS."""
+        """One of condprep.types.CONDITION_KINDS."""
         name, _, variant = self.annotator.partition(":")
         return kind_of_annotator(name, variant)
 
@@ -79,7 +84,7 @@ class Pairs(Protocol):
 
     @property
     def said(self) -> str | None:
-        """The kind of condition that the dataset says it has, one of condprep.verification.kinds.KINDS."""
+        """The kind of condition that the dataset says it has, one of condprep.types.CONDITION_KINDS."""
         ...
 
     @property
@@ -209,3 +214,8 @@ def _first(names: Sequence[str], among: Sequence[str], besides: str | None = Non
     """The column whose name, in any case, comes first in `names`."""
     there = {name.lower(): name for name in reversed(among) if name != besides}
     return next((there[name] for name in names if name in there), None)
+
+
+def kind_of_name(name: str) -> str | None:
+    """The kind that the name of a column or a folder says."""
+    return _KINDS.get(name.lower())

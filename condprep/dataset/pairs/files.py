@@ -9,13 +9,20 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
-from condprep.dataset.pairs.base import CONDITION_NAMES, IMAGE_NAMES, Columns, Pair, choose_columns, digest
+from condprep.dataset.pairs.base import (
+    CONDITION_NAMES,
+    IMAGE_NAMES,
+    Columns,
+    Pair,
+    choose_columns,
+    digest,
+    kind_of_name,
+)
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import caption_values, is_picture, listing, native, portable, read_regular, stamp
 from condprep.sources.folder import FolderSource
 from condprep.sources.imagefolder import Row, csv_rows, json_rows, parquet_rows
 from condprep.types import Entry, Sample
-from condprep.verification.kinds import kind_of_name
 
 LISTINGS = ("prompt.json", "prompt.jsonl", "metadata.jsonl", "metadata.csv", "metadata.parquet")
 READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {

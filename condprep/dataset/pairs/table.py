@@ -15,13 +15,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, digest, padding
+from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, digest, kind_of_name, padding
 from condprep.dataset.reader import Part, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.runtime.files import read_json
 from condprep.sources.base import caption_values, read_regular, stamp
-from condprep.types import IMPORTED, Entry, Sample
-from condprep.verification.kinds import KINDS, kind_of_name
+from condprep.types import CONDITION_KINDS, IMPORTED, Entry, Sample
 
 TRANSFORM = "transform"  # the column in which a build says where the source lies
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
@@ -223,7 +222,7 @@ def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
 
 def _kind(imported: Mapping[str, Any]) -> str | None:
     kind = imported["parameters"].get("kind")
-    return kind if kind in KINDS else None
+    return kind if kind in CONDITION_KINDS else None
 
 
 def _name(made: Mapping[str, Any]) -> str:

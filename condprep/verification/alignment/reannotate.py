@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner, as_batch
@@ -28,7 +29,7 @@ from condprep.runtime.concurrency import group, ordered_map
 from condprep.verification.alignment.comparison import Alignment, compare
 from condprep.verification.alignment.offsets import Descriptor, describe
 from condprep.verification.check import OpenedPair, open_pair
-from condprep.verification.kinds import classify, kind_of_annotator
+from condprep.verification.kinds import classify
 from condprep.verification.padding import content, framed, whole
 from condprep.verification.poses.crosscheck import compare_people
 from condprep.verification.poses.poses import compare_poses
