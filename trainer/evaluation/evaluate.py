@@ -17,8 +17,8 @@ from trainer.evaluation.protocols import Detector, Protocol, protocol
 from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
 from trainer.evaluation.rows import Reannotator, Row, read_rows, reannotator, remade
 from trainer.evaluation.trial import Arm, Trial
-from trainer.inference.export import RECIPE
 from trainer.inference.pipeline import Precision, Weights, load_pipeline
+from trainer.recipe.layout import RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
 

@@ -19,8 +19,7 @@ from trainer.evaluation.intervals import Interval, interval
 from trainer.evaluation.rows import partners
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
-from trainer.inference.export import CONDITION, TRAINING
-from trainer.training.metrics import METRICS
+from trainer.recipe.layout import CONDITION, METRICS, TRAINING
 
 CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed
 

@@ -1,12 +1,4 @@
-"""The result: a ControlNet folder of diffusers, with all that is needed to use it and to know where it comes from.
-
-output/config.json  diffusion_pytorch_model.safetensors   the ControlNet: the averaged weights, where there are any
-output/raw/  ema/                                         the last weights, and the averaged ones
-output/faithful/                                          those that followed best, where fidelity was measured
-output/condition.json                                     what its conditions are and how to make one
-output/training.json  recipe.toml                         what it was trained from, on and with
-output/README.md                                          the model card
-"""
+"""The result: a ControlNet folder of diffusers, with all that is needed to use it and to know where it comes from."""
 
 from __future__ import annotations
 
@@ -20,15 +12,25 @@ from typing import TYPE_CHECKING, Any
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
 from trainer.errors import MachineError
+from trainer.recipe.layout import (
+    CARD,
+    CHECKPOINTS,
+    CONDITION,
+    CONFIG,
+    EMA,
+    LOGS,
+    RAW,
+    RECIPE,
+    SAMPLES,
+    TRAINING,
+    WEIGHTS,
+)
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
     from torch import Tensor
 
-CONDITION, TRAINING, RECIPE = "condition.json", "training.json", "recipe.toml"
-FAITHFUL = "faithful"  # folder of the weights that followed best, where fidelity was measured
-PRIVATE = ["checkpoints/*", "logs/*", "*.partial", ".*"]  # is not pushed
-WEIGHTS = "diffusion_pytorch_model.safetensors"  # diffusers' own name
+PRIVATE = [f"{CHECKPOINTS}/*", f"{LOGS}/*", "*.partial", ".*"]  # is not pushed
 
 
 def condition_record(dataset: Path, column: str, kind: str | None, resolution: int) -> dict[str, Any]:
@@ -72,7 +74,7 @@ def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable
     names = [name for name, _ in controlnet.named_parameters()]
     state = {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
     commit(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
-    commit_text(folder / "config.json", str(controlnet.to_json_string()))
+    commit_text(folder / CONFIG, str(controlnet.to_json_string()))
 
 
 def save_result(
@@ -83,16 +85,16 @@ def save_result(
     training: Mapping[str, Any],
     condition: Mapping[str, Any],
 ) -> None:
-    """Everything above but the recipe, which is there since the run began. training: what TRAINING holds."""
-    save_controlnet(folder / "raw", controlnet, raw)
+    """All of the layout but the recipe, which is there since the run began. training: what TRAINING holds."""
+    save_controlnet(folder / RAW, controlnet, raw)
     if average is not None:
-        save_controlnet(folder / "ema", controlnet, average)
-    best = folder / ("raw" if average is None else "ema")
-    for name in (WEIGHTS, "config.json"):
+        save_controlnet(folder / EMA, controlnet, average)
+    best = folder / (RAW if average is None else EMA)
+    for name in (WEIGHTS, CONFIG):
         commit(folder / name, partial(_link, best / name))
     commit_json(folder / CONDITION, condition)
     commit_json(folder / TRAINING, training)
-    commit_text(folder / "README.md", card(folder, training, condition))
+    commit_text(folder / CARD, card(folder, training, condition))
 
 
 def _link(source: Path, target: Path) -> None:
@@ -131,7 +133,7 @@ def card(folder: Path, training: Mapping[str, Any], condition: Mapping[str, Any]
 
 
 def _preview(folder: Path) -> list[str]:
-    newest = max((folder / "samples").glob("*.png"), default=None)
+    newest = max((folder / SAMPLES).glob("*.png"), default=None)
     if newest is None:
         return []
     return [f"![condition, generated, original]({newest.relative_to(folder).as_posix()})", ""]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
+from trainer.recipe.layout import CONDITION, CONFIG, TRAINING
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -44,7 +45,7 @@ def load_pipeline(
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[chosen]
     folder = Path(output) if weights == "best" else Path(output) / weights
-    if not (folder / "config.json").exists():
+    if not (folder / CONFIG).exists():
         raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
     controlnet = ControlNetModel.from_pretrained(folder)
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
@@ -122,8 +123,6 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 def _records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """training.json and condition.json."""
-    from trainer.inference.export import CONDITION, TRAINING
-
     try:
         training, condition = (read_json(output / name) for name in (TRAINING, CONDITION))
         return {"model": training["model"]}, {"kind": condition["kind"]}

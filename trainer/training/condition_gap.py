@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainer.evaluation.diagnosis import USED
 from trainer.models.base import Base
 from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.types import Batch
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
 BANDS = 4  # equal parts of the timesteps
-USED = 1.05  # the condition gap from which on the condition is said to be used
 
 
 @dataclass(frozen=True)

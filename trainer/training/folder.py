@@ -9,9 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from trainer.errors import CheckpointError
-from trainer.inference.export import RECIPE
-
-LOCK = ".lock"
+from trainer.recipe.layout import LOCK, RECIPE
 
 
 @contextmanager

@@ -18,7 +18,8 @@ from trainer.data.loader import Loader
 from trainer.data.source import Progress
 from trainer.errors import TrainingStopped
 from trainer.evaluation.watch import best_so_far, news, settled, unknown
-from trainer.inference.export import FAITHFUL, RECIPE, condition_record, push, save_controlnet, save_result
+from trainer.inference.export import condition_record, push, save_controlnet, save_result
+from trainer.recipe.layout import FAITHFUL, RECIPE
 from trainer.recipe.toml import dump_recipe
 from trainer.training.checkpoint import Checkpoint, Checkpoints
 from trainer.training.metrics import Journal, Meter

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import MachineError
 from trainer.inference.export import check_push
+from trainer.recipe.layout import LOGS
 from trainer.recipe.recipe import Recipe, Train
 from trainer.training.optimizer import check_optimizer
-from trainer.training.trackers import LOGS, find_tracker
+from trainer.training.trackers import find_tracker
 
 if TYPE_CHECKING:
     import torch

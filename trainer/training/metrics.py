@@ -13,14 +13,13 @@ from torch import Tensor
 
 from condprep.runtime.files import commit_text
 from trainer.errors import TrainingStopped
+from trainer.recipe.layout import METRICS
 from trainer.training.trackers import show_picture, start_tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.recipe.recipe import Recipe
-
-METRICS = "metrics.jsonl"
 
 
 class Meter:

@@ -12,6 +12,8 @@ from condprep.images.geometry import Size
 from trainer.data.source import open_sources
 from trainer.models.families import load_base
 from trainer.recipe.recipe import Recipe, Train
+from trainer.training.machine import make_accelerator
+from trainer.training.memory import predict_memory
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,6 @@ def make_plan(recipe: Recipe) -> Plan:
 
     Raises what training would raise: DataError, ModelError, MachineError.
     """
-    from trainer.training.machine import make_accelerator
-    from trainer.training.memory import predict_memory
-
     make_accelerator(recipe)
     train, validation = open_sources(recipe)
     base = load_base(recipe.model)

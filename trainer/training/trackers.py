@@ -11,6 +11,7 @@ import numpy as np
 
 from condprep.runtime.files import commit_text
 from trainer.errors import MachineError
+from trainer.recipe.layout import LOGS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from trainer.recipe.recipe import Recipe
 
-LOGS = "logs"  # what they write, below save.dir
 IDENTITY = "run-id"  # there: the name of this run, also after an interruption
 PICTURES = "samples"
 

@@ -15,6 +15,7 @@ from trainer.data.loader import Loader
 from trainer.data.sampler import Draw
 from trainer.data.source import Progress, Source, open_sources
 from trainer.models.families import Base, load_base
+from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe
 from trainer.training.checkpoint import Checkpoint, Checkpoints
 from trainer.training.folder import own
@@ -28,9 +29,6 @@ from trainer.types import Batch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-CHECKPOINTS = "checkpoints"  # their folder
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from trainer.data.cache import Team
 from trainer.data.loader import held_out_batches
+from trainer.recipe.layout import SAMPLES
 from trainer.training.condition_gap import HeldOut, held_out, held_out_sums
 from trainer.training.samples import choose_examples, generate, save_grid
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from trainer.evaluation.watch import Watch
     from trainer.training.step import Learner
 
-SAMPLES = "samples"  # the folder of the grids
 AT_ONCE = 8  # rows of a forward pass
 LATE = 0.5  # of the run: from then on it is worth a warning that the condition is not used
 
