@@ -44,7 +44,7 @@ class Plan:
     config: Mapping[str, Any]
     inputs: int
     shard_rows: int
-    listing: str  # sha256 over all names and stamps: tells whether the inputs are still the same
+    listing: str  # sha256 over all entries: tells whether the inputs are still the same
 
     @property
     def id(self) -> str:
@@ -128,8 +128,8 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
 
 def _difference(plan: Plan, source: Source) -> str:
     """Which inputs were added, removed or changed; holds all names in memory, which only this error path does."""
-    before = {entry.name: entry.stamp for shard in range(plan.shards) for entry in plan.entries(shard)}
-    now = {entry.name: entry.stamp for entry in source.entries()}
+    before = {entry.name: _row(entry) for shard in range(plan.shards) for entry in plan.entries(shard)}
+    now = {entry.name: _row(entry) for entry in source.entries()}
     kinds = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
@@ -141,7 +141,8 @@ def _difference(plan: Plan, source: Source) -> str:
 
 
 def _add(digest: Any, entry: Entry) -> None:
-    digest.update(f"{entry.name}\0{entry.stamp}\0".encode())
+    """All of it: a stamp alone would not tell a tar that was exchanged for one of its size and time."""
+    digest.update(json.dumps(list(_row(entry).values())).encode())
 
 
 def _row(entry: Entry) -> dict[str, Any]:

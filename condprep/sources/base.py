@@ -141,10 +141,20 @@ def _stamp(file: Path | os.stat_result) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def portable(path: str) -> str:
-    r"""A relative path as text that any encoder takes: bytes that are no UTF-8 become \xNN, a backslash is doubled."""
+def portable(path: str, also: str = "") -> str:
+    r"""A relative path as text that any encoder takes: bytes that are no UTF-8 become \xNN, a backslash is doubled.
+
+    also: ASCII letters that become \xNN too, where they separate names.
+    """
     escaped = path.replace("\\", "\\\\")
+    for letter in also:
+        escaped = escaped.replace(letter, f"\\x{ord(letter):02x}")
     return escaped.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def name_in(listing: Path, path: str) -> str:
+    """The name of a picture that a listing names; never that of one of the listing's lines, `metadata.jsonl:3`."""
+    return portable(path, ":") if path.startswith(f"{listing.name}:") else portable(path)
 
 
 def native(name: str) -> str:

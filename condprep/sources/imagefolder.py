@@ -20,8 +20,8 @@ from condprep.sources.base import (
     file_problem,
     is_metadata,
     listing,
+    name_in,
     native,
-    portable,
     read_regular,
     stamp,
     within,
@@ -87,7 +87,7 @@ class ImagefolderSource:
         if problem := file_problem(status):
             raise Rejected("source", f"{name!r}: {problem}")
         text = caption_values(next((row[column] for column in self._caption_columns if column in row), None))
-        return Entry(portable(str(PurePosixPath(name))), stamp(path), size=status.st_size, text=text)
+        return Entry(name_in(self.metadata, str(PurePosixPath(name))), stamp(path), size=status.st_size, text=text)
 
     @property
     def _caption_columns(self) -> Sequence[str]:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from condprep.errors import SourceError
 from condprep.sources.base import MAX_FILE, is_tar, listing, portable
 
+SEPARATOR = "#"  # between the names of a tar and of its member: no name of a tar has one
 MAX_TARS = 100_000  # what {00000..99999} may expand to
 MAX_HEADER = 1 << 20  # bytes; an extended header holds one long name
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -39,7 +40,7 @@ def find_tars(path: str) -> dict[str, Path]:
             raise SourceError(f"the tar {file!r} is missing")
         if not file.endswith(".tar"):
             raise SourceError(f"{file!r} is compressed, so pictures cannot be read in place: unpack it to a .tar first")
-    return {portable(os.path.relpath(file, top)): Path(file) for file in files}
+    return {portable(os.path.relpath(file, top), SEPARATOR): Path(file) for file in files}
 
 
 def open_tar(path: Path) -> io.BufferedReader:

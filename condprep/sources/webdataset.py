@@ -23,7 +23,7 @@ from condprep.sources.base import (
     portable,
     stamp,
 )
-from condprep.sources.tar import MAX_HEADER, member_problem, members, open_tar
+from condprep.sources.tar import MAX_HEADER, SEPARATOR, member_problem, members, open_tar
 from condprep.types import Entry, Sample
 
 MAX_GROUP = 64  # members of one sample; those that follow count as another one, so that memory stays bounded
@@ -39,7 +39,7 @@ class WebDatasetSource:
     what comes before the damage and one problem entry for the rest.
     """
 
-    tars: Mapping[str, Path]  # name in the `source` column, ends with .tar -> file
+    tars: Mapping[str, Path]  # name in the `source` column, as `find_tars` gives it -> file
     extension: str | None = None  # "seg.png": the pictures are these members and no others
     caption_field: str | None = None  # captions are this field of the .json
     kind: str = "webdataset"
@@ -59,14 +59,14 @@ class WebDatasetSource:
             now, seen = stamp(path), set[int]()
             with open_tar(path) as file:
                 for item, text, problem in self._pictures(file):
-                    full = portable(f"{name}#{item.name}")
+                    full = f"{name}{SEPARATOR}{portable(item.name)}"
                     if hash(full) in seen:
                         full, problem = f"{full}@{item.offset}", "the tar holds two members of this name"
                     seen.add(hash(full))
                     yield Entry(full, now, item.offset_data, item.size, text, problem)
 
     def read(self, entry: Entry) -> Sample:
-        path = self.tars[entry.name.partition(".tar#")[0] + ".tar"]
+        path = self.tars[entry.name.partition(SEPARATOR)[0]]
         try:
             with path.open("rb") as file:
                 file.seek(entry.offset)

@@ -19,7 +19,7 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
 )
 from condprep.errors import Rejected, SourceError
-from condprep.sources.base import caption_values, is_picture, listing, native, portable, read_regular, stamp
+from condprep.sources.base import caption_values, is_picture, listing, name_in, native, portable, read_regular, stamp
 from condprep.sources.folder import FolderSource
 from condprep.sources.imagefolder import Row, csv_rows, json_rows, parquet_rows
 from condprep.types import Entry, Sample
@@ -82,21 +82,22 @@ class FolderPairs:
 
     def entries(self) -> Iterator[Entry]:
         """Those with a map have its path; pictures without one, maps without a picture and second maps have a problem."""
+        image, condition = portable(self.image), portable(self.condition)
         images, conditions = FolderSource(self.root / self.image), FolderSource(self.root / self.condition)
         maps, doubles = _by_stem(conditions)
         for entry in images.entries():
-            stem, name = _stem(entry.name), f"{self.image}/{entry.name}"
+            stem, name = _stem(entry.name), f"{image}/{entry.name}"
             if found := maps.pop(stem, None):
                 now = f"{entry.stamp} {stamp(conditions.root / native(found))}"
-                yield replace(entry, name=name, stamp=now, condition=f"{self.condition}/{found}")
+                yield replace(entry, name=name, stamp=now, condition=f"{condition}/{found}")
             else:
-                problem = f"{name} has no map of its own: there is no {self.condition}/{stem}.*"
+                problem = f"{name} has no map of its own: there is no {condition}/{stem}.*"
                 yield replace(entry, name=name, problem=entry.problem or problem)
         for stem, found in maps.items():
-            name = f"{self.condition}/{found}"
-            yield Entry(name, "", problem=f"{name} has no picture of its own: there is no {self.image}/{stem}.*")
+            name = f"{condition}/{found}"
+            yield Entry(name, "", problem=f"{name} has no picture of its own: there is no {image}/{stem}.*")
         for found in doubles:
-            name = f"{self.condition}/{found}"
+            name = f"{condition}/{found}"
             yield Entry(name, "", problem=f"{name} is a second map of the same picture")
 
     def sample(self, entry: Entry) -> Sample:
@@ -175,9 +176,9 @@ class ListedPairs:
     def _entry(self, values: Mapping[str, Any]) -> Entry:
         image, condition = (self._path(values, column) for column in (self.columns.image, self.columns.condition))
         text = caption_values(values.get(self.columns.caption)) if self.columns.caption else ()
-        names = (portable(str(values[column])) for column in (self.columns.image, self.columns.condition))
-        name, of_map = names
-        return Entry(name, stamp(image, condition), text=text, condition=of_map)
+        name, of_map = (str(values[column]) for column in (self.columns.image, self.columns.condition))
+        now = stamp(image, condition)
+        return Entry(name_in(self.listing, name), now, text=text, condition=portable(of_map))
 
     def sample(self, entry: Entry) -> Sample:
         named = {self.columns.image: native(entry.name), self.columns.condition: native(entry.condition or "")}

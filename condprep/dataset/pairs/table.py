@@ -84,14 +84,14 @@ class TablePairs:
                     for n in islice(numbers[file.split], part.rows):
                         yield Entry(f"{file.split}:{n}", now, offset=next(rows))
             except DatasetError as error:
-                yield Entry(file.path.name, now, problem=str(error))
+                yield Entry(f"{file.split}/{file.path.name}", now, problem=str(error))
 
     def sample(self, entry: Entry) -> Sample:
         number = bisect_right(self._starts, entry.offset) - 1
         part = self._parts[number]
         try:
             with _reading:
-                table = _table(part, tuple(self.columns.names))
+                table = _table(part, tuple(self.columns.names), entry.stamp)
         except DatasetError as error:
             raise Rejected("read", str(error)) from None
         values = {name: table.column(name)[entry.offset - self._starts[number]] for name in self.columns.names}
@@ -164,7 +164,8 @@ _reading = Lock()  # of a part that several threads want, one reads it
 
 
 @lru_cache(maxsize=2)
-def _table(part: Part, columns: tuple[str, ...]) -> pa.Table:
+def _table(part: Part, columns: tuple[str, ...], stamp: str) -> pa.Table:
+    """stamp: of the file, so that one which took its place is not taken for it."""
     return read_part(part, columns)
 
 
