@@ -9,7 +9,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("CONDPREP_SHARED", CHECKOUT.parent / "shared"))  # pictures with ground truth, and weights
 
-sys.path.append(str(CHECKOUT / "tests" / "support"))  # networks and bases that the tests use, too
+sys.path.append(str(CHECKOUT / "tests"))  # networks and bases that the tests use, too
 
 
 def environment(**more: str) -> dict[str, str]:

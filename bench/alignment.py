@@ -160,7 +160,7 @@ def canny_at_random(picture: Picture) -> Picture:
 
 def other_network() -> Annotator:
     """The MobileNet of the tests in the place of the CMU network."""
-    from openpose_dm14 import DM14, HEIGHT
+    from support.openpose_dm14 import DM14, HEIGHT
 
     from condprep.annotators.openpose.annotator import Openpose
 

@@ -33,12 +33,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
-from openpose_reference import Reference
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from skimage import data
+from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
+from support.openpose_reference import Reference
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -21,9 +21,9 @@ from functools import partial
 import cv2
 import numpy as np
 import torch
-from openpose_dm14 import DM14, HEIGHT, PEOPLE
-from openpose_reference import Reference
 from pycocotools.coco import COCO
+from support.openpose_dm14 import DM14, HEIGHT, PEOPLE
+from support.openpose_reference import Reference
 
 from bench.pose_quality import measure
 from condprep.annotators.openpose import annotator

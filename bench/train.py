@@ -104,7 +104,7 @@ def make_sd15(folder: Path, part: int) -> None:
 def make_sdxl(folder: Path) -> None:
     from diffusers import StableDiffusionXLPipeline
     from diffusers import UNet2DConditionModel as UNet
-    from trainer_models import make_tokenizer
+    from support.trainer_models import make_tokenizer
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
     unet = UNet(
@@ -135,7 +135,7 @@ def make_sdxl(folder: Path) -> None:
 def common_parts(part: int) -> dict[str, Any]:
     """VAE, first text encoder, tokenizer and scheduler of Stable Diffusion."""
     from diffusers import AutoencoderKL, DDPMScheduler
-    from trainer_models import make_tokenizer
+    from support.trainer_models import make_tokenizer
     from transformers import CLIPTextConfig, CLIPTextModel
 
     vae = AutoencoderKL(
@@ -157,7 +157,7 @@ def common_parts(part: int) -> dict[str, Any]:
 
 def make_dataset(folder: Path, size: Size) -> None:
     """Drawn pictures with canny maps, stored as JPEG as photographs are."""
-    from trainer_models import save_pictures
+    from support.trainer_models import save_pictures
 
     import condprep
 

@@ -1,22 +1,37 @@
-"""What several test files need: real photographs, the shared data, quiet output."""
+"""What tests of several rooms need: real photographs, datasets, the command, and an environment that is the same everywhere.
+
+What holds for subprocesses too is said by the environment, and before torch is loaded: a core for each process of the
+tests, whose threads wait without computing. Threads that spin make training many times slower where a core is busy.
+"""
 
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import io
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fragile import Fragile
 from PIL import Image
+from support.command import Command, Run
+from support.datasets import rows_of, written
+from support.fragile import Fragile
+from support.pictures import encoded
 
+import condprep
 from condprep import AnnotatorSpec
 from condprep.annotators import registry
-
-os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+from condprep.cli import main as cli
 
 
 @pytest.fixture(scope="session")
@@ -56,15 +71,54 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A folder with random weights of the networks of controlnet_aux that were asked for, by variant."""
-    from aux_models import save_checkpoints
+    from support.aux_models import save_checkpoints
 
     return partial(save_checkpoints, tmp_path_factory.mktemp("weights"))
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content, but for the lock."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock"
-    }
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The `condprep` command in this process: what it does not catch itself, stack traces that is, fails the test."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.delenv("CONDPREP_WEIGHTS", raising=False)
+
+    def run(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["condprep", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return Run(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean dataset of condprep: 8 captioned photographs with Canny edges, 128 x 128."""
+    from skimage import data
+
+    folder = tmp_path_factory.mktemp("verify")
+    (folder / "raw").mkdir()
+    for n in range(8):
+        picture = Image.fromarray((data.astronaut, data.coffee)[n % 2]()).rotate(5 * n)
+        picture.save(folder / "raw" / f"{n}.png")
+        (folder / "raw" / f"{n}.txt").write_text(f"photograph {n}")
+    condprep.build(folder / "raw", folder / "ds", "canny", resolution=128)
+    return folder / "ds"
+
+
+@pytest.fixture
+def defects(built: Path, tmp_path: Path) -> Path:
+    """Rows 1 to 6 have a defect each; 0 and 7 are clean."""
+    rows = rows_of(built)
+    edges = [np.array(Image.open(io.BytesIO(row["conditioning_image"]["bytes"])).convert("L")) for row in rows]
+    rows[1]["conditioning_image"]["bytes"] = encoded(255 - edges[1], "PNG")
+    rows[2]["conditioning_image"]["bytes"] = encoded(edges[2], "JPEG")
+    rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:-400]
+    rows[4]["text"] = None
+    rows[5]["conditioning_image"]["bytes"] = encoded(edges[5][:64], "PNG")
+    rows[6]["key"] = rows[0]["key"]
+    return written(rows, tmp_path / "rows.parquet")

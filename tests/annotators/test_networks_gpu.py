@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_depth
-import test_hed
 import torch
 from skimage import data
+from support.network_states import depth_state, hed_state
 from torch import Tensor
 
 from condprep import load_annotator
@@ -25,8 +24,8 @@ pytestmark = [
 ]
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
 NETWORKS = {
-    "hed": ("ControlNetHED.pth", test_hed.random_state),
-    "depth": ("dpt_hybrid-midas-501f0c75.pt", test_depth.random_state),
+    "hed": ("ControlNetHED.pth", hed_state),
+    "depth": ("dpt_hybrid-midas-501f0c75.pt", depth_state),
 }
 
 

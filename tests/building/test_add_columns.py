@@ -8,10 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import tree
 from datasets import load_dataset, load_from_disk
-from fragile import Fragile
-from test_build import raw_bytes
+from support.datasets import raw_bytes, tree
+from support.fragile import Fragile
 
 from condprep import add_columns, annotate, build
 from condprep.annotation import Annotated

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from conftest import tree
 from datasets import load_dataset, load_from_disk
 from PIL import Image
+from support.datasets import raw_bytes, tree
 
 from condprep import build
 from condprep.building.output_folder import locked
@@ -24,14 +24,6 @@ from condprep.errors import BuildFailed, DatasetError, Rejected, SourceError, Us
 from condprep.runtime.progress import Progress
 
 SMALL = {"resolution": 128, "shard_rows": 5}
-
-
-def raw_bytes(path: Path, column: str = "image", split: str = "train") -> list[bytes]:
-    """The encoded pictures of a column, as stored."""
-    from datasets import Image as ImageFeature
-
-    rows = load_from_disk(str(path))[split].cast_column(column, ImageFeature(decode=False))
-    return [value["bytes"] for value in rows[column]]
 
 
 def test_every_row_is_a_picture_and_its_own_map(raw: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from fragile import Fragile
 from PIL import Image
+from support.fragile import Fragile
 
 from condprep import Maps, build
 from condprep.annotators.runner import fitting_batch

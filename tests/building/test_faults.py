@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import tree
 from datasets import load_from_disk
+from support.datasets import tree
 
 from condprep import build
 from condprep.errors import BuildFailed

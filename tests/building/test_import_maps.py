@@ -14,13 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import tree
 from datasets import load_from_disk
-from pictures import encoded, png16, smooth, with_orientation
 from PIL import Image
 from skimage import data
-from test_cli import Command, command  # noqa: F401
-from test_verify import OFFLINE
+from support.command import Command
+from support.datasets import OFFLINE, tree
+from support.pictures import encoded, png16, smooth, with_orientation
 
 import condprep
 from condprep.annotators.canny import canny
@@ -265,7 +264,7 @@ def test_there_is_no_annotator_to_repeat(tmp_path: Path) -> None:
         condprep.annotate([PICTURES[0]], like=tmp_path / "ds")
 
 
-def test_columns_and_splits_are_chosen(tmp_path: Path, command: Command) -> None:  # noqa: F811
+def test_columns_and_splits_are_chosen(tmp_path: Path, command: Command) -> None:
     """Of a dataset with several columns of pictures, the named ones; of several splits, the named one."""
     image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     cells = {"a": PICTURES, "b": MAPS, "c": PICTURES}
@@ -283,7 +282,7 @@ def test_columns_and_splits_are_chosen(tmp_path: Path, command: Command) -> None
     assert rows[0]["source"] == "test:0"
 
 
-def test_a_slip_is_told(tmp_path: Path, raw: Path, command: Command) -> None:  # noqa: F811
+def test_a_slip_is_told(tmp_path: Path, raw: Path, command: Command) -> None:
     """No annotator for pictures without maps, both at once, options that mean nothing: exit code 2 and a remedy."""
     pairs, out = str(as_folders(ROWS[:1], tmp_path / "pairs")), str(tmp_path / "ds")
     for said, arguments in {

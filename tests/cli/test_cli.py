@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import pytest
 from datasets import load_from_disk
 from PIL import Image
+from support.command import Command, python
 
 import condprep
 from condprep.cli import console
-from condprep.cli import main as cli
 from condprep.runtime.progress import Progress
 from condprep.weights.pins import PINS
 
@@ -40,57 +34,9 @@ VERBS = (
 SMALL = ("--resolution", "128")
 
 
-@dataclass
-class Run:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Command(Protocol):
-    def __call__(self, *arguments: object) -> Run: ...
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The `condprep` command in this process: what it does not catch itself, stack traces that is, fails the test."""
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.delenv("CONDPREP_WEIGHTS", raising=False)
-
-    def run(*arguments: object) -> Run:
-        monkeypatch.setattr(sys, "argv", ["condprep", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return Run(code, *capsys.readouterr())
-
-    return run
-
-
 @pytest.fixture
 def photo(raw: Path) -> Path:
     return raw / "group1" / "01.png"
-
-
-def python(*arguments: str, **environment: str) -> Run:
-    """Python in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=Path(condprep.__file__).parents[1],
-        env=os.environ | environment,
-    )
-    return Run(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tree
-from curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
 from PIL import Image
-from test_cli import Command, command  # noqa: F401
+from support.command import Command
+from support.curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
+from support.datasets import tree
 
 import condprep
 from condprep.curation.drops import KEEP
@@ -142,7 +142,7 @@ def test_mistakes_are_named(built: Path, tmp_path: Path, drop: list[str], how: d
     assert not (tmp_path / "out").exists()
 
 
-def test_json_and_exit_codes(command: Command, built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_json_and_exit_codes(command: Command, built: Path, tmp_path: Path) -> None:
     """`curate --json` prints the result and nothing else; 0 done, 1 no row left, 2 misuse."""
     ended = command("curate", built, "--out", tmp_path / "out", "--drop", "near-duplicates,blurry", "--json")
     assert ended.code == 0

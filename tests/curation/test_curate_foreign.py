@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
 from PIL import Image
+from support.curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
 
 import condprep
 from condprep.errors import BuildFailed, UsageError

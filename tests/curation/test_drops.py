@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_docs import DOCS, section, tables, ticked
+from support.docs import DOCS, section, tables, ticked
 
 from condprep.curation.drops import ALL, DROPS, KEEP, decide
 from condprep.curation.repairs import REPAIRS, repair_of

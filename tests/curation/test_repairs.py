@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from curated import build_repeats, curate, foreign, photograph, rows_of
-from pictures import encoded, with_orientation
 from PIL import Image
+from support.curated import build_repeats, curate, foreign, photograph, rows_of
+from support.pictures import encoded, with_orientation
 
 from condprep.dataset.reader import files
 

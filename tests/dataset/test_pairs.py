@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Image
-from pictures import encoded, smooth
 from PIL import Image as Pictures
+from support.pictures import encoded, smooth
 
 import condprep
 from condprep.dataset.pairs.open import Pair, open_pairs

@@ -6,16 +6,16 @@ import contextlib
 import inspect
 import io
 import re
-import shlex
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tree
 from PIL import Image
+from support.datasets import tree
+from support.docs import DOCS, FENCES, PAGES, ROOT, Fence, default_of, fences, names_of, section, tables, ticked
 from typer.main import get_command
 
 import condprep
@@ -36,43 +36,7 @@ from trainer.cli import main as trainer_cli
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import describe, literal, parse_recipe, shipped_recipes
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("**/*.md"))]
-FENCE = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Fence:
-    """A fenced block of a page. Python and bash are run; of sh the commands are parsed alone.
-
-    words: after the language, "needs NAME:VARIANT" (its weights) or nothing.
-    """
-
-    page: Path
-    line: int
-    language: str
-    words: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-    @property
-    def commands(self) -> list[list[str]]:
-        """The arguments of each `condprep ...` line."""
-        lines = [shlex.split(line, comments=True) for line in self.text.replace("\\\n", " ").splitlines()]
-        return [line[1:] for line in lines if line[:1] == ["condprep"]] if self.language in ("bash", "sh") else []
-
-
-def fences(page: Path) -> Iterator[Fence]:
-    text = page.read_text(encoding="utf-8")
-    for match in FENCE.finditer(text):
-        yield Fence(page, text.count("\n", 0, match.start()) + 1, match[1], match[2] or "", match[3])
-
-
-FENCES = [fence for page in PAGES for fence in fences(page)]
 
 
 def run(fence: Fence, namespace: dict[str, Any]) -> None:
@@ -178,26 +142,6 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def section(page: Path, heading: str) -> str:
-    """What stands under a heading, up to the next one of its level or above."""
-    level = heading.partition(" ")[0]
-    pattern = rf"^{re.escape(heading)}$\n(.*?)(?=^#{{1,{len(level)}}} |\Z)"
-    found = re.search(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert found, f"{page.name} has no heading {heading!r}"
-    return found[1]
-
-
-def tables(text: str) -> list[list[list[str]]]:
-    """The tables of a text: rows of cells, without their header."""
-    found = re.findall(r"^\|.+\n\|[-| ]+\n((?:\|.*\n?)+)", text, re.MULTILINE)
-    return [[[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()] for table in found]
-
-
-def ticked(cell: str) -> list[str]:
-    """The words in backticks."""
-    return re.findall(r"`([^`]+)`", cell)
-
-
 def leaves(command: Any, path: str = "condprep") -> Iterator[tuple[str, Any]]:
     """(full name, command) of every verb."""
     for name, child in getattr(command, "commands", {}).items():
@@ -214,17 +158,7 @@ def test_the_command_line_is_documented() -> None:
     for name, command in commands.items():
         rows = tables(section(DOCS / "cli.md", f"## {name}"))[0]
         documented = {tuple(ticked(names)): default for names, default, _ in rows}
-        assert documented == {_names(parameter): _default(parameter) for parameter in command.params}, name
-
-
-def _names(parameter: Any) -> tuple[str, ...]:
-    return tuple(parameter.opts) if parameter.param_type_name == "option" else (parameter.name.upper(),)
-
-
-def _default(parameter: Any) -> str:
-    if parameter.required or parameter.default is None or parameter.default == []:
-        return ""
-    return "off" if parameter.default is False else str(parameter.default)
+        assert documented == {names_of(parameter): default_of(parameter) for parameter in command.params}, name
 
 
 def test_the_fields_of_a_result_are_documented() -> None:
@@ -370,4 +304,4 @@ def test_the_trainers_options_are_documented() -> None:
     command: Any = get_command(trainer_cli.app)
     rows = tables(section(RECIPES, "## The command"))[0]
     documented = {tuple(ticked(names)): default for names, default, _ in rows}
-    assert documented == {_names(p): _default(p) for p in command.commands["train"].params}
+    assert documented == {names_of(p): default_of(p) for p in command.commands["train"].params}

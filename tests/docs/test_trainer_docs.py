@@ -6,7 +6,7 @@ import inspect
 import re
 from dataclasses import fields
 
-from test_docs import DOCS, FENCES, _default, _names, section, tables, ticked
+from support.docs import DOCS, FENCES, default_of, names_of, section, tables, ticked
 from typer.main import get_command
 
 import trainer
@@ -24,7 +24,7 @@ def test_sampling_is_documented() -> None:
     """`python -m trainer sample` has its options with their defaults, and none that does not exist."""
     rows = tables(section(PAGE, "## Sampling"))[0]
     documented = {tuple(ticked(names)): default for names, default, _ in rows}
-    assert documented == {_names(parameter): _default(parameter) for parameter in COMMANDS["sample"].params}
+    assert documented == {names_of(parameter): default_of(parameter) for parameter in COMMANDS["sample"].params}
 
 
 def test_every_command_line_of_the_trainer_is_understood() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import (
+from PIL import Image, ImageCms, ImageFile
+from support.pictures import (
     ADOBE_RGB,
     SRGB,
     SRGB_PROFILE,
@@ -22,7 +23,6 @@ from pictures import (
     smooth,
     with_orientation,
 )
-from PIL import Image, ImageCms, ImageFile
 
 from condprep.errors import Rejected
 from condprep.images import decode as module

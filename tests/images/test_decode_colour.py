@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import (
+from PIL import Image
+from support.pictures import (
     ADOBE_RGB,
     SRGB,
     SRGB_TO_XYZ,
@@ -20,7 +21,6 @@ from pictures import (
     rgb_profile,
     smooth,
 )
-from PIL import Image
 
 from condprep.errors import Rejected
 from condprep.images.decode import decode

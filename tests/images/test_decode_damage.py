@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import encoded, jpeg_of_size, jpeg_with_segment, png, smooth, with_orientation
 from PIL import Image, ImageFile
+from support.pictures import encoded, jpeg_of_size, jpeg_with_segment, png, smooth, with_orientation
 
 from condprep.errors import Rejected
 from condprep.images.decode import Picture, decode

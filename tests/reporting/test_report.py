@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures import encoded, smooth
 from PIL import Image
-from test_cli import Command, command  # noqa: F401
-from test_verify import OFFLINE, built, defects, rows_of, written  # noqa: F401
+from support.command import Command
+from support.datasets import HOSTILE, OFFLINE, rows_of, written
+from support.pictures import encoded, smooth
 
 import condprep
 from condprep.errors import UsageError
@@ -28,8 +28,6 @@ from condprep.reporting.report import ReportResult
 from condprep.reporting.thumbnails import SIDES, fitting_side, thumbnail
 from condprep.verification.check import Finding
 from condprep.verification.groups import groups
-
-HOSTILE = "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title = 'run'\">'"
 
 
 class Elements(HTMLParser):
@@ -57,7 +55,7 @@ def made(dataset: Path, tmp_path: Path, **options: Any) -> tuple[ReportResult, E
     return result, Elements((tmp_path / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_page_shows_what_verify_found(defects: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_page_shows_what_verify_found(defects: Path, tmp_path: Path) -> None:
     """Every row with its findings in words, every rule with its count; the numbers are those of `verify`."""
     result, page = made(defects, tmp_path)
     assert result.shown == result.rows == 8
@@ -72,7 +70,7 @@ def test_the_page_shows_what_verify_found(defects: Path, tmp_path: Path) -> None
     assert ranked.keys() == rules.keys()
 
 
-def test_rows_with_findings_come_first(defects: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_rows_with_findings_come_first(defects: Path, tmp_path: Path) -> None:
     """The cards are in order of severity: rows without findings are the last."""
     _, page = made(defects, tmp_path)
     clean = ["clean" in (card["class"] or "") for card in page.of("article")]
@@ -80,7 +78,7 @@ def test_rows_with_findings_come_first(defects: Path, tmp_path: Path) -> None:  
     assert 0 < sum(clean) < len(clean)
 
 
-def test_a_dataset_is_verified_once(built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_dataset_is_verified_once(built: Path, tmp_path: Path) -> None:
     """What `verify` found is taken as it is while the dataset stays the same, thresholds included."""
     before = condprep.verify(built, weights=OFFLINE, settings={"structure": {"multiple": 96}})
     assert before.findings
@@ -92,7 +90,7 @@ def test_a_dataset_is_verified_once(built: Path, tmp_path: Path) -> None:  # noq
     assert not made(built, tmp_path)[0].verified.findings
 
 
-def test_what_a_dataset_says_is_never_markup(built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_a_dataset_says_is_never_markup(built: Path, tmp_path: Path) -> None:
     """Tags in captions and keys are text: one script, the pictures of the pairs, and no handler of events."""
     rows = [row | {"text": HOSTILE, "key": HOSTILE + row["key"]} for row in rows_of(built)]
     _, page = made(written(rows, tmp_path / "rows.parquet"), tmp_path)
@@ -101,7 +99,7 @@ def test_what_a_dataset_says_is_never_markup(built: Path, tmp_path: Path) -> Non
     assert not [name for _, found in page.tags for name in found if name.startswith("on")]
 
 
-def test_the_page_asks_for_nothing(built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_page_asks_for_nothing(built: Path, tmp_path: Path) -> None:
     """Every address in it is a part of itself; its policy allows our script and style by their hashes, and no address."""
     _, page = made(built, tmp_path)
     addresses = [found.get(name) for _, found in page.tags for name in ("src", "href") if found.get(name)]
@@ -172,7 +170,7 @@ def test_a_reject_list_cannot_name_files_outside_of_the_source(raw: Path, tmp_pa
     assert "a damaged line of rejects.jsonl" in page.text
 
 
-def test_what_is_recorded_is_shown_and_not_trusted(built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_recorded_is_shown_and_not_trusted(built: Path, tmp_path: Path) -> None:
     """Annotator, parameters and geometry are on the page; records of any other shape do not stop it."""
     _, page = made(built, tmp_path)
     assert "high: 200; low: 100" in page.text
@@ -204,7 +202,7 @@ def test_a_large_dataset_is_sampled(tmp_path: Path) -> None:
     assert [(bar.name, bar.rows) for bar in size.bars] == [("64 × 64", 300)]
 
 
-def test_odd_rows_are_shown_all_the_same(built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_odd_rows_are_shown_all_the_same(built: Path, tmp_path: Path) -> None:
     """A row that cannot be decoded, sizes that differ, a caption that is none, a damaged file: all on the page."""
     rows = rows_of(built)
     rows[0]["image"]["bytes"] = b"no picture"
@@ -234,7 +232,7 @@ def test_two_folders_are_reported(tmp_path: Path) -> None:
     assert "was not built by condprep" in page.text
 
 
-def test_a_page_that_cannot_be_is_refused(built: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+def test_a_page_that_cannot_be_is_refused(built: Path, tmp_path: Path, command: Command) -> None:
     """No dataset, a number of pairs that no browser bears: exit code 2, and no file."""
     with pytest.raises(UsageError, match="pairs = 0"):
         condprep.report(built, tmp_path / "report.html", pairs=0)
@@ -243,7 +241,7 @@ def test_a_page_that_cannot_be_is_refused(built: Path, tmp_path: Path, command: 
     assert not (tmp_path / "report.html").exists()
 
 
-def test_the_command_names_the_page(built: Path, tmp_path: Path, command: Command) -> None:  # noqa: F811
+def test_the_command_names_the_page(built: Path, tmp_path: Path, command: Command) -> None:
     """Standard output is the path of the page; how much of the dataset it shows is said beside."""
     ended = command("report", str(built), "-o", str(tmp_path / "report.html"), "--pairs", "5")
     assert (ended.code, ended.out.strip()) == (0, str(tmp_path / "report.html"))

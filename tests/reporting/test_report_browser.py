@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Page, find
-from test_report import HOSTILE
-from test_verify import OFFLINE, built, rows_of, written  # noqa: F401
+from support.chromium import Page, find
+from support.datasets import HOSTILE, OFFLINE, rows_of, written
 
 import condprep
 
@@ -21,7 +20,7 @@ OPACITY = "getComputedStyle(document.querySelector('.card .map')).opacity"
 
 
 @pytest.fixture(scope="module")
-def report(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+def report(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of 8 rows: captions that are markup, rows 2 and 5 without a caption, row 5 with a map of another size."""
     folder = tmp_path_factory.mktemp("report")
     rows = rows_of(built)

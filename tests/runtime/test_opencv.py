@@ -10,8 +10,8 @@ from threading import Barrier
 import cv2
 import numpy as np
 import pytest
-from pictures import encoded, smooth
 from skimage import data
+from support.pictures import encoded, smooth
 
 import condprep
 from condprep.annotators.canny import Canny

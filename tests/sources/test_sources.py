@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from pictures import encoded, smooth
+from support.pictures import encoded, smooth
 
 from condprep.errors import SourceError
 from condprep.sources.open import SOURCE_KINDS, open_source

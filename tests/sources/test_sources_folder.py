@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import encoded, smooth
+from support.pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
 from condprep.sources import base

@@ -13,7 +13,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures import encoded, smooth
+from support.pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import Source

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import encoded, smooth
+from support.pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
 from condprep.sources import imagefolder

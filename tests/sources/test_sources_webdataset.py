@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pictures import encoded, smooth
+from support.pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import MAX_CAPTION, Source

@@ -57,3 +57,15 @@ def _limb(grid: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     along, across = (grid - a) @ unit, (grid - a) @ (-y, x)
     near = (along >= -REACH) & (along <= length + REACH) & (abs(across) <= REACH)
     return unit[:, None, None] * near
+
+
+class Crowd(torch.nn.Module):
+    """A body network that sees the same people whatever the picture."""
+
+    def __init__(self, seed: int, count: int, height: int, width: int) -> None:
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.maps = maps(rng, random_people(rng, count), Frame.of(height, width, 184), 0.0)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(part.to(x.device).expand(len(x), -1, -1, -1) for part in self.maps)

@@ -9,6 +9,8 @@ import json
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -74,3 +76,8 @@ def _double(x: Tensor, axis: int) -> Tensor:
     last = x.shape[axis] - 1
     after = torch.cat([x.narrow(axis, 1, last), x.narrow(axis, last, 1)], axis)
     return torch.stack([x, (x + after) / 2], axis + 1).flatten(axis, axis + 1)
+
+
+def pictures() -> list[np.ndarray]:
+    """The photographs of people, (H, W, 3) RGB each."""
+    return [cv2.imread(str(path))[:, :, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]

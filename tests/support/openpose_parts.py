@@ -49,3 +49,8 @@ class Tints(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         colours = F.avg_pool2d(x, 8)
         return F.relu(F.conv2d(colours, self.mixing.to(x), -self.floor.to(x)))
+
+
+def as_batch(*rgb: np.ndarray) -> Tensor:
+    """Pictures (H, W, 3) of one size as a batch (B, 3, H, W)."""
+    return torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from trainer_runs import make_place, make_recipe
+from support.trainer_runs import make_place, make_recipe
 
 from trainer.data.source import open_source
 from trainer.evaluation.evaluate import make_arms

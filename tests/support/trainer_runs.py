@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from trainer_models import build_dataset, save_base
+from support.trainer_models import build_dataset, save_base
 
 from trainer.recipe.recipe import Recipe
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encoded, png16, with_orientation
 from skimage import data
+from support.pictures import encoded, png16, with_orientation
 
 from condprep.annotators.canny import canny
 from condprep.annotators.hed.annotator import scribble

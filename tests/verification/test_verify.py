@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -10,16 +9,15 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures import encoded, smooth
 from PIL import Image
-from test_cli import Command, command  # noqa: F401
-from test_docs import DOCS, section, tables, ticked
+from support.command import Command
+from support.datasets import OFFLINE, rows_of, written
+from support.docs import DOCS, section, tables, ticked
+from support.pictures import encoded, smooth
 
 import condprep
 from condprep.dataset.pairs.base import padding
@@ -29,53 +27,6 @@ from condprep.verification.check import Finding, Opened, OpenedPair, thresholds
 from condprep.verification.findings import VerifyResult, keep, kept_result, named_columns
 from condprep.verification.groups import groups
 from condprep.weights.find import Weights
-
-OFFLINE = Weights(offline=True, say=lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean dataset of condprep: 8 captioned photographs with Canny edges, 128 x 128."""
-    from skimage import data
-
-    folder = tmp_path_factory.mktemp("verify")
-    (folder / "raw").mkdir()
-    for n in range(8):
-        picture = Image.fromarray((data.astronaut, data.coffee)[n % 2]()).rotate(5 * n)
-        picture.save(folder / "raw" / f"{n}.png")
-        (folder / "raw" / f"{n}.txt").write_text(f"photograph {n}")
-    condprep.build(folder / "raw", folder / "ds", "canny", resolution=128)
-    return folder / "ds"
-
-
-def rows_of(dataset: Path) -> list[dict[str, Any]]:
-    with pa.memory_map(str(next(dataset.glob("train/*.arrow")))) as source:
-        return list(
-            pa.ipc.open_stream(source).read_all().select(["image", "text", "conditioning_image", "key"]).to_pylist()
-        )
-
-
-def written(rows: list[dict[str, Any]], path: Path, condition: str = "canny") -> Path:
-    """The rows as a Parquet file whose maps are in the column `condition`."""
-    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    fields = {"image": image, "text": pa.string(), condition: image, "key": pa.string()}
-    renamed = [row | {condition: row["conditioning_image"]} for row in rows]
-    pq.write_table(pa.Table.from_pylist(renamed, pa.schema(list(fields.items()))), path)
-    return path
-
-
-@pytest.fixture
-def defects(built: Path, tmp_path: Path) -> Path:
-    """Rows 1 to 6 have a defect each; 0 and 7 are clean."""
-    rows = rows_of(built)
-    edges = [np.array(Image.open(io.BytesIO(row["conditioning_image"]["bytes"])).convert("L")) for row in rows]
-    rows[1]["conditioning_image"]["bytes"] = encoded(255 - edges[1], "PNG")
-    rows[2]["conditioning_image"]["bytes"] = encoded(edges[2], "JPEG")
-    rows[3]["image"]["bytes"] = rows[3]["image"]["bytes"][:-400]
-    rows[4]["text"] = None
-    rows[5]["conditioning_image"]["bytes"] = encoded(edges[5][:64], "PNG")
-    rows[6]["key"] = rows[0]["key"]
-    return written(rows, tmp_path / "rows.parquet")
 
 
 def test_a_clean_dataset_has_no_findings(built: Path) -> None:
@@ -152,7 +103,7 @@ def test_without_the_vocabulary_a_note_says_so(defects: Path, monkeypatch: pytes
     assert any("condprep weights pull bpe_simple_vocab_16e6.txt.gz" in note for note in result.notes)
 
 
-def test_json_is_what_it_promises(command: Command, defects: Path) -> None:  # noqa: F811
+def test_json_is_what_it_promises(command: Command, defects: Path) -> None:
     """`verify --json`: rows and findings with exactly their five keys on stdout, and nothing else there; exit code 1."""
     ended = command("verify", defects, "--json")
     assert ended.code == 1
@@ -162,7 +113,7 @@ def test_json_is_what_it_promises(command: Command, defects: Path) -> None:  # n
     assert {one["check"] for one in ended.json["findings"]} == {"structure", "condition"}
 
 
-def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path) -> None:
     """0 clean, 1 findings as severe as --fail-on, 2 misuse; warnings alone are 0 until --fail-on says otherwise."""
     assert command("verify", built).code == 0
     assert command("verify", defects).code == 1
@@ -175,7 +126,7 @@ def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path
         assert ended.err.startswith("error: ")
 
 
-def test_the_words_name_rows_and_cannot_be_forged(command: Command, built: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_words_name_rows_and_cannot_be_forged(command: Command, built: Path, tmp_path: Path) -> None:
     """The summary names rule and row; a key with markup and control characters is shown as text, on its line."""
     rows = rows_of(built)
     rows[3] |= {"key": "[red]x[/red]\x1b[31m\nrow 9", "text": None}

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from blaze_models import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
+from support.blaze_models import models
 from torch import Tensor
 
 from condprep import load_annotator

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import tflite
 import torch
-from blaze_models import models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
-from tiny_tflite import Tiny
+from support.blaze_models import models
+from support.tiny_tflite import Tiny
 
 from condprep.annotators.blaze import detector, graph, landmarks, network
 from condprep.annotators.blaze.network import Network

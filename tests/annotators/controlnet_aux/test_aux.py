@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aux_models import KEYS, NETWORKS, WEIGHTLESS, Checkpoints, batch, detectors, load, picture, reference, variants
+from support.aux_models import (
+    KEYS,
+    NETWORKS,
+    WEIGHTLESS,
+    Checkpoints,
+    batch,
+    detectors,
+    load,
+    picture,
+    reference,
+    variants,
+)
 
 from condprep.annotators.controlnet_aux import builders
 from condprep.annotators.controlnet_aux.adapter import Aux

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aux_models import Checkpoints, detectors, load
+from support.aux_models import Checkpoints, detectors, load
 
 import condprep
 from condprep.annotators.controlnet_aux.detectors import DETECTORS, LEFT_OUT

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from aux_models import Checkpoints, detectors, load
+from support.aux_models import Checkpoints, detectors, load
 
 from condprep.annotators.controlnet_aux import adapter
 from condprep.annotators.controlnet_aux.detectors import DETECTORS

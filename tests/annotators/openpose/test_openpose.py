@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
-from openpose_reference import Reference
+from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE, pictures
+from support.openpose_parts import as_batch
+from support.openpose_reference import Reference
+from support.shelf import Shelf
 
 from condprep.annotators.blaze import annotator as blaze
 from condprep.annotators.openpose import annotator as annotator_module
@@ -29,14 +31,6 @@ shared = pytest.mark.skipif(
 def dm14() -> Openpose:
     """The annotator around the small real network."""
     return Openpose(DM14(), device="cpu", height=HEIGHT)
-
-
-def pictures() -> list[np.ndarray]:
-    return [cv2.imread(str(path))[:, :, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]
-
-
-def as_batch(*rgb: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.stack(rgb)).permute(0, 3, 1, 2)
 
 
 class Silent(torch.nn.Module):
@@ -123,21 +117,6 @@ def test_automatic_precision_is_exact_on_a_cpu():
     assert resolve("auto", "cpu") == "fp32"
     assert resolve("auto", "cuda:1") == "fp16"
     assert resolve("bf16", "cpu") == "bf16"
-
-
-class Shelf:
-    """Weights with only these files, and what was said."""
-
-    def __init__(self, *files: WeightFile, strict: bool = False) -> None:
-        self.files = {file.name: file for file in files}
-        self.strict = strict
-        self.said: list[str] = []
-        self.say = self.said.append
-
-    def get(self, name: str) -> WeightFile:
-        if name not in self.files:
-            raise WeightsUnavailable(f"{name} is not here")
-        return self.files[name]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpose_reference import part_of_the_reference
+from support.openpose_reference import part_of_the_reference
 
 from condprep.annotators.openpose.boxes import SMALLEST, Box, face_box, hand_box
 from condprep.annotators.openpose.keypoints import Body

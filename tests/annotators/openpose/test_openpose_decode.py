@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpose_crowds import maps, random_people
-from openpose_dm14 import PEOPLE
-from openpose_reference import Reference
+from support.openpose_crowds import maps, random_people
+from support.openpose_dm14 import PEOPLE
+from support.openpose_reference import Reference
 
 from condprep.annotators.openpose.decode import decode
 from condprep.annotators.openpose.keypoints import LIMBS, Body

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpose_reference import Reference
+from support.openpose_reference import Reference
 
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, bodies, column_value

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpose_crowds import maps, random_people
-from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
-from openpose_parts import Tints, photo
-from openpose_reference import Reference, WholeReference, part_of_the_reference
-from test_openpose import Shelf, as_batch, pictures
+from support.openpose_crowds import Crowd
+from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE, pictures
+from support.openpose_parts import Tints, as_batch, photo
+from support.openpose_reference import Reference, WholeReference, part_of_the_reference
+from support.shelf import Shelf
 
 from condprep.annotators.openpose import load as openpose
 from condprep.annotators.openpose.annotator import Openpose
@@ -22,22 +22,9 @@ from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import FACE_POINTS, KEYPOINTS, PARTS, Points, Pose, column_value, moved
 from condprep.annotators.openpose.load import OpenposeParams
 from condprep.annotators.openpose.network import BodyNetwork
-from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
 from condprep.errors import WeightsUnavailable
 from condprep.weights.find import WeightFile
-
-
-class Crowd(torch.nn.Module):
-    """A body network that sees the same people whatever the picture."""
-
-    def __init__(self, seed: int, count: int, height: int, width: int) -> None:
-        super().__init__()
-        rng = np.random.default_rng(seed)
-        self.maps = maps(rng, random_people(rng, count), Frame.of(height, width, 184), 0.0)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(part.to(x.device).expand(len(x), -1, -1, -1) for part in self.maps)
 
 
 def full(body: torch.nn.Module, **options) -> Openpose:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from openpose_parts import Tints, photo
-from test_openpose import as_batch
-from test_openpose_full import Crowd
+from support.openpose_crowds import Crowd
+from support.openpose_parts import Tints, as_batch, photo
 
 from condprep.annotators.openpose.annotator import Openpose
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from openpose_reference import part_of_the_reference
+from support.openpose_reference import part_of_the_reference
 
 from condprep.annotators.openpose.network import BodyNetwork, load_network
 from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork

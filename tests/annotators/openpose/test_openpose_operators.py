@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from openpose_reference import part_of_the_reference
 from scipy.ndimage import gaussian_filter
+from support.openpose_reference import part_of_the_reference
 
 from condprep.annotators.openpose.inputs import SIGMA, blur_on_device, network_input, resize_on_device
 from condprep.annotators.openpose.operators import WIDEST, Frame, operators

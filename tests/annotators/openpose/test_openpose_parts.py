@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpose_parts import Blobs, Tints, photo
-from openpose_reference import _Model, part_of_the_reference
+from support.openpose_parts import Blobs, Tints, photo
+from support.openpose_reference import _Model, part_of_the_reference
 
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from diffusers import ControlNetModel
 from PIL import Image
-from trainer_models import build_dataset, save_base
+from support.trainer_models import build_dataset, save_base
 
 from trainer.cli import main as cli
 from trainer.recipe.recipe import Recipe

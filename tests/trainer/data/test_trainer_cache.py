@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trainer_runs import silent
+from support.trainer_runs import silent
 
 from trainer.data import cache
 from trainer.data.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out, one_run

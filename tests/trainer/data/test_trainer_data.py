@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from trainer_models import build_dataset
+from support.trainer_models import build_dataset
 
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Pose, column_value

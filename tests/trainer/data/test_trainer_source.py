@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trainer_models import build_dataset, save_base, save_pictures
-from trainer_runs import silent
+from support.trainer_models import build_dataset, save_base, save_pictures
+from support.trainer_runs import silent
 
 import condprep
 from trainer.data import cache

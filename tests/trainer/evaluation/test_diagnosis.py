@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from painters import FALLING, STILL
+from support.painters import FALLING, STILL
 
 from trainer.evaluation.diagnosis import Numbers, diagnose, plateau, share
 

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from painters import named, train_place
 from PIL import Image
-from test_docs import DOCS, _default, _names, section, tables, ticked
-from trainer_models import build_dataset, save_pictures
+from support.docs import DOCS, default_of, names_of, section, tables, ticked
+from support.painters import named, train_place
+from support.trainer_models import build_dataset, save_pictures
 from typer.main import get_command
 
 import condprep
@@ -130,7 +130,7 @@ def test_a_report_leaves_other_things_alone(found: Fidelity, tmp_path: Path) -> 
     write_report(found, tmp_path / "report")
 
 
-def test_a_protocol_sets_what_it_names(place: Path) -> None:
+def test_a_protocol_sets_what_itnames_of(place: Path) -> None:
     """ControlNet++: its settings, detectors and measures, as its evaluation scripts have them."""
     named = PROTOCOLS["controlnet-plus-plus"]
     assert (named.resolution, named.steps, named.cfg, named.pictures) == (512, 20, 7.5, 4)
@@ -174,7 +174,7 @@ def test_the_options_are_documented() -> None:
     """docs/fidelity.md has every argument and option of `python -m trainer evaluate`, and none that does not exist."""
     command: Any = get_command(cli.app)
     documented = {tuple(ticked(names)): default for names, default, _ in tables(section(PAGE, "## The command"))[0]}
-    assert documented == {_names(p): _default(p) for p in command.commands["evaluate"].params}
+    assert documented == {names_of(p): default_of(p) for p in command.commands["evaluate"].params}
 
 
 def test_the_arms_and_findings_are_documented() -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from painters import HOW, NOTHING, Painter
 from PIL import Image
+from support.painters import HOW, NOTHING, Painter
+from support.trainer_models import make_tokenizer
 from torch import nn
-from trainer_models import make_tokenizer
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from condprep.errors import UsageError, WeightsError

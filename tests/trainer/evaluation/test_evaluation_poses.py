@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from painters import HOW, follower
+from support.painters import HOW, follower
 
 from condprep import AnnotatorSpec
 from condprep.annotators import registry

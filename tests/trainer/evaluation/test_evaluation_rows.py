@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from painters import read_some
-from trainer_models import build_dataset, save_pictures
+from support.painters import read_some
+from support.trainer_models import build_dataset, save_pictures
 
 import condprep
 from trainer.errors import DataError

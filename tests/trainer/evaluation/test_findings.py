@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from painters import FALLING, HOW, NOTHING, STILL, Painter, follower, named, read_some, tried
 from PIL import Image, ImageFilter
-from trainer_models import build_dataset
+from support.painters import FALLING, HOW, NOTHING, STILL, Painter, follower, named, read_some, tried
+from support.trainer_models import build_dataset
 
 from trainer.evaluation.result import Fidelity, Trained, conclude
 from trainer.evaluation.rows import Reannotator, Row

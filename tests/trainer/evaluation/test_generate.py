@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from painters import HOW, Painter, read_some, train_place
 from PIL import Image
+from support.painters import HOW, Painter, read_some, train_place
 
 from trainer.errors import ModelError
 from trainer.evaluation.generate import Task, another, generate, tasks, through_vae

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from diffusers import ControlNetModel
-from trainer_models import build_dataset
-from trainer_runs import equal, lines, make_place, make_recipe, weights
+from support.trainer_models import build_dataset
+from support.trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import DataError, RecipeError
 from trainer.evaluation.watch import Watch, best_so_far, news, settled

@@ -14,7 +14,7 @@ import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionXLControlNetPipeline
 from PIL import Image
-from trainer_models import build_dataset, save_base
+from support.trainer_models import build_dataset, save_base
 from typer.testing import CliRunner
 
 import condprep

@@ -12,7 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, DiffusionPipeline
 from PIL import Image
-from trainer_models import FAMILIES, TOKENS, save_base
+from support.trainer_models import FAMILIES, TOKENS, save_base
 
 from trainer.errors import ModelError
 from trainer.models.families import Base, family_of, load_base

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer_step import make_batch, make_learner, split, weights
-from trainer_models import save_base
+from support.learners import make_batch, make_learner, split, weights
+from support.trainer_models import save_base
 
 from trainer.errors import MachineError
 from trainer.recipe.recipe import Recipe, Train

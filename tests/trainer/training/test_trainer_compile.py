@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer_step import make_batch, make_learner, weights
+from support.learners import make_batch, make_learner, weights
+from support.trainer_models import build_dataset, save_base
+from support.trainer_runs import make_recipe
 from torch._dynamo.utils import counters
-from trainer_models import build_dataset, save_base
-from trainer_runs import make_recipe
 
 from trainer.errors import MachineError
 from trainer.recipe.recipe import Recipe

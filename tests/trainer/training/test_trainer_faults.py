@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trainer_models import save_base
-from trainer_runs import equal, make_place, make_recipe, weights
+from support.trainer_models import save_base
+from support.trainer_runs import equal, make_place, make_recipe, weights
 
 from trainer.errors import TrainingStopped
 from trainer.training.step import Learner

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_runs import equal, lines, make_place, make_recipe, weights
+from support.trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import CheckpointError, TrainingStopped
 from trainer.recipe.recipe import Recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trainer_models import save_base
+from support.trainer_models import save_base
 
 from trainer.errors import MachineError
 from trainer.models.families import Base, load_base

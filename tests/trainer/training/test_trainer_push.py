@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 from diffusers import ControlNetModel
 from huggingface_hub.utils import filter_repo_objects
-from trainer_runs import make_place, make_recipe
+from support.trainer_runs import make_place, make_recipe
 
 from trainer.errors import MachineError
 from trainer.recipe.recipe import Recipe

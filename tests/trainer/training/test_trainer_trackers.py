@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trainer_runs import lines, make_place, make_recipe
+from support.trainer_runs import lines, make_place, make_recipe
 
 from trainer.errors import MachineError
 from trainer.recipe.recipe import Recipe

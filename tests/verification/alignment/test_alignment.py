@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures import encoded
 from skimage import data
+from support.pictures import encoded
 
 import condprep
 from condprep.dataset.pairs.open import Pair

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
-from test_comparison import body, shifted
+from support.drawings import body, shifted
 from torch import Tensor
 
 import condprep

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_comparison import body, shifted
+from support.drawings import body, shifted
 
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.verification.poses.crosscheck import CERTAIN, ENOUGH, Look, compare_people

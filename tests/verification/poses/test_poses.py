@@ -8,14 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
-from pictures import encoded
-from test_comparison import body, drawn, photo, shifted
+from support.datasets import written_poses
+from support.drawings import body, drawn, photo, shifted
+from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
+from support.pictures import encoded
 
 import condprep
 from condprep.annotators.openpose.annotator import Openpose
@@ -214,18 +213,11 @@ def test_two_annotators_share_a_shift_only_from_three_pixels_on() -> None:
 # ---- through verify
 
 
-def dataset(pairs: list[tuple[bytes, bytes]], path: Path) -> Path:
-    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    rows = [{"image": {"bytes": a, "path": None}, "pose": {"bytes": b, "path": None}} for a, b in pairs]
-    pq.write_table(pa.Table.from_pylist(rows, pa.schema({"image": image, "pose": image})), path)
-    return path
-
-
 def test_a_pose_of_nobody_is_a_warning_alone(tmp_path: Path) -> None:
     """A black map in a column of poses is legal: `nobody` warns of it, and nothing else; a white one is still constant."""
     picture = encoded(photo("coffee"), "PNG")
     maps = [drawn(*TWO_PEOPLE), np.zeros((512, 512, 3), np.uint8), np.full((512, 512, 3), 255, np.uint8)]
-    path = dataset([(picture, encoded(one, "PNG")) for one in maps], tmp_path / "rows.parquet")
+    path = written_poses([(picture, encoded(one, "PNG")) for one in maps], tmp_path / "rows.parquet")
     result = condprep.verify(path, checks=["condition", "curation"], sample=0, weights=Weights(offline=True))
     told: dict[Any, set[tuple[str, str]]] = {row: set() for row in range(3)}
     for finding in result.findings:
@@ -245,7 +237,7 @@ def test_shifts_of_a_real_network_are_told(tmp_path: Path, monkeypatch: pytest.M
     maps = [draw_bodies([pose.body for pose in network.detect(_batch(one))[0]], *one.shape[:2]) for one in pictures]
     for by in (0, 2):
         pairs = [(_jpeg(one), encoded(shifted(m, by, 0), "PNG")) for one, m in zip(pictures, maps) if m.any()]
-        path = dataset(pairs, tmp_path / f"{by}.parquet")
+        path = written_poses(pairs, tmp_path / f"{by}.parquet")
         result = condprep.verify(path, checks=["alignment"], annotator="openpose", weights=Weights(offline=True))
         reasons = [finding.reason for finding in result.findings if finding.rule != "shared-shift"]
         assert reasons == (["condition is shifted by (+2, 0) px"] * len(pairs) if by else [])

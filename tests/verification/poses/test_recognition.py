@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from blaze_models import models
-from openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
-from pictures import encoded
 from PIL import Image
-from test_comparison import body, shifted
-from test_poses import dataset
+from support.blaze_models import models
+from support.datasets import written_poses
+from support.drawings import body, shifted
+from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
+from support.pictures import encoded
 from torch import Tensor
 
 import condprep
@@ -72,7 +72,7 @@ def poses(path: Path, change: Change = lambda m: m, rows: int = ROWS, shuffled: 
     """A dataset of poses that does not say who drew them. shuffled: maps of other pictures, the first ones."""
     numbers = [(n + 1) % shuffled if n < shuffled else n for n in range(rows)]
     maps = [np.ascontiguousarray(change(people(n, 0, seed=0))) for n in numbers]
-    return dataset([(picture(n), encoded(one, "PNG")) for n, one in enumerate(maps)], path / "rows.parquet")
+    return written_poses([(picture(n), encoded(one, "PNG")) for n, one in enumerate(maps)], path / "rows.parquet")
 
 
 def read(path: Path) -> Pairs:
@@ -172,5 +172,5 @@ def test_real_networks_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
     for drawer, expected in ((blaze, True), (other, False)):
         maps = [drawer(torch.from_numpy(one).permute(2, 0, 1)[None], [""]).maps[0] for one in pictures]
         mirrored = [encoded(np.ascontiguousarray(one.permute(1, 2, 0).numpy()[:, ::-1]), "PNG") for one in maps]
-        path = dataset(list(zip(map(encode_picture, pictures), mirrored)), tmp_path / f"{expected}.parquet")
+        path = written_poses(list(zip(map(encode_picture, pictures), mirrored)), tmp_path / f"{expected}.parquet")
         assert drew(blaze, read(path), range(len(pictures))) == expected
