@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from condprep.annotators.batches import as_batch, by_shape
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
-from condprep.annotators.runner import Result, Runner, as_batch
+from condprep.annotators.runner import Result, Runner
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.pipeline import further_columns
 from condprep.errors import AnnotatorError, Rejected, UsageError
 from condprep.images.decode import decode, rgb_pixels
 from condprep.images.geometry import Geometry, Placement, pad, resize
-from condprep.runtime.concurrency import group
 from condprep.runtime.files import commit, commit_json, read_json
 from condprep.sources.base import read_regular
 from condprep.types import IMPORTED, Reject
@@ -86,9 +86,9 @@ def annotate(
         geometry, loaded = options.geometry, _load(options, device, weights)
     results: dict[int, Annotated | Reject] = {}
     placed = _place_all(images, geometry, results)
-    full = max(annotator.batch_size for annotator in loaded.values()) * 512 * 512
+    batch_size = max(annotator.batch_size for annotator in loaded.values())
     runners = {column: Runner(annotator) for column, annotator in loaded.items()}
-    for batch in group(placed, lambda p: p.rgb.shape, lambda p: p.rgb.size // 3, full, 4 * full):
+    for batch in by_shape(placed, lambda one: one.rgb, batch_size):
         results.update(_annotate(batch, runners))
     return [results[number] for number in range(len(images))]
 

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from condprep import __version__
+from condprep.annotators.batches import fitting_batch
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
-from condprep.annotators.runner import fitting_batch
 from condprep.building.inputs import open_inputs
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import check_folders, disk_errors, locked

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from condprep.annotators.batches import as_batch, by_shape, to_device
 from condprep.annotators.protocol import Annotator
-from condprep.annotators.runner import Result, Runner, as_batch, to_device
+from condprep.annotators.runner import Result, Runner
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
 from condprep.dataset.shards import Row
@@ -28,7 +29,7 @@ from condprep.errors import Rejected
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
 from condprep.images.geometry import Placement, compose, pad, resize
-from condprep.runtime.concurrency import group, in_order, lots, ordered_map
+from condprep.runtime.concurrency import in_order, lots, ordered_map
 from condprep.runtime.opencv import one_thread_each
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample
@@ -36,11 +37,9 @@ from condprep.types import IMPORTED, Entry, Reject, Sample
 if TYPE_CHECKING:
     from condprep.building.import_maps import Imported
 
-REFERENCE_AREA = 512 * 512  # an annotator's batch_size is for pictures of this many pixels
 PER_TASK = 4  # pictures that a thread does before it hands them on: handing on takes a fiftieth of a picture's time
 ENCODED_AHEAD = 64  # finished rows for each thread: none needs to stop while a shard goes onto the disk
 PIXELS_AHEAD = 16  # the same where the pictures wait as pixels, for a network
-PENDING_BATCHES = 4  # full batches' worth of pictures that may wait for others of their shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,9 @@ class Pipeline:
             key = sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest()
             prepared = self._fit(work.entry, key, sample)
             for column, runner in self.filters.items():
-                self._take(prepared, column, runner.picture(prepared.rgb, key))
+                with runner.guarded():
+                    drawn = runner.draw(prepared.rgb, key)
+                self._take(prepared, column, drawn)
             step = self._encode((work, prepared))
             if self.networks:
                 prepared.rgb = self._as_stored(prepared)
@@ -199,15 +200,11 @@ class Pipeline:
     def _batches(self, steps: Iterable[Step]) -> Iterator[list[Step]]:
         """Pictures of one shard and shape, as many as make up a reference batch; rejects go alone."""
 
-        def shape(step: Step) -> tuple[int, ...] | None:
-            return None if isinstance(step[1], Reject) else step[1].rgb.shape
+        def pixels(step: Step) -> np.ndarray | None:
+            return None if isinstance(step[1], Reject) else step[1].rgb
 
-        def area(step: Step) -> int:
-            return 0 if isinstance(step[1], Reject) else step[1].rgb.size // 3
-
-        full = self.batch_size * REFERENCE_AREA
         for _, of_shard in groupby(steps, lambda step: step[0].shard):
-            yield from group(of_shard, shape, area, full, PENDING_BATCHES * full)
+            yield from by_shape(of_shard, pixels, self.batch_size)
 
     def _annotate(self, batch: list[Step]) -> list[Step]:
         """Run every network on pictures of one shape, copied to the device once."""

@@ -14,7 +14,7 @@ from PIL import Image
 from support.fragile import Fragile
 
 from condprep import Maps, build
-from condprep.annotators.runner import fitting_batch
+from condprep.annotators.batches import fitting_batch
 from condprep.errors import BuildFailed, UsageError
 
 SMALL = {"resolution": 128, "shard_rows": 5}

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from condprep.annotators.batches import as_batch
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.openpose.keypoints import Body, bodies, present
 from condprep.annotators.registry import load_annotator
-from condprep.annotators.runner import Runner, as_batch
+from condprep.annotators.runner import Runner
 from condprep.errors import AnnotatorError, CondprepError, Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Placement

@@ -19,13 +19,14 @@ from typing import Any, Literal
 
 import numpy as np
 
+from condprep.annotators.batches import as_batch, by_shape
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator, parse
-from condprep.annotators.runner import Runner, as_batch
+from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Made, Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
-from condprep.runtime.concurrency import group, ordered_map
+from condprep.runtime.concurrency import ordered_map
 from condprep.verification.alignment.comparison import Alignment, compare
 from condprep.verification.alignment.offsets import Descriptor, describe
 from condprep.verification.check import OpenedPair, open_pair
@@ -45,7 +46,6 @@ STAND_IN = "openpose:blaze"  # finds poses where nobody knows who drew them
 CMU = "openpose:cmu"  # drew most of the poses that are around
 WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a JPEG: it sees each in a crop of its own
 FINEST = 0.75  # pixels of a shift that is told
-AREA = 512 * 512  # pixels of the pictures that an annotator's batch_size is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,6 @@ class Again:
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
         self._annotator, self._looking = annotator, Lock()
         self._runner, self._rows, self._maker = Runner(annotator), rows, maker
-        self._full = annotator.batch_size * AREA
         self._seen: dict[int, Compared] = {}
 
     def __call__(self, opened: OpenedPair) -> Compared | None:
@@ -86,7 +85,7 @@ class Again:
             return
         with ThreadPoolExecutor(1, "condprep-device") as device:
             opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead)
-            batches = group(filter(whole, opened), _shape, _area, self._full, 4 * self._full)
+            batches = by_shape(filter(whole, opened), content, self._annotator.batch_size)
             made = chain.from_iterable(ordered_map(device, self._batch, batches, 2))
             for done, (row, compared) in enumerate(ordered_map(pool, self._remember, made, ahead), 1):
                 if compared is not None:
@@ -253,11 +252,3 @@ class _Count(Container[int]):
         for _ in pairs.read(count):
             pass
         return count.rows
-
-
-def _shape(opened: OpenedPair) -> tuple[int, ...]:
-    return content(opened).shape
-
-
-def _area(opened: OpenedPair) -> int:
-    return content(opened).size // 3

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Container
 from itertools import islice
 
+from condprep.annotators.batches import as_batch
 from condprep.annotators.protocol import Annotator
-from condprep.annotators.runner import Runner, as_batch
+from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, Rejected
 from condprep.verification.check import OpenedPair, open_pair
