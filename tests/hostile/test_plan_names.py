@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from curated import rows_of
-from pictures import encoded, smooth
 from PIL import Image
-from test_sources_webdataset import tar
+from support.curated import rows_of
+from support.pictures import encoded, smooth
+from support.tars import tar
 
 import condprep
 from condprep.building.plan import check_inputs, make_plan

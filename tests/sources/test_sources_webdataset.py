@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 import pickle
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.pictures import encoded, smooth
+from support.tars import tar
 
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import MAX_CAPTION, Source
@@ -22,17 +22,6 @@ from condprep.sources.open import open_source
 from condprep.types import Entry
 
 PICTURES = [encoded(smooth(8, 8, seed)) for seed in range(4)]
-
-
-def tar(*members: tuple[str | tarfile.TarInfo, bytes], format: int = tarfile.USTAR_FORMAT) -> bytes:
-    """The bytes of a tar with these members."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=format) as out:
-        for name, data in members:
-            info = tarfile.TarInfo(name) if isinstance(name, str) else name
-            info.size = len(data) if info.isreg() else 0
-            out.addfile(info, io.BytesIO(data))
-    return file.getvalue()
 
 
 def picture_member(name: str = "a.jpg") -> bytes:
