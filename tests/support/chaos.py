@@ -1,9 +1,11 @@
 """A process that forks builds and kills them: imports are paid once. Used by test_faults.py.
 
-    python tests/support/chaos.py RAW OUT SEED ROUNDS
+    python tests/support/chaos.py RAW OUT SEED KILLS
 
-Half of the builds die at a random file operation (any of those that Python audits, so that every stage is met), half
-after a random time. Each is resumed with another number of workers until it is done. Prints what happened as JSON.
+Half of the builds die at a random file operation in their output (any of those that Python audits, so that every stage
+is met), half at a random call of any function in any thread. Each is resumed with another number of workers until it is
+done, and there are builds until so many have been killed: how many that takes says nothing about the machine. Prints
+what happened as JSON.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import random
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,55 +25,79 @@ EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir"
 OPTIONS = {"resolution": 64, "shard_rows": 3, "validation": 0.3}
 
 
-def fork(raw: Path, out: Path, workers: int, die: Callable[[int], bool], report: Path | None = None) -> int:
-    """A build in a process of its own that kills itself at the n-th file operation in `out` when die(n) says so."""
+def fork(raw: Path, out: Path, workers: int, watch: Callable[[Callable[[], None]], None], die: int) -> int:
+    """A build in a process of its own that kills itself at the `die`-th thing that `watch` sees; how many, in out.count."""
     child = os.fork()
     if child:
         return child
     count = 0
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
+    def counted() -> None:
         nonlocal count
-        if event in EVENTS and arguments and str(out) in str(arguments[0]):
-            count += 1
-            if die(count):
-                os.kill(os.getpid(), signal.SIGKILL)
+        count += 1
+        if count == die:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    sys.addaudithook(hook)
+    watch(counted)
     try:
         build(raw, out, ["canny", "canny:random"], workers=workers, **OPTIONS)
     except BaseException as error:
         print(repr(error), file=sys.stderr)
         os._exit(1)
-    if report:
-        report.write_text(str(count))
+    sys.setprofile(None)
+    out.with_suffix(".count").write_text(str(count))
     os._exit(0)
+
+
+def operations(out: Path) -> Callable[[Callable[[], None]], None]:
+    """Watches the file operations in a folder."""
+
+    def watch(seen: Callable[[], None]) -> None:
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            if event in EVENTS and arguments and str(out) in str(arguments[0]):
+                seen()
+
+        sys.addaudithook(hook)
+
+    return watch
+
+
+def calls(_: Path) -> Callable[[Callable[[], None]], None]:
+    """Watches every call of a function, Python's and C's, in every thread: between two of them is any moment."""
+
+    def watch(seen: Callable[[], None]) -> None:
+        def hook(frame: object, event: str, argument: object) -> None:
+            if event in ("call", "c_call"):
+                seen()
+
+        threading.setprofile(hook)
+        sys.setprofile(hook)
+
+    return watch
 
 
 def killed(status: int) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
-def main(raw: Path, out: Path, seed: int, rounds: int) -> None:
-    rng, began = random.Random(seed), time.monotonic()
-    os.waitpid(fork(raw, out / "whole", 2, lambda n: False, out / "count"), 0)
-    seconds, operations = time.monotonic() - began, int((out / "count").read_text())
-    kills, statuses = 0, []
-    for number in range(rounds):
-        folder = out / f"killed{number}"
+def main(raw: Path, out: Path, seed: int, least: int) -> None:
+    rng, most, kills, statuses = random.Random(seed), {}, 0, []
+    for kind in (operations, calls):
+        whole = out / "whole" / kind.__name__
+        os.waitpid(fork(raw, whole, 2, kind(whole), 0), 0)
+        most[kind] = int(whole.with_suffix(".count").read_text())
+    while kills < least:
+        folder = out / f"killed{len(statuses)}"
         for attempt in range(4):  # the last attempt is left alone
-            last = attempt == 3
-            moment = rng.randint(1, operations) if number % 2 and not last else 0
-            child = fork(raw, folder, rng.choice([1, 3, 4]), lambda n, moment=moment: n == moment)
-            if not (last or moment):
-                time.sleep(rng.uniform(0, seconds))
-                os.kill(child, signal.SIGKILL)
+            kind = rng.choice([operations, calls])
+            moment = rng.randint(1, most[kind]) if attempt < 3 else 0
+            child = fork(raw, folder, rng.choice([1, 3, 4]), kind(folder), moment)
             _, status = os.waitpid(child, 0)
-            kills += killed(status)
             if not killed(status):
                 break
+            kills += 1
         statuses.append(status)
-    print(json.dumps({"kills": kills, "statuses": statuses, "operations": operations, "seconds": seconds}))
+    print(json.dumps({"kills": kills, "statuses": statuses, "watched": {kind.__name__: n for kind, n in most.items()}}))
 
 
 if __name__ == "__main__":
