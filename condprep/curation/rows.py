@@ -22,7 +22,7 @@ from condprep.dataset.reader import Shard, batches, first_schema, is_image
 from condprep.dataset.shards import Row
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.runtime.files import read_json
-from condprep.sources.base import read_regular, stamp
+from condprep.sources.base import stamp, stored_picture
 from condprep.types import IMPORTED
 
 
@@ -112,11 +112,9 @@ class StoredRows:
         """Pictures that are stored as paths below the dataset become bytes: another folder has no such files."""
         for column in self.schema:
             stored = values[column.name] if is_image(column.type) else None
-            if stored and stored["bytes"] is None and stored["path"]:
-                with suppress(OSError, ValueError, Rejected):  # ValueError: a NUL in the path
-                    found = (self.root / stored["path"]).resolve(strict=True)
-                    if found.is_relative_to(self.root.resolve()):
-                        values[column.name] = {"bytes": read_regular(found), "path": None}
+            if stored and stored["bytes"] is None:
+                with suppress(Rejected):
+                    values[column.name] = {"bytes": stored_picture(stored, self.root, column.name), "path": None}
         return values
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,8 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from condprep.dataset.reader import Shard, first_schema, is_image, readable_rows, shards, take
-from condprep.errors import DatasetError, UsageError
+from condprep.errors import DatasetError, Rejected, UsageError
+from condprep.images.decode import decode
 from condprep.runtime.files import commit
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -114,14 +115,15 @@ def _open(value: Mapping[str, Any] | None, cell: int) -> Picture:
     """The stored picture, reduced to what the cell needs, or why it cannot be shown."""
     if not value or not value["bytes"]:
         return "not in the file"
+
+    def enough(size: tuple[int, int]) -> tuple[int, int]:
+        return tuple(math.ceil(side * min(1, 2 * cell / max(size))) for side in size)  # type: ignore[return-value]
+
     try:
-        picture = Image.open(io.BytesIO(value["bytes"]))
-        if picture.width * picture.height > MAX_PICTURE:
-            return f"too large: {picture.width} x {picture.height} px"
-        picture.draft("RGB", (2 * cell, 2 * cell))
-        return ImageOps.contain(_rgb(ImageOps.exif_transpose(picture)), (cell, cell))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"unreadable: {error}"
+        picture = decode(value["bytes"], max_pixels=MAX_PICTURE, min_size=enough)
+    except Rejected as rejected:
+        return f"unreadable: {rejected.reason}"
+    return ImageOps.contain(Image.fromarray(picture.rgb), (cell, cell))
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -110,6 +110,25 @@ def read_regular(path: Path, *, cut: int | None = None) -> bytes:
         raise Rejected("read", f"{path.name!r} cannot be read: {error.strerror}") from None
 
 
+def stored_picture(stored: Any, folder: Path | None, column: str) -> bytes:
+    """The encoded picture in a value of a picture column: its bytes, or {"bytes", "path"}, the path below `folder`.
+
+    Raises Rejected("read", reason), also for values of other types: `bytes(10**12)` would be a terabyte of zeros.
+    """
+    fields = stored if isinstance(stored, dict) else {"bytes": stored}
+    data, path = fields.get("bytes"), fields.get("path")
+    if isinstance(data, bytes):
+        return data
+    if data is not None or not isinstance(path, str | None):
+        raise Rejected("read", f"{column!r} holds no picture but {data if data is not None else path!r:.80}")
+    if path is None:
+        raise Rejected("read", f"there is no picture in {column!r}")
+    found = folder and within(folder, path)
+    if not found:
+        raise Rejected("read", f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}")
+    return read_regular(found)
+
+
 def within(folder: Path, path: str) -> Path | None:
     """The real path of `path` in `folder`, whether it exists or not; None if it leads out, links followed."""
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources.base import CAPTION_COLUMNS, caption_values, read_regular, within
+from condprep.sources.base import CAPTION_COLUMNS, caption_values, stored_picture
 from condprep.types import Entry, Sample
 
 _SHARD = re.compile(r"(.+)-\d+-of-\d+\.parquet$")
@@ -22,7 +22,7 @@ _FOOTER = 1 << 16  # bytes at the end of a Parquet file that tell it from anothe
 class HuggingFaceSource:
     """The rows of one split, by number. A picture is stored in its row, or as a path inside the dataset's folder."""
 
-    dataset: Any  # datasets.Dataset whose image column holds {"bytes", "path"} or bytes
+    dataset: Any  # datasets.Dataset, its rows as Arrow; the image column holds {"bytes", "path"} or bytes
     image_column: str
     caption_column: str | None
     split: str | None
@@ -41,21 +41,11 @@ class HuggingFaceSource:
 
     def read(self, entry: Entry) -> Sample:
         try:
-            row = self.dataset[entry.offset]
+            row = self.dataset[entry.offset].to_pylist()[0]
         except Exception as error:  # a damaged file shows in Arrow, in datasets or in Python
             raise Rejected("read", f"the row cannot be read: {error}") from None
         text = caption_values(row[self.caption_column]) if self.caption_column else ()
-        return Sample(entry.name, self._bytes(row[self.image_column]), text)
-
-    def _bytes(self, image: Any) -> bytes:
-        stored = image if isinstance(image, dict) else {"bytes": image}
-        if (data := stored.get("bytes")) is not None:
-            return bytes(data)
-        if (path := stored.get("path")) is None:
-            raise Rejected("read", "the row has no picture")
-        if self.folder is None or not (found := within(self.folder, path)):
-            raise Rejected("read", f"the picture is stored as a path outside of the dataset: {path!r}")
-        return read_regular(found)
+        return Sample(entry.name, stored_picture(row[self.image_column], self.folder, self.image_column), text)
 
 
 def open_huggingface(
@@ -74,7 +64,8 @@ def open_huggingface(
     caption_column = _caption_column(loaded.features, caption_column, path)
     if isinstance(loaded.features[image_column], datasets.Image):
         loaded = loaded.cast_column(image_column, datasets.Image(decode=False))
-    loaded = loaded.with_format(None).select_columns([image_column, *filter(None, [caption_column])])
+    # "arrow": a row is what is stored; as Python values, every feature that can would decode itself or open its path
+    loaded = loaded.with_format("arrow").select_columns([image_column, *filter(None, [caption_column])])
     folder = Path(path) if Path(path).is_dir() else None
     return HuggingFaceSource(loaded, image_column, caption_column, split, fingerprint or loaded._fingerprint, folder)
 

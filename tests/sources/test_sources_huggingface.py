@@ -180,7 +180,11 @@ def reasons(source: Source) -> list[str]:
 def test_a_null_picture_is_a_reject_of_its_row_alone(tmp_path: Path) -> None:
     """The rows beside it are read."""
     images = [ROWS["image"][0], None, ROWS["image"][2]]
-    assert reasons(open_source(saved(tmp_path, table(image=images)))) == ["", "read: the row has no picture", ""]
+    assert reasons(open_source(saved(tmp_path, table(image=images)))) == [
+        "",
+        "read: there is no picture in 'image'",
+        "",
+    ]
 
 
 def test_a_picture_stored_as_a_path_must_lie_in_the_dataset(tmp_path: Path) -> None:
@@ -195,7 +199,7 @@ def test_a_picture_stored_as_a_path_must_lie_in_the_dataset(tmp_path: Path) -> N
     found = reasons(open_source(folder, "huggingface"))
     assert found[0] == ""
     for reason, one in zip(found[1:4], paths[1:4]):
-        assert reason == f"read: the picture is stored as a path outside of the dataset: {one!r}"
+        assert reason == f"read: 'image' is a path that is missing or outside of the dataset: {one!r}"
     assert "cannot be read" in found[4]
     assert "cannot be read" in found[5]
     assert "outside" in reasons(open_source(folder / "a.parquet"))[0]

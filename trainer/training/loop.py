@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from condprep import __version__
+from condprep.images.decode import decode
 from condprep.runtime.files import commit_text
 from trainer.data.loader import Loader
 from trainer.data.source import Progress
@@ -138,7 +139,7 @@ class Run:
             self.journal.write(self.update, losses.metrics())
             self.say(remark(losses, self.update, self.total))
         if path and self.accelerator.is_main_process:
-            self.journal.show(self.update, Image.open(path))
+            self.journal.show(self.update, Image.fromarray(decode(path.read_bytes()).rgb))
         self.meter = Meter()
 
     def _follow(self, fidelity: dict[str, float]) -> None:

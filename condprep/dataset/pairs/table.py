@@ -19,7 +19,7 @@ from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, dig
 from condprep.dataset.reader import Part, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.runtime.files import read_json
-from condprep.sources.base import caption_values, read_regular, stamp
+from condprep.sources.base import caption_values, stamp, stored_picture
 from condprep.types import CONDITION_KINDS, IMPORTED, Entry, Sample
 
 TRANSFORM = "transform"  # the column in which a build says where the source lies
@@ -138,26 +138,13 @@ class TablePairs:
         caption = values[self.columns.caption].as_py() if self.columns.caption else None
         try:
             image, condition = (
-                self._bytes(column, values[column]) for column in (self.columns.image, self.columns.condition)
+                stored_picture(values[column].as_py(), self.folder, column)
+                for column in (self.columns.image, self.columns.condition)
             )
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
         placed = values[TRANSFORM].as_py() if TRANSFORM in values else None
         return Pair(row, name, image, condition, caption, split=split, padding=padding(placed))
-
-    def _bytes(self, column: str, value: pa.Scalar) -> bytes:
-        stored = value.as_py()
-        if not isinstance(stored, dict):
-            stored = {"bytes": stored}
-        if stored.get("bytes") is not None:
-            return bytes(stored["bytes"])
-        if (path := stored.get("path")) is None:
-            raise Rejected("read", f"there is no picture in {column!r}")
-        folder = self.folder and self.folder.resolve()
-        with suppress(OSError, ValueError):  # ValueError: a NUL in the path
-            if folder and (found := (folder / path).resolve(strict=True)).is_relative_to(folder):
-                return read_regular(found)
-        raise Rejected("read", f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}")
 
 
 _reading = Lock()  # of a part that several threads want, one reads it
