@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -32,6 +33,25 @@ import condprep
 from condprep import AnnotatorSpec
 from condprep.annotators import registry
 from condprep.cli import main as cli
+from condprep.runtime.concurrency import usable_cores
+
+# What takes how long says nothing; a failure says how to repeat it.
+hypothesis.settings.register_profile(
+    "condprep", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("condprep")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: a process for each core that we may use, up to eight, each of which loads torch."""
+    return min(usable_cores(), 8)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tests run in random order (pytest-randomly); where some failed, how to have the same order again."""
+    seed = getattr(config.option, "randomly_seed", None)
+    if seed is not None and {"failed", "error"} & terminalreporter.stats.keys():
+        terminalreporter.write_line(f"the same order and random numbers again: pytest --randomly-seed={seed}")
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,7 @@ MODES = st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
 FORMATS = st.sampled_from(["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF"])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(FORMATS, MODES, sizes(), st.sampled_from([None, SRGB, rgb_profile(1.8, ADOBE_RGB)]), st.integers(1, 8))
 def test_pristine_bytes_show_exactly_our_pixels(
     format: str, mode: str, size: tuple[int, int], profile: bytes | None, orientation: int

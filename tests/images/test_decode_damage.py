@@ -173,7 +173,9 @@ def outcome(data: bytes, **options: object) -> str:
     return ""
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from(sorted(GOOD)), st.data(), st.booleans())
 def test_fuzzed_pictures_only_ever_raise_rejected(capfd, name: str, data: st.DataObject, lenient: bool) -> None:
     """Bytes flipped anywhere, then a cut: a picture or a Rejected, and neither Python nor a C library prints."""

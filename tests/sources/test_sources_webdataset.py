@@ -222,7 +222,9 @@ def test_what_is_no_tar_is_one_problem(tmp_path: Path) -> None:
     assert [bool(problem) for problem in problems] == [True, True, False, False, False]
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_fuzzed_tars_end_and_read_only_themselves(tmp_path: Path, capfd, data: st.DataObject) -> None:
     """With bytes changed anywhere: the listing ends, names are unique text, and reading is bytes or Rejected."""
