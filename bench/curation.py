@@ -32,12 +32,13 @@ from skimage import data
 from bench import environment
 from bench.verify import photographs
 from condprep.dataset.pairs.open import Pair
-from condprep.verification.check import Context, Opened, OpenedPair
+from condprep.verification.check import Context
+from condprep.verification.opened import Opened, OpenedPair
 from condprep.verification.quality.curation import Blurred, measure
 from condprep.verification.quality.duplicates import Lookalikes
 from condprep.verification.quality.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
 from condprep.verification.quality.quality import greyed, quality
-from condprep.verification.quality.tokens import TokenCounter
+from condprep.verification.tokens import TokenCounter
 
 SIDE, LEAST = 512, 240  # pixels
 FURTHER = ("brick", "camera", "coins", "grass", "gravel", "hubble_deep_field", "immunohistochemistry", "moon", "retina")

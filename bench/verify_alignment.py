@@ -34,7 +34,7 @@ from condprep.annotators.protocol import Annotator
 from condprep.annotators.registry import load_annotator
 from condprep.runtime.files import commit
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate
+from condprep.verification import reannotate
 from condprep.verification.alignment.registration import unscaled
 from condprep.weights.find import Weights
 

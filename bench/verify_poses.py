@@ -47,7 +47,7 @@ from condprep.annotators.registry import load_annotator
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate
+from condprep.verification import reannotate
 from condprep.verification.alignment.registration import unscaled
 from condprep.verification.poses.poses import same_drawing
 from condprep.weights.find import Weights

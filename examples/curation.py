@@ -18,9 +18,10 @@ from skimage import data
 
 from condprep.dataset.contact_sheet import Pair, contact_sheet
 from condprep.dataset.pairs.open import Pair as StoredPair
-from condprep.verification.check import Context, Opened, OpenedPair
+from condprep.verification.check import Context
+from condprep.verification.opened import Opened, OpenedPair
 from condprep.verification.quality.curation import GROUP, measure
-from condprep.verification.quality.tokens import TokenCounter
+from condprep.verification.tokens import TokenCounter
 
 CELL, LINE = 208, 30  # pixels, and letters of a line below a picture
 

@@ -22,10 +22,11 @@ from condprep.images.encode import encode_map
 from condprep.images.geometry import Placement, pad, resize
 from condprep.types import CONDITION_KINDS, IMPORTED, Maps, Sample
 from condprep.verification import condition, structure
-from condprep.verification.check import Context, Group, Opened, OpenedPair, open_pair
+from condprep.verification.check import Context, Group
 from condprep.verification.condition import OddKind
 from condprep.verification.kinds import BINARY, classify
-from condprep.verification.quality.tokens import TokenCounter
+from condprep.verification.opened import Opened, OpenedPair, open_pair
+from condprep.verification.tokens import TokenCounter
 
 if TYPE_CHECKING:
     from torch import Tensor

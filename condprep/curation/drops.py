@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 
 from condprep.errors import UsageError
-from condprep.verification.check import Finding, nearest
+from condprep.verification.check import nearest
+from condprep.verification.findings import Finding
 
 Keep = Literal["best", "first", "largest"]
 KEEP: Sequence[Keep] = ("best", "first", "largest")

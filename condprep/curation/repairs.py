@@ -19,7 +19,7 @@ from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture
 from condprep.runtime.files import read_json
-from condprep.verification.check import Finding
+from condprep.verification.findings import Finding
 from condprep.weights.find import Weights
 
 # repair -> the rules whose findings it answers

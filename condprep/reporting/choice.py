@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from condprep.verification.check import SEVERITIES, Finding, Scores
+from condprep.verification.check import SEVERITIES, Scores
+from condprep.verification.findings import Finding
 from condprep.verification.structure import aspect_error
 
 FOUND = 0.75  # share of the rows shown that may have findings: the rest says what is usual

@@ -21,8 +21,8 @@ from condprep.reporting.histograms import Histogram, histograms
 from condprep.reporting.rejects import Rejects, rejects
 from condprep.reporting.thumbnails import Thumbnail, fitting_side, thumbnail
 from condprep.runtime.concurrency import ordered_map
-from condprep.verification.check import SEVERITIES, Finding, Severity
-from condprep.verification.findings import VerifyResult
+from condprep.verification.check import SEVERITIES, Severity
+from condprep.verification.findings import Finding, VerifyResult
 
 MOST_BYTES = 8_500_000  # of thumbnails: the page stays below 10 MB
 MOST_ROWLESS = 50  # findings of no row that are shown

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 
 from condprep.images.encode import encode_picture
-from condprep.verification.check import open_picture
+from condprep.verification.opened import open_picture
 
 SIDES = (512, 384, 256)  # pixels of the longer side; the largest of which the page holds all pictures
 BYTES_A_PIXEL = 0.19  # of a thumbnail as text; photographs and edges, measured

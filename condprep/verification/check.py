@@ -11,93 +11,18 @@ import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-import cv2
-import numpy as np
-
-from condprep.dataset.pairs.base import Pair
-from condprep.errors import Rejected, UsageError
-from condprep.images.decode import Header, Pixels, decode, header
-from condprep.verification.kinds import Features, features, inverted_kind
+from condprep.errors import UsageError
+from condprep.verification.opened import OpenedPair
+from condprep.verification.tokens import TokenCounter
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from condprep.verification.alignment.reannotate import Again
-    from condprep.verification.quality.tokens import TokenCounter
-
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: Sequence[Severity] = ("info", "warning", "error")
 Scores = Mapping[str, Any]  # name -> number, word or None where there is nothing to measure
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong with a row."""
-
-    row: int | None  # None: not a row, but a damaged file or a picture without a map
-    key: str
-    check: str  # the group: "structure", "condition", ...
-    rule: str  # which check of the group: "size", "polarity", ...
-    severity: Severity
-    reason: str
-    twin: int | None = None  # the earlier row that this one repeats
-
-    def public(self) -> dict[str, Any]:
-        """As `verify --json` prints it."""
-        return {name: getattr(self, name) for name in ("row", "key", "check", "severity", "reason")}
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """One encoded picture, decoded; `problem` says why it could not be."""
-
-    header: Header | None = None
-    rgb: Pixels | None = None  # (H, W, 3) uint8, upright
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class OpenedPair:
-    """What a group measures; what several groups want to know of it is found out once."""
-
-    pair: Pair
-    image: Opened
-    condition: Opened
-
-    @property
-    def grey(self) -> bool:
-        """Whether the map is stored with one channel."""
-        return self.condition.header is not None and self.condition.header.mode in ("1", "L")
-
-    @property
-    def content(self) -> Pixels | None:
-        """The picture without the black that a build put around it, (H, W, 3) uint8; None where it cannot be decoded."""
-        rgb, (top, left) = self.image.rgb, self.pair.padding
-        inner = None if rgb is None else rgb[top : rgb.shape[0] - top, left : rgb.shape[1] - left]
-        return rgb if inner is None or not inner.size else inner
-
-    @cached_property
-    def features(self) -> Features | None:
-        """Of the map; None where it cannot be decoded."""
-        rgb = self.condition.rgb
-        return None if rgb is None else features(rgb, self.grey)
-
-    @cached_property
-    def map(self) -> Pixels | None:
-        """The map, (H, W) uint8 where it is grey, else (H, W, 3); None where it cannot be decoded."""
-        rgb, found = self.condition.rgb, self.features
-        return (
-            rgb if rgb is None or found is None or found.coloured else np.asarray(cv2.extractChannel(rgb, 1), np.uint8)
-        )
-
-    @cached_property
-    def inverted(self) -> str | None:
-        """The kind of a map that is inverted."""
-        rgb, found = self.condition.rgb, self.features
-        return None if rgb is None or found is None else inverted_kind(rgb, found, self.grey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +33,6 @@ class Context:
     captioned: bool
     keyed: bool
     tokens: TokenCounter
-    again: Again | None = None  # maps made again; None: no annotator is known
 
 
 class Check(Protocol):
@@ -151,21 +75,6 @@ class Group:
     def fresh_surveys(self) -> list[Survey]:
         """New ones, for a run."""
         return [*(make() for make in self.surveys), *self.together()]
-
-
-def open_picture(data: bytes) -> Opened:
-    """Decode, without raising."""
-    try:
-        head = header(data)
-        return Opened(head, decode(data).rgb)
-    except Rejected as rejected:
-        return Opened(problem=rejected.reason)
-
-
-def open_pair(pair: Pair) -> OpenedPair:
-    """Decode both pictures, without raising."""
-    image, condition = (Opened() if pair.problem else open_picture(data) for data in (pair.image, pair.condition))
-    return OpenedPair(pair, image, condition)
 
 
 def configure(groups: Sequence[Group], settings: Mapping[str, Mapping[str, Any]]) -> list[Group]:

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from condprep.images.decode import Pixels
 from condprep.types import CONDITION_KINDS
-from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
+from condprep.verification.check import Context, Group, Scores, Severity
 from condprep.verification.kinds import ACCEPTED, BINARY, classify
+from condprep.verification.opened import OpenedPair
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
     **dict.fromkeys(("kind", "said", "inverted", "format", "low", "high", "spread")),

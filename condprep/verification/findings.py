@@ -11,9 +11,26 @@ from typing import Any
 
 from condprep import __version__
 from condprep.runtime.files import commit, read_json
-from condprep.verification.check import SEVERITIES, Finding, Severity
+from condprep.verification.check import SEVERITIES, Severity
 
 FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin")  # of a finding, as it is stored
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a row."""
+
+    row: int | None  # None: not a row, but a damaged file or a picture without a map
+    key: str
+    check: str  # the group: "structure", "condition", ...
+    rule: str  # which check of the group: "size", "polarity", ...
+    severity: Severity
+    reason: str
+    twin: int | None = None  # the earlier row that this one repeats
+
+    def public(self) -> dict[str, Any]:
+        """As `verify --json` prints it."""
+        return {name: getattr(self, name) for name in ("row", "key", "check", "severity", "reason")}
 
 
 @dataclass(frozen=True)

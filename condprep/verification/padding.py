@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from condprep.verification.check import OpenedPair
+from condprep.verification.opened import OpenedPair
 
 BLACK = 16.0  # mean level of a line that is padding: a JPEG smears some of its neighbour into it
 

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from condprep.verification.check import Context, Group, Opened, OpenedPair, Scores, Severity
+from condprep.verification.check import Context, Group, Scores, Severity
+from condprep.verification.opened import Opened, OpenedPair
 
 PLAIN_MODES = ("RGB", "L", "1", "P")  # read alike by every reader
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # clipped to white by `Image.convert("RGB")`

@@ -22,15 +22,16 @@ from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification.alignment import alignment
-from condprep.verification.check import Context, Finding, Group, Scores, configure, open_pair
-from condprep.verification.findings import VerifyResult, keep, scores_path
+from condprep.verification.check import Context, Group, Scores, configure
+from condprep.verification.findings import Finding, VerifyResult, keep, scores_path
 from condprep.verification.groups import choose
 from condprep.verification.groups import groups as all_groups
-from condprep.verification.quality.tokens import VOCABULARY, TokenCounter
+from condprep.verification.opened import open_pair
+from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
 
 if TYPE_CHECKING:
-    from condprep.verification.alignment.reannotate import Again, Sample
+    from condprep.verification.reannotate import Reannotator, Sample
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
 
@@ -71,20 +72,19 @@ def verify(
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])
     aligned = alignment.GROUP.name in [group.name for group in chosen]
-    again = None
+    reannotator = None
     if aligned:
-        from condprep.verification.alignment.reannotate import (
-            find_again,  # with torch: half a gigabyte that other checks do without
-        )
+        # with torch: half a gigabyte that other checks do without
+        from condprep.verification.reannotate import find_reannotator
 
-        again = find_again(pairs, wanted_annotator, sample, device, weights, notes)
-    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens, again), progress)
+        reannotator = find_reannotator(pairs, wanted_annotator, sample, device, weights, notes)
+    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), reannotator, progress)
     place = Path(scores) if scores else scores_path(Path(path))
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
     if not run.rows and not run.findings:
         place.unlink()
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
-    notes += _compared(place, again) if aligned else []
+    notes += _compared(place, reannotator) if aligned else []
     result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
     keep(result, pairs.stamp, wanted)
     return result
@@ -93,8 +93,19 @@ def verify(
 class _Run:
     """One call of `verify`: counts and findings grow with the rows, pictures come and go."""
 
-    def __init__(self, groups: Sequence[Group], context: Context, progress: Callable[[Progress], None]) -> None:
-        self.groups, self.context, self.progress = groups, context, progress
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        context: Context,
+        reannotator: Reannotator | None,
+        progress: Callable[[Progress], None],
+    ) -> None:
+        """reannotator: makes the maps again with which the group "alignment" compares; None: no annotator is known."""
+        if reannotator:
+            groups = [
+                alignment.reannotating(one, reannotator) if one.name == alignment.GROUP.name else one for one in groups
+            ]
+        self.groups, self.context, self.reannotator, self.progress = groups, context, reannotator, progress
         self.surveys = [(group.name, survey) for group in groups for survey in group.fresh_surveys()]
         self.findings: list[Finding] = []
         self.rows = 0
@@ -111,10 +122,8 @@ class _Run:
 
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
-            if self.context.again:
-                self.context.again.look(
-                    pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None))
-                )
+            if self.reannotator:
+                self.reannotator.look(pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None)))
             for pair, scores in ordered_map(pool, self._measure, pairs, ahead=4 * workers):
                 self._judge(pair, scores)
                 if pair.row is not None:
@@ -160,11 +169,11 @@ def _sorted_out(
     return limits, (annotator, settings.get(name, {})) if annotator and name else None
 
 
-def _compared(scores: Path, again: Again | None) -> list[str]:
+def _compared(scores: Path, reannotator: Reannotator | None) -> list[str]:
     """What the rows were compared with, in words."""
     columns = pq.read_table(scores, columns=["alignment", "compared_with"]).to_pydict().values()
-    notes = [f"alignment: the annotator gave up: {again.problem}"] if again and again.problem else []
-    return [*notes, alignment.summary(list(zip(*columns)), again.name if again else None)]
+    notes = [f"alignment: the annotator gave up: {reannotator.problem}"] if reannotator and reannotator.problem else []
+    return [*notes, alignment.summary(list(zip(*columns)), reannotator.name if reannotator else None)]
 
 
 def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:

@@ -13,7 +13,7 @@ from support.docs import DOCS, section, tables, ticked
 
 from condprep.curation.drops import ALL, DROPS, KEEP, decide
 from condprep.curation.repairs import REPAIRS, repair_of
-from condprep.verification.check import Finding
+from condprep.verification.findings import Finding
 from condprep.verification.groups import groups
 
 

@@ -26,7 +26,7 @@ from condprep.reporting.choice import BADNESS, choose, worst_first
 from condprep.reporting.histograms import histograms
 from condprep.reporting.report import ReportResult
 from condprep.reporting.thumbnails import SIDES, fitting_side, thumbnail
-from condprep.verification.check import Finding
+from condprep.verification.findings import Finding
 from condprep.verification.groups import groups
 
 

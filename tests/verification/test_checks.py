@@ -24,12 +24,13 @@ from condprep.dataset.pairs.open import Pair
 from condprep.errors import UsageError
 from condprep.types import CONDITION_KINDS
 from condprep.verification import condition, structure
-from condprep.verification.check import Context, OpenedPair, configure, open_picture
+from condprep.verification.check import Context, configure
 from condprep.verification.condition import OddKind, mixed_share
 from condprep.verification.groups import groups
 from condprep.verification.kinds import ACCEPTED, classify, features, inverted_kind
-from condprep.verification.quality.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
+from condprep.verification.opened import OpenedPair, open_picture
 from condprep.verification.structure import DuplicateKeys, aspect_error
+from condprep.verification.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
 from condprep.weights.find import Weights
 
 COUNTER = TokenCounter(None)

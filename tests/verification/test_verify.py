@@ -23,9 +23,10 @@ import condprep
 from condprep.dataset.pairs.base import padding
 from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import UsageError
-from condprep.verification.check import Finding, Opened, OpenedPair, thresholds
-from condprep.verification.findings import VerifyResult, keep, kept_result, named_columns
+from condprep.verification.check import thresholds
+from condprep.verification.findings import Finding, VerifyResult, keep, kept_result, named_columns
 from condprep.verification.groups import groups
+from condprep.verification.opened import Opened, OpenedPair
 from condprep.weights.find import Weights
 
 

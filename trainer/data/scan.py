@@ -22,8 +22,9 @@ from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map, usable_cores
 from condprep.runtime.files import commit_text, read_json
 from condprep.verification import structure
-from condprep.verification.check import Context, Opened, OpenedPair
-from condprep.verification.quality.tokens import TokenCounter
+from condprep.verification.check import Context
+from condprep.verification.opened import Opened, OpenedPair
+from condprep.verification.tokens import TokenCounter
 from trainer.data.rows import Row, Rows, refuse
 from trainer.errors import DataError
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,8 +14,9 @@ import pyarrow as pa
 from condprep.verification.alignment.comparison import OTHER, Alignment, compare_picture
 from condprep.verification.alignment.offsets import Descriptor, Offsets, describe
 from condprep.verification.alignment.shared_shift import SharedShift
-from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
+from condprep.verification.check import Context, Group, Scores, Severity
 from condprep.verification.kinds import classify
+from condprep.verification.opened import OpenedPair
 
 EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
     **dict.fromkeys(("alignment", "compared_with", "misfit", "shift_x", "shift_y", "orientation")),
@@ -25,13 +27,25 @@ FINEST = 1.5  # pixels of a shift that gradients may tell
 THIN = 0.5  # share of the brightness in thin structures from which a map of no clear kind is one of lines
 
 
-def measure(opened: OpenedPair, context: Context) -> Scores:
+@dataclass(frozen=True, slots=True)
+class Reannotated:
+    """What is known of a row whose map was made again."""
+
+    alignment: Alignment
+    made: Descriptor | None  # of a pose that was found: the picture itself does not resemble it
+    own: bool = True  # whether by the annotator that made the stored map
+
+
+Reannotate = Callable[[OpenedPair], Reannotated | None]  # None: of this row no map was made again
+
+
+def measure(opened: OpenedPair, context: Context, reannotate: Reannotate | None = None) -> Scores:
     """The scores below: shifts in pixels, degrees of fit in units of noise. And the row's descriptors, for OutOfStep."""
     picture, stored = opened.image.rgb, opened.map
     if picture is None or stored is None:
         return EMPTY
     kind = _kind(opened, context)
-    again = context.again(opened) if context.again else None
+    again = reannotate(opened) if reannotate else None
     alignment = again.alignment if again else compare_picture(picture, stored, kind, FINEST)
     made: Descriptor | None = describe(picture) if kind != "pose" else again.made if again else None
     by = "picture" if again is None else "made again" if again.own else "other poses"
@@ -184,3 +198,8 @@ GROUP = Group(
     checks=(Shifted(), Flipped(), Turned(), Scaled(), Cropped(), OtherPicture()),
     surveys=(OutOfStep, SharedShift),
 )
+
+
+def reannotating(group: Group, reannotate: Reannotate) -> Group:
+    """The group, comparing with maps made again, where there are any."""
+    return replace(group, measure=partial(measure, reannotate=reannotate))

@@ -15,7 +15,7 @@ from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, Rejected
-from condprep.verification.check import OpenedPair, open_pair
+from condprep.verification.opened import OpenedPair, open_pair
 from condprep.verification.padding import content, framed, whole
 from condprep.verification.poses.joints import drawn_joints
 from condprep.verification.poses.poses import RECOGNISABLE, same_drawing

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from condprep.verification.check import Context, Group, OpenedPair, Scores, Severity
+from condprep.verification.check import Context, Group, Scores, Severity
 from condprep.verification.kinds import LINES, classify
+from condprep.verification.opened import OpenedPair
 from condprep.verification.quality import duplicates
 from condprep.verification.quality.captions import Boilerplate, Language, RepeatedCaption, measure_caption
 from condprep.verification.quality.lookalikes import thumbnail

@@ -18,9 +18,10 @@ import condprep
 from condprep.dataset.pairs.open import Pair
 from condprep.verification.alignment.alignment import GROUP, OtherPicture, OutOfStep, Scaled, Shifted
 from condprep.verification.alignment.registration import unscaled
-from condprep.verification.check import Context, open_pair
+from condprep.verification.check import Context
 from condprep.verification.findings import VerifyResult
-from condprep.verification.quality.tokens import TokenCounter
+from condprep.verification.opened import open_pair
+from condprep.verification.tokens import TokenCounter
 from condprep.weights.find import Weights
 
 SIDE, ROWS = 256, 24

@@ -20,7 +20,7 @@ import condprep
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_bodies, draw_poses
 from condprep.annotators.openpose.keypoints import Pose
-from condprep.verification.alignment import reannotate
+from condprep.verification import reannotate
 from condprep.verification.alignment.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
 from condprep.verification.alignment.shared_shift import SharedShift, median
 from condprep.verification.poses.joints import Joints, drawn_joints, limb

@@ -28,7 +28,7 @@ from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import WeightsError
 from condprep.images.encode import encode_picture
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate
+from condprep.verification import reannotate
 from condprep.verification.findings import VerifyResult
 from condprep.verification.poses.poses import same_drawing
 from condprep.verification.poses.recognition import drew

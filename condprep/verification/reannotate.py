@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Container, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from random import Random
@@ -27,10 +26,11 @@ from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Made, Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
 from condprep.runtime.concurrency import ordered_map
+from condprep.verification.alignment.alignment import Reannotated
 from condprep.verification.alignment.comparison import Alignment, compare
-from condprep.verification.alignment.offsets import Descriptor, describe
-from condprep.verification.check import OpenedPair, open_pair
+from condprep.verification.alignment.offsets import describe
 from condprep.verification.kinds import classify
+from condprep.verification.opened import OpenedPair, open_pair
 from condprep.verification.padding import content, framed, whole
 from condprep.verification.poses.crosscheck import compare_people
 from condprep.verification.poses.poses import compare_poses
@@ -48,16 +48,7 @@ WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a J
 FINEST = 0.75  # pixels of a shift that is told
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """What is known of a row whose map was made again."""
-
-    alignment: Alignment
-    made: Descriptor | None  # of a pose that was found: the picture itself does not resemble it
-    own: bool = True  # whether by the annotator that made the stored map
-
-
-class Again:
+class Reannotator:
     """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
 
     def __init__(self, annotator: Annotator, rows: Container[int], maker: Maker = "recorded") -> None:
@@ -67,9 +58,9 @@ class Again:
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
         self._annotator, self._looking = annotator, Lock()
         self._runner, self._rows, self._maker = Runner(annotator), rows, maker
-        self._seen: dict[int, Compared] = {}
+        self._seen: dict[int, Reannotated] = {}
 
-    def __call__(self, opened: OpenedPair) -> Compared | None:
+    def __call__(self, opened: OpenedPair) -> Reannotated | None:
         """None for a row that was not chosen, or that the annotator fails on. Thread-safe."""
         row = opened.pair.row
         if row is None or row not in self._rows:
@@ -95,7 +86,7 @@ class Again:
     def _batch(self, batch: list[OpenedPair]) -> list[tuple[OpenedPair, np.ndarray | None]]:
         return list(zip(batch, self._made(batch)))
 
-    def _remember(self, pair: tuple[OpenedPair, np.ndarray | None]) -> tuple[int, Compared | None]:
+    def _remember(self, pair: tuple[OpenedPair, np.ndarray | None]) -> tuple[int, Reannotated | None]:
         opened, made = pair
         return opened.pair.row or 0, None if made is None else self._compare(opened, made)
 
@@ -110,7 +101,7 @@ class Again:
             return [None] * len(batch)
         return [None if isinstance(result, Rejected) else framed(result[0], one) for one, result in zip(batch, results)]
 
-    def _compare(self, opened: OpenedPair, made: np.ndarray) -> Compared:
+    def _compare(self, opened: OpenedPair, made: np.ndarray) -> Reannotated:
         """A recorded network saw the very pixels that are stored, so its poses are one drawing, to be found as any map is."""
         assert opened.map is not None
         if self._poses and self._maker == "stand-in":
@@ -119,7 +110,7 @@ class Again:
             found = compare_poses(made, opened.map, own=True, wobble=WOBBLE.get(self.name, 0.0))
         else:
             found = compare(made, opened.map, FINEST, own=self._maker == "recorded")
-        return Compared(found, describe(made, "pose") if self._poses else None, self._maker != "stand-in")
+        return Reannotated(found, describe(made, "pose") if self._poses else None, self._maker != "stand-in")
 
     def _foreign(self, opened: OpenedPair, made: np.ndarray) -> Alignment:
         """Of a map of unknown origin: with the people that are found, and where these say too little, with those drawn."""
@@ -135,14 +126,14 @@ class Again:
         return guided if guided.verdict == "shifted" or found.verdict == "unknown" else found
 
 
-def find_again(
+def find_reannotator(
     pairs: Pairs,
     wanted: tuple[str, Mapping[str, Any]] | None,
     sample: Sample | None,
     device: str,
     weights: Weights,
     notes: list[str],
-) -> Again | None:
+) -> Reannotator | None:
     """The annotator to compare with, loaded; None where there is none, and then a note says why.
 
     wanted: name and parameters, where the user gave them. sample: rows; None: all of an annotator without a network, else
@@ -166,7 +157,7 @@ def find_again(
     annotator, maker = loaded
     if maker == "recognised":
         notes.append(f"alignment: the poses look like those that {_name(annotator)} draws")
-    return Again(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)), maker)
+    return Reannotator(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)), maker)
 
 
 def _load(

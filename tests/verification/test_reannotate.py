@@ -23,11 +23,11 @@ from condprep.dataset.pairs.base import Pair
 from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import AnnotatorError
 from condprep.types import Maps
-from condprep.verification.alignment import reannotate
+from condprep.verification import reannotate
 from condprep.verification.alignment.comparison import Alignment
-from condprep.verification.alignment.reannotate import NEIGHBOURS, SAMPLE, Again, Maker, chosen
-from condprep.verification.check import Opened, OpenedPair
 from condprep.verification.findings import VerifyResult
+from condprep.verification.opened import Opened, OpenedPair
+from condprep.verification.reannotate import NEIGHBOURS, SAMPLE, Maker, Reannotator, chosen
 from condprep.weights.find import Weights
 
 ROWS = 20
@@ -189,7 +189,7 @@ class Poses(Canny):
 
 def poses_compared(poses: Poses, stored: np.ndarray, maker: Maker) -> Alignment:
     opened = OpenedPair(Pair(0, "a"), Opened(rgb=np.full((512, 512, 3), 99, np.uint8)), Opened(rgb=stored))
-    compared = Again(poses, range(1), maker)(opened)
+    compared = Reannotator(poses, range(1), maker)(opened)
     assert compared is not None
     return compared.alignment
 
