@@ -6,7 +6,7 @@ import functools
 
 import pytest
 
-from condprep.annotators.blaze.annotator import WEIGHTS
+from condprep.annotators.openpose.blaze.annotator import WEIGHTS
 from condprep.annotators.openpose.load import OpenposeParams
 from condprep.errors import WeightsUnavailable
 from condprep.weights.find import WeightFile, Weights

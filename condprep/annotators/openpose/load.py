@@ -51,7 +51,7 @@ def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights)
         )
     if files:
         return _cmu(loaded, files, params, device)
-    from condprep.annotators.blaze.annotator import load as load_blaze
+    from condprep.annotators.openpose.blaze.annotator import load as load_blaze
 
     return load_blaze(params, device=device, weights=weights)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.annotators.blaze.poses import MIN_FLAG, SIGMAS
+from condprep.annotators.openpose.blaze.poses import MIN_FLAG, SIGMAS
 from condprep.verification.alignment.comparison import OTHER, Alignment, described
 from condprep.verification.alignment.multiscale import Fit, Pair
 from condprep.verification.alignment.registration import UPRIGHT, Orientation, Picture

@@ -12,10 +12,10 @@ from support.openpose_parts import as_batch
 from support.openpose_reference import Reference
 from support.shelf import Shelf
 
-from condprep.annotators.blaze import annotator as blaze
 from condprep.annotators.openpose import annotator as annotator_module
 from condprep.annotators.openpose import load as openpose
 from condprep.annotators.openpose.annotator import Openpose, resolve
+from condprep.annotators.openpose.blaze import annotator as blaze
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.load import OpenposeParams
 from condprep.annotators.openpose.network import BodyNetwork

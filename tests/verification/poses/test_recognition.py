@@ -19,8 +19,8 @@ from support.pictures import encoded
 from torch import Tensor
 
 import condprep
-from condprep.annotators.blaze.annotator import Blaze
 from condprep.annotators.openpose.annotator import Openpose
+from condprep.annotators.openpose.blaze.annotator import Blaze
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.load import BODY
 from condprep.dataset.pairs.base import Pairs

@@ -15,10 +15,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from condprep.annotators.blaze.detector import Detector, regions
-from condprep.annotators.blaze.landmarks import Landmarker, Poses
-from condprep.annotators.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
-from condprep.annotators.blaze.tiles import candidates, views
+from condprep.annotators.openpose.blaze.detector import Detector, regions
+from condprep.annotators.openpose.blaze.landmarks import Landmarker, Poses
+from condprep.annotators.openpose.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
+from condprep.annotators.openpose.blaze.tiles import candidates, views
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column_value
 from condprep.types import Maps

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from condprep.annotators.blaze.detector import CIRCLE, HIP, Detections, regions, suppress
-from condprep.annotators.blaze.squares import Squares
+from condprep.annotators.openpose.blaze.detector import CIRCLE, HIP, Detections, regions, suppress
+from condprep.annotators.openpose.blaze.squares import Squares
 
 # The four numbers below were chosen on four COCO pictures with 12 people: no more than a good start.
 ZOOM_OUT = 1.5  # a view of so many times the picture's long side, for people who fill it

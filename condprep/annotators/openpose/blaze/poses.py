@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from condprep.annotators.blaze.detector import regions
-from condprep.annotators.blaze.landmarks import Poses
-from condprep.annotators.blaze.squares import Squares
+from condprep.annotators.openpose.blaze.detector import regions
+from condprep.annotators.openpose.blaze.landmarks import Poses
+from condprep.annotators.openpose.blaze.squares import Squares
 
 HIP, CIRCLE = 33, 34  # landmarks that say where the person is, as two points of the detector do
 MIN_FLAG = 0.5  # of a first look

@@ -18,8 +18,8 @@ from skimage import data
 from support.blaze_models import models
 from support.tiny_tflite import Tiny
 
-from condprep.annotators.blaze import detector, graph, landmarks, network
-from condprep.annotators.blaze.network import Network
+from condprep.annotators.openpose.blaze import detector, graph, landmarks, network
+from condprep.annotators.openpose.blaze.network import Network
 from condprep.errors import WeightsError
 
 torch.set_num_threads(2)

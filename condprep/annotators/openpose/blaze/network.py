@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from tflite import ActivationFunctionType, Padding
 from torch import Tensor, nn
 
-from condprep.annotators.blaze.graph import MAX_ACTIVATIONS, Graph, Op, read_graph
+from condprep.annotators.openpose.blaze.graph import MAX_ACTIVATIONS, Graph, Op, read_graph
 from condprep.errors import WeightsError
 
 LIMITS: dict[int, tuple[float, float] | None] = {  # activation -> the range it clamps to

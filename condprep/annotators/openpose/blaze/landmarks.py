@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from condprep.annotators.blaze.network import Network
-from condprep.annotators.blaze.squares import Rows, Squares, run_in_chunks
+from condprep.annotators.openpose.blaze.network import Network
+from condprep.annotators.openpose.blaze.squares import Rows, Squares, run_in_chunks
 
 SIZE = 256  # pixels, side of the network's input
 CELLS = 64  # side of its heatmaps

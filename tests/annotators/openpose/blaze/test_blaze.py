@@ -16,11 +16,11 @@ from support.blaze_models import models
 from torch import Tensor
 
 from condprep import load_annotator
-from condprep.annotators.blaze import poses, tiles
-from condprep.annotators.blaze.annotator import Blaze
-from condprep.annotators.blaze.detector import Detections, anchors, overlap, regions, suppress
-from condprep.annotators.blaze.landmarks import POINTS, Poses, refine
-from condprep.annotators.blaze.squares import Squares, crop
+from condprep.annotators.openpose.blaze import poses, tiles
+from condprep.annotators.openpose.blaze.annotator import Blaze
+from condprep.annotators.openpose.blaze.detector import Detections, anchors, overlap, regions, suppress
+from condprep.annotators.openpose.blaze.landmarks import POINTS, Poses, refine
+from condprep.annotators.openpose.blaze.squares import Squares, crop
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import JOINTS, Body, bodies
 from condprep.errors import AnnotatorError
