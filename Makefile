@@ -2,7 +2,7 @@
 # make quickstart  train a ControlNet on drawn shapes, without a GPU, and measure whether it follows them
 # make test        the tests, all but the slow ones, on all cores
 # make test-all    all tests, and which took longest
-# make lint        format, lint, types
+# make lint        format, lint, layers, dead code, types
 # make bench       the speed of a build (minutes); all that can be measured: python -m bench --list
 # Each creates .venv and installs what it needs, once; what pip says is in .venv/pip.log.
 
@@ -27,6 +27,8 @@ test-all: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/vulture
 	$(BIN)/mypy
 
 format: $(INSTALLED)
