@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
-from condprep.cli.options import Device, Json, Overwrite, WeightsFolder, names, open_weights, parse_settings
+from condprep.cli import console
+from condprep.cli.options import (
+    CaptionColumn,
+    ConditionColumn,
+    Device,
+    ImageColumn,
+    Json,
+    Overwrite,
+    WeightsFolder,
+    Workers,
+    names,
+    open_weights,
+    parse_settings,
+)
+from condprep.cli.progress import progress
+
+if TYPE_CHECKING:
+    from condprep.curation.curate import CurateResult
+
+Out = Annotated[Path, Option(help="the new dataset's folder; the same command again resumes")]
+Drop = Annotated[list[str], Option(help="what to leave out, as near-duplicates,blurry,misaligned; see docs/curate.md")]
+Keep = Annotated[Literal["best", "first", "largest"], Option(help="which of several rows of the same picture stays")]
+Fix = Annotated[bool, Option("--fix", help="repair what is safe to repair: maps made again, pictures turned upright")]
+Thresholds = Annotated[list[str], Option("--set", help="a threshold, as curation.min_sharpness=0.3; repeatable")]
 
 
 def curate(
-    dataset: Annotated[str, typer.Argument(help="a dataset of Arrow or Parquet files: ours or any other")],
-    out: Annotated[Path, typer.Option(help="the new dataset's folder; the same command again resumes")],
-    drop: Annotated[
-        list[str], typer.Option(help="what to leave out, as near-duplicates,blurry,misaligned; see docs/curate.md")
-    ] = [],  # noqa: B006
-    keep: Annotated[
-        Literal["best", "first", "largest"], typer.Option(help="which of several rows of the same picture stays")
-    ] = "best",
-    fix: Annotated[
-        bool, typer.Option("--fix", help="repair what is safe to repair: maps made again, pictures turned upright")
-    ] = False,
-    image_column: Annotated[str | None, typer.Option(help="column of the pictures")] = None,
-    condition_column: Annotated[str | None, typer.Option(help="column of the condition maps")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
-    settings: Annotated[
-        list[str], typer.Option("--set", help="a threshold, as curation.min_sharpness=0.3; repeatable")
-    ] = [],  # noqa: B006
-    workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
-    device: Device = "auto",
-    weights: WeightsFolder = None,
+    dataset: Annotated[str, Argument(help="a dataset of Arrow or Parquet files: ours or any other")],
+    out: Out,
+    drop: Drop = [],  # noqa: B006
+    keep: Keep = "best",
+    fix: Fix = False,
+    settings: Thresholds = [],  # noqa: B006
     overwrite: Overwrite = False,
     as_json: Json = False,
+    image_column: ImageColumn = None,
+    condition_column: ConditionColumn = None,
+    caption_column: CaptionColumn = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    weights: WeightsFolder = None,
 ) -> None:
     """Copy a dataset without the rows that it is better without; nothing is encoded anew."""
-    from condprep.cli import console
     from condprep.curation.curate import curate as run
 
-    with console.progress() as progress:
+    with progress() as advance:
         result = run(
             dataset,
             out,
@@ -51,8 +66,31 @@ def curate(
             settings=parse_settings(settings),
             workers=workers,
             device=device,
-            weights=open_weights(weights, strict=False),
+            weights=open_weights(weights),
             overwrite=overwrite,
-            progress=progress,
+            progress=advance,
         )
-    console.show_curate(result, as_json)
+    show_curate(result, as_json)
+
+
+def show_curate(result: CurateResult, as_json: bool) -> None:
+    """inputs = rows + dropped, why they were dropped, and what was repaired."""
+    for note in result.notes:
+        console.say(note)
+    if as_json:
+        console.print_json(result)
+    else:
+        console.show_facts(_facts(result))
+
+
+def _facts(result: CurateResult) -> Iterator[tuple[str, str]]:
+    rows, dropped = sum(result.rows.values()), sum(result.dropped.values())
+    yield "inputs", f"{result.inputs:,} = {rows:,} rows + {dropped:,} dropped"
+    yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
+    for name, n in console.by_number(result.dropped):
+        yield "dropped", f"{n:,} x {name}"
+    for repair, n in result.repaired.items():
+        yield "repaired", f"{n:,} x {repair}"
+    before = f", {result.resumed:,} done before" if result.resumed else ""
+    yield "time", f"{result.seconds:.1f} s{before}"
+    yield "dataset", str(result.path)

@@ -1,30 +1,50 @@
-"""Options that several verbs of the command line share, and how their text becomes values."""
+"""Options that verbs share, each declared once, and how their text becomes values. A verb's own are in its own file."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Context, Option
 
+from condprep.cli import console
 from condprep.errors import UsageError
 
+# where --help shows an option; what most users need stays in the panel "Options"
+of_maps = partial(Option, rich_help_panel="Maps")
+of_source = partial(Option, rich_help_panel="Source")
+of_size = partial(Option, rich_help_panel="Size")
+of_output = partial(Option, rich_help_panel="Output")
+of_machine = partial(Option, rich_help_panel="Machine")
+
 Annotators = Annotated[
-    list[str], typer.Option("--annotator", "-a", help="name or name:variant, see `condprep annotators`; repeatable")
+    list[str], Option("--annotator", "-a", help="name or name:variant, see `condprep annotators`; repeatable")
 ]
-Settings = Annotated[list[str], typer.Option("--set", help="an annotator's parameter, as canny.low=50; repeatable")]
+Overwrite = Annotated[bool, Option("--overwrite", help="start afresh, deleting what is there")]
+Json = Annotated[bool, Option("--json", help="the result as JSON on standard output")]
+
+Settings = Annotated[list[str], of_maps("--set", help="an annotator's parameter, as canny.low=50; repeatable")]
+
+ImageColumn = Annotated[str | None, of_source(help="column of the pictures; of pairs in folders the folder")]
+ConditionColumn = Annotated[str | None, of_source(help="column, or folder, of the condition maps")]
+CaptionColumn = Annotated[str | None, of_source(help="column of the captions")]
+
+Scores = Annotated[
+    Path | None,
+    of_output(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)"),
+]
+
+Workers = Annotated[int | None, of_machine(help="threads (default: the cores)")]
+Device = Annotated[str, of_machine(help="auto, cpu, cuda, cuda:1, ...")]
 WeightsFolder = Annotated[
-    Path | None, typer.Option("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
+    Path | None, of_machine("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
 ]
-StrictWeights = Annotated[
-    bool, typer.Option("--strict-weights", help="missing weights are an error, nothing stands in")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
-Json = Annotated[bool, typer.Option("--json", help="the result as JSON on standard output")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="start afresh, deleting what is there")]
+StrictWeights = Annotated[bool, of_machine("--strict-weights", help="missing weights are an error, nothing stands in")]
 
 
 def names(given: list[str]) -> tuple[str, ...]:
+    """["canny,hed", "depth"] -> ("canny", "hed", "depth")."""
     return tuple(name for text in given for name in text.split(","))
 
 
@@ -51,8 +71,17 @@ def parse_sample(given: str | None) -> int | Literal["all"] | None:
     return int(given)
 
 
-def open_weights(folder: Path | None, strict: bool) -> Any:
-    from condprep.cli import console
+def open_weights(folder: Path | None, strict: bool = False) -> Any:
+    """The weights of a run, whose notices go to standard error."""
     from condprep.weights.find import Weights
 
     return Weights(folder, strict=strict, say=console.say)
+
+
+def refuse_others(context: Context, mode: str, heeded: set[str]) -> None:
+    """Raises UsageError for an option that was given and that the mode would not heed."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name)
+        if name not in heeded and given is not None and given.name == "COMMANDLINE":
+            raise UsageError(f"{parameter.opts[0]} has no meaning with {mode}; leave it out")

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from condprep.cli.options import WeightsFolder, open_weights
+from condprep.cli import console
+from condprep.cli.options import (
+    CaptionColumn,
+    ConditionColumn,
+    ImageColumn,
+    Scores,
+    WeightsFolder,
+    Workers,
+    open_weights,
+)
+from condprep.cli.progress import progress
+
+if TYPE_CHECKING:
+    from condprep.reporting.report import ReportResult
+
+Rejects = Annotated[str | None, Option(help="what the dataset was built from: shows the pictures of its rejects")]
 
 
 def report(
-    dataset: Annotated[str, typer.Argument(help="a dataset of pairs, as for `condprep verify`")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the page to write, an HTML file")],
-    source: Annotated[
-        str | None, typer.Option(help="what the dataset was built from: shows the pictures of its rejects")
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(help="column, or folder, of the pictures")] = None,
-    condition_column: Annotated[str | None, typer.Option(help="column, or folder, of the condition maps")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
-    pairs: Annotated[int, typer.Option(help="the most pairs to show")] = 400,
-    seed: Annotated[int, typer.Option(help="of the pairs that are drawn at random")] = 0,
-    scores: Annotated[
-        Path | None, typer.Option(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
+    dataset: Annotated[str, Argument(help="a dataset of pairs, as for `condprep verify`")],
+    out: Annotated[Path, Option("--out", "-o", help="the page to write, an HTML file")],
+    source: Rejects = None,
+    pairs: Annotated[int, Option(help="the most pairs to show")] = 400,
+    seed: Annotated[int, Option(help="of the pairs that are drawn at random")] = 0,
+    image_column: ImageColumn = None,
+    condition_column: ConditionColumn = None,
+    caption_column: CaptionColumn = None,
+    scores: Scores = None,
+    workers: Workers = None,
     weights: WeightsFolder = None,
 ) -> None:
     """A page to look at: pairs, findings, distributions, rejects, provenance; one file that asks for nothing else."""
-    from condprep.cli import console
     from condprep.reporting.report import report as run
 
-    with console.progress() as progress:
+    with progress() as advance:
         result = run(
             dataset,
             out,
@@ -43,7 +53,16 @@ def report(
             seed=seed,
             scores=scores,
             workers=workers,
-            weights=open_weights(weights, strict=False),
-            progress=progress,
+            weights=open_weights(weights),
+            progress=advance,
         )
-    console.show_report(result)
+    show_report(result)
+
+
+def show_report(result: ReportResult) -> None:
+    """Where the page is, and how much of the dataset it shows."""
+    for note in result.verified.notes:
+        console.say(note)
+    size = f"{result.bytes / 1e6:.1f} MB"
+    console.err.print(f"{result.shown:,} of {result.rows:,} rows, {size}, {result.seconds:.1f} s", highlight=False)
+    print(result.path)

@@ -1,53 +1,73 @@
-"""The verbs that look at pairs: `condprep verify`."""
+"""`condprep verify`."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.markup import escape
+from typer import Argument, Option
 
-from condprep.cli.options import Device, Json, WeightsFolder, names, open_weights, parse_sample, parse_settings
+from condprep.cli import console
+from condprep.cli.options import (
+    CaptionColumn,
+    ConditionColumn,
+    Device,
+    ImageColumn,
+    Json,
+    Scores,
+    WeightsFolder,
+    Workers,
+    names,
+    open_weights,
+    parse_sample,
+    parse_settings,
+)
+from condprep.cli.progress import progress
+
+if TYPE_CHECKING:
+    from condprep.verification.findings import VerifyResult
+
+MOST_FINDINGS = 5  # of a rule, in words
+STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}  # worst first
+
+Checks = Annotated[list[str], Option(help="structure, condition, alignment or curation; repeatable (default: all)")]
+Annotator = Annotated[
+    str | None, Option("--annotator", "-a", help="what made the maps, where the dataset does not say it")
+]
+Sample = Annotated[
+    str | None, Option(help="rows whose maps are made again, or all (default: all without a network, else 512)")
+]
+Thresholds = Annotated[
+    list[str],
+    Option("--set", help="a threshold, as structure.max_aspect_error=2, or the annotator's; repeatable"),
+]
+FailOn = Annotated[Literal["error", "warning", "info"], Option(help="exit code 1 for findings this severe, or more")]
 
 
 def verify(
     dataset: Annotated[
-        str,
-        typer.Argument(help="a dataset of pairs: folder, Arrow, Parquet, Hub id, two folders of pictures, prompt.json"),
+        str, Argument(help="a dataset of pairs: folder, Arrow, Parquet, Hub id, two folders of pictures, prompt.json")
     ],
-    image_column: Annotated[str | None, typer.Option(help="column, or folder, of the pictures")] = None,
-    condition_column: Annotated[str | None, typer.Option(help="column, or folder, of the condition maps")] = None,
-    caption_column: Annotated[str | None, typer.Option(help="column of the captions")] = None,
-    checks: Annotated[
-        list[str], typer.Option(help="structure, condition, alignment or curation; repeatable (default: all)")
-    ] = [],  # noqa: B006
-    annotator: Annotated[
-        str | None, typer.Option("--annotator", "-a", help="what made the maps, where the dataset does not say it")
-    ] = None,
-    sample: Annotated[
-        str | None,
-        typer.Option(help="rows whose maps are made again, or all (default: all without a network, else 512)"),
-    ] = None,
-    settings: Annotated[
-        list[str],
-        typer.Option("--set", help="a threshold, as structure.max_aspect_error=2, or the annotator's; repeatable"),
-    ] = [],  # noqa: B006
-    fail_on: Annotated[
-        Literal["error", "warning", "info"], typer.Option(help="exit code 1 for findings this severe, or more")
-    ] = "error",
-    scores: Annotated[
-        Path | None, typer.Option(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="threads (default: the cores)")] = None,
+    checks: Checks = [],  # noqa: B006
+    annotator: Annotator = None,
+    sample: Sample = None,
+    settings: Thresholds = [],  # noqa: B006
+    fail_on: FailOn = "error",
+    as_json: Json = False,
+    image_column: ImageColumn = None,
+    condition_column: ConditionColumn = None,
+    caption_column: CaptionColumn = None,
+    scores: Scores = None,
+    workers: Workers = None,
     device: Device = "auto",
     weights: WeightsFolder = None,
-    as_json: Json = False,
 ) -> None:
     """Find the pairs that would derail training: exit code 1 where there are some."""
-    from condprep.cli import console
     from condprep.verification.verify import verify as run
 
-    with console.progress() as progress:
+    with progress() as advance:
         result = run(
             dataset,
             image_column=image_column,
@@ -60,9 +80,44 @@ def verify(
             scores=scores,
             workers=workers,
             device=device,
-            weights=open_weights(weights, strict=False),
-            progress=progress,
+            weights=open_weights(weights),
+            progress=advance,
         )
-    console.show_verify(result, as_json)
+    show_verify(result, as_json)
     if result.failures(fail_on):
         raise typer.Exit(1)
+
+
+def show_verify(result: VerifyResult, as_json: bool) -> None:
+    """The rules that were broken, worst first, with a few rows each."""
+    for note in result.notes:
+        console.say(note)
+    if as_json:
+        console.print_json({"rows": result.rows, "findings": [finding.public() for finding in result.findings]})
+        return
+    worst_first = sorted(result.counts().items(), key=lambda item: (list(STYLES).index(item[0][2]), -item[1]))
+    for broken, _ in worst_first:
+        _show_rule(result, broken)
+    rate = f", {result.rows / result.seconds:.0f} rows/s" if result.seconds else ""
+    clean = "" if result.findings else ": nothing to complain about"
+    console.out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
+    console.out.print(f"scores: {escape(str(result.scores))}", soft_wrap=True)
+
+
+def _show_rule(result: VerifyResult, broken: Sequence[str]) -> None:
+    """broken: (check, rule, severity)."""
+    check, rule, severity = broken
+    found = [finding for finding in result.findings if (finding.check, finding.rule) == (check, rule)]
+    line = f"[{STYLES[severity]}]{severity}[/] {check}: {rule}, {len(found):,} of {result.rows:,} rows"
+    console.out.print(line, highlight=False)
+    for finding in found[:MOST_FINDINGS]:
+        where = "no row" if finding.row is None else f"row {finding.row}"
+        line = f"  {where}  {escape(_one_line(finding.key))}: {escape(_one_line(finding.reason))}"
+        console.out.print(line, highlight=False, soft_wrap=True)
+    if len(found) > MOST_FINDINGS:
+        console.out.print(f"  and {len(found) - MOST_FINDINGS:,} more")
+
+
+def _one_line(text: str) -> str:
+    """Text of a dataset as one line without control characters."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:300]

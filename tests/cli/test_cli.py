@@ -15,6 +15,7 @@ from support.command import Command, python
 
 import condprep
 from condprep.cli import console
+from condprep.cli.progress import progress
 from condprep.runtime.progress import Progress
 from condprep.weights.pins import PINS
 
@@ -286,9 +287,9 @@ def test_progress_is_plain_lines_without_a_terminal(
     """Into a file: a line every ten seconds with the counts, the rate and the time left, and no control characters."""
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    with console.progress() as progress:
+    with progress() as advance:
         for done in range(21):
-            progress(Progress("build", done, 20, rejects=done // 10))
+            advance(Progress("build", done, 20, rejects=done // 10))
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "build: 3/20, 0 rejected, 0.2/s, 68 s left"
     assert len(lines) == 6

@@ -13,8 +13,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from condprep.cli import doctor
-from condprep.cli.doctor import Finding, diagnose, unmet
+from condprep.cli import diagnosis
+from condprep.cli.diagnosis import Observation, diagnose, unmet
 from condprep.weights import pins
 from condprep.weights.find import Weights
 
@@ -38,7 +38,7 @@ def installed(folder: Path, name: str, version: str, *needs: str) -> None:
     (info / "METADATA").write_text("\n".join(lines) + "\n")
 
 
-def about(findings: list[Finding], what: str) -> list[Finding]:
+def about(findings: list[Observation], what: str) -> list[Observation]:
     return [finding for finding in findings if finding.what == what]
 
 
@@ -67,7 +67,7 @@ def test_a_missing_and_an_old_requirement_are_named(tmp_path: Path, monkeypatch:
 
 def test_our_own_misfits_are_errors_and_others_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What condprep itself needs is an error when it is missing; what its neighbours need is a warning."""
-    monkeypatch.setattr(doctor, "unmet", lambda name: [f"{name} misfit"])
+    monkeypatch.setattr(diagnosis, "unmet", lambda name: [f"{name} misfit"])
     levels = {finding.detail: finding.level for finding in about(diagnose(), "packages")}
     assert levels["condprep misfit"] == "error"
     assert levels["controlnet-aux misfit"] == "warn"
@@ -114,7 +114,7 @@ def test_a_gpu_that_torch_cannot_use(
     monkeypatch: pytest.MonkeyPatch, cuda: str | None, detail: str, remedy: str
 ) -> None:
     """A driver without a usable GPU is a warning that tells a CPU build of torch from a driver that is too old."""
-    monkeypatch.setattr(doctor, "nvidia_driver", lambda: True)
+    monkeypatch.setattr(diagnosis, "nvidia_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", cuda)
     (finding,) = about(diagnose(), "gpu")
@@ -154,7 +154,7 @@ def test_the_disk_is_the_one_of_the_folder(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the right to write there is no build."""
-    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    monkeypatch.setattr(diagnosis.os, "access", lambda *_: False)
     (finding,) = about(diagnose(tmp_path), "disk")
     assert (finding.level, finding.remedy) == ("error", "choose another folder")
 

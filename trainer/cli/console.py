@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from condprep.cli.console import out, print_json, say
-from condprep.cli.console import progress as bars
+from condprep.cli.progress import progress as bars
 
 if TYPE_CHECKING:
     from trainer.training.plan import Plan

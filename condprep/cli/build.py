@@ -1,0 +1,189 @@
+"""`condprep build`: its options, and what it shows at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import Argument, Context, Option
+
+from condprep.cli import console
+from condprep.cli.options import (
+    Annotators,
+    Device,
+    ImageColumn,
+    Json,
+    Overwrite,
+    Settings,
+    StrictWeights,
+    WeightsFolder,
+    Workers,
+    names,
+    of_machine,
+    of_maps,
+    of_output,
+    of_size,
+    of_source,
+    open_weights,
+    parse_settings,
+    refuse_others,
+)
+from condprep.cli.progress import progress
+from condprep.errors import UsageError
+from condprep.types import ConditionKind, FitMode, ImageFormat
+
+if TYPE_CHECKING:
+    from condprep.building.build import BuildResult
+
+Source = Annotated[
+    str, Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, pairs")
+]
+Out = Annotated[Path | None, Option(help="the dataset's folder; the same command again resumes")]
+Into = Annotated[bool, Option("--into", help="add the maps as columns to SOURCE, a dataset of condprep; no --out")]
+
+KeepRaw = Annotated[bool, of_maps("--keep-raw", help="also keep depth in 65,536 levels, as --set depth.keep_raw=true")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"] | None, of_maps(help="of the networks that can choose (default: auto)")
+]
+Primary = Annotated[str | None, of_maps(help="whose map is also conditioning_image (default: the first)")]
+DropEmpty = Annotated[bool, of_maps("--drop-empty", help="reject pictures in which nothing is found")]
+
+SourceKind = Annotated[
+    Literal["folder", "imagefolder", "huggingface", "webdataset", "pairs"] | None,
+    of_source(
+        metavar="KIND",
+        help="folder, imagefolder, huggingface, webdataset or pairs, where the source is taken for another",
+    ),
+]
+Split = Annotated[str | None, of_source(help="split of the source")]
+ConditionColumn = Annotated[
+    str | None, of_source(help="column, or folder, of maps that are there: they are imported, with no --annotator")
+]
+KindOfCondition = Annotated[
+    ConditionKind | None,
+    of_source(
+        metavar="KIND",
+        help="of those maps: canny, scribble, softedge, lineart, depth, normal, pose or segmentation"
+        " (default: what the source says, or they look like)",
+    ),
+]
+CaptionColumn = Annotated[str | None, of_source(help="column of the captions")]
+Captions = Annotated[Literal["first", "list"], of_source(help="of several captions: the first, or all")]
+MaxPixels = Annotated[int, of_source(help="larger pictures are rejected before decoding")]
+AllowTruncated = Annotated[bool, of_source("--allow-truncated", help="use what can be decoded of cut files")]
+FastDecode = Annotated[bool, of_source("--fast-decode", help="decode large JPEGs at a smaller scale; changes pixels")]
+
+Resolution = Annotated[int, of_size(help="side of crop and pad, root of a bucket's area; pixels")]
+Fit = Annotated[
+    FitMode | None, of_size(help="how a picture gets its size (default: crop; of pairs that are there: keep)")
+]
+MaxUpscale = Annotated[float, of_size(help="what would be enlarged more is rejected")]
+
+Format = Annotated[Literal["arrow", "parquet"], of_output(help="parquet is the Hub's layout")]
+ShardSize = Annotated[str, of_output(help="rows, bytes or both: 1000, 500MB, 1000,500MB")]
+Validation = Annotated[float, of_output(help="share of the rows for validation, chosen by key")]
+FormatOfImages = Annotated[ImageFormat, of_output(help="of pictures that are changed; others keep their bytes")]
+ImageQuality = Annotated[int, of_output(help="of JPEG (4:4:4) and WebP")]
+MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger share is rejected")]
+
+BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
+
+ADDED = ("params", "precision", "batch_size", "workers", "device", "weights")  # what `add_columns` is told
+INTO = {  # the options that `--into` heeds
+    *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
+    *("workers", "device", "weights", "strict_weights", "as_json"),
+}
+
+
+def build(
+    context: Context,
+    source: Source,
+    annotator: Annotators = [],  # noqa: B006
+    out: Out = None,
+    into: Into = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    settings: Settings = [],  # noqa: B006
+    keep_raw: KeepRaw = False,
+    precision: Precision = None,
+    primary: Primary = None,
+    drop_empty: DropEmpty = False,
+    source_kind: SourceKind = None,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    condition_column: ConditionColumn = None,
+    condition_kind: KindOfCondition = None,
+    caption_column: CaptionColumn = None,
+    captions: Captions = "first",
+    max_pixels: MaxPixels = 200_000_000,
+    allow_truncated: AllowTruncated = False,
+    fast_decode: FastDecode = False,
+    resolution: Resolution = 512,
+    fit: Fit = None,
+    max_upscale: MaxUpscale = 2.0,
+    format: Format = "arrow",
+    shard_size: ShardSize = "1000,500MB",
+    validation: Validation = 0.0,
+    image_format: FormatOfImages = "jpeg",
+    image_quality: ImageQuality = 95,
+    max_rejects: MaxRejects = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    device: Device = "auto",
+    weights: WeightsFolder = None,
+    strict_weights: StrictWeights = False,
+) -> None:
+    """Turn pictures into a dataset of training pairs."""
+    from condprep.building.add_columns import add_columns
+    from condprep.building.build import build as run
+
+    options = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
+    if into:
+        refuse_others(context, "--into", INTO)
+        with progress() as advance:
+            result = add_columns(source, names(annotator), progress=advance, **{name: options[name] for name in ADDED})
+    elif out:
+        with progress() as advance:
+            result = run(source, out, names(annotator), progress=advance, **options)
+    else:
+        raise UsageError("give --out for a new dataset, or --into to add columns to SOURCE, a dataset of condprep")
+    show_build(result, as_json)
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The command's parameters as keywords of `condprep.build`: most have the same name there."""
+    from condprep.building.options import parse_shard_size
+
+    other = ("source", "annotator", "out", "into", "as_json", "weights", "strict_weights")
+    options = {name: value for name, value in given.items() if name not in other}
+    settings = [*options.pop("settings"), *["depth.keep_raw=true"] * options.pop("keep_raw")]
+    size = parse_shard_size(options.pop("shard_size"))
+    return {**options, **size, "params": parse_settings(settings)}
+
+
+def show_build(result: BuildResult, as_json: bool) -> None:
+    """Inputs = rows + rejects, by reason, and what the rows are."""
+    if as_json:
+        console.print_json(result)
+    else:
+        console.show_facts(_facts(result))
+
+
+def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
+    rows, rejected = sum(result.rows.values()), sum(result.rejects.values())
+    yield "inputs", f"{result.inputs:,} = {rows:,} rows + {rejected:,} rejected"
+    yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
+    for reason, n in console.by_number(result.rejects):
+        yield "rejected", f"{n:,} x {reason}"
+    for made in result.annotators:
+        yield made["column"], console.describe_annotator(made)
+    yield "enlarged", f"{result.enlarged:,}"
+    yield "kept bytes", f"{result.untouched:,} pictures needed no change"
+    yield "no caption", f"{result.without_caption:,}"
+    yield "size", f"{result.bytes / 1e6:,.1f} MB of pictures and maps"
+    new = result.inputs - result.resumed
+    rate = f", {new / result.seconds:.1f} pictures/s" if new and result.seconds else ""
+    before = f", {result.resumed:,} done before" if result.resumed else ""
+    yield "time", f"{result.seconds:.1f} s{rate}{before}"
+    yield "dataset", str(result.path)

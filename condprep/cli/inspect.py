@@ -1,0 +1,66 @@
+"""`condprep inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
+
+from condprep.cli import console
+from condprep.cli.options import Json
+
+if TYPE_CHECKING:
+    from condprep.dataset.inspect import DatasetSummary
+
+MOST_SIZES = 8  # lines of sizes
+
+
+def inspect(
+    dataset: Annotated[Path, Argument(help="a dataset's folder")],
+    sheet: Annotated[Path | None, Option(help="also draw pictures beside their maps, into this PNG or JPEG")] = None,
+    rows: Annotated[int, Option(help="rows on the sheet")] = 12,
+    as_json: Json = False,
+) -> None:
+    """What is in a dataset: rows, sizes, captions, provenance, rejects."""
+    from condprep.dataset.contact_sheet import sheet as draw
+    from condprep.dataset.inspect import summarize
+
+    show_dataset(summarize(dataset), as_json)
+    if sheet:
+        draw(dataset, sheet, rows=rows)
+        console.say(f"contact sheet: {sheet}")
+
+
+def show_dataset(summary: DatasetSummary, as_json: bool) -> None:
+    """The facts on standard output, problems on standard error."""
+    if as_json:
+        print(summary.to_json())
+        return
+    console.show_facts(_facts(summary))
+    for problem in summary.problems:
+        console.fail(problem)
+
+
+def _facts(summary: DatasetSummary) -> Iterator[tuple[str, str]]:
+    for split, rows in summary.rows.items():
+        yield "rows", f"{split} {rows:,}, {summary.bytes[split] / 1e6:,.1f} MB"
+    yield "columns", ", ".join(f"{name} ({kind})" for name, kind in summary.columns.items())
+    sizes = list((summary.sizes or {}).items())
+    for size, rows in sizes[:MOST_SIZES]:
+        yield "size", f"{size} px: {rows:,}"
+    if len(sizes) > MOST_SIZES:
+        yield "", f"and {len(sizes) - MOST_SIZES:,} other sizes"
+    if captions := summary.captions:
+        shortest, median, longest = captions.words
+        words = f"words: {shortest} to {longest}, median {median}"
+        yield "captions", f"{captions.missing:,} missing, {captions.several:,} several; {words}"
+    if summary.enlarged is not None:
+        yield "enlarged", f"{summary.enlarged:,}"
+    for column, counts in summary.people.items():
+        yield column, ", ".join(f"{people} people: {rows:,}" for people, rows in counts.items())
+    for made in (summary.provenance or {}).get("annotators", []):
+        yield made["column"], console.describe_annotator(made)
+    for reason, inputs in (summary.rejects or {}).items():
+        yield "rejected", f"{inputs:,} x {reason}"
