@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from trainer.errors import RecipeError
 from trainer.recipe.recipe import Recipe
 
-SHIPPED = tuple(folder / "recipes" for folder in (Path(__file__).parent, Path(__file__).parents[1]))  # wheel, checkout
+SHIPPED = tuple(folder / "recipes" for folder in Path(__file__).parents[1:3])  # wheel, checkout
 
 
 def load_recipe(path: str | Path, settings: Iterable[str] = ()) -> Recipe:
