@@ -37,7 +37,7 @@ from condprep.verification.poses.poses import compare_poses
 from condprep.verification.poses.recognition import ROWS, drew
 from condprep.weights.find import Weights
 
-Sample = int | Literal["all"]
+SampleSize = int | Literal["all"]
 # Who says that this annotator made the maps: a build, a user, the maps themselves, or nobody
 Maker = Literal["recorded", "named", "recognised", "stand-in"]
 SAMPLE = 512  # rows: one of them has a defect that one row in a hundred has, with 99 %
@@ -129,7 +129,7 @@ class Reannotator:
 def find_reannotator(
     pairs: Pairs,
     wanted: tuple[str, Mapping[str, Any]] | None,
-    sample: Sample | None,
+    sample: SampleSize | None,
     device: str,
     weights: Weights,
     notes: list[str],
@@ -163,7 +163,7 @@ def find_reannotator(
 def _load(
     pairs: Pairs,
     wanted: tuple[str, Mapping[str, Any]] | None,
-    sample: Sample | None,
+    sample: SampleSize | None,
     device: str,
     weights: Weights,
 ) -> tuple[Annotator, Maker] | None:
@@ -177,7 +177,7 @@ def _load(
     return None
 
 
-def _finder(pairs: Pairs, sample: Sample | None, device: str, weights: Weights) -> tuple[Annotator, Maker]:
+def _finder(pairs: Pairs, sample: SampleSize | None, device: str, weights: Weights) -> tuple[Annotator, Maker]:
     """The finder of poses that drew those of the dataset, if it is at hand, else the stand-in, which alone is fetched."""
     rows = chosen(pairs, min(sample, ROWS) if isinstance(sample, int) else ROWS)
     spec, variant = parse(CMU)
@@ -216,7 +216,7 @@ def _first_kind(pairs: Pairs) -> str | None:
     return kinds.most_common(1)[0][0] if kinds else None
 
 
-def chosen(pairs: Pairs, sample: Sample) -> Container[int]:
+def chosen(pairs: Pairs, sample: SampleSize) -> Container[int]:
     """The rows to compare with maps made again: all, or `sample` of them at random, NEIGHBOURS together; always the same."""
     total = _Count.of(pairs) if sample != "all" else 0
     if sample == "all" or total <= sample:

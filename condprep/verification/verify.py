@@ -31,7 +31,7 @@ from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
 
 if TYPE_CHECKING:
-    from condprep.verification.reannotate import Reannotator, Sample
+    from condprep.verification.reannotate import Reannotator, SampleSize
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
 
@@ -44,7 +44,7 @@ def verify(
     caption_column: str | None = None,
     checks: Sequence[str] = (),
     annotator: str | None = None,
-    sample: Sample | None = None,
+    sample: SampleSize | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     scores: str | os.PathLike[str] | None = None,
     workers: int | None = None,
