@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from condprep.verification.alignment.multiscale import Fit, Pair
+from condprep.verification.alignment.multiscale import Fit, MultiscalePair
 from condprep.verification.alignment.registration import FLIPS, UPRIGHT, Picture, lines, steps
 from condprep.verification.alignment.search import COARSE, Rules, confirmed, suspect
 
@@ -65,7 +65,7 @@ def compare(
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
     if own and _contradict(again, stored):
         return Alignment("other picture", OTHER, likeness=0.0)
-    pair = Pair(again, stored)
+    pair = MultiscalePair(again, stored)
     full = pair.at(512).itself()
     rules = Rules(
         512, tolerance, here=SIMILAR * full, elsewhere=same * full, scales=(0.97, 1.03), turns=pair.orientations
@@ -92,14 +92,14 @@ def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: flo
     # Hardly a scene but a disc fits itself turned by a quarter: FLIPS will do where the pair fits as it is.
     # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
     rules = Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
-    pair = Pair(picture, stored, lines if kind in LINE_KINDS else steps)
+    pair = MultiscalePair(picture, stored, lines if kind in LINE_KINDS else steps)
     found = _judge(pair, rules)
     if found.wrong and found.score < SURE and pair.at(rules.side).evidence() < EVIDENCE:
         return Alignment("unknown", "the condition shows too little", score=found.score, here=found.here)
     return found
 
 
-def _judge(pair: Pair, rules: Rules) -> Alignment:
+def _judge(pair: MultiscalePair, rules: Rules) -> Alignment:
     """The verdict. An alarm of the working size must hold in full size, where texture counts that the other has lost."""
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
@@ -118,7 +118,7 @@ def _judge(pair: Pair, rules: Rules) -> Alignment:
     return Alignment("other picture", OTHER, score=here, here=here)
 
 
-def described(pair: Pair, fit: Fit, here: float) -> Alignment:
+def described(pair: MultiscalePair, fit: Fit, here: float) -> Alignment:
     verdict, words = _words(pair, fit)
     shift = round(fit.shift[0]), round(fit.shift[1])
     return Alignment(
@@ -126,7 +126,7 @@ def described(pair: Pair, fit: Fit, here: float) -> Alignment:
     )
 
 
-def _words(pair: Pair, fit: Fit) -> tuple[Verdict, str]:
+def _words(pair: MultiscalePair, fit: Fit) -> tuple[Verdict, str]:
     if fit.orientation != UPRIGHT:
         return "flipped" if fit.orientation.mirrored else "turned", f"is {fit.orientation.name}"
     shift = "shifted by ({}, {}) px".format(*(f"{moved:+d}" if moved else "0" for moved in map(round, fit.shift)))
@@ -140,7 +140,7 @@ def _words(pair: Pair, fit: Fit) -> tuple[Verdict, str]:
     return "scaled", f"is scaled by {fit.scale:.2f} about its centre and {shift}"
 
 
-def _box(pair: Pair, fit: Fit) -> tuple[int, int, int, int]:
+def _box(pair: MultiscalePair, fit: Fit) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 in pixels: the part of the picture that a scaled and shifted map shows."""
     height, width = pair.picture.shape[:2]
     (x0, x1), (y0, y1) = (

@@ -50,7 +50,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Pair:
+class MultiscalePair:
     """A picture, a map, and how the map becomes a field."""
 
     picture: Picture
@@ -88,7 +88,7 @@ class Pair:
 class View:
     """A picture and a map at one working size, and their correlations."""
 
-    def __init__(self, pair: Pair, side: int) -> None:
+    def __init__(self, pair: MultiscalePair, side: int) -> None:
         height, width = pair.picture.shape[:2]
         self.ratio = max(1.0, max(height, width) / side)
         size = max(1, round(height / self.ratio)), max(1, round(width / self.ratio))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from condprep.verification.alignment.multiscale import Fit, Pair, View
+from condprep.verification.alignment.multiscale import Fit, MultiscalePair, View
 from condprep.verification.alignment.registration import UPRIGHT, Orientation
 
 BETTER = 1.1  # how many times better than upright another orientation or scale must fit
@@ -36,7 +36,7 @@ class Rules:
     turns: Sequence[Orientation]  # as well
 
 
-def suspect(pair: Pair, coarse: View, view: View, rules: Rules) -> Fit | None:
+def suspect(pair: MultiscalePair, coarse: View, view: View, rules: Rules) -> Fit | None:
     """What seems to fit better than the pair as it is: a shift, or clearly better, another orientation or scale."""
     here = view.here()
     upright = [] if pair.lies else [view.fit()]
@@ -69,7 +69,7 @@ def _doubtful(coarse: View, view: View, rules: Rules) -> list[Fit]:
     return fits + _scaled(view, [scale for scale in near if view.fit(scale=scale).score > best])
 
 
-def _everything(pair: Pair, coarse: View, view: View, rules: Rules) -> list[Fit]:
+def _everything(pair: MultiscalePair, coarse: View, view: View, rules: Rules) -> list[Fit]:
     """The orientations, and the best scale, that a coarse look finds plausible for a pair that does not fit upright."""
     fits = [view.fit(orientation) for orientation in pair.orientations if coarse.fit(orientation).score >= PLAUSIBLE]
     if pair.lies or any(fit.score >= 2 * rules.elsewhere for fit in fits):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.blaze.poses import MIN_FLAG, SIGMAS
 from condprep.verification.alignment.comparison import OTHER, Alignment, described
-from condprep.verification.alignment.multiscale import Fit, Pair
+from condprep.verification.alignment.multiscale import Fit, MultiscalePair
 from condprep.verification.alignment.registration import UPRIGHT, Orientation, Picture
 from condprep.verification.poses.joints import Joints, drawn_joints
 from condprep.verification.poses.people import People, circles, drawn_people
@@ -39,7 +39,7 @@ def compare_people(picture: Picture, stored: Picture, found: Picture, look: Look
     found: the people whom a network finds in the picture, drawn. look: how people stand in the picture. The score, and
     what fits here, are numbers of joints; the likeness is their share.
     """
-    pair = Pair(picture, stored)
+    pair = MultiscalePair(picture, stored)
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
     people = drawn_people(pair.sized)
@@ -53,7 +53,7 @@ def compare_people(picture: Picture, stored: Picture, found: Picture, look: Look
     )
 
 
-def _turned(pair: Pair, people: People, look: Look, here: float) -> Alignment | None:
+def _turned(pair: MultiscalePair, people: People, look: Look, here: float) -> Alignment | None:
     """The verdict on a map that fits once it is turned or mirrored, where only the share `here` does as it lies."""
     joints = int(np.count_nonzero(people[..., 2]))
     ways = [(way, _laid(people, pair.picture.shape[:2], way)) for way in pair.orientations]
@@ -117,7 +117,7 @@ def _laid(people: People, size: tuple[int, ...], way: Orientation) -> People:
     return laid
 
 
-def _shifted(pair: Pair, apart: Points, reach: NDArray[np.float64]) -> Alignment:
+def _shifted(pair: MultiscalePair, apart: Points, reach: NDArray[np.float64]) -> Alignment:
     """The shift that the joints share, those the more that annotators agree on; none within its own error."""
     likeness = _share(apart, reach)
     trust = np.exp(-((apart - np.median(apart, 0)) ** 2).sum(1) / (2 * reach**2)) / reach**2

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from condprep.verification.alignment.comparison import OTHER, Alignment, compare, described
-from condprep.verification.alignment.multiscale import Fit, Pair
+from condprep.verification.alignment.multiscale import Fit, MultiscalePair
 from condprep.verification.alignment.registration import UPRIGHT, Picture
 from condprep.verification.alignment.search import COARSE_SCALES
 from condprep.verification.poses.joints import Joints, drawn_joints, limb
@@ -55,7 +55,7 @@ def compare_poses(found: Picture, stored: Picture, own: bool = False, wobble: fl
     """
     if found.shape == stored.shape and np.array_equal(found, stored) and stored.any():
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
-    pair = Pair(found, stored)
+    pair = MultiscalePair(found, stored)
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
     stored = pair.sized
@@ -72,7 +72,7 @@ def same_drawing(found: Picture, stored: Picture) -> bool | None:
 
     Both (H, W, 3) uint8. None where too few joints are drawn to tell.
     """
-    pair = Pair(found, stored)
+    pair = MultiscalePair(found, stored)
     if not pair.alike:
         return None
     seen, shown = drawn_joints(found), drawn_joints(pair.sized)
@@ -87,7 +87,7 @@ def _by_edges(found: Picture, stored: Picture) -> Alignment:
     return exact if exact.verdict != "other picture" else Alignment("unknown", "the joints are drawn in other colours")
 
 
-def _judge(pair: Pair, seen: Joints, shown: Joints, own: bool, wobble: float) -> Alignment:
+def _judge(pair: MultiscalePair, seen: Joints, shown: Joints, own: bool, wobble: float) -> Alignment:
     """First as one annotator's joints lie; where they do not, as those of two, unless it is its own and steady."""
     side, size = max(pair.picture.shape[:2]), pair.picture.shape[:2]
     fine = Overlay(seen, shown, size, FINE * side)
@@ -110,7 +110,7 @@ def _wobbling(pixels: float) -> _Rules:
     return replace(ONE, tolerance=ONE.tolerance + pixels, growth=TWO.growth, enough=TWO.enough)
 
 
-def _strange(pair: Pair, overlay: Overlay) -> Alignment:
+def _strange(pair: MultiscalePair, overlay: Overlay) -> Alignment:
     """The verdict on a map that fits in no way."""
     here = _here(pair, overlay)
     likeness = here / overlay.most
@@ -119,11 +119,11 @@ def _strange(pair: Pair, overlay: Overlay) -> Alignment:
     return Alignment("other picture", OTHER, score=here, here=here, likeness=likeness)
 
 
-def _here(pair: Pair, overlay: Overlay) -> float:
+def _here(pair: MultiscalePair, overlay: Overlay) -> float:
     return 0.0 if pair.lies else overlay.as_it_is()
 
 
-def _best(pair: Pair, overlay: Overlay, rules: _Rules) -> Placement | None:
+def _best(pair: MultiscalePair, overlay: Overlay, rules: _Rules) -> Placement | None:
     """The way in which most joints fit, upright and of the right size where that is nearly as good; None: none is good."""
     least = rules.fits * overlay.most
     upright = Placement() if pair.lies else _settled(overlay, overlay.best())
@@ -143,7 +143,7 @@ def _settled(overlay: Overlay, upright: Placement) -> Placement:
     return max(upright, overlay.best(scale=1 + float(np.clip(growth, -0.5, 1))), key=lambda one: one.fitting)
 
 
-def _told(pair: Pair, overlay: Overlay, best: Placement, rules: _Rules) -> Alignment:
+def _told(pair: MultiscalePair, overlay: Overlay, best: Placement, rules: _Rules) -> Alignment:
     """The verdict on a map that fits somehow."""
     here = _here(pair, overlay)
     likeness = here / overlay.most

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from skimage import data
 
-from condprep.verification.alignment.multiscale import Pair
+from condprep.verification.alignment.multiscale import MultiscalePair
 from condprep.verification.alignment.registration import (
     FLIPS,
     UPRIGHT,
@@ -22,13 +22,13 @@ from condprep.verification.kinds import _median
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
+def pair() -> MultiscalePair:
     """A photograph, 128 x 96, and its edges."""
     picture = cv2.resize(data.coffee(), (128, 96), interpolation=cv2.INTER_AREA)
-    return Pair(picture, cv2.Canny(picture, 100, 200), lines)
+    return MultiscalePair(picture, cv2.Canny(picture, 100, 200), lines)
 
 
-def test_spectra_are_compared_together_as_one_by_one(pair: Pair) -> None:
+def test_spectra_are_compared_together_as_one_by_one(pair: MultiscalePair) -> None:
     """A stack of spectra gives the correlations that each gives alone, bit for bit."""
     target = spectrum(steps(pair.picture), (96, 128))
     spectra = np.stack([spectrum(turned.undo(lines(pair.stored)), (96, 128)) for turned in (UPRIGHT, *FLIPS)])
@@ -36,14 +36,14 @@ def test_spectra_are_compared_together_as_one_by_one(pair: Pair) -> None:
         assert np.array_equal(correlation(target, alone), together)
 
 
-def test_ways_looked_at_together_score_what_each_scores(pair: Pair) -> None:
+def test_ways_looked_at_together_score_what_each_scores(pair: MultiscalePair) -> None:
     """Orientations and scales looked at all at once have the scores that each has by itself, bit for bit."""
     view = pair.at(128)
     ways = [*((turned, 1.0) for turned in FLIPS), (UPRIGHT, 0.97), (UPRIGHT, 1.05)]
     assert view.scores(ways) == [view.fit(*way).score for way in ways]
 
 
-def test_lines_share_what_their_tensor_is_made_of(pair: Pair) -> None:
+def test_lines_share_what_their_tensor_is_made_of(pair: MultiscalePair) -> None:
     """The direction of a map's lines is that of its own tensor, smoothed."""
     re, im = (cv2.GaussianBlur(part, (0, 0), 1.5)[8:-8, 8:-8] for part in tensor(pair.stored))
     field = lines(pair.stored)[8:-8, 8:-8]
