@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import FLIPS, UPRIGHT, Picture, lines, steps
+from condprep.verification.alignment.registration import FLIPS, UPRIGHT, Pixels, lines, steps
 from condprep.verification.alignment.search import COARSE, Rules, confirmed, suspect
 
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]
@@ -52,7 +52,7 @@ class Alignment:
 
 
 def compare(
-    again: Picture, stored: Picture, tolerance: float = 1.5, same: float = SAME_MAP, own: bool = False
+    again: Pixels, stored: Pixels, tolerance: float = 1.5, same: float = SAME_MAP, own: bool = False
 ) -> Alignment:
     """The map that the annotator makes of the picture now against the one that is stored, both (H, W[, C]) uint8.
 
@@ -74,13 +74,13 @@ def compare(
     return replace(found, likeness=found.here / full if full else None)
 
 
-def _contradict(again: Picture, stored: Picture) -> bool:
+def _contradict(again: Pixels, stored: Pixels) -> bool:
     """Whether one map is empty and the other shows something."""
     fewer, more = sorted(np.count_nonzero(one) / one.size for one in (again, stored))
     return bool(fewer == 0 and more >= SHOWN)
 
 
-def compare_picture(picture: Picture, stored: Picture, kind: str, tolerance: float = 3) -> Alignment:
+def compare_picture(picture: Pixels, stored: Pixels, kind: str, tolerance: float = 3) -> Alignment:
     """A picture (H, W, 3) uint8 RGB against its map (H, W[, C]) uint8 of a kind, whoever made the map.
 
     Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 5 % on and maps of other pictures.

@@ -15,7 +15,7 @@ from condprep.verification.alignment.registration import (
     UPRIGHT,
     Field,
     Orientation,
-    Picture,
+    Pixels,
     Tensor,
     correlation,
     edge_share,
@@ -53,9 +53,9 @@ class Fit:
 class MultiscalePair:
     """A picture, a map, and how the map becomes a field."""
 
-    picture: Picture
-    stored: Picture
-    field: Callable[[Picture], Field] = steps
+    picture: Pixels
+    stored: Pixels
+    field: Callable[[Pixels], Field] = steps
 
     @property
     def lies(self) -> bool:
@@ -70,7 +70,7 @@ class MultiscalePair:
         return (*FLIPS, *TURNS) if height == width else TURNS if self.lies else FLIPS
 
     @property
-    def sized(self) -> Picture:
+    def sized(self) -> Pixels:
         """The map in the size of its picture, unless it lies on its side."""
         return self.stored if self.lies else resized(self.stored, *self.picture.shape[:2])
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condprep.verification.alignment.comparison import LINE_KINDS
-from condprep.verification.alignment.registration import Picture, lines, resized, steps
+from condprep.verification.alignment.registration import Pixels, lines, resized, steps
 
 CELLS = 16  # per side
 SIDE = 64  # pixels at which the field is made
@@ -50,7 +50,7 @@ class Run:
         return f"condition and image columns off by {by} {where}: each map belongs to the picture {by} {side} it"
 
 
-def describe(picture: Picture, kind: str = "picture") -> Descriptor:
+def describe(picture: Pixels, kind: str = "picture") -> Descriptor:
     """A picture or a map (H, W[, C]) uint8 -> (512,) int8. kind: that of a map ("canny", ...), or "picture".
 
     Whatever its shape, it is brought to a square, so pictures of different shapes can be compared.

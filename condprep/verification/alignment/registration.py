@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-Picture = NDArray[np.uint8]  # (H, W) or (H, W, C)
+Pixels = NDArray[np.uint8]  # (H, W) or (H, W, C)
 Field = NDArray[np.complex64]  # (H, W)
 Tensor = tuple[NDArray[np.float32], NDArray[np.float32]]  # (H, W) each
 
@@ -66,7 +66,7 @@ class Peak(NamedTuple):
     dy: float  # down
 
 
-def steps(picture: Picture) -> Field:
+def steps(picture: Pixels) -> Field:
     """The field of a picture whose edges are steps (photograph, depth, normals, segmentation, a drawing). (H, W[, C]).
 
     Its strength is the root of the gradient's, so that one strong edge does not decide alone. Channels add up as in the
@@ -81,7 +81,7 @@ def steps_of(gradients: Tensor) -> Field:
     return _centred(gradients, 1 / (root * np.sqrt(root)))
 
 
-def lines(picture: Picture) -> Field:
+def lines(picture: Pixels) -> Field:
     """The field of a map whose edges are lines (Canny, soft edges, scribbles), light on dark or dark on light.
 
     A line has two steps, one at each side, and a thick one would match at either. Here it has one direction, that of
@@ -138,7 +138,7 @@ def fast_shape(shape: tuple[int, int]) -> tuple[int, int]:
     return fft.next_fast_len(shape[0]), fft.next_fast_len(shape[1])
 
 
-def resized(picture: Picture, height: int, width: int) -> Picture:
+def resized(picture: Pixels, height: int, width: int) -> Pixels:
     """The picture (H, W[, C]) at another size: averaged where it shrinks."""
     if picture.shape[:2] == (height, width):
         return picture
@@ -147,7 +147,7 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
     return np.asarray(cv2.resize(picture, (width, height), interpolation=method), np.uint8)
 
 
-def unscaled(picture: Picture, scale: float) -> Picture:
+def unscaled(picture: Pixels, scale: float) -> Pixels:
     """The picture as it was before it was enlarged by `scale` about its centre; what lies outside repeats the border."""
     if scale == 1:
         return picture
@@ -159,7 +159,7 @@ def unscaled(picture: Picture, scale: float) -> Picture:
     return np.asarray(scaled, np.uint8)
 
 
-def tensor(picture: Picture) -> Tensor:
+def tensor(picture: Pixels) -> Tensor:
     """The squared gradient, gx + i gy squared, as real and imaginary part, summed over the channels, slightly smoothed."""
     return _tensor(cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1))
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from condprep.annotators.openpose.blaze.poses import MIN_FLAG, SIGMAS
 from condprep.verification.alignment.comparison import OTHER, Alignment, described
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import UPRIGHT, Orientation, Picture
+from condprep.verification.alignment.registration import UPRIGHT, Orientation, Pixels
 from condprep.verification.poses.joints import Joints, drawn_joints
 from condprep.verification.poses.people import People, circles, drawn_people
 from condprep.verification.poses.placement import upright_points
@@ -33,7 +33,7 @@ AWAY = 1e6  # pixels to somebody who is not there
 TOLERANCE, ERRORS = 3.0, 3.0  # pixels and standard errors of a shift that is none
 
 
-def compare_people(picture: Picture, stored: Picture, found: Picture, look: Look) -> Alignment:
+def compare_people(picture: Pixels, stored: Pixels, found: Pixels, look: Look) -> Alignment:
     """A picture and a pose map of unknown origin, both (H, W, 3) uint8.
 
     found: the people whom a network finds in the picture, drawn. look: how people stand in the picture. The score, and

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.draw import COLOURS
 from condprep.annotators.openpose.keypoints import LIMBS
-from condprep.verification.alignment.registration import Picture
+from condprep.verification.alignment.registration import Pixels
 
 STEP = 85  # levels: every channel of a joint's colour is a multiple of it, so half of it is what JPEG and resampling may do
 HAND = 12  # the joint (left knee) whose colour is also that of the points of hands
@@ -39,7 +39,7 @@ class Joints:
         return len(self.kind)
 
 
-def drawn_joints(drawn: Picture) -> Joints:
+def drawn_joints(drawn: Pixels) -> Joints:
     """The joints of a drawing, (H, W, 3) uint8 RGB on black; none of a grey picture and of one that is no such drawing.
 
     A disc that a later one covers in part is where its visible part is.
@@ -52,7 +52,7 @@ def drawn_joints(drawn: Picture) -> Joints:
     return Joints(kinds[:kept], discs[:kept, 1:3])
 
 
-def _discs(drawn: Picture) -> NDArray[np.float64]:
+def _discs(drawn: Pixels) -> NDArray[np.float64]:
     """(N, 4): kind, x, y and area of what is left of each disc without its rim, which the bones of hands do not outlive.
 
     What is left of two discs never touches, so one look at all kinds finds them.

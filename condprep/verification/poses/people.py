@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.draw import COLOURS, DRAWN_LIMBS
 from condprep.annotators.openpose.keypoints import JOINTS
-from condprep.verification.alignment.registration import Picture
+from condprep.verification.alignment.registration import Pixels
 from condprep.verification.poses.joints import Joints, drawn_joints
 
 Points = NDArray[np.float64]  # (..., 2) x, y in pixels
@@ -30,7 +30,7 @@ REACH = 1.8  # trunks from the hips to the feet
 AROUND = 1.1  # times the way from the hips to the furthest joint: the circle around the body
 
 
-def drawn_people(drawn: Picture) -> People:
+def drawn_people(drawn: Pixels) -> People:
     """The people of a drawing, (H, W, 3) uint8 RGB on black, those of FEWEST joints and more."""
     joints = drawn_joints(drawn)
     bonds = _bonds(drawn, joints) if len(joints) else []
@@ -41,7 +41,7 @@ def drawn_people(drawn: Picture) -> People:
     return bodies
 
 
-def _bonds(drawn: Picture, joints: Joints) -> list[tuple[int, int]]:
+def _bonds(drawn: Pixels, joints: Joints) -> list[tuple[int, int]]:
     """Pairs of joints between which a limb is drawn, those first of which most is seen."""
     found = []
     for (a, b), colour in zip(DRAWN_LIMBS, COLOURS):

@@ -13,7 +13,7 @@ import numpy as np
 
 from condprep.verification.alignment.comparison import OTHER, Alignment, compare, described
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import UPRIGHT, Picture
+from condprep.verification.alignment.registration import UPRIGHT, Pixels
 from condprep.verification.alignment.search import COARSE_SCALES
 from condprep.verification.poses.joints import Joints, drawn_joints, limb
 from condprep.verification.poses.placement import Overlay, Placement
@@ -46,7 +46,7 @@ ONE = _Rules(fits=0.6, better=1.25, enough=4, sharper=1 / 3, tolerance=1.0, erro
 TWO = _Rules(fits=0.5, better=1.5, enough=10, sharper=1.0, tolerance=3.0, errors=4.0, growth=0.1, growth_errors=4.0)
 
 
-def compare_poses(found: Picture, stored: Picture, own: bool = False, wobble: float = 0.0) -> Alignment:
+def compare_poses(found: Pixels, stored: Pixels, own: bool = False, wobble: float = 0.0) -> Alignment:
     """Poses found in the picture and drawn against a stored pose map, both (H, W, 3) uint8, perhaps of two annotators.
 
     own: the annotator is the one that made the map. wobble: pixels at 512 by which it moves people as a whole when the
@@ -67,7 +67,7 @@ def compare_poses(found: Picture, stored: Picture, own: bool = False, wobble: fl
     return _judge(pair, seen, shown, own, wobble)
 
 
-def same_drawing(found: Picture, stored: Picture) -> bool | None:
+def same_drawing(found: Pixels, stored: Pixels) -> bool | None:
     """Whether one annotator drew both, of one picture; the stored map may be shifted, scaled, flipped or turned.
 
     Both (H, W, 3) uint8. None where too few joints are drawn to tell.
@@ -82,7 +82,7 @@ def same_drawing(found: Picture, stored: Picture) -> bool | None:
     return _best(pair, Overlay(seen, shown, (size[0], size[1]), FINE * max(size)), ONE) is not None
 
 
-def _by_edges(found: Picture, stored: Picture) -> Alignment:
+def _by_edges(found: Pixels, stored: Pixels) -> Alignment:
     exact = compare(found, stored, same=SAME_DRAWING)
     return exact if exact.verdict != "other picture" else Alignment("unknown", "the joints are drawn in other colours")
 
