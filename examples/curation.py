@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from condprep.dataset.contact_sheet import Pair, contact_sheet
-from condprep.dataset.pairs.open import Pair as StoredPair
+from condprep.dataset.contact_sheet import SheetRow, contact_sheet
+from condprep.dataset.pairs.open import SheetRow as StoredPair
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
 from condprep.verification.quality.curation import GROUP, measure
@@ -74,13 +74,13 @@ def main(out: Path) -> None:
     contact_sheet([pair(rule, change(picture)) for rule, change in FAULTS.items()], out, columns=4, cell=CELL)
 
 
-def pair(rule: str, picture: np.ndarray) -> Pair:
+def pair(rule: str, picture: np.ndarray) -> SheetRow:
     """The picture and what the rule says about it."""
     context = Context(None, False, False, TokenCounter(None))
     scores = measure(OpenedPair(StoredPair(0, ""), Opened(rgb=picture), Opened()), context)
     reason = next(check(scores) for check in GROUP.checks if check.name == rule)
     assert reason, rule
-    return Pair([Image.fromarray(picture)], [rule, *wrap(reason, LINE)])
+    return SheetRow([Image.fromarray(picture)], [rule, *wrap(reason, LINE)])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from skimage import data
 
 import condprep
 from condprep.annotation import Annotated
-from condprep.dataset.contact_sheet import Pair, contact_sheet
+from condprep.dataset.contact_sheet import SheetRow, contact_sheet
 
 TITLES = {
     "crop": "the middle square",
@@ -28,12 +28,12 @@ def main(out: Path) -> None:
     contact_sheet([pair(picture, fit) for fit in TITLES], out, columns=2, cell=192)
 
 
-def pair(picture: Image.Image, fit: str) -> Pair:
+def pair(picture: Image.Image, fit: str) -> SheetRow:
     """The picture and its map as they are stored."""
     (result,) = condprep.annotate([picture], "canny", fit=fit)
     assert isinstance(result, Annotated), result
     width, height = result.image.size
-    return Pair([result.image, result.maps["canny"]], [f"{fit}: {width} x {height}, {TITLES[fit]}"])
+    return SheetRow([result.image, result.maps["canny"]], [f"{fit}: {width} x {height}, {TITLES[fit]}"])
 
 
 if __name__ == "__main__":

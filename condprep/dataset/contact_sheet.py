@@ -29,19 +29,19 @@ FONTS = ("NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf", "aria
 LONGEST = 1000  # letters of a caption that are looked at
 PAPER, MAT, INK = (250, 250, 250), (224, 224, 224), (32, 32, 32)
 
-Picture = Image.Image | str  # or why there is none
+SheetPicture = Image.Image | str  # or why there is none
 
 
 @dataclass(frozen=True)
-class Pair:
+class SheetRow:
     """A picture and its maps, any sizes and modes, and lines of text below them."""
 
-    pictures: Sequence[Picture]
+    pictures: Sequence[SheetPicture]
     lines: Sequence[str] = ()
 
 
 def contact_sheet(
-    pairs: Sequence[Pair], path: Path, *, titles: Sequence[str] = (), columns: int = 2, cell: int = 256
+    pairs: Sequence[SheetRow], path: Path, *, titles: Sequence[str] = (), columns: int = 2, cell: int = 256
 ) -> None:
     """Draw the pairs, `columns` of them abreast, each picture fitted into `cell` x `cell` pixels, into an image file.
 
@@ -71,7 +71,7 @@ def draw_sheet(files: Sequence[Shard], out: Path, *, rows: int, seed: int = 0, c
     pictures, further = _columns(first_schema(files))
     chosen = _sample(files, pictures + further, rows, seed)
     names = _distinct(pictures, [row for _, row in chosen])
-    pairs = [Pair([_open(row[name], cell) for name in names], _lines(label, row)) for label, row in chosen]
+    pairs = [SheetRow([_open(row[name], cell) for name in names], _lines(label, row)) for label, row in chosen]
     contact_sheet(pairs, out, titles=names, columns=max(1, 4 // len(names)), cell=cell)
     return [label for label, _ in chosen]
 
@@ -111,7 +111,7 @@ def _lines(label: str, row: Mapping[str, Any]) -> list[str]:
     return [line for line in (caption, label) if line]
 
 
-def _open(value: Mapping[str, Any] | None, cell: int) -> Picture:
+def _open(value: Mapping[str, Any] | None, cell: int) -> SheetPicture:
     """The stored picture, reduced to what the cell needs, or why it cannot be shown."""
     if not value or not value["bytes"]:
         return "not in the file"
@@ -133,7 +133,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _draw(pairs: Sequence[Pair], titles: Sequence[str], columns: int, cell: int) -> Image.Image:
+def _draw(pairs: Sequence[SheetRow], titles: Sequence[str], columns: int, cell: int) -> Image.Image:
     abreast = max(len(pair.pictures) for pair in pairs)
     width, height = abreast * (cell + 2) - 2, cell + LINE * max(len(pair.lines) for pair in pairs)
     top = GAP + (LINE if titles else 0)
@@ -150,7 +150,7 @@ def _draw(pairs: Sequence[Pair], titles: Sequence[str], columns: int, cell: int)
     return sheet
 
 
-def _place(sheet: Image.Image, pair: Pair, corner: tuple[int, int], cell: int, width: int) -> None:
+def _place(sheet: Image.Image, pair: SheetRow, corner: tuple[int, int], cell: int, width: int) -> None:
     """One pair: its pictures in a row, each in the middle of its cell, and its lines below."""
     x, y = corner
     for n, picture in enumerate(pair.pictures):

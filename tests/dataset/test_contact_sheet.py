@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageFont
 
-from condprep.dataset.contact_sheet import GAP, LINE, MAT, PAPER, Pair, clip, contact_sheet, sheet
+from condprep.dataset.contact_sheet import GAP, LINE, MAT, PAPER, SheetRow, clip, contact_sheet, sheet
 from condprep.errors import DatasetError, UsageError
 
 IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
@@ -52,7 +52,9 @@ def rows(count: int) -> list[dict]:
 def test_pictures_stand_beside_their_maps(tmp_path: Path) -> None:
     """The picture is in the left cell, its map in the right one, and the second pair is where `columns` puts it."""
     out = tmp_path / "sheet.png"
-    contact_sheet([Pair([solid(RED), solid(BLUE)]), Pair([solid(GREEN), solid(BLUE)])], out, columns=2, cell=100)
+    contact_sheet(
+        [SheetRow([solid(RED), solid(BLUE)]), SheetRow([solid(GREEN), solid(BLUE)])], out, columns=2, cell=100
+    )
     drawn = pixels(out)
     second = GAP + 202 + GAP
     assert drawn.shape == (GAP + 100 + GAP, second + 202 + GAP, 3)
@@ -60,14 +62,14 @@ def test_pictures_stand_beside_their_maps(tmp_path: Path) -> None:
     assert tuple(drawn[GAP + 50, GAP + 152]) == BLUE
     assert tuple(drawn[GAP + 50, second + 50]) == GREEN
     assert tuple(drawn[0, 0]) == PAPER
-    contact_sheet([Pair([solid(RED)]), Pair([solid(GREEN)])], out, columns=1, cell=100)
+    contact_sheet([SheetRow([solid(RED)]), SheetRow([solid(GREEN)])], out, columns=1, cell=100)
     assert tuple(pixels(out)[GAP + 100 + GAP + 50, GAP + 50]) == GREEN
 
 
 def test_pictures_keep_their_aspect(tmp_path: Path) -> None:
     """A wide picture is fitted into its cell without distortion, in the middle of a mat."""
     out = tmp_path / "sheet.png"
-    contact_sheet([Pair([solid(RED, (200, 100))])], out, cell=100)
+    contact_sheet([SheetRow([solid(RED, (200, 100))])], out, cell=100)
     column = pixels(out)[GAP : GAP + 100, GAP + 50]
     assert (column == RED).all(axis=1).sum() == 50
     assert tuple(column[10]) == MAT
@@ -78,7 +80,7 @@ def test_pictures_keep_their_aspect(tmp_path: Path) -> None:
 def test_maps_of_every_mode_are_drawn(tmp_path: Path, mode: str) -> None:
     """Binary, grey, palette, transparent, 16-bit and CMYK pictures all show light as light."""
     white = Image.fromarray(np.full((32, 32), 65535, np.uint16)) if mode == "I;16" else solid((255,) * 3).convert(mode)
-    contact_sheet([Pair([white])], tmp_path / "sheet.png", cell=32)
+    contact_sheet([SheetRow([white])], tmp_path / "sheet.png", cell=32)
     assert pixels(tmp_path / "sheet.png")[GAP + 16, GAP + 16].min() >= 250
 
 
@@ -187,7 +189,7 @@ def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"sheet\.gif"):
         sheet(dataset(tmp_path / "ds", rows(1)), tmp_path / "sheet.gif")
     with pytest.raises(UsageError, match="fewer rows"):
-        contact_sheet([Pair([solid(RED)])] * 10_000, tmp_path / "sheet.png")
+        contact_sheet([SheetRow([solid(RED)])] * 10_000, tmp_path / "sheet.png")
     (tmp_path / "text").mkdir()
     with pa.ipc.new_stream(str(tmp_path / "text" / "data-00000-of-00001.arrow"), pa.schema({"text": pa.string()})):
         pass

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from condprep.dataset.contact_sheet import Pair, contact_sheet
+from condprep.dataset.contact_sheet import SheetRow, contact_sheet
 from condprep.errors import UsageError
 from condprep.reporting import html
 from condprep.reporting.thumbnails import thumbnail
@@ -77,7 +77,7 @@ def write_grid(found: Fidelity, numbers: list[int], path: Path) -> None:
         row = arm.rows[number]
         sides = (row.condition, arm.pictures[number], arm.made[number].pixels, row.original)
         score = f"{NAMES[found.measure]} {arm.scores[number][found.measure]:.3f}"
-        pairs.append(Pair([Image.fromarray(np.ascontiguousarray(side)) for side in sides], [row.prompt, score]))
+        pairs.append(SheetRow([Image.fromarray(np.ascontiguousarray(side)) for side in sides], [row.prompt, score]))
     contact_sheet(pairs, path, titles=TITLES, columns=2, cell=CELL)
 
 

@@ -60,10 +60,10 @@ def generate(pipe: Any, example: Example, settings: Eval, seed: int, steps: int 
 
 def save_grid(path: Path, examples: Sequence[Example], pictures: Sequence[Image.Image]) -> None:
     """A PNG of condition, generated picture and original for each example, with its prompt below."""
-    from condprep.dataset.contact_sheet import Pair, contact_sheet
+    from condprep.dataset.contact_sheet import SheetRow, contact_sheet
 
     pairs = [
-        Pair([e.condition, picture, *([e.original] if e.original else [])], [e.prompt])
+        SheetRow([e.condition, picture, *([e.original] if e.original else [])], [e.prompt])
         for e, picture in zip(examples, pictures)
     ]
     titles = ["condition", "generated", *(["original"] if examples[0].original else [])]
