@@ -23,7 +23,7 @@ SPARE = 1 << 16  # words whose count is remembered
 SPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's; `\s` of Python takes more
 END = b"\xff"  # stands for the end of a word; in UTF-8 no byte is that
 
-Pairs = Mapping[tuple[bytes, bytes], int]
+MergeRanks = Mapping[tuple[bytes, bytes], int]
 
 
 class TokenCounter:
@@ -36,7 +36,7 @@ class TokenCounter:
         self._of_word = lru_cache(SPARE)(self._count)
 
     @cached_property
-    def _ranks(self) -> Pairs:
+    def _ranks(self) -> MergeRanks:
         """Read at the first word: a dataset without captions does not wait for it."""
         return _read(self._vocabulary) if self._vocabulary else {}
 
@@ -69,7 +69,7 @@ def _pattern() -> re.Pattern[str]:
     )
 
 
-def _read(path: Path) -> Pairs:
+def _read(path: Path) -> MergeRanks:
     """The rank of each pair of parts; the end of a word is written `</w>` there."""
     spelled = str.maketrans({letter: chr(byte) for letter, byte in _spelling().items()})
 

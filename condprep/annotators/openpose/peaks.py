@@ -41,7 +41,7 @@ class Peaks:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class LimbCandidates:
     """P candidate limbs that the PAFs support, by picture, limb, first peak, second peak."""
 
     group: Tensor  # (P,) int64: picture x 19 + limb
@@ -114,7 +114,7 @@ def _strongest(group: Tensor, value: Tensor) -> Tensor:
     return order[rank < MOST_PEAKS].sort().values
 
 
-def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> Pairs:
+def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> LimbCandidates:
     """PAFs (B, 38, h, w) and the peaks -> every pair of peaks that can be a limb, with its score.
 
     The score is the mean of the PAF along the pair, less a penalty where it is longer than half the picture's height.
@@ -131,7 +131,7 @@ def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> Pairs:
         scores.append(score[good])
     index = torch.cat(kept) if kept else group
     score = torch.cat(scores) if scores else peaks.score[:0]
-    return Pairs(group[index], first[index], second[index], score)
+    return LimbCandidates(group[index], first[index], second[index], score)
 
 
 def _all_pairs(peaks: Peaks, batch: int) -> tuple[Tensor, Tensor, Tensor]:

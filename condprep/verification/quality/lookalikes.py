@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Thumbnails = NDArray[np.uint8]  # (N, SIDE, SIDE)
 Hashes = NDArray[np.uint64]  # (N, CROPS); the first is that of the whole picture
-Pairs = NDArray[np.int64]  # (M, 3): a picture, one that looks like it or a crop of it, and which crop
+RowPairs = NDArray[np.int64]  # (M, 3): a picture, one that looks like it or a crop of it, and which crop
 
 SIDE = 32
 FREQUENCIES = 12  # of each direction; the 64 lowest of the plane lie within
@@ -89,7 +89,7 @@ def _ends() -> list[tuple[float, float]]:
 
 def near_pairs(
     codes: Hashes, radius: int = RADIUS, first: int = FIRST, bands: Sequence[tuple[int, int]] | None = None
-) -> Pairs:
+) -> RowPairs:
     """Every pair of pictures of which one's hash is within `radius` bits of the other's or of one of its crops'.
 
     Exactly those, but for pictures with more than `first` lookalikes in one place, of which the first are told. The
@@ -136,7 +136,7 @@ def _members(band: Band, values: NDArray[np.int64]) -> NDArray[np.int64]:
     return found
 
 
-def _pairs(codes: Hashes, members: NDArray[np.int64], asking: NDArray[np.int64], radius: int, first: int) -> Pairs:
+def _pairs(codes: Hashes, members: NDArray[np.int64], asking: NDArray[np.int64], radius: int, first: int) -> RowPairs:
     """Those of two places that are near, a part of the pictures that ask at a time."""
     theirs, own = codes.ravel()[members], codes[asking, 0]
     found = []
@@ -148,7 +148,7 @@ def _pairs(codes: Hashes, members: NDArray[np.int64], asking: NDArray[np.int64],
     asks, at = np.divmod(np.concatenate(found), len(members))
     pairs = np.stack([members[at] // CROPS, asking[asks], members[at] % CROPS], 1)
     others = pairs[:, 0] != pairs[:, 1]
-    told: Pairs = pairs[others][_first_of_each(asks[others], first)]
+    told: RowPairs = pairs[others][_first_of_each(asks[others], first)]
     return told
 
 
@@ -157,7 +157,7 @@ def _first_of_each(asks: NDArray[np.int64], first: int) -> NDArray[np.bool_]:
     return np.arange(len(asks)) - np.searchsorted(asks, asks) < first
 
 
-def _distinct(codes: Hashes, pairs: Pairs) -> Pairs:
+def _distinct(codes: Hashes, pairs: RowPairs) -> RowPairs:
     """Each pair once, with the crop that is nearest: the second look begins there."""
     apart = np.bitwise_count(codes[pairs[:, 0], pairs[:, 2]] ^ codes[pairs[:, 1], 0])
     pairs = pairs[np.lexsort((pairs[:, 2], apart, pairs[:, 1], pairs[:, 0]))]
@@ -165,7 +165,7 @@ def _distinct(codes: Hashes, pairs: Pairs) -> Pairs:
     return pairs[kept]
 
 
-def same_picture(thumbnails: Thumbnails, pairs: Pairs) -> NDArray[np.bool_]:
+def same_picture(thumbnails: Thumbnails, pairs: RowPairs) -> NDArray[np.bool_]:
     """The second look: which pairs show the same picture, one of them cropped by up to 15 % of a side."""
     same = [_look(thumbnails, pairs[start : start + LOOKS]) for start in range(0, len(pairs), LOOKS)]
     return np.concatenate(same) if same else np.zeros(0, np.bool_)
@@ -178,7 +178,7 @@ def comparable(thumbnails: Thumbnails) -> NDArray[np.bool_]:
     return np.concatenate(spread) >= PLAIN if spread else np.zeros(0, np.bool_)
 
 
-def _look(thumbnails: Thumbnails, pairs: Pairs) -> NDArray[np.bool_]:
+def _look(thumbnails: Thumbnails, pairs: RowPairs) -> NDArray[np.bool_]:
     ends = np.array([(*vertical, *horizontal) for vertical in _ends() for horizontal in _ends()])[pairs[:, 2]]
     whole, crop = (thumbnails[pairs[:, side]].astype(np.float32) for side in (0, 1))
     start = np.stack([1 - ends[:, 0] - ends[:, 1], ends[:, 0], 1 - ends[:, 2] - ends[:, 3], ends[:, 2]], 1)
