@@ -109,7 +109,7 @@ def take(path: Path, columns: Sequence[str], numbers: Sequence[int]) -> Iterator
 
 
 @dataclass(frozen=True)
-class Part:
+class RowGroup:
     """Rows of a file that are read at once: those of an Arrow file, which is mapped, or of a row group of Parquet."""
 
     file: Shard
@@ -117,19 +117,19 @@ class Part:
     rows: int
 
 
-def parts(file: Shard) -> Iterator[Part]:
+def parts(file: Shard) -> Iterator[RowGroup]:
     """The parts of a file, in order. Raises DatasetError where it is damaged, after the part before the damage."""
     if file.path.suffix != ".parquet":
-        yield Part(file, 0, readable_rows(file.path))
+        yield RowGroup(file, 0, readable_rows(file.path))
         for _ in batches(file.path, schema(file.path).names[-1:]):
             pass
         return
     schema(file.path)  # raises
     metadata = pq.read_metadata(file.path)
-    yield from (Part(file, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups))
+    yield from (RowGroup(file, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups))
 
 
-def read_part(part: Part, columns: Sequence[str]) -> pa.Table:
+def read_part(part: RowGroup, columns: Sequence[str]) -> pa.Table:
     """The rows of a part, validated, those columns alone. Raises DatasetError where it is damaged."""
     path = part.file.path
     found: list[pa.RecordBatch] = []

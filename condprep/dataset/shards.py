@@ -87,7 +87,7 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class Part:
+class DataFile:
     """One growing file of rows of one split."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
@@ -128,7 +128,7 @@ class ShardWriter:
         self.folder, self.partial = folder, folder.with_name(folder.name + ".partial")
         self.schema, self.suffix, self.max_bytes = schema, suffix, max_bytes
         self.counts = Counts()
-        self._open: dict[str, Part] = {}
+        self._open: dict[str, DataFile] = {}
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         self._rejects = (self.partial / "rejects.jsonl").open("w", encoding="utf-8")
@@ -154,7 +154,7 @@ class ShardWriter:
         part = self._open.get(row.split)
         if part is None:
             number = sum(file["split"] == row.split for file in self.counts.files)
-            part = Part(self.partial / f"{row.split}-{number:03d}{self.suffix}", self.schema)
+            part = DataFile(self.partial / f"{row.split}-{number:03d}{self.suffix}", self.schema)
             self._open[row.split] = part
         part.add(row)
         self.counts.add(row)

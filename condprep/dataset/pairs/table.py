@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, digest, kind_of_name, padding
-from condprep.dataset.reader import Part, Shard, batches, first_schema, is_image, parts, read_part, schema
+from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.runtime.files import read_json
 from condprep.sources.base import caption_values, stamp, stored_picture
@@ -100,13 +100,13 @@ class TablePairs:
             raise Rejected("read", pair.problem)
         return Sample(entry.name, pair.image, caption_values(pair.caption), condition=pair.condition)
 
-    def _parts_of(self, file: Shard) -> Iterator[Part]:
+    def _parts_of(self, file: Shard) -> Iterator[RowGroup]:
         self._columns_of(file)
         yield from parts(file)
 
     @cached_property
-    def _parts(self) -> Sequence[Part]:
-        found: list[Part] = []
+    def _parts(self) -> Sequence[RowGroup]:
+        found: list[RowGroup] = []
         for file in self.files:
             with suppress(DatasetError):  # it is an entry of its own
                 found.extend(self._parts_of(file))
@@ -151,7 +151,7 @@ _reading = Lock()  # of a part that several threads want, one reads it
 
 
 @lru_cache(maxsize=2)
-def _table(part: Part, columns: tuple[str, ...], stamp: str) -> pa.Table:
+def _table(part: RowGroup, columns: tuple[str, ...], stamp: str) -> pa.Table:
     """stamp: of the file, so that one which took its place is not taken for it."""
     return read_part(part, columns)
 
