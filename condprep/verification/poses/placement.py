@@ -15,13 +15,13 @@ from condprep.verification.alignment.registration import UPRIGHT, Orientation
 from condprep.verification.poses.joints import Joints
 
 Points = NDArray[np.float64]  # (N, 2) x, y in pixels
-Weights = NDArray[np.float64]  # (N,) 0..1
+JointWeights = NDArray[np.float64]  # (N,) 0..1
 ROUNDS = 10  # of a climb, after which it moves no further
 JITTER = 0.5  # pixels by which every joint is uncertain at least: they are whole pixels
 
 
 @dataclass(frozen=True)
-class Placement:
+class PosePlacement:
     """One way in which the map lies, and how many joints then fit; one that fits less well counts in part."""
 
     orientation: Orientation = UPRIGHT
@@ -67,15 +67,15 @@ class Overlay:
         """How many joints fit as the map lies."""
         return self._fitting(self._apart(UPRIGHT, 1.0))
 
-    def best(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> Placement:
+    def best(self, orientation: Orientation = UPRIGHT, scale: float = 1.0) -> PosePlacement:
         """The shift at which most joints fit."""
         apart = self._apart(orientation, scale)
         if not len(apart):
-            return Placement(orientation, scale)
+            return PosePlacement(orientation, scale)
         shift = self._climb(apart, self._crowd(apart))
-        return Placement(orientation, scale, _pair(shift), self._fitting(apart - shift))
+        return PosePlacement(orientation, scale, _pair(shift), self._fitting(apart - shift))
 
-    def drift(self, start: Placement, width: float) -> Drift:
+    def drift(self, start: PosePlacement, width: float) -> Drift:
         """How the map is off from upright, as it is at `start` or nearly so: a shift and a growth fitted together.
 
         width: as that of the overlay, which it approaches from there; less, since those joints shall decide that are nearer.
@@ -135,7 +135,7 @@ def upright_points(at: Points, size: tuple[int, int], orientation: Orientation) 
     return np.column_stack([width - 1 - x if orientation.mirrored else x, y])
 
 
-def _near(apart: Points, width: float) -> Weights:
+def _near(apart: Points, width: float) -> JointWeights:
     return np.asarray(np.exp(-(apart**2).sum(1) / (2 * width**2)))
 
 

@@ -16,7 +16,7 @@ from condprep.verification.alignment.multiscale import Fit, MultiscalePair
 from condprep.verification.alignment.registration import UPRIGHT, Pixels
 from condprep.verification.alignment.search import COARSE_SCALES
 from condprep.verification.poses.joints import Joints, drawn_joints, limb
-from condprep.verification.poses.placement import Overlay, Placement
+from condprep.verification.poses.placement import Overlay, PosePlacement
 
 FEWEST = 4  # joints from which a pose can be compared
 SIMILAR = 0.1  # share of the joints that fit as the map lies, from which it cannot be another picture's
@@ -123,10 +123,10 @@ def _here(pair: MultiscalePair, overlay: Overlay) -> float:
     return 0.0 if pair.lies else overlay.as_it_is()
 
 
-def _best(pair: MultiscalePair, overlay: Overlay, rules: _Rules) -> Placement | None:
+def _best(pair: MultiscalePair, overlay: Overlay, rules: _Rules) -> PosePlacement | None:
     """The way in which most joints fit, upright and of the right size where that is nearly as good; None: none is good."""
     least = rules.fits * overlay.most
-    upright = Placement() if pair.lies else _settled(overlay, overlay.best())
+    upright = PosePlacement() if pair.lies else _settled(overlay, overlay.best())
     others = [overlay.best(orientation) for orientation in pair.orientations]
     if not pair.lies and max(upright.fitting, *(one.fitting for one in others)) < least:
         scaled = max((overlay.best(scale=scale) for scale in COARSE_SCALES), key=lambda one: one.fitting)
@@ -137,13 +137,13 @@ def _best(pair: MultiscalePair, overlay: Overlay, rules: _Rules) -> Placement | 
     return best if best.fitting >= least else None
 
 
-def _settled(overlay: Overlay, upright: Placement) -> Placement:
+def _settled(overlay: Overlay, upright: PosePlacement) -> PosePlacement:
     """The same, in a scale between those that were tried where more joints fit then."""
     growth = overlay.drift(upright, overlay.width).growth
     return max(upright, overlay.best(scale=1 + float(np.clip(growth, -0.5, 1))), key=lambda one: one.fitting)
 
 
-def _told(pair: MultiscalePair, overlay: Overlay, best: Placement, rules: _Rules) -> Alignment:
+def _told(pair: MultiscalePair, overlay: Overlay, best: PosePlacement, rules: _Rules) -> Alignment:
     """The verdict on a map that fits somehow."""
     here = _here(pair, overlay)
     likeness = here / overlay.most
