@@ -30,7 +30,7 @@ from condprep.types import Entry, Sample
 
 MAX_LINE = 1 << 20  # bytes of one line of JSON or CSV; a longer one is a problem entry
 
-Row = tuple[int, dict[str, Any] | str]  # number (line or row, from 1), and the values or why there are none
+MetadataRow = tuple[int, dict[str, Any] | str]  # number (line or row, from 1), and the values or why there are none
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class ImagefolderSource:
             raise Rejected("read", f"{name!r} is outside the folder of {self.metadata.name}")
         return real
 
-    def _rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[MetadataRow]:
         return {".jsonl": json_rows, ".csv": csv_rows, ".parquet": parquet_rows}[self.metadata.suffix](self.metadata)
 
     def _check_columns(self) -> None:
@@ -132,7 +132,7 @@ def find_metadata(path: str, split: str | None) -> Path:
     raise SourceError(f"there is no metadata.jsonl, metadata.csv or metadata.parquet in {str(folder)!r}")
 
 
-def json_rows(path: Path) -> Iterator[Row]:
+def json_rows(path: Path) -> Iterator[MetadataRow]:
     """One JSON object per line. Blank lines are skipped; any other line that is no object is a problem."""
     for number, line, whole in _lines(path):
         if not whole:
@@ -146,7 +146,7 @@ def json_rows(path: Path) -> Iterator[Row]:
                 yield number, value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
+def csv_rows(path: Path) -> Iterator[MetadataRow]:
     """Comma-separated under a header. A row with more or fewer fields than the header is a problem."""
     # a line that was cut has a field beyond csv's limit, or too few fields: a problem either way
     reader = csv.reader(line for _, line, _ in _lines(path))
@@ -167,7 +167,7 @@ def csv_rows(path: Path) -> Iterator[Row]:
             yield reader.line_num, f"{len(fields)} fields under a header of {len(header)}"
 
 
-def parquet_rows(path: Path) -> Iterator[Row]:
+def parquet_rows(path: Path) -> Iterator[MetadataRow]:
     """The rows of a Parquet file, a thousand in memory at a time. Raises SourceError if it is none."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -21,11 +21,11 @@ from condprep.dataset.pairs.base import (
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import caption_values, is_picture, listing, name_in, native, portable, read_regular, stamp
 from condprep.sources.folder import FolderSource
-from condprep.sources.imagefolder import Row, csv_rows, json_rows, parquet_rows
+from condprep.sources.imagefolder import MetadataRow, csv_rows, json_rows, parquet_rows
 from condprep.types import Entry, Sample
 
 LISTINGS = ("prompt.json", "prompt.jsonl", "metadata.jsonl", "metadata.csv", "metadata.parquet")
-READERS: Mapping[str, Callable[[Path], Iterator[Row]]] = {
+READERS: Mapping[str, Callable[[Path], Iterator[MetadataRow]]] = {
     **{".json": json_rows, ".jsonl": json_rows},
     **{".csv": csv_rows, ".parquet": parquet_rows},
 }

@@ -31,7 +31,7 @@ NOTHING: Descriptor = np.zeros(2 * CELLS * CELLS, np.int8)
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class OffsetRun:
     """Rows first..last (inclusive) whose maps belong to the pictures `offset` rows later; None: to none nearby."""
 
     first: int
@@ -79,7 +79,7 @@ class Offsets:
         if len(self._maps) > self.reach:
             self._scores.frombytes(self._around(self._maps[0], len(self._pictures) - 1 - self.reach).tobytes())
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[OffsetRun]:
         """All rows so far as runs of equal offset, in order."""
         pending = list(self._maps)[-self.reach :] if len(self._maps) > self.reach else list(self._maps)
         last = len(self._pictures) - 1
@@ -129,10 +129,10 @@ def _course(worth: NDArray[np.float32]) -> NDArray[np.intp]:
     return course
 
 
-def _runs(course: NDArray[np.intp], reach: int) -> list[Run]:
+def _runs(course: NDArray[np.intp], reach: int) -> list[OffsetRun]:
     runs, first = [], 0
     for state, rows in groupby(course.tolist()):
         last = first + len(list(rows)) - 1
-        runs.append(Run(first, last, None if state == 2 * reach + 1 else state - reach))
+        runs.append(OffsetRun(first, last, None if state == 2 * reach + 1 else state - reach))
         first = last + 1
     return runs

@@ -13,7 +13,7 @@ from support.drawings import body, drawn, photo, shifted
 
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.verification.alignment.comparison import Alignment, compare, compare_picture
-from condprep.verification.alignment.offsets import Offsets, Run, describe
+from condprep.verification.alignment.offsets import OffsetRun, Offsets, describe
 from condprep.verification.alignment.registration import (
     FLIPS,
     TURNS,
@@ -260,7 +260,7 @@ def columns() -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [describe(crop) for crop in crops], [describe(canny(crop), "canny") for crop in crops]
 
 
-def runs(columns: tuple[list[np.ndarray], list[np.ndarray]], order: np.ndarray, reach: int = 3) -> list[Run]:
+def runs(columns: tuple[list[np.ndarray], list[np.ndarray]], order: np.ndarray, reach: int = 3) -> list[OffsetRun]:
     offsets = Offsets(reach)
     for picture, row in zip(columns[0], order):
         offsets.add(picture, columns[1][row])
@@ -270,7 +270,7 @@ def runs(columns: tuple[list[np.ndarray], list[np.ndarray]], order: np.ndarray, 
 def test_columns_out_of_step_are_found(columns: Any) -> None:
     """An offset is told with its sign and its first row, give or take a row that says nothing."""
     rows = np.arange(60)
-    assert runs(columns, rows) == [Run(0, 59, 0)]
+    assert runs(columns, rows) == [OffsetRun(0, 59, 0)]
     for offset in (-2, 1, 3):
         before, after = runs(columns, np.where(rows < 25, rows, (rows + offset) % 60))
         assert (before.first, before.offset, after.last, after.offset) == (0, 0, 59, offset)
@@ -285,7 +285,7 @@ def test_a_shuffled_column_is_found(columns: Any) -> None:
     assert [run.offset for run in runs(columns, shuffled)] == [0, None]
     swapped = rows.copy()
     swapped[[10, 11, 40, 41]] = 11, 10, 41, 40
-    assert runs(columns, swapped) == [Run(0, 59, 0)]
+    assert runs(columns, swapped) == [OffsetRun(0, 59, 0)]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
@@ -302,4 +302,4 @@ def test_rows_without_edges_say_nothing() -> None:
     for _ in range(30):
         offsets.add(describe(picture), describe(np.zeros((64, 64), np.uint8), "canny"))
         same.add(describe(picture), describe(canny(picture), "canny"))
-    assert offsets.runs() == same.runs() == [Run(0, 29, 0)]
+    assert offsets.runs() == same.runs() == [OffsetRun(0, 29, 0)]
