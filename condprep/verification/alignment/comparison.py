@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 
+from condprep.images.decode import Pixels
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import FLIPS, UPRIGHT, Pixels, lines, steps
+from condprep.verification.alignment.registration import FLIPS, UPRIGHT, lines, steps
 from condprep.verification.alignment.search import COARSE, Rules, confirmed, suspect
 
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]

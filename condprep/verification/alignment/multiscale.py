@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from condprep.images.decode import Pixels
 from condprep.verification.alignment.registration import (
     FLIPS,
     TURNS,
     UPRIGHT,
     Field,
     Orientation,
-    Pixels,
     Tensor,
     correlation,
     edge_share,

@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from condprep.images.decode import Pixels
 from condprep.verification.alignment.comparison import LINE_KINDS
-from condprep.verification.alignment.registration import Pixels, lines, resized, steps
+from condprep.verification.alignment.registration import lines, resized, steps
 
 CELLS = 16  # per side
 SIDE = 64  # pixels at which the field is made

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-Pixels = NDArray[np.uint8]  # (H, W) or (H, W, C)
+from condprep.images.decode import Pixels
+
 Field = NDArray[np.complex64]  # (H, W)
 Tensor = tuple[NDArray[np.float32], NDArray[np.float32]]  # (H, W) each
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from condprep.annotators.openpose.blaze.poses import MIN_FLAG, SIGMAS
+from condprep.images.decode import Pixels
 from condprep.verification.alignment.comparison import OTHER, Alignment, described
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import UPRIGHT, Orientation, Pixels
+from condprep.verification.alignment.registration import UPRIGHT, Orientation
 from condprep.verification.poses.joints import Joints, drawn_joints
 from condprep.verification.poses.people import People, circles, drawn_people
 from condprep.verification.poses.placement import upright_points

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.draw import COLOURS, DRAWN_LIMBS
 from condprep.annotators.openpose.keypoints import JOINTS
-from condprep.verification.alignment.registration import Pixels
+from condprep.verification.alignment.registration import 
+from condprep.images.decode import Pixels
 from condprep.verification.poses.joints import Joints, drawn_joints
 
 Points = NDArray[np.float64]  # (..., 2) x, y in pixels

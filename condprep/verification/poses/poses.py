@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from condprep.images.decode import Pixels
 from condprep.verification.alignment.comparison import OTHER, Alignment, compare, described
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import UPRIGHT, Pixels
+from condprep.verification.alignment.registration import UPRIGHT
 from condprep.verification.alignment.search import COARSE_SCALES
 from condprep.verification.poses.joints import Joints, drawn_joints, limb
 from condprep.verification.poses.placement import Overlay, PosePlacement
