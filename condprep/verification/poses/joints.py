@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.draw import COLOURS
 from condprep.annotators.openpose.keypoints import LIMBS
-from condprep.verification.alignment.registration import 
 from condprep.images.decode import Pixels
 
 STEP = 85  # levels: every channel of a joint's colour is a multiple of it, so half of it is what JPEG and resampling may do

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from condprep.annotators.openpose.draw import COLOURS, DRAWN_LIMBS
 from condprep.annotators.openpose.keypoints import JOINTS
-from condprep.verification.alignment.registration import 
 from condprep.images.decode import Pixels
 from condprep.verification.poses.joints import Joints, drawn_joints
 
