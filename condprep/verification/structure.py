@@ -75,7 +75,7 @@ class Readable:
 
 
 @dataclass(frozen=True)
-class Aspect:
+class AspectDiffers:
     max_aspect_error: float = 1.0  # pixels of the longer side, once the shorter sides are equal
 
     name: ClassVar[str] = "aspect"
@@ -92,7 +92,7 @@ class Aspect:
 
 
 @dataclass(frozen=True)
-class Size:
+class SizeDiffers:
     max_aspect_error: float = 1.0  # beyond it, `aspect` speaks
 
     name: ClassVar[str] = "size"
@@ -138,7 +138,7 @@ class Mode:
 
 
 @dataclass(frozen=True)
-class Depth:
+class BitDepth:
     name: ClassVar[str] = "bits"
     severity: ClassVar[Severity] = "error"
 
@@ -150,7 +150,7 @@ class Depth:
 
 
 @dataclass(frozen=True)
-class Orientation:
+class ExifOrientation:
     name: ClassVar[str] = "orientation"
     severity: ClassVar[Severity] = "error"
 
@@ -252,7 +252,7 @@ GROUP = Group(
     },
     measure=measure,
     checks=(
-        *(Readable(), Aspect(), Size(), Grid(), Mode(), Depth(), Orientation()),
+        *(Readable(), AspectDiffers(), SizeDiffers(), Grid(), Mode(), BitDepth(), ExifOrientation()),
         *(Caption(), NoCaption(), Truncated()),
     ),
     surveys=(DuplicateKeys,),

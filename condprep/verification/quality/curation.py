@@ -132,7 +132,7 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Aspect:
+class ExtremeAspect:
     max_aspect: float = 3.0  # longer side / shorter side
 
     name: ClassVar[str] = "extreme-aspect"
@@ -235,7 +235,7 @@ GROUP = Group(
     },
     measure=measure,
     checks=(
-        *(Blurred(), Upscaled(), Dark(), Light(), Flat(), Aspect(), JpegDamage(), Bars()),
+        *(Blurred(), Upscaled(), Dark(), Light(), Flat(), ExtremeAspect(), JpegDamage(), Bars()),
         *(Nobody(), Markup()),
     ),
     surveys=(Density, RepeatedCaption, Boilerplate, Language),
