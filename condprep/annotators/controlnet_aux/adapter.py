@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from condprep.annotators.controlnet_aux.builders import build
-from condprep.annotators.controlnet_aux.detectors import DETECTORS, Detector
+from condprep.annotators.controlnet_aux.builders import build_detector
+from condprep.annotators.controlnet_aux.detectors import DETECTORS, AuxDetector
 from condprep.annotators.padding import pad_to_grid
 from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.types import Maps
@@ -111,7 +111,7 @@ def load(variant: str, params: None, *, device: str, weights: Weights) -> Aux:
     return Aux(detector, variant, files=list(files.values()), device=device)
 
 
-def _require(variant: str, how: Detector) -> None:
+def _require(variant: str, how: AuxDetector) -> None:
     for requirement in filter(None, (REQUIREMENT, how.needs)):
         if find_spec(requirement.partition("==")[0].replace("-", "_")) is None:
             raise AnnotatorError(f"aux:{variant} needs a package that is not installed: pip install {requirement}")
@@ -128,9 +128,9 @@ def _import(variant: str) -> ModuleType:
     return controlnet_aux  # type: ignore[no-any-return]
 
 
-def _build(cls: Any, how: Detector, files: Mapping[str, WeightFile], device: str) -> Any:
+def _build(cls: Any, how: AuxDetector, files: Mapping[str, WeightFile], device: str) -> Any:
     try:
-        return build(cls, how, files, device)
+        return build_detector(cls, how, files, device)
     except (WeightsError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # KeyError, RuntimeError, AttributeError: whatever its code meets in a foreign file

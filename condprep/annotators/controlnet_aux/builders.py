@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from condprep.annotators.controlnet_aux.detectors import Detector
+from condprep.annotators.controlnet_aux.detectors import AuxDetector
 from condprep.weights.find import WeightFile, load_into, load_state_dict, read_checkpoint
 
 Files = Mapping[str, WeightFile]  # by their names
@@ -23,12 +23,12 @@ Files = Mapping[str, WeightFile]  # by their names
 WINDOWS = ".relative_position_index"
 
 
-def build(cls: Any, how: Detector, files: Files, device: str) -> Any:
+def build_detector(cls: Any, how: AuxDetector, files: Files, device: str) -> Any:
     """The detector of class `cls`, as `how` describes it. Raises WeightsError and whatever its code meets in a file."""
     return BUILDERS.get(how.cls, pretrained)(cls, how, files, device)
 
 
-def pretrained(cls: Any, how: Detector, files: Files, device: str) -> Any:
+def pretrained(cls: Any, how: AuxDetector, files: Files, device: str) -> Any:
     """By its own code. It is given a folder, so it never asks the Hub, and absolute paths, which win over that folder."""
     if not files:
         return cls()
@@ -38,7 +38,7 @@ def pretrained(cls: Any, how: Detector, files: Files, device: str) -> Any:
     return cls.from_pretrained(str(files[how.weights[0]].path.parent), **paths).to(device)
 
 
-def leres(cls: Any, how: Detector, files: Files, device: str) -> Any:
+def leres(cls: Any, how: AuxDetector, files: Files, device: str) -> Any:
     """LeReS, and the network that merges its depths of several resolutions where there is one."""
     from controlnet_aux.leres.leres import depthmap
     from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
@@ -65,7 +65,7 @@ def _merger(file: WeightFile, device: str) -> Any:
     return merger
 
 
-def zoe(cls: Any, how: Detector, files: Files, device: str) -> Any:
+def zoe(cls: Any, how: AuxDetector, files: Files, device: str) -> Any:
     """ZoeDepth, if the checkpoint is one: every tensor there, none left over."""
     from controlnet_aux.zoe import ZoeDepth, get_config
 
@@ -78,7 +78,7 @@ def zoe(cls: Any, how: Detector, files: Files, device: str) -> Any:
     return cls(network.eval()).to(device)
 
 
-def sam(cls: Any, how: Detector, files: Files, device: str) -> Any:
+def sam(cls: Any, how: AuxDetector, files: Files, device: str) -> Any:
     """Segment Anything; `how.kind` is the kind of its image encoder."""
     from controlnet_aux.segment_anything.automatic_mask_generator import SamAutomaticMaskGenerator
     from controlnet_aux.segment_anything.build_sam import sam_model_registry
@@ -107,7 +107,7 @@ def _silent(*words: object) -> None:
     pass
 
 
-BUILDERS: Mapping[str, Callable[[Any, Detector, Files, str], Any]] = {
+BUILDERS: Mapping[str, Callable[[Any, AuxDetector, Files, str], Any]] = {
     "LeresDetector": leres,
     "ZoeDetector": zoe,
     "SamDetector": sam,

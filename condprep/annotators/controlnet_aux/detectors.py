@@ -13,7 +13,7 @@ from condprep.weights.pins import pin
 
 
 @dataclass(frozen=True)
-class Detector:
+class AuxDetector:
     """One detector and how it is called."""
 
     cls: str  # its class in controlnet_aux
@@ -49,51 +49,51 @@ SEGMENTS = "segments of anything, in colours drawn per key"
 
 DETECTORS = {
     # LineartDetector wants the weights of both its styles and uses one of them: it is given the same file twice.
-    "lineart": Detector(
+    "lineart": AuxDetector(
         "LineartDetector",
         "line drawing, light on dark",
         files=dict.fromkeys(("filename", "coarse_filename"), "sk_model.pth"),
     ),
-    "lineart_coarse": Detector(
+    "lineart_coarse": AuxDetector(
         "LineartDetector",
         "the same in fewer, bolder lines",
         files=dict.fromkeys(("filename", "coarse_filename"), "sk_model2.pth"),
         options={"coarse": True},
     ),
-    "lineart_anime": Detector(
+    "lineart_anime": AuxDetector(
         "LineartAnimeDetector", "line drawing of anime", files={"filename": "netG.pth"}, grid=256
     ),
-    "lineart_standard": Detector("LineartStandardDetector", "what is darker than its surroundings; no network"),
-    "anyline": Detector(
+    "lineart_standard": AuxDetector("LineartStandardDetector", "what is darker than its surroundings; no network"),
+    "anyline": AuxDetector(
         "AnylineDetector", "TEED edges in three levels, with dark lines", files={"filename": "MTEED.pth"}
     ),
-    "teed": Detector("TEEDdetector", "TEED edges in three levels", files={"filename": "5_model.pth"}),
-    "mlsd": Detector(
+    "teed": AuxDetector("TEEDdetector", "TEED edges in three levels", files={"filename": "5_model.pth"}),
+    "mlsd": AuxDetector(
         "MLSDdetector", "straight line segments", files={"filename": "mlsd_large_512_fp32.pth"}, binary=True
     ),
-    "pidinet": Detector("PidiNetDetector", "soft edges", files=PIDINET),
-    "pidinet_safe": Detector("PidiNetDetector", "the same in three levels", files=PIDINET, options={"safe": True}),
-    "pidinet_scribble": Detector(
+    "pidinet": AuxDetector("PidiNetDetector", "soft edges", files=PIDINET),
+    "pidinet_safe": AuxDetector("PidiNetDetector", "the same in three levels", files=PIDINET, options={"safe": True}),
+    "pidinet_scribble": AuxDetector(
         "PidiNetDetector", "the strongest as thick strokes", files=PIDINET, options={"scribble": True}, binary=True
     ),
-    "normalbae": Detector("NormalBaeDetector", "surface normals", files={"filename": "scannet.pt"}, channels=3),
-    "zoe": Detector("ZoeDetector", "depth of rooms, near is white", files={"filename": "ZoeD_M12_N.pt"}),
-    "leres": Detector("LeresDetector", "depth, near is white", files=LERES),
-    "leres++": Detector(
+    "normalbae": AuxDetector("NormalBaeDetector", "surface normals", files={"filename": "scannet.pt"}, channels=3),
+    "zoe": AuxDetector("ZoeDetector", "depth of rooms, near is white", files={"filename": "ZoeD_M12_N.pt"}),
+    "leres": AuxDetector("LeresDetector", "depth, near is white", files=LERES),
+    "leres++": AuxDetector(
         "LeresDetector",
         "the same in finer detail, from several resolutions",
         files={**LERES, "pix2pix_filename": "latest_net_G.pth"},
         options={"boost": True},
         least=129,
     ),
-    "sam": Detector("SamDetector", SEGMENTS, files={"filename": "sam_vit_h_4b8939.pth"}, channels=3, kind="vit_h"),
-    "mobile_sam": Detector(
+    "sam": AuxDetector("SamDetector", SEGMENTS, files={"filename": "sam_vit_h_4b8939.pth"}, channels=3, kind="vit_h"),
+    "mobile_sam": AuxDetector(
         "SamDetector", "the same by a small network", files={"filename": "mobile_sam.pt"}, channels=3, kind="vit_t"
     ),
-    "shuffle": Detector(
+    "shuffle": AuxDetector(
         "ContentShuffleDetector", "the picture's colours, shuffled by a warp drawn per key", channels=3
     ),
-    "mediapipe_face": Detector(
+    "mediapipe_face": AuxDetector(
         "MediapipeFaceDetector", "the contours of one face", channels=3, needs="mediapipe==0.10.21"
     ),
 }

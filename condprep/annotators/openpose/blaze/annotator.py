@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from condprep.annotators.openpose.blaze.detector import Detector, regions
+from condprep.annotators.openpose.blaze.detector import PersonDetector, regions
 from condprep.annotators.openpose.blaze.landmarks import Landmarker, Poses
 from condprep.annotators.openpose.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
 from condprep.annotators.openpose.blaze.tiles import candidates, views
@@ -51,7 +51,7 @@ class Blaze:
             "licence": "Apache-2.0",
             "commercial": True,
         }
-        self._detector = Detector(detector.path, device, chunk=8 if on_cpu else 64)
+        self._detector = PersonDetector(detector.path, device, chunk=8 if on_cpu else 64)
         self._landmarker = Landmarker(landmarks.path, device, chunk=4 if on_cpu else 32)
 
     def __call__(self, rgb: Tensor, keys: Sequence[str] = ()) -> Maps:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from condprep.annotators.openpose.blaze.network import Network
-from condprep.annotators.openpose.blaze.squares import Rows, Squares, run_in_chunks
+from condprep.annotators.openpose.blaze.squares import ArrayRows, Squares, run_in_chunks
 
 SIZE = 224  # pixels, side of the network's input
 STRIDES = (8, 16, 32, 32, 32)  # of the network's five layers of anchors, two anchors a cell
@@ -25,7 +25,7 @@ HIP, CIRCLE = 2, 3  # rows of `Detections.points`: the mid hip, and a point of t
 
 
 @dataclass(frozen=True)
-class Detections(Rows):
+class Detections(ArrayRows):
     """N people, each found in one view. Positions are pixels of the picture."""
 
     view: np.ndarray  # (N,) int64, number of the square
@@ -33,7 +33,7 @@ class Detections(Rows):
     points: np.ndarray  # (N, 4, 2) float64: top left and bottom right corner of the face's box, mid hip, circle
 
 
-class Detector:
+class PersonDetector:
     """The network with its decoding. `chunk`: views a forward."""
 
     def __init__(self, path: Path, device: str, chunk: int) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from condprep.annotators.openpose.blaze.network import Network
-from condprep.annotators.openpose.blaze.squares import Rows, Squares, run_in_chunks
+from condprep.annotators.openpose.blaze.squares import ArrayRows, Squares, run_in_chunks
 
 SIZE = 256  # pixels, side of the network's input
 CELLS = 64  # side of its heatmaps
@@ -23,7 +23,7 @@ MIN_PEAK = 0.5  # of a heatmap in that part, else the landmark stays as it is
 
 
 @dataclass(frozen=True)
-class Poses(Rows):
+class Poses(ArrayRows):
     """N people."""
 
     picture: np.ndarray  # (N,) int64, which picture of the batch

@@ -17,7 +17,7 @@ from torch import Tensor
 MAX_LEVEL = 16  # a square is shrunk by at most 2 ** 16; no picture asks for more
 
 
-class Rows:
+class ArrayRows:
     """A dataclass of arrays that share their first dimension: indexing takes the same rows of each."""
 
     def __getitem__(self, rows: Any) -> Self:
@@ -34,7 +34,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Squares(Rows):
+class Squares(ArrayRows):
     """N squares of a batch of pictures."""
 
     picture: np.ndarray  # (N,) int64, which picture of the batch
