@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from condprep.verification.check import Scores, Severity, Survey
 from condprep.verification.quality.lookalikes import SIDE, Thumbnails, comparable, hashes, near_pairs, same_picture
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
