@@ -28,7 +28,7 @@ from support.openpose_reference import Reference
 from bench.pose_quality import measure
 from condprep.annotators.openpose import annotator
 from condprep.annotators.openpose.annotator import Openpose
-from condprep.annotators.openpose.decode import decode
+from condprep.annotators.openpose.decode import decode_poses
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.inputs import network_input
 from condprep.annotators.openpose.keypoints import Pose, column_value
@@ -68,7 +68,7 @@ def network_and_after(pictures: list[np.ndarray], device: str, repeats: int) -> 
     heatmaps, pafs = DM14().to(device)(x)
 
     def after() -> None:
-        for bodies in decode(heatmaps, pafs, frame):
+        for bodies in decode_poses(heatmaps, pafs, frame):
             draw_bodies(bodies, *SIZE)
             column_value([Pose(body) for body in bodies])
 

@@ -12,7 +12,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve(precision: Precision, device: str) -> str:
+def resolve_precision(precision: Precision, device: str) -> str:
     """ "auto" -> "bf16" where the device computes in it natively, else "fp32"; the others are themselves."""
     if precision != "auto":
         return precision

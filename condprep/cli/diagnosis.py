@@ -110,9 +110,10 @@ def _torch() -> Iterator[Observation]:
     except (ImportError, OSError) as error:
         yield Observation("error", "torch", f"cannot be imported: {error}", "pip install --force-reinstall torch")
         return
-    from condprep.annotators.precision import resolve
 
-    yield Observation("ok", "cpu", f"networks use {torch.get_num_threads()} threads, in {resolve('auto', 'cpu')}")
+    yield Observation(
+        "ok", "cpu", f"networks use {torch.get_num_threads()} threads, in {resolve_precision('auto', 'cpu')}"
+    )
     if torch.cuda.is_available():
         yield from map(_gpu, range(torch.cuda.device_count()))
     elif nvidia_driver():
@@ -124,13 +125,11 @@ def _torch() -> Iterator[Observation]:
 def _gpu(number: int) -> Observation:
     import torch
 
-    from condprep.annotators.precision import resolve
-
     device = f"cuda:{number}"
     free, total = torch.cuda.mem_get_info(number)
     memory = f"{free / GB:.1f} of {total / GB:.1f} GB free"
     return Observation(
-        "ok", device, f"{torch.cuda.get_device_name(number)}, {memory}, computes in {resolve('auto', device)}"
+        "ok", device, f"{torch.cuda.get_device_name(number)}, {memory}, computes in {resolve_precision('auto', device)}"
     )
 
 

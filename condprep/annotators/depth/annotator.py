@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
-from condprep.annotators.precision import Precision, resolve
+from condprep.annotators.precision import Precision, resolve_precision
 from condprep.images.geometry import Placement
 from condprep.types import Maps
 from condprep.weights.find import Weights
@@ -141,7 +141,7 @@ def _png(levels: np.ndarray) -> bytes:
 
 def load(variant: str, params: DepthParams, *, device: str, weights: Weights) -> Depth:
     """`depth` is MiDaS; `depth:NAME` a depth model of transformers, by Hub id or local folder. Raises WeightsError."""
-    precision = resolve(params.precision, device)
+    precision = resolve_precision(params.precision, device)
     model: DepthModel
     if variant in ("", "midas"):
         variant, model = "midas", load_midas(weights, device, precision)
@@ -152,5 +152,5 @@ def load(variant: str, params: DepthParams, *, device: str, weights: Weights) ->
 
 def load_normal(variant: str, params: NormalParams, *, device: str, weights: Weights) -> Normal:
     """`normal` and `normal:midas` are the same. Raises WeightsError."""
-    precision = resolve(params.precision, device)
+    precision = resolve_precision(params.precision, device)
     return Normal(load_midas(weights, device, precision), device=device, precision=precision)

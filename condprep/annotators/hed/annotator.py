@@ -15,7 +15,7 @@ from torch import Tensor
 
 from condprep.annotators.hed.network import HedNetwork, load_network
 from condprep.annotators.padding import pad_to_grid
-from condprep.annotators.precision import Precision, autocast, resolve
+from condprep.annotators.precision import Precision, autocast, resolve_precision
 from condprep.errors import WeightsUnavailable
 from condprep.types import Maps
 from condprep.weights.find import WeightFile, Weights
@@ -132,7 +132,7 @@ def load(variant: str, params: HedParams, *, device: str, weights: Weights) -> H
     that raises WeightsUnavailable.
     """
     variant, file = _find(variant, weights)
-    precision = resolve(params.precision, device)
+    precision = resolve_precision(params.precision, device)
     return Hed(load_network(file), variant, file=file, device=device, precision=precision)
 
 

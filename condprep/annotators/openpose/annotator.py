@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from condprep.annotators.openpose.decode import decode
+from condprep.annotators.openpose.decode import decode_poses
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands
@@ -48,14 +48,14 @@ class Openpose:
         """The network takes (B, 3, 8 h, 8 w) BGR, value / 256 - 0.5, and returns heatmaps (B, 19, h, w), PAFs (B, 38, h, w).
 
         hand and face take the same, and return heatmaps (B, 22, h, w) and (B, 71, h, w); without them hands and faces
-        are not looked for. All are moved to the device and the precision ("auto" is resolved by `resolve`). height: that
+        are not looked for. All are moved to the device and the precision ("auto" is resolved by `resolve_precision`). height: that
         of the body network's input, pixels.
         """
         self.variant = variant
         self.device = device
         self.batch_size = 4 if device == "cpu" else 32
         self.provenance = provenance or {}
-        self._dtype, self._height = DTYPES[resolve(precision, device)], height
+        self._dtype, self._height = DTYPES[resolve_precision(precision, device)], height
         self._network = self._ready(network)
         pixels = PIXELS if device == "cpu" else PIXELS_ON_GPU
         self._hands = Hands(self._ready(hand), self._dtype, pixels) if hand is not None else None
@@ -84,10 +84,10 @@ class Openpose:
 
     def _detect(self, rgb: Tensor, frame: Frame) -> list[list[Body]]:
         heatmaps, pafs = self._network(network_input(rgb, frame).to(self._dtype))
-        return decode(heatmaps, pafs, frame)
+        return decode_poses(heatmaps, pafs, frame)
 
 
-def resolve(precision: Precision, device: str) -> Precision:
+def resolve_precision(precision: Precision, device: str) -> Precision:
     """ "auto" -> "fp16" on a GPU, else "fp32"; the others are themselves.
 
     A joint is a whole pixel, so it moves by one or not at all. Of 166 joints (a MobileNet of this kind, four COCO

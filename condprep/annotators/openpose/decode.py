@@ -10,7 +10,7 @@ from condprep.annotators.openpose.peaks import find_peaks, score_limbs
 from condprep.annotators.openpose.people import Joint, Limb, assemble
 
 
-def decode(heatmaps: Tensor, pafs: Tensor, frame: Frame) -> list[list[Body]]:
+def decode_poses(heatmaps: Tensor, pafs: Tensor, frame: Frame) -> list[list[Body]]:
     """Heatmaps (B, 19, h, w) and PAFs (B, 38, h, w) of pictures of one size -> the bodies (18, 3) in each of them.
 
     People, joints and their scores are those of controlnet_aux for the same maps; the method is that of Cao et al.

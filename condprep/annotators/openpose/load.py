@@ -71,12 +71,12 @@ def _find(variant: str, weights: Weights) -> dict[str, WeightFile]:
 
 
 def _cmu(variant: str, files: Mapping[str, WeightFile], params: OpenposeParams, device: str) -> Openpose:
-    from condprep.annotators.openpose.annotator import Openpose, resolve
+    from condprep.annotators.openpose.annotator import Openpose, resolve_precision
     from condprep.annotators.openpose.network import load_network
     from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
     from condprep.weights.pins import pin
 
-    precision = resolve(params.precision, device)
+    precision = resolve_precision(params.precision, device)
     return Openpose(
         load_network(files[BODY]),
         hand=load_network(files[HAND], partial(PointNetwork, HAND_MAPS)) if HAND in files else None,

@@ -14,7 +14,7 @@ from support.shelf import Shelf
 
 from condprep.annotators.openpose import annotator as annotator_module
 from condprep.annotators.openpose import load as openpose
-from condprep.annotators.openpose.annotator import Openpose, resolve
+from condprep.annotators.openpose.annotator import Openpose, resolve_precision
 from condprep.annotators.openpose.blaze import annotator as blaze
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.load import OpenposeParams
@@ -114,9 +114,9 @@ def test_keypoints_fit_the_column(dm14):
 
 def test_automatic_precision_is_exact_on_a_cpu():
     """auto never moves a joint on a CPU; a GPU takes fp16; what the user asks for is what runs."""
-    assert resolve("auto", "cpu") == "fp32"
-    assert resolve("auto", "cuda:1") == "fp16"
-    assert resolve("bf16", "cpu") == "bf16"
+    assert resolve_precision("auto", "cpu") == "fp32"
+    assert resolve_precision("auto", "cuda:1") == "fp16"
+    assert resolve_precision("bf16", "cpu") == "bf16"
 
 
 @pytest.fixture
