@@ -26,7 +26,7 @@ from condprep.building.paired_source import PairedSource
 from condprep.building.pipeline import Pipeline, Work
 from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.dataset.card import write_card
-from condprep.dataset.columns import arrow_schema, columns, features, further_column
+from condprep.dataset.columns import arrow_schema, columns, datasets_features, further_column
 from condprep.dataset.layout import Layout, finish
 from condprep.dataset.shards import Counts, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
@@ -260,7 +260,7 @@ class Run:
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
         counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
         rejects = self.base.rejects if self.base else b""
-        total = finish(self.layout, counts, features(kinds), self.options.format, self.plan.id, rejects)
+        total = finish(self.layout, counts, datasets_features(kinds), self.options.format, self.plan.id, rejects)
         if total.rows:
             provenance = self._provenance(total)
             write_card(self.layout, self.base.merge(provenance) if self.base else provenance)

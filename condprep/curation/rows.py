@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from condprep.dataset.columns import features
+from condprep.dataset.columns import datasets_features
 from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.pairs.open import open_pairs
 from condprep.dataset.pairs.table import FEW, TablePairs
@@ -58,13 +58,13 @@ class StoredRows:
         return first_schema(self.files)
 
     @property
-    def features(self) -> dict[str, Any]:
+    def datasets_features(self) -> dict[str, Any]:
         """The columns in the words of `datasets`: its own, where the files have them."""
         with suppress(KeyError, ValueError, TypeError):
             stored: dict[str, Any] = json.loads(self.schema.metadata[b"huggingface"])["info"]["features"]
             if list(stored) == self.schema.names:
                 return stored
-        return features({column.name: column.type for column in self.schema})
+        return datasets_features({column.name: column.type for column in self.schema})
 
     @property
     def form(self) -> Literal["arrow", "parquet"]:

@@ -46,11 +46,11 @@ def columns(
 
 def arrow_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:
     """The columns with what `datasets` reads from an Arrow or Parquet file's metadata."""
-    info = json.dumps({"info": {"features": features(kinds)}})
+    info = json.dumps({"info": {"features": datasets_features(kinds)}})
     return pa.schema(kinds).with_metadata({"huggingface": info})
 
 
-def features(kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
+def datasets_features(kinds: Mapping[str, pa.DataType]) -> dict[str, Any]:
     """The columns in the words of `datasets.Features.to_dict`, without the second that importing `datasets` takes."""
     return {name: _feature(kind) for name, kind in kinds.items()}
 

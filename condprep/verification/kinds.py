@@ -57,7 +57,7 @@ class Features:
     saturated: float  # mean saturation (max - min) / max of the pixels that are not dark
 
 
-def features(rgb: Pixels, grey: bool = False) -> Features:
+def measure_features(rgb: Pixels, grey: bool = False) -> Features:
     """Measure a map. (H, W, 3) uint8 RGB; grey: its channels are known to be equal, which makes this faster, no different."""
     green = cv2.extractChannel(rgb, 1)
     most, least = (green, green) if grey else _envelope(rgb)
@@ -137,7 +137,7 @@ def inverted_kind(rgb: Pixels, f: Features, grey: bool = False) -> str | None:
     soft = f.light >= 0.15 and f.light > 3 * f.dark and (f.rough >= 0.12 or f.levels <= 4)
     if f.light < 0.6 and not soft:
         return None
-    kind = classify(features(255 - rgb, grey))
+    kind = classify(measure_features(255 - rgb, grey))
     return kind if kind in LINES and (f.light >= 0.6 or kind == "softedge") else None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from condprep.dataset.pairs.base import Pair
 from condprep.errors import Rejected
 from condprep.images.decode import Header, Pixels, decode, header
-from condprep.verification.kinds import Features, features, inverted_kind
+from condprep.verification.kinds import Features, inverted_kind, measure_features
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ class OpenedPair:
         return rgb if inner is None or not inner.size else inner
 
     @cached_property
-    def features(self) -> Features | None:
+    def measure_features(self) -> Features | None:
         """Of the map; None where it cannot be decoded."""
         rgb = self.condition.rgb
-        return None if rgb is None else features(rgb, self.grey)
+        return None if rgb is None else measure_features(rgb, self.grey)
 
     @cached_property
     def map(self) -> Pixels | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from support.datasets import raw_bytes
 
 from condprep import build
-from condprep.dataset.columns import arrow_schema, columns, features
+from condprep.dataset.columns import arrow_schema, columns, datasets_features
 from condprep.errors import Rejected
 from condprep.runtime.progress import Progress
 
@@ -199,6 +199,6 @@ def test_the_columns_metadata_is_what_datasets_itself_writes(raw: Path, tmp_path
     }
     schema = arrow_schema(kinds)
     theirs = Features.from_arrow_schema(schema)
-    assert theirs.to_dict() == features(kinds)
+    assert theirs.to_dict() == datasets_features(kinds)
     assert theirs.arrow_schema.equals(schema)
     assert theirs.arrow_schema.metadata == schema.metadata

@@ -24,7 +24,7 @@ from condprep.verification import condition, structure
 from condprep.verification.check import Context, configure
 from condprep.verification.condition import OddKind, mixed_share
 from condprep.verification.groups import groups
-from condprep.verification.kinds import ACCEPTED, classify, features, inverted_kind
+from condprep.verification.kinds import ACCEPTED, classify, inverted_kind, measure_features
 from condprep.verification.opened import OpenedPair, open_picture
 from condprep.verification.structure import DuplicateKeys, aspect_error
 from condprep.verification.tokens import TokenCounter
@@ -105,8 +105,8 @@ def broken(measured: dict[str, Any]) -> set[str]:
 def test_a_map_looks_like_its_kind(kind: str, name: str) -> None:
     """Maps of every kind, of three photographs and mirrored, are told by their pixels alone."""
     made = three(MAKERS[kind](photograph(name)))
-    assert classify(features(made)) == kind
-    assert classify(features(made[:, ::-1])) == kind
+    assert classify(measure_features(made)) == kind
+    assert classify(measure_features(made[:, ::-1])) == kind
 
 
 @pytest.mark.parametrize("kind", CONDITION_KINDS)
@@ -123,7 +123,7 @@ def test_inverted_maps_are_found_and_upright_ones_are_not(kind: str) -> None:
     """Dark on light is `polarity`, and only that: the kind of the map is still known."""
     made = MAKERS[kind](photograph())
     assert broken(scores(encoded(255 - made, "PNG"), said=kind)) >= {"polarity"}
-    assert inverted_kind(three(made), features(three(made))) is None
+    assert inverted_kind(three(made), measure_features(three(made))) is None
 
 
 def smaller(pixels: np.ndarray) -> np.ndarray:
@@ -229,7 +229,7 @@ def test_scaling_alone_is_no_error_of_aspect(width: int, height: int, factor: in
 def test_the_short_way_of_grey_maps_is_the_same(kind: str) -> None:
     """Knowing that a map is grey makes measuring faster, and changes nothing that is judged."""
     made = three(MAKERS[kind](photograph()))
-    short, full = features(made, grey=True), features(made)
+    short, full = measure_features(made, grey=True), measure_features(made)
     ignored = {"unit", "facing"}  # of coloured maps
     assert {n: getattr(short, n) for n in short.__slots__ if n not in ignored} == {
         n: getattr(full, n) for n in full.__slots__ if n not in ignored
@@ -241,7 +241,7 @@ def test_the_short_way_of_grey_maps_is_the_same(kind: str) -> None:
 def test_maps_of_any_size_are_measured(shape: tuple[int, int]) -> None:
     """The smallest and the narrowest map have features and a kind, or none."""
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert classify(features(noise)) in (None, "blank", "picture", "colours", *CONDITION_KINDS)
+    assert classify(measure_features(noise)) in (None, "blank", "picture", "colours", *CONDITION_KINDS)
     assert 0 <= mixed_share(noise) <= 1 if min(shape) > 2 else True
 
 

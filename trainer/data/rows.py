@@ -25,7 +25,7 @@ from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
 from condprep.runtime.files import commit
 from condprep.types import CONDITION_KINDS
-from condprep.verification.kinds import ACCEPTED, classify, features
+from condprep.verification.kinds import ACCEPTED, classify, measure_features
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
 
@@ -245,7 +245,7 @@ def _looks_like(rows: Rows) -> str | None:
     found: Counter[str | None] = Counter()
     for number in range(0, len(rows), max(1, len(rows) // LOOKED_AT)):
         try:
-            found[classify(features(decode(rows[number].condition).rgb))] += 1
+            found[classify(measure_features(decode(rows[number].condition).rgb))] += 1
         except (Rejected, TypeError):  # the check of the rows says what is wrong with it
             continue
     kind = found.most_common(1)[0][0] if found else None

@@ -159,12 +159,12 @@ def unlike(image: Any, kind: str) -> str | None:
     import numpy as np
     from PIL import Image
 
-    from condprep.verification.kinds import ACCEPTED, classify, features, inverted_kind
+    from condprep.verification.kinds import ACCEPTED, classify, inverted_kind, measure_features
 
     if not isinstance(image, Image.Image):
         return None
     rgb = np.asarray(image.convert("RGB"))
-    measured = features(rgb)
+    measured = measure_features(rgb)
     if inverted_kind(rgb, measured) in ACCEPTED[kind]:
         return f"the condition looks like {kind}, but inverted; this ControlNet was trained on the other polarity"
     found = classify(measured)
