@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from condprep.annotators.openpose.inputs import centre, resize
+from condprep.annotators.openpose.inputs import centre, resize_as_reference
 from condprep.annotators.openpose.keypoints import Points
 from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.point_network import FACE_MAPS
@@ -42,7 +42,7 @@ class Faces:
 
     def _find(self, crops: Sequence[Tensor]) -> list[Points]:
         """One forward of the network and its highest values; they come to the host together."""
-        squares = torch.cat([resize(crop[None], (SIDE, SIDE)) for crop in crops])
+        squares = torch.cat([resize_as_reference(crop[None], (SIDE, SIDE)) for crop in crops])
         maps = self._network(centre(squares).to(self._dtype, memory_format=torch.channels_last)).double()
         (rows, ys), (columns, xs) = (_sampling([crop.shape[axis] for crop in crops]) for axis in (1, 2))
         values = rows.to(maps.device)[:, None] @ maps @ columns.to(maps.device).mT[:, None]

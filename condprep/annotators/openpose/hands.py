@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor, nn
 
-from condprep.annotators.openpose.inputs import blur, centre, resize
+from condprep.annotators.openpose.inputs import blur, centre, resize_as_reference
 from condprep.annotators.openpose.keypoints import HAND_POINTS, Points
 from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.operators import resize_rows
@@ -49,7 +49,7 @@ class Hands:
         together = max(1, self._pixels // side**2)
         parts = []
         for start in range(0, len(crops), together):
-            squares = [resize(crop[None], (side, side)) for crop in crops[start : start + together]]
+            squares = [resize_as_reference(crop[None], (side, side)) for crop in crops[start : start + together]]
             seen = centre(torch.cat(squares)).to(self._dtype, memory_format=torch.channels_last)
             parts.append(enlarging @ self._network(seen)[:, :HAND_POINTS].double() @ enlarging.T)
         return torch.cat(parts)

@@ -27,7 +27,7 @@ def network_input(rgb: Tensor, frame: Frame) -> Tensor:
     height, width = (STRIDE * cells for cells in frame.cells)
     padding = (0, width - frame.inner[1], 0, height - frame.inner[0])
     # 128 in the padding, which is 0 here
-    return F.pad(centre(resize(rgb, frame.inner)), padding).contiguous(memory_format=torch.channels_last)
+    return F.pad(centre(resize_as_reference(rgb, frame.inner)), padding).contiguous(memory_format=torch.channels_last)
 
 
 def centre(rgb: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def centre(rgb: Tensor) -> Tensor:
     return rgb.flip(1).float() / 256 - 0.5
 
 
-def resize(rgb: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_as_reference(rgb: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 3, H, W) uint8 RGB -> (B, 3, *size), whole numbers 0..255, where it is: the reference's filter for it."""
     return _resize_on_cpu(rgb, size) if rgb.device.type == "cpu" else resize_on_device(rgb, size)
 

@@ -13,7 +13,7 @@ from support.openpose_crowds import maps, random_people
 from support.openpose_dm14 import PEOPLE
 from support.openpose_reference import Reference
 
-from condprep.annotators.openpose.decode import decode
+from condprep.annotators.openpose.decode import decode_poses
 from condprep.annotators.openpose.keypoints import LIMBS, Body
 from condprep.annotators.openpose.operators import Frame, operators
 from condprep.annotators.openpose.peaks import MOST_PEAKS, PAF_OF_LIMB, Peaks, find_peaks
@@ -32,7 +32,7 @@ def assert_same_people(ours: list[Body], theirs: list[Body]) -> None:
 def check(rng: np.random.Generator, frame: Frame, people: np.ndarray, noise: float) -> int:
     """Compare both decoders on the maps of these people; the number of people found."""
     heatmaps, pafs = maps(rng, people, frame, noise)
-    [ours] = decode(heatmaps, pafs, frame)
+    [ours] = decode_poses(heatmaps, pafs, frame)
     assert_same_people(ours, Reference(lambda _: (heatmaps, pafs))(np.zeros((*frame.picture, 3), np.uint8)))
     return len(ours)
 
@@ -97,15 +97,15 @@ def test_a_picture_does_not_depend_on_its_batch():
     rng = np.random.default_rng(5)
     frame = Frame.of(120, 160, 184)
     crowd = [maps(rng, random_people(rng, count), frame, 0.02) for count in (0, 5, 1, 9)]
-    together = decode(torch.cat([h for h, _ in crowd]), torch.cat([p for _, p in crowd]), frame)
+    together = decode_poses(torch.cat([h for h, _ in crowd]), torch.cat([p for _, p in crowd]), frame)
     for (heatmaps, pafs), bodies in zip(crowd, together):
-        assert np.array_equal(decode(heatmaps, pafs, frame)[0], bodies)
+        assert np.array_equal(decode_poses(heatmaps, pafs, frame)[0], bodies)
 
 
 def test_nobody():
     """Empty maps hold nobody, in every picture of the batch."""
     frame = Frame.of(50, 70, 184)
-    assert decode(torch.zeros(2, 19, *frame.cells), torch.zeros(2, 38, *frame.cells), frame) == [[], []]
+    assert decode_poses(torch.zeros(2, 19, *frame.cells), torch.zeros(2, 38, *frame.cells), frame) == [[], []]
 
 
 def test_what_is_left_out_holds_no_peak():
