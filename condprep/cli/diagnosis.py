@@ -110,6 +110,7 @@ def _torch() -> Iterator[Observation]:
     except (ImportError, OSError) as error:
         yield Observation("error", "torch", f"cannot be imported: {error}", "pip install --force-reinstall torch")
         return
+    from condprep.annotators.precision import resolve_precision
 
     yield Observation(
         "ok", "cpu", f"networks use {torch.get_num_threads()} threads, in {resolve_precision('auto', 'cpu')}"
@@ -124,6 +125,8 @@ def _torch() -> Iterator[Observation]:
 
 def _gpu(number: int) -> Observation:
     import torch
+
+    from condprep.annotators.precision import resolve_precision
 
     device = f"cuda:{number}"
     free, total = torch.cuda.mem_get_info(number)
