@@ -32,7 +32,7 @@ from condprep import load_annotator
 from condprep.annotators.protocol import Annotator
 from condprep.verification.alignment.comparison import Alignment, compare, compare_picture
 from condprep.verification.alignment.registration import unscaled
-from condprep.verification.poses.poses import compare_poses
+from condprep.verification.poses.comparison import compare_poses
 from condprep.weights.find import Weights
 
 PHOTOS = "astronaut brick camera cell chelsea coffee coins grass gravel hubble_deep_field immunohistochemistry moon page retina rocket text"

@@ -34,10 +34,10 @@ from bench.verify import photographs
 from condprep.dataset.pairs.open import Pair
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
-from condprep.verification.quality.curation import Blurred, measure
+from condprep.verification.quality.checks import Blurred, measure
 from condprep.verification.quality.duplicates import Lookalikes
 from condprep.verification.quality.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
-from condprep.verification.quality.quality import greyed, quality
+from condprep.verification.quality.picture import greyed, quality
 from condprep.verification.tokens import TokenCounter
 
 SIDE, LEAST = 512, 240  # pixels

@@ -49,7 +49,7 @@ from condprep.images.encode import encode_map, encode_picture
 from condprep.types import Maps
 from condprep.verification import reannotate
 from condprep.verification.alignment.registration import unscaled
-from condprep.verification.poses.poses import same_drawing
+from condprep.verification.poses.comparison import same_drawing
 from condprep.weights.find import Weights
 
 Place = Callable[[Body], Body]  # a body of the photograph in a crop

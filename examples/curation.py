@@ -20,7 +20,7 @@ from condprep.dataset.contact_sheet import SheetRow, contact_sheet
 from condprep.dataset.pairs.open import SheetRow as StoredPair
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
-from condprep.verification.quality.curation import GROUP, measure
+from condprep.verification.quality.checks import CURATION, measure
 from condprep.verification.tokens import TokenCounter
 
 CELL, LINE = 208, 30  # pixels, and letters of a line below a picture
@@ -78,7 +78,7 @@ def pair(rule: str, picture: np.ndarray) -> SheetRow:
     """The picture and what the rule says about it."""
     context = Context(None, False, False, TokenCounter(None))
     scores = measure(OpenedPair(StoredPair(0, ""), Opened(rgb=picture), Opened()), context)
-    reason = next(check(scores) for check in GROUP.checks if check.name == rule)
+    reason = next(check(scores) for check in CURATION.checks if check.name == rule)
     assert reason, rule
     return SheetRow([Image.fromarray(picture)], [rule, *wrap(reason, LINE)])
 

@@ -16,7 +16,7 @@ from condprep.errors import AnnotatorError
 if TYPE_CHECKING:
     from condprep.weights.find import Weights
 
-GROUP = "condprep.annotators"
+ENTRY_POINTS = "condprep.annotators"
 
 BUILTIN = (
     AnnotatorSpec(
@@ -108,11 +108,11 @@ BUILTIN = (
 def specs() -> dict[str, AnnotatorSpec]:
     """Every annotator by name: the built-in ones and those of installed packages (entry point group above)."""
     table = {spec.name: spec for spec in BUILTIN}
-    for point in entry_points(group=GROUP):
+    for point in entry_points(group=ENTRY_POINTS):
         spec = point.load()
         if not isinstance(spec, AnnotatorSpec):
             raise AnnotatorError(
-                f"the entry point {point.value!r} in the group {GROUP!r} is a {type(spec).__name__}; "
+                f"the entry point {point.value!r} in the group {ENTRY_POINTS!r} is a {type(spec).__name__}; "
                 "it must be a condprep.AnnotatorSpec"
             )
         table[spec.name] = spec

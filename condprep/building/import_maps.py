@@ -24,7 +24,7 @@ from condprep.types import CONDITION_KINDS, IMPORTED, Maps, Sample
 from condprep.verification import condition, structure
 from condprep.verification.check import Context, Group
 from condprep.verification.condition import OddKind
-from condprep.verification.kinds import BINARY, classify
+from condprep.verification.features import BINARY, classify
 from condprep.verification.opened import Opened, OpenedPair, open_pair
 from condprep.verification.tokens import TokenCounter
 
@@ -90,7 +90,7 @@ class Imported:
 
 
 _NO_TOKENS = TokenCounter(None)  # captions are not judged here
-_GROUPS: Sequence[Group] = (structure.GROUP, condition.GROUP)
+_GROUPS: Sequence[Group] = (structure.STRUCTURE, condition.CONDITION)
 
 
 def resize_map(rgb: np.ndarray, placement: Placement, flat: bool) -> np.ndarray:

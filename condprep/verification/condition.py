@@ -14,7 +14,7 @@ import pyarrow as pa
 from condprep.images.decode import Pixels
 from condprep.types import CONDITION_KINDS
 from condprep.verification.check import Context, Group, Scores, Severity
-from condprep.verification.kinds import ACCEPTED, BINARY, classify
+from condprep.verification.features import ACCEPTED, BINARY, classify
 from condprep.verification.opened import OpenedPair
 
 EMPTY: Scores = {  # of a row whose map cannot be decoded
@@ -252,7 +252,7 @@ def _words(kind: Any) -> str:
     )
 
 
-GROUP = Group(
+CONDITION = Group(
     name="condition",
     scores={
         **dict.fromkeys(("kind", "said", "inverted", "format"), pa.string()),

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 def groups() -> Sequence[Group]:
     """Every group of checks, in the order in which they are run and shown."""
-    from condprep.verification import condition, structure
-    from condprep.verification.alignment import alignment
-    from condprep.verification.quality import curation
+    from condprep.verification.alignment.checks import ALIGNMENT
+    from condprep.verification.condition import CONDITION
+    from condprep.verification.quality.checks import CURATION
+    from condprep.verification.structure import STRUCTURE
 
-    return (structure.GROUP, condition.GROUP, alignment.GROUP, curation.GROUP)
+    return (STRUCTURE, CONDITION, ALIGNMENT, CURATION)
 
 
 def choose(known: Sequence[Group], names: Sequence[str]) -> Sequence[Group]:

@@ -11,7 +11,7 @@ import numpy as np
 from condprep.dataset.pairs.base import Pair
 from condprep.errors import Rejected
 from condprep.images.decode import Header, Pixels, decode, header
-from condprep.verification.kinds import Features, inverted_kind, measure_features
+from condprep.verification.features import Features, inverted_kind, measure_features
 
 
 @dataclass(frozen=True, slots=True)

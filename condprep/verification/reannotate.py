@@ -26,14 +26,14 @@ from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Made, Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
 from condprep.runtime.concurrency import ordered_map
-from condprep.verification.alignment.alignment import Reannotated
+from condprep.verification.alignment.checks import Reannotated
 from condprep.verification.alignment.comparison import Alignment, compare
 from condprep.verification.alignment.offsets import describe
-from condprep.verification.kinds import classify
+from condprep.verification.features import classify
 from condprep.verification.opened import OpenedPair, open_pair
 from condprep.verification.padding import content, framed, whole
+from condprep.verification.poses.comparison import compare_poses
 from condprep.verification.poses.crosscheck import compare_people
-from condprep.verification.poses.poses import compare_poses
 from condprep.verification.poses.recognition import ROWS, drew
 from condprep.weights.find import Weights
 

@@ -239,7 +239,7 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]} px"
 
 
-GROUP = Group(
+STRUCTURE = Group(
     name="structure",
     scores={
         "problem": pa.string(),

@@ -21,7 +21,7 @@ from condprep.runtime.files import commit
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
-from condprep.verification.alignment import alignment
+from condprep.verification.alignment.checks import ALIGNMENT, reannotating, summary
 from condprep.verification.check import Context, Group, Scores, configure
 from condprep.verification.findings import Finding, VerifyResult, keep, scores_path
 from condprep.verification.groups import choose
@@ -71,7 +71,7 @@ def verify(
     notes = list(pairs.notes)
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])
-    aligned = alignment.GROUP.name in [group.name for group in chosen]
+    aligned = ALIGNMENT.name in [group.name for group in chosen]
     reannotator = None
     if aligned:
         # with torch: half a gigabyte that other checks do without
@@ -102,9 +102,7 @@ class _Run:
     ) -> None:
         """reannotator: makes the maps again with which the group "alignment" compares; None: no annotator is known."""
         if reannotator:
-            groups = [
-                alignment.reannotating(one, reannotator) if one.name == alignment.GROUP.name else one for one in groups
-            ]
+            groups = [reannotating(one, reannotator) if one.name == ALIGNMENT.name else one for one in groups]
         self.groups, self.context, self.reannotator, self.progress = groups, context, reannotator, progress
         self.surveys = [(group.name, survey) for group in groups for survey in group.fresh_surveys()]
         self.findings: list[Finding] = []
@@ -173,7 +171,7 @@ def _compared(scores: Path, reannotator: Reannotator | None) -> list[str]:
     """What the rows were compared with, in words."""
     columns = pq.read_table(scores, columns=["alignment", "compared_with"]).to_pydict().values()
     notes = [f"alignment: the annotator gave up: {reannotator.problem}"] if reannotator and reannotator.problem else []
-    return [*notes, alignment.summary(list(zip(*columns)), reannotator.name if reannotator else None)]
+    return [*notes, summary(list(zip(*columns)), reannotator.name if reannotator else None)]
 
 
 def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:

@@ -23,8 +23,8 @@ from condprep.types import CONDITION_KINDS
 from condprep.verification import condition, structure
 from condprep.verification.check import Context, configure
 from condprep.verification.condition import OddKind, mixed_share
+from condprep.verification.features import ACCEPTED, classify, inverted_kind, measure_features
 from condprep.verification.groups import groups
-from condprep.verification.kinds import ACCEPTED, classify, inverted_kind, measure_features
 from condprep.verification.opened import OpenedPair, open_picture
 from condprep.verification.structure import DuplicateKeys, aspect_error
 from condprep.verification.tokens import TokenCounter
@@ -97,7 +97,9 @@ def scores(condition: bytes, image: bytes | None = None, said: str | None = None
 
 def broken(measured: dict[str, Any]) -> set[str]:
     """The rules of structure and condition that a pair breaks."""
-    return {check.name for group in (structure.GROUP, condition.GROUP) for check in group.checks if check(measured)}
+    return {
+        check.name for group in (structure.STRUCTURE, condition.CONDITION) for check in group.checks if check(measured)
+    }
 
 
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])

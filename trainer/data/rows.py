@@ -25,7 +25,7 @@ from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
 from condprep.runtime.files import commit
 from condprep.types import CONDITION_KINDS
-from condprep.verification.kinds import ACCEPTED, classify, measure_features
+from condprep.verification.features import ACCEPTED, classify, measure_features
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
 

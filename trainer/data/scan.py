@@ -57,7 +57,7 @@ def _look(rows: Rows, path: str, progress: Callable[[int, int], None]) -> Scan:
     digest, sizes, wrong, captioned = sha256(), [], [], False
     with ThreadPoolExecutor(usable_cores()) as pool:
         for seen, (scores, content) in enumerate(ordered_map(pool, _Look(rows), range(len(rows)), ahead=64), 1):
-            reasons = [reason for check in structure.GROUP.checks if (reason := _error(check, scores))]
+            reasons = [reason for check in structure.STRUCTURE.checks if (reason := _error(check, scores))]
             wrong += [(scores["key"], reason) for reason in reasons[:1]]
             digest.update(content)
             sizes.append((scores["image_height"], scores["image_width"]))

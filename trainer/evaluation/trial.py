@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from condprep.images.decode import Pixels
-from condprep.verification.quality.quality import quality
+from condprep.verification.quality.picture import quality
 from trainer.evaluation.generate import Sampling, another, generate, tasks, through_vae
 from trainer.evaluation.intervals import Interval
 from trainer.evaluation.networks import NONE, Networks

@@ -159,7 +159,7 @@ def unlike(image: Any, kind: str) -> str | None:
     import numpy as np
     from PIL import Image
 
-    from condprep.verification.kinds import ACCEPTED, classify, inverted_kind, measure_features
+    from condprep.verification.features import ACCEPTED, classify, inverted_kind, measure_features
 
     if not isinstance(image, Image.Image):
         return None

@@ -60,7 +60,7 @@ def compare(
     Tells shifts from `tolerance` pixels on, flips, turns, scales from 2 % on and maps of other pictures. Maps that differ
     a little everywhere (the picture was stored as JPEG, the thresholds were others) are aligned. same: the share of a
     map's score with itself from which the stored map counts as found elsewhere. own: both are of the very same annotator, so
-    one that is empty cannot be that of a picture in which something is found. For poses there is `poses.compare_poses`.
+    one that is empty cannot be that of a picture in which something is found. For poses there is `poses.comparison.compare_poses`.
     """
     if again.shape == stored.shape and np.array_equal(again, stored):
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
@@ -86,7 +86,7 @@ def compare_picture(picture: Pixels, stored: Pixels, kind: str, tolerance: float
 
     Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 5 % on and maps of other pictures.
     kind: LINE_KINDS draw lines, "depth", "normal", "segmentation" and any other kind have steps. A pose has too
-    little to do with the edges of its picture: "unknown"; find poses in the picture and use `poses.compare_poses`.
+    little to do with the edges of its picture: "unknown"; find poses in the picture and use `poses.comparison.compare_poses`.
     """
     if kind == "pose":
         return Alignment("unknown", "a pose map can only be compared with poses found in the picture")

@@ -17,8 +17,8 @@ from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, Rejected
 from condprep.verification.opened import OpenedPair, open_pair
 from condprep.verification.padding import content, framed, whole
+from condprep.verification.poses.comparison import RECOGNISABLE, same_drawing
 from condprep.verification.poses.joints import drawn_joints
-from condprep.verification.poses.poses import RECOGNISABLE, same_drawing
 
 ROWS = 96  # to look through for poses,
 POSES = 32  # and of these to draw again

@@ -16,7 +16,7 @@ from support.pictures import encoded
 
 import condprep
 from condprep.dataset.pairs.open import Pair
-from condprep.verification.alignment.alignment import GROUP, OtherPicture, OutOfStep, Scaled, Shifted
+from condprep.verification.alignment.checks import ALIGNMENT, OtherPicture, OutOfStep, Scaled, Shifted
 from condprep.verification.alignment.registration import unscaled
 from condprep.verification.check import Context
 from condprep.verification.findings import VerifyResult
@@ -147,7 +147,7 @@ def test_rows_that_fit_are_not_out_of_step() -> None:
 
 def test_thresholds_judge_the_scores() -> None:
     """Shifts, scalings and likenesses are judged against the thresholds, those of the way in which they were compared."""
-    scores = dict.fromkeys(GROUP.scores) | {"misfit": "condition ...", "shift_x": 0, "shift_y": -2, "scale": 0.995}
+    scores = dict.fromkeys(ALIGNMENT.scores) | {"misfit": "condition ...", "shift_x": 0, "shift_y": -2, "scale": 0.995}
     shifted = scores | {"alignment": "shifted", "compared_with": "made again"}
     assert Shifted()(shifted)
     assert not Shifted(min_known_shift=3)(shifted)
@@ -171,6 +171,6 @@ def test_what_cannot_be_compared_has_no_finding(side: int) -> None:
     squeezed = encoded(cv2.Canny(data.astronaut(), 100, 200)[:300])
     black = encoded(np.zeros((512, 512), np.uint8))
     for both in ((b"no picture", picture), (picture, b"no map"), (small, small), (picture, black), (picture, squeezed)):
-        scores = GROUP.measure(open_pair(Pair(0, "a", *both)), context)
-        assert not any(check(scores) for check in GROUP.checks)
+        scores = ALIGNMENT.measure(open_pair(Pair(0, "a", *both)), context)
+        assert not any(check(scores) for check in ALIGNMENT.checks)
         assert scores["alignment"] in (None, "unknown", "aligned")

@@ -25,7 +25,7 @@ from condprep.verification.alignment.registration import (
     steps,
     unscaled,
 )
-from condprep.verification.poses.poses import compare_poses
+from condprep.verification.poses.comparison import compare_poses
 
 NAMES = ("astronaut", "chelsea", "coffee", "rocket", "camera")
 

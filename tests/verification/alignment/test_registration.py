@@ -18,7 +18,7 @@ from condprep.verification.alignment.registration import (
     steps,
     tensor,
 )
-from condprep.verification.kinds import _median
+from condprep.verification.features import _median
 
 
 @pytest.fixture(scope="module")

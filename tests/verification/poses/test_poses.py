@@ -23,9 +23,9 @@ from condprep.annotators.openpose.keypoints import Pose
 from condprep.verification import reannotate
 from condprep.verification.alignment.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
 from condprep.verification.alignment.shared_shift import SharedShift, median
+from condprep.verification.poses.comparison import compare_poses
 from condprep.verification.poses.joints import Joints, drawn_joints, limb
 from condprep.verification.poses.placement import Overlay, upright_points
-from condprep.verification.poses.poses import compare_poses
 from condprep.weights.find import Weights
 
 TWO_PEOPLE = ((170, 260, 330), (380, 300, 240))

@@ -30,7 +30,7 @@ from condprep.images.encode import encode_picture
 from condprep.types import Maps
 from condprep.verification import reannotate
 from condprep.verification.findings import VerifyResult
-from condprep.verification.poses.poses import same_drawing
+from condprep.verification.poses.comparison import same_drawing
 from condprep.verification.poses.recognition import drew
 from condprep.weights.find import Weights
 

@@ -25,7 +25,7 @@ from condprep.verification.quality.lookalikes import (
     same_picture,
     thumbnail,
 )
-from condprep.verification.quality.quality import greyed
+from condprep.verification.quality.picture import greyed
 
 
 def brute_force(codes: np.ndarray, radius: int) -> set[tuple[int, int]]:

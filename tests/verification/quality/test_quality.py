@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from condprep.verification.quality.curation import GROUP
-from condprep.verification.quality.quality import greyed, quality
+from condprep.verification.quality.checks import CURATION
+from condprep.verification.quality.picture import greyed, quality
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def found(picture: np.ndarray) -> set[str]:
     """The rules about the picture alone that it breaks."""
     measured = quality(picture)
     scores = {name: getattr(measured, name) for name in measured.__dataclass_fields__}
-    about = [check for check in GROUP.checks if check.name not in ("extreme-aspect", "nobody", "markup")]
+    about = [check for check in CURATION.checks if check.name not in ("extreme-aspect", "nobody", "markup")]
     return {check.name for check in about if check(scores)}
 
 

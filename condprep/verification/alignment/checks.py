@@ -15,7 +15,7 @@ from condprep.verification.alignment.comparison import OTHER, Alignment, compare
 from condprep.verification.alignment.offsets import Descriptor, Offsets, describe
 from condprep.verification.alignment.shared_shift import SharedShift
 from condprep.verification.check import Context, Group, Scores, Severity
-from condprep.verification.kinds import classify
+from condprep.verification.features import classify
 from condprep.verification.opened import OpenedPair
 
 EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
@@ -186,7 +186,7 @@ def _misfit(scores: Scores) -> str:
     return str(reason)
 
 
-GROUP = Group(
+ALIGNMENT = Group(
     name="alignment",
     scores={
         **dict.fromkeys(("alignment", "compared_with", "misfit"), pa.string()),

@@ -12,12 +12,12 @@ import pyarrow as pa
 import xxhash
 
 from condprep.verification.check import Context, Group, Scores, Severity
-from condprep.verification.kinds import LINES, classify
+from condprep.verification.features import LINES, classify
 from condprep.verification.opened import OpenedPair
 from condprep.verification.quality import duplicates
 from condprep.verification.quality.captions import Boilerplate, Language, RepeatedCaption, measure_caption
 from condprep.verification.quality.lookalikes import thumbnail
-from condprep.verification.quality.quality import Quality, greyed, quality_of_grey
+from condprep.verification.quality.picture import Quality, greyed, quality_of_grey
 
 UNSEEN: Scores = dict.fromkeys((*(field.name for field in fields(Quality)), "aspect", "pixels", "thumbnail"))
 
@@ -221,7 +221,7 @@ class Density:
             yield row, f"lines cover {drawn[row]:.1%} of the map, where {np.exp(middle):.1%} are usual"
 
 
-GROUP = Group(
+CURATION = Group(
     name="curation",
     scores={
         "split": pa.string(),
