@@ -63,5 +63,6 @@ def main() -> None:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except _Stop:
-        console.fail("stopped; what was finished stays, and the same command goes on from there")
+        goes_on = sys.argv[1:2] in (["build"], ["curate"])
+        console.fail("stopped" + "; what was finished stays, and the same command goes on from there" * goes_on)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""`condprep doctor`: each thing that can be wrong with a machine is found, and nothing is found on a sound one."""
+"""What `condprep doctor` finds: each thing that can be wrong with a machine, and nothing on a sound one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""The verbs that look something up: inspect, annotators, weights and doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.command import Command
+
+from condprep.weights.pins import PINS
+
+
+def test_inspect_tells_what_was_built(command: Command, raw: Path, tmp_path: Path) -> None:
+    """`inspect`: rows, sizes and provenance, in words and as JSON; the sheet is a picture."""
+    command("build", raw, "-a", "canny", "--out", tmp_path / "ds", "--validation", "0.4", "--resolution", "128")
+    ended = command("inspect", tmp_path / "ds", "--sheet", tmp_path / "sheet.png", "--rows", "4")
+    assert ended.code == 0
+    assert "128 x 128" in ended.out
+    assert "canny" in ended.out
+    assert Image.open(tmp_path / "sheet.png").size[0] > 500
+    summary = command("inspect", tmp_path / "ds", "--json").json
+    assert sum(summary["rows"].values()) == 12
+    assert summary["sizes"] == {"128 x 128": 12}
+    assert summary["provenance"]["annotators"][0]["annotator"] == "canny"
+
+
+def test_annotators_are_listed(command: Command) -> None:
+    """`annotators`: each with its variants and its licence; non-commercial ones say so."""
+    ended = command("annotators")
+    assert ended.code == 0
+    for word in ("canny:random", "--set canny.low=", "openpose:blaze", "non-commercial"):
+        assert word in ended.out
+    rows = {row["name"]: row for row in command("annotators", "--json").json}
+    assert rows["canny"]["parameters"].keys() == {"low", "high"}
+    assert rows["openpose"]["weights"]["cmu"] == ["body_pose_model.pth"]
+
+
+def test_weights_are_listed_and_found(command: Command, tmp_path: Path) -> None:
+    """`weights list` has every pinned file and where it lies; `weights where` a user's own, and 1 for a missing one."""
+    (tmp_path / "hand_pose_model.pth").write_bytes(b"my own")
+    rows = {row["name"]: row for row in command("weights", "list", "--weights", tmp_path, "--json").json}
+    assert rows.keys() == {pin.name for pin in PINS}
+    assert rows["hand_pose_model.pth"]["path"] == str(tmp_path / "hand_pose_model.pth")
+    assert rows["hand_pose_model.pth"]["commercial"] is False
+    ended = command("weights", "list", "--weights", tmp_path)
+    assert "hand_pose_" in ended.out
+    ended = command("weights", "where", "hand_pose_model.pth", "--weights", tmp_path)
+    assert (ended.code, ended.out.strip()) == (0, str(tmp_path / "hand_pose_model.pth"))
+    assert "not the published hand_pose_model.pth but your own" in ended.err
+
+
+def test_missing_weights_end_with_1(
+    command: Command, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are neither here nor reachable: 1, with the command that gets them on another machine."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("condprep.weights.hub.download", _no_network)
+    ended = command("weights", "where", "ControlNetHED.pth")
+    assert ended.code == 1
+    assert "condprep weights pull ControlNetHED.pth" in ended.err
+    ended = command("build", raw, "-a", "openpose:cmu", "--out", tmp_path / "ds")
+    assert ended.code == 1
+    assert "condprep weights pull body_pose_model.pth --to DIR" in ended.err
+
+
+def _no_network(*_: object) -> None:
+    raise OSError("no network")
+
+
+def test_doctor_says_what_it_looked_at(command: Command, tmp_path: Path) -> None:
+    """`doctor`: one finding each for Python, the packages, the disk and more, in words and as JSON."""
+    ended = command("doctor", tmp_path)
+    findings = command("doctor", tmp_path, "--json").json
+    assert {"python", "packages", "opencv", "disk", "memory"} <= {finding["what"] for finding in findings}
+    assert ended.code == any(finding["level"] == "error" for finding in findings)
+    assert "python" in ended.out

@@ -1,0 +1,62 @@
+"""A user's mistake is one line that names the thing, its value and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support.command import Command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["build", "RAW", "-a", "opnpose", "--out", "OUT"], "unknown annotator 'opnpose'; did you mean openpose?"),
+        (["build", "RAW", "-a", "canny:rand", "--out", "OUT"], "'canny' has no variant 'rand'; did you mean random?"),
+        (["build", "RAW", "-a", "canny", "--set", "canny", "--out", "OUT"], "--set 'canny' is not of the form"),
+        (
+            ["build", "RAW", "-a", "canny", "--set", "canny.lo=1", "--out", "OUT"],
+            "no parameter 'lo'; did you mean low?",
+        ),
+        (["build", "RAW", "-a", "canny", "--set", "canny.low=x", "--out", "OUT"], "canny.low = 'x': "),
+        (["build", "RAW", "-a", "canny", "--set", "canny.low=201", "--out", "OUT"], ": low = 201 is above high = 200"),
+        (["build", "RAW", "-a", "canny", "--set", "hed.low=1", "--out", "OUT"], "'hed', which is not among"),
+        (["build", "RAW/missing", "-a", "canny", "--out", "OUT"], "missing"),
+        (["build", "RAW", "-a", "canny", "--out", "RAW/group1/01.png"], "01.png is a file; choose another --out"),
+        (["build", "RAW", "-a", "canny", "--out", "OUT", "--resolution", "500"], "--resolution = 500: "),
+        (["build", "RAW", "-a", "canny", "--out", "OUT", "--shard-size", "big"], "--shard-size 'big' is neither rows"),
+        (["build", "RAW", "-a", "canny", "--out", "OUT", "--weights", "RAW/no"], "no such folder"),
+        (["build", "RAW", "-a", "canny", "--out", "OUT", "--device", "tpu9"], "device 'tpu9'"),
+        (["build", "RAW", "-a", "canny"], "--out"),
+        (["build", "RAW", "-a", "canny", "--out", "OUT", "--resolutoin", "512"], "--resolution"),
+        (["build", "RAW", "-a", "canny", "--out", "OUT", "--fit", "stretch"], "keep"),
+        (["biuld", "RAW"], "build"),
+        (["inspect", "OUT"], "no such folder"),
+        (["inspect", "RAW"], "holds no dataset"),
+        (["annotate", "RAW/group1/01.png", "-o", "OUT"], "either annotators (--annotator) or a dataset"),
+        (["annotate", "RAW/group1/01.png", "-o", "OUT", "--like", "RAW"], "no dataset made by condprep"),
+        (["annotate", "RAW/group1/01.png", "-o", "OUT", "--like", "RAW", "--fit", "pad"], "leave out --set"),
+        (["annotate", "RAW/group1/01.png", "-a", "canny", "-o", "RAW/group1/01.png"], "choose another --out"),
+        (["weights", "where", "ControlNetHD.pth"], "did you mean ControlNetHED.pth?"),
+        (["weights", "pull", "ControlNetHD.pth"], "did you mean ControlNetHED.pth?"),
+    ],
+)
+def test_mistakes_end_with_2(command: Command, raw: Path, tmp_path: Path, arguments: Sequence[str], says: str) -> None:
+    """A user's mistake: exit code 2, the thing and the remedy on stderr, nothing on stdout, no dataset begun."""
+    paths = {"RAW": str(raw), "OUT": str(tmp_path / "out")}
+    filled = [paths.get(a, a.replace("RAW/", f"{raw}/")) for a in arguments]
+    ended = command(*filled)
+    assert (ended.code, ended.out) == (2, "")
+    assert says in " ".join(ended.err.split())
+    assert not (tmp_path / "out" / ".condprep" / "plan.json").exists()
+
+
+@pytest.mark.parametrize("verb", ["build", "annotate"])
+def test_a_folder_that_cannot_be_made_is_a_line(command: Command, raw: Path, photo: Path, verb: str) -> None:
+    """An output folder below a file cannot be made: said in a line that names it, without a stack trace."""
+    source = raw if verb == "build" else photo
+    ended = command(verb, source, "-a", "canny", "--out", photo / "below")
+    assert ended.code in (1, 2)
+    assert ended.err.startswith("error: ")
+    assert "01.png" in ended.err

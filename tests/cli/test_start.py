@@ -1,0 +1,72 @@
+"""How the command line starts: quickly, with help for every verb that a terminal of 80 columns holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support.command import Command, python
+
+import condprep
+
+HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")
+VERBS = ("build", "inspect", "verify", "curate", "report", "annotate", "annotators", "doctor", "weights")
+BELOW_WEIGHTS = ("weights list", "weights pull", "weights where")
+
+
+@pytest.mark.parametrize(
+    ("statement", "unwanted"),
+    [
+        ("import condprep", (*HEAVY, "pydantic", "typer", "rich")),
+        ("from condprep.cli.main import app; app(['--help'], standalone_mode=False)", (*HEAVY, "pydantic")),
+        (
+            "from condprep.cli.main import app; app(['build', '--help'], standalone_mode=False)",
+            HEAVY,
+        ),  # typer uses pydantic
+    ],
+)
+def test_the_start_imports_nothing_heavy(statement: str, unwanted: Sequence[str]) -> None:
+    """`import condprep` and `--help` load neither torch nor anything else that takes long."""
+    check = f"import sys; print([name for name in {unwanted!r} if name in sys.modules])"
+    ended = python("-c", f"{statement}\n{check}")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[-1] == "[]"
+
+
+def test_a_canny_build_needs_neither_torch_nor_pandas(photo: Path, tmp_path: Path) -> None:
+    """Canny, resizing included, runs without the two seconds that importing them takes."""
+    arguments = ["build", str(photo.parent), "--resolution", "64", "-a", "canny", "--out", str(tmp_path / "ds")]
+    command = f"import sys; from condprep.cli.main import app; app({arguments}, standalone_mode=False)"
+    ended = python("-c", f"{command}\nprint({{'torch', 'pandas'}} & sys.modules.keys())")
+    assert ended.code == 0, ended.err
+    if find_spec("cykooz_resizer"):
+        assert ended.out.splitlines()[-1] == "set()"
+
+
+def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """`python -m condprep`: results on stdout, a mistake as one line on stderr and exit code 2."""
+    assert python("-m", "condprep", "--version").out == f"condprep {condprep.__version__}\n"
+    ended = python("-m", "condprep", "build", str(tmp_path), "-a", "cany", "--out", str(tmp_path / "ds"), COLUMNS="80")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("error: unknown annotator 'cany'; did you mean canny?")
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *BELOW_WEIGHTS])
+def test_every_verb_has_help(command: Command, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """--help of each verb ends with 0, names it, and has no line that 80 columns cut off."""
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = command(*verb.split(), "--help")
+    assert ended.code == 0
+    assert f"condprep {verb}" in ended.out
+    assert "…" not in ended.out
+    assert max(map(len, ended.out.splitlines())) <= 80
+
+
+def test_the_bare_command_lists_its_verbs(command: Command) -> None:
+    """`condprep` alone is a mistake that shows what there is."""
+    ended = command()
+    assert ended.code == 2
+    assert all(f" {verb} " in ended.out + ended.err for verb in VERBS)
