@@ -14,11 +14,12 @@ from PIL import Image
 
 from condprep.annotators.batches import as_batch, by_shape
 from condprep.annotators.protocol import Annotator
+from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Result, Runner
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.pipeline import further_columns
-from condprep.errors import AnnotatorError, Rejected, UsageError
+from condprep.errors import Rejected, UsageError
 from condprep.images.decode import decode, rgb_pixels
 from condprep.images.geometry import Geometry, Placement, pad, resize
 from condprep.runtime.files import commit, commit_json, read_json
@@ -61,12 +62,14 @@ def annotate(
     fit: str | None = None,
     device: str = "auto",
     weights: Weights | None = None,
+    trust_annotators: Sequence[str] = (),
 ) -> list[Annotated | Reject]:
     """Maps of `images`, in their order; a picture that cannot be read is a Reject with its reason.
 
     annotators: names as "canny" or "openpose:blaze". like: a dataset made by condprep, whose annotators, parameters and
     geometry are repeated exactly instead. params: {"canny": {"low": 50}}. fit: "keep" (the size as it is, the default),
-    "crop", "bucket" or "pad" to `resolution` pixels (default 512). Raises UsageError for what the caller got wrong,
+    "crop", "bucket" or "pad" to `resolution` pixels (default 512). trust_annotators: names that `like` may name beside
+    condprep's own: models of others and plug-ins. Raises UsageError for what the caller got wrong,
     WeightsError for weights.
     """
     if isinstance(images, str | Path | bytes | Image.Image):
@@ -76,7 +79,7 @@ def annotate(
     if like:
         if params or resolution is not None or fit is not None:
             raise UsageError("--like repeats a dataset's parameters and size; leave out --set, --resolution and --fit")
-        geometry, loaded = load_like(like, device, weights)
+        geometry, loaded = load_like(like, device, weights, trust_annotators)
     else:
         chosen: dict[str, Any] = {
             "resolution": 512 if resolution is None else resolution,
@@ -155,10 +158,12 @@ def _write(path: Path, value: Any) -> None:
         commit_json(path, value)
 
 
-def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[Geometry, dict[str, Annotator]]:
+def load_like(
+    path: str | Path, device: str, weights: Weights | None, trust: Sequence[str] = ()
+) -> tuple[Geometry, dict[str, Annotator]]:
     """The geometry and the annotators (by column) that made a dataset, or that on which a ControlNet was trained.
 
-    Raises where they cannot be had exactly.
+    trust: annotators that it may name beside condprep's own. Raises where they cannot be had exactly.
     """
     stored = Path(path) / ".condprep" / "provenance.json"
     if not stored.exists() and (trained := Path(path) / "condition.json").exists():  # a folder of the trainer's
@@ -167,31 +172,20 @@ def load_like(path: str | Path, device: str, weights: Weights | None) -> tuple[G
         raise UsageError(f"{path} is no dataset made by condprep: {stored} is missing")
     try:
         provenance = read_json(stored)
-        geometry = Geometry(**provenance["geometry"])
-        wanted = [
-            tuple(one[name] for name in ("column", "annotator", "variant", "params", "weights"))
-            for one in provenance["annotators"]
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        geometry = parse_options((), **provenance["geometry"]).geometry  # within the bounds that a build has
+        wanted = {str(one["column"]): Recorded.of(str(path), one) for one in provenance["annotators"]}
+    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise UsageError(f"{stored} is damaged ({type(error).__name__}: {error}); build the dataset again") from error
     if not wanted:
         raise UsageError(
             f"{path} was trained on conditions that condprep did not make; make them as they were made then"
         )
-    if any(annotator == IMPORTED for _, annotator, *_ in wanted):
+    if any(one.name == IMPORTED for one in wanted.values()):
         raise UsageError(
             f"the maps of {path} were imported, so there is no annotator to repeat; name the one that made them with "
             "--annotator"
         )
-    loaded = {}
-    for column, annotator, variant, params, used in wanted:
-        name = ":".join(filter(None, (annotator, variant)))
-        loaded[column] = load_annotator(name, device=device, params=params, weights=weights)
-        if (found := loaded[column].provenance["weights"]) != used:
-            raise AnnotatorError(
-                f"{name}: {path} was made with the weights {used}, here are {found}; point --weights at the same files"
-            )
-    return geometry, loaded
+    return geometry, {column: one.load(trust=trust, device=device, weights=weights) for column, one in wanted.items()}
 
 
 def _place_all(

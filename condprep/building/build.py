@@ -18,6 +18,7 @@ import pyarrow as pa
 from condprep import __version__
 from condprep.annotators.batches import fitting_batch
 from condprep.annotators.protocol import Annotator
+from condprep.annotators.recorded import as_begun
 from condprep.annotators.registry import load_annotator
 from condprep.building.inputs import open_inputs
 from condprep.building.options import BuildOptions, parse_options
@@ -205,8 +206,7 @@ class Run:
         loaded = {}
         for number, (text, column) in enumerate(self.options.columns().items()):
             if plan:
-                recorded = plan.config["annotators"][number]
-                text = ":".join(filter(None, (recorded["annotator"], recorded["variant"])))
+                text = as_begun(text, plan.config["annotators"][number])
             params = self.options.params.get(text.partition(":")[0])
             loaded[column] = load_annotator(text, device=device, params=params, weights=weights)
         return loaded

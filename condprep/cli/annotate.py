@@ -14,6 +14,7 @@ from condprep.cli.options import (
     Device,
     Settings,
     StrictWeights,
+    TrustAnnotators,
     WeightsFolder,
     names,
     of_size,
@@ -43,6 +44,7 @@ def annotate(
     device: Device = "auto",
     weights: WeightsFolder = None,
     strict_weights: StrictWeights = False,
+    trust_annotator: TrustAnnotators = [],  # noqa: B006
 ) -> None:
     """Condition maps for a few pictures, at inference time for example."""
     from condprep.annotation import annotate_files
@@ -58,6 +60,7 @@ def annotate(
         pictures=pictures,
         device=device,
         weights=open_weights(weights, strict_weights),
+        trust_annotators=trust_annotator,
         overwrite=overwrite,
     )
     for path in written:

@@ -16,6 +16,7 @@ from condprep.cli.options import (
     ImageColumn,
     Json,
     Overwrite,
+    TrustAnnotators,
     WeightsFolder,
     Workers,
     names,
@@ -51,6 +52,7 @@ def curate(
     workers: Workers = None,
     device: Device = "auto",
     weights: WeightsFolder = None,
+    trust_annotator: TrustAnnotators = [],  # noqa: B006
 ) -> None:
     """Copy a dataset without the rows that it is better without; nothing is encoded anew."""
     from condprep.curation.curate import curate as run
@@ -69,6 +71,7 @@ def curate(
             workers=workers,
             device=device,
             weights=open_weights(weights),
+            trust_annotators=trust_annotator,
             overwrite=overwrite,
             progress=advance,
         )

@@ -41,6 +41,13 @@ WeightsFolder = Annotated[
     Path | None, of_machine("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
 ]
 StrictWeights = Annotated[bool, of_machine("--strict-weights", help="missing weights are an error, nothing stands in")]
+TrustAnnotators = Annotated[
+    list[str],
+    of_machine(
+        "--trust-annotator",
+        help="an annotator that the dataset may name beside condprep's own: a model of others, a plug-in; repeatable",
+    ),
+]
 
 
 def names(given: list[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from condprep.cli.options import (
     ImageColumn,
     Json,
     Scores,
+    TrustAnnotators,
     WeightsFolder,
     Workers,
     names,
@@ -63,6 +64,7 @@ def verify(
     workers: Workers = None,
     device: Device = "auto",
     weights: WeightsFolder = None,
+    trust_annotator: TrustAnnotators = [],  # noqa: B006
 ) -> None:
     """Find the pairs that would derail training: exit code 1 where there are some."""
     from condprep.verification.verify import verify as run
@@ -81,6 +83,7 @@ def verify(
             workers=workers,
             device=device,
             weights=open_weights(weights),
+            trust_annotators=trust_annotator,
             progress=advance,
         )
     show_verify(result, as_json)

@@ -77,6 +77,7 @@ def curate(
     workers: int | None = None,
     device: str = "auto",
     weights: Weights | None = None,
+    trust_annotators: Sequence[str] = (),
     overwrite: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> CurateResult:
@@ -97,10 +98,11 @@ def curate(
     check_folders(Path(dataset), layout.root)
     columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
     run = _Run(StoredRows(dataset, columns), layout, names, keep, fix, progress)
-    how = columns | {"settings": settings, "workers": workers, "device": device, "weights": weights}
+    how: dict[str, Any] = columns | {"settings": settings, "workers": workers, "device": device, "weights": weights}
+    how |= {"trust_annotators": trust_annotators}
     with disk_errors(layout.root), locked(layout):
         run.begin(None if overwrite else Plan.load(layout.private), how)
-        run.copy(device, weights or Weights())
+        run.copy(device, weights or Weights(), trust_annotators)
         made = run.finish()
     if not sum(made["rows"].values()):
         raise BuildFailed(
@@ -187,9 +189,9 @@ class _Run:
             row: Decision(None, tuple(sorted(named)), otherwise.get(row)) for row, named in repairs.items()
         }
 
-    def copy(self, device: str, weights: Weights) -> None:
+    def copy(self, device: str, weights: Weights, trust: Sequence[str]) -> None:
         """Every shard that is not there yet."""
-        repairer = Repairer(self.rows.root, self.rows.image, self.rows.condition, device, weights)
+        repairer = Repairer(self.rows.root, self.rows.image, self.rows.condition, device, weights, trust)
         pending = [] if self.layout.done.exists() else self._pending()
         self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
         first, rejects = self.plan.shards - len(pending), 0

@@ -45,10 +45,12 @@ def repair_of(finding: Finding, annotated: bool) -> str | None:
 class Repairer:
     """Repairs rows, one at a time. The annotators are loaded when the first map is made again."""
 
-    def __init__(self, dataset: Path, image: str, condition: str, device: str, weights: Weights) -> None:
-        """image, condition: the columns."""
+    def __init__(
+        self, dataset: Path, image: str, condition: str, device: str, weights: Weights, trust: Sequence[str] = ()
+    ) -> None:
+        """image, condition: the columns. trust: annotators that the dataset may name beside condprep's own."""
         self.dataset, self.image, self.condition = dataset, image, condition
-        self.device, self.weights = device, weights
+        self.device, self.weights, self.trust = device, weights, trust
 
     def __call__(self, values: Mapping[str, Any], repairs: Sequence[str]) -> dict[str, Any]:
         """The row's columns, repaired. Raises Rejected where that cannot be done."""
@@ -76,7 +78,7 @@ class Repairer:
     @cached_property
     def _runners(self) -> dict[str, Runner]:
         """By column, that of `conditioning_image` first."""
-        geometry, annotators = load_like(self.dataset, self.device, self.weights)
+        geometry, annotators = load_like(self.dataset, self.device, self.weights, self.trust)
         if geometry.fit == "pad":
             raise UsageError(
                 f"{self.dataset} was built with --fit pad: its black borders would be annotated; leave out --fix"

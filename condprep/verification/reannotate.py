@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice
@@ -21,9 +21,10 @@ import numpy as np
 from condprep.annotators.batches import as_batch, by_shape
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import Annotator
+from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner
-from condprep.dataset.pairs.base import Made, Pairs
+from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
 from condprep.runtime.concurrency import ordered_map
 from condprep.verification.alignment.checks import Reannotated
@@ -133,17 +134,18 @@ def find_reannotator(
     device: str,
     weights: Weights,
     notes: list[str],
+    trust: Sequence[str] = (),
 ) -> Reannotator | None:
     """The annotator to compare with, loaded; None where there is none, and then a note says why.
 
     wanted: name and parameters, where the user gave them. sample: rows; None: all of an annotator without a network, else
-    SAMPLE. Raises AnnotatorError for a name or a parameter that the user got wrong.
+    SAMPLE. trust: annotators that the dataset may name beside condprep's own. Raises AnnotatorError for a name or a parameter that the user got wrong.
     """
     if sample == 0:
         notes.append("alignment: no map is made again (--sample 0)")
         return None
     try:
-        loaded = _load(pairs, wanted, sample, device, weights)
+        loaded = _load(pairs, wanted, sample, device, weights, trust)
     except CondprepError as error:
         if wanted and isinstance(error, AnnotatorError):
             raise
@@ -166,12 +168,14 @@ def _load(
     sample: SampleSize | None,
     device: str,
     weights: Weights,
+    trust: Sequence[str],
 ) -> tuple[Annotator, Maker] | None:
     """The annotator that the user names, or the build, or for poses of unknown origin one that finds poses."""
     if wanted:
         return load_annotator(wanted[0], device=device, params=wanted[1], weights=weights), "named"
     if pairs.made:
-        return _recorded(pairs.made, device, weights), "recorded"
+        made = Recorded("the dataset", pairs.made.annotator, pairs.made.params, pairs.made.weights)
+        return made.load(trust=trust, device=device, weights=weights), "recorded"
     if (pairs.said or _first_kind(pairs)) == "pose":
         return _finder(pairs, sample, device, weights)
     return None
@@ -190,19 +194,6 @@ def _finder(pairs: Pairs, sample: SampleSize | None, device: str, weights: Weigh
             weights.say(f"{CMU} is not asked who drew the poses: {error}")
     stand_in = load_annotator(STAND_IN, device=device, weights=weights)
     return stand_in, "recognised" if drew(stand_in, pairs, rows) else "stand-in"
-
-
-def _recorded(made: Made, device: str, weights: Weights) -> Annotator:
-    """The very annotator that a dataset names, which must not make us fetch whatever it likes. Raises CondprepError."""
-    spec, variant = parse(made.annotator)
-    if variant not in ("", *spec.variants):
-        raise AnnotatorError(
-            f"the dataset names {made.annotator}; where you trust that, say --annotator {made.annotator}"
-        )
-    annotator = load_annotator(made.annotator, device=device, params=made.params, weights=weights)
-    if annotator.provenance["weights"] != made.weights:
-        raise AnnotatorError(f"the dataset was made by {made.annotator} with other weights than those that are here")
-    return annotator
 
 
 def _name(annotator: Annotator) -> str:

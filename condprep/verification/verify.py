@@ -50,6 +50,7 @@ def verify(
     workers: int | None = None,
     device: str = "auto",
     weights: Weights | None = None,
+    trust_annotators: Sequence[str] = (),
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> VerifyResult:
     """Check every pair of a dataset: one of condprep, any other of Hugging Face (folder, Parquet, Hub id), two folders
@@ -60,6 +61,7 @@ def verify(
     else 512). settings: thresholds, and parameters of the annotator: {"structure": {"max_aspect_error": 2}, "canny":
     {"low": 50}}. scores: where verify.parquet is written; else into `.condprep/` of a dataset of condprep, or beside any
     other. device, weights: of the annotator; CLIP's vocabulary comes from the weights, too.
+    trust_annotators: those that the dataset may name beside condprep's own.
     Raises UsageError (or its children) where there is no dataset of pairs, and for a check, a threshold or an annotator
     that does not exist.
     """
@@ -77,7 +79,7 @@ def verify(
         # with torch: half a gigabyte that other checks do without
         from condprep.verification.reannotate import find_reannotator
 
-        reannotator = find_reannotator(pairs, wanted_annotator, sample, device, weights, notes)
+        reannotator = find_reannotator(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), reannotator, progress)
     place = Path(scores) if scores else scores_path(Path(path))
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))

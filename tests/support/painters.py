@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from support.trainer_runs import make_place, make_recipe
 
+from condprep.annotators.registry import load_annotator
 from trainer.data.source import open_source
 from trainer.evaluation.evaluate import make_arms
 from trainer.evaluation.generate import Sampling
@@ -64,7 +65,7 @@ def follower(rows: list[Row]) -> Painter:
 
 
 def tried(pipe: Any, held_out: list[Row], seen: list[Row] = [], trained: Trained = NOTHING) -> Fidelity:  # noqa: B006
-    trial = Trial(pipe, Reannotator("canny", {}, "cpu", None), "canny", HOW)
+    trial = Trial(pipe, Reannotator(load_annotator("canny")), "canny", HOW)
     return conclude(trial, make_arms(trial, held_out, seen, None), trained, {}, 0.0)
 
 

@@ -41,7 +41,7 @@ class Clip:
 
         self.model = frozen(read_model(CLIPModel, name, safetensors=False)).to(device)
         try:
-            self.processor = CLIPProcessor.from_pretrained(name)
+            self.processor = CLIPProcessor.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"{name!r} has no processor beside its CLIP model: {str(error).splitlines()[0]}"

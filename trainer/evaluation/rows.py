@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from PIL import Image
 from condprep.annotators.batches import as_batch
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.openpose.keypoints import Body, bodies, present
+from condprep.annotators.protocol import Annotator
+from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Runner
-from condprep.errors import AnnotatorError, CondprepError, Rejected
+from condprep.errors import CondprepError, Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Placement
 from condprep.runtime.concurrency import group
@@ -76,9 +79,8 @@ def _placed(body: Body, placement: Placement) -> Body:
 class Reannotator:
     """The annotator that made a dataset's maps, asked again."""
 
-    def __init__(self, name: str, params: Mapping[str, Any], device: str, weights: Weights | None) -> None:
-        """params: those that are not its own defaults. Raises AnnotatorError and WeightsError as `load_annotator` does."""
-        self.runner = Runner(load_annotator(name, device=device, params=dict(params), weights=weights))
+    def __init__(self, annotator: Annotator) -> None:
+        self.runner = Runner(annotator)
 
     @property
     def kind(self) -> str | None:
@@ -121,22 +123,23 @@ def reannotator(
     Raises DataError where the dataset does not say what made its maps, AnnotatorError where it cannot be had exactly.
     """
     if instead:
-        return Reannotator(instead[0], dict(instead[1]), device, weights)
-    made = made_by(Path(dataset), column)
-    if made is None or made[0]["annotator"] == IMPORTED:
+        return Reannotator(load_annotator(instead[0], device=device, params=dict(instead[1]), weights=weights))
+    recorded = _recorded(dataset, column)
+    if recorded is None or recorded.name == IMPORTED:
         raise DataError(
             f"{dataset} does not say which annotator made its {column!r}, so pictures cannot be annotated alike;"
             " `python -m trainer evaluate --annotator NAME` can name it"
         )
-    record = made[0]
-    name = ":".join(filter(None, (record["annotator"], record["variant"])))
-    found = Reannotator(name, record["params"], device, weights)
-    if (here := found.runner.annotator.provenance["weights"]) != record["weights"]:
-        raise AnnotatorError(
-            f"{name}: {dataset} was made with the weights {record['weights']}, here are {here}; point --annotator-weights at"
-            " the same files"
-        )
-    return found
+    remedies = {"trust_by": "`python -m trainer evaluate` --annotator", "weights_by": "--annotator-weights"}
+    return Reannotator(recorded.load(trust=(), device=device, weights=weights, **remedies))
+
+
+def _recorded(dataset: str, column: str) -> Recorded | None:
+    """The annotator that a dataset names for a column; None where it names none, or its record is damaged."""
+    made = made_by(Path(dataset), column)
+    with suppress(KeyError, TypeError, ValueError):
+        return made and Recorded.of(dataset, made[0])
+    return None
 
 
 def remade(rows: Sequence[Row], annotator: Reannotator) -> list[Row]:

@@ -40,10 +40,8 @@ def _download(name: str, revision: str, safetensors: bool) -> Path:
     from diffusers import DiffusionPipeline
 
     with _explained(f"model.base {name!r} is neither a folder nor to be had from the Hub", safetensors):
-        files = DiffusionPipeline.download(
-            name, revision=revision or None, use_safetensors=safetensors or None, safety_checker=None
-        )
-        return Path(files)
+        how: Any = {"use_safetensors": safetensors or None, "safety_checker": None, "trust_remote_code": False}
+        return Path(DiffusionPipeline.download(name, revision=revision or None, **how))
 
 
 def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bool) -> Any:

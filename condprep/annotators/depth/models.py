@@ -113,8 +113,10 @@ def _from_pretrained(name: str, offline: bool) -> tuple[Any, Any]:
     except ImportError as error:
         raise AnnotatorError(f"depth:{name} needs transformers: pip install transformers") from error
     try:
-        processor = AutoImageProcessor.from_pretrained(name, local_files_only=offline)
-        model = AutoModelForDepthEstimation.from_pretrained(name, local_files_only=offline, use_safetensors=True)
+        # unless it is told not to, transformers asks on the terminal whether to run the code of the repository
+        how: Any = {"local_files_only": offline, "trust_remote_code": False}
+        processor = AutoImageProcessor.from_pretrained(name, **how)
+        model = AutoModelForDepthEstimation.from_pretrained(name, use_safetensors=True, **how)
     except (OSError, ValueError) as error:
         raise _unusable(name, error) from error
     return processor, model

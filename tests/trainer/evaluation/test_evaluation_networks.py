@@ -19,6 +19,7 @@ from support.trainer_models import make_tokenizer
 from torch import nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
 
+from condprep.annotators.registry import load_annotator
 from condprep.errors import UsageError, WeightsError
 from condprep.images.decode import Pixels
 from trainer.errors import ModelError
@@ -247,7 +248,7 @@ def test_an_evaluation_with_both(clip_folder: Path, tmp_path: Path) -> None:
     known = {row.image.tobytes(): Image.fromarray(row.original) for row in rows}
     paint: Any = Painter(lambda condition, _: known[condition.tobytes()])
     both = Networks(Clip(str(clip_folder), "cpu"), Kid(Means()))
-    trial = Trial(paint, Reannotator("canny", {}, "cpu", None), "canny", HOW, networks=both)
+    trial = Trial(paint, Reannotator(load_annotator("canny")), "canny", HOW, networks=both)
     own, real = trial.generated("controlnet", rows), trial.real(rows)
     arms = [own, *trial.other_maps("other map", own), *trial.foreign(rows), real, trial.vae(rows)]
     arms += trial.other_maps("real, other map", real)

@@ -12,6 +12,7 @@ from support.painters import HOW, follower
 from condprep import AnnotatorSpec
 from condprep.annotators import registry
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
+from condprep.annotators.registry import load_annotator
 from condprep.images.geometry import Placement
 from condprep.types import Maps
 from trainer.evaluation.rows import Reannotator, Row, _placed
@@ -44,7 +45,7 @@ def test_poses_are_tried_by_their_people(monkeypatch: pytest.MonkeyPatch) -> Non
         Row(str(n), "", np.full((64, 64, 3), 40 * n, np.uint8), np.full((64, 64, 3), n, np.uint8), [standing(40 * n)])
         for n in range(1, 5)
     ]
-    trial = Trial(follower(some), Reannotator("posed", {}, "cpu", None), "pose", HOW)
+    trial = Trial(follower(some), Reannotator(load_annotator("posed")), "pose", HOW)
     own = trial.generated("controlnet", some)
     found, chance = trial.summary(own), trial.summary(*trial.other_maps("other map", own))
     assert [found[name].mean for name in ("oks", "pck", "ap")] == pytest.approx([1, 1, 1])

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 from support.painters import FALLING, HOW, NOTHING, STILL, Painter, follower, named, read_some, tried
 from support.trainer_models import build_dataset
 
+from condprep.annotators.registry import load_annotator
 from trainer.evaluation.result import Fidelity, Trained, conclude
 from trainer.evaluation.rows import Reannotator, Row
 from trainer.evaluation.trial import Trial
@@ -95,7 +96,7 @@ def test_pairs_that_do_not_belong_together_are_named(rows: list[Row], harm: str)
 
 def test_the_second_controlnet_is_compared_row_by_row(rows: list[Row]) -> None:
     """How far ahead one is of the other is the mean of the rows' differences, and a note says who is better."""
-    trial = Trial(follower(rows), Reannotator("canny", {}, "cpu", None), "canny", HOW)
+    trial = Trial(follower(rows), Reannotator(load_annotator("canny")), "canny", HOW)
     blank = replace(trial, pipe=Painter(lambda condition, _: Image.new("RGB", condition.size)))
     arms = [trial.generated("controlnet", rows), trial.real(rows), trial.vae(rows)]
     arms += trial.other_maps("other map", arms[0]) + trial.other_maps("real, other map", arms[1])
