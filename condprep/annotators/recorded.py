@@ -47,6 +47,7 @@ class Recorded:
         Raises AnnotatorError for one that is not trusted, before anything of it is imported or fetched, and where it
         would compute with other weights. trust_by, weights_by: options that remedy the two.
         """
+        parse(self.name)  # raises for a name that nobody has, which no trust would mend
         if not is_own(self.name) and self.name not in ((trust,) if isinstance(trust, str) else trust):
             raise AnnotatorError(
                 f"{self.where} names the annotator {self.name}, which is none of condprep's own with pinned weights; "
@@ -55,8 +56,8 @@ class Recorded:
         annotator = load_annotator(self.name, device=device, params=self.params, weights=weights)
         if (here := annotator.provenance["weights"]) != self.weights:
             raise AnnotatorError(
-                f"{self.name}: {self.where} was made with the weights {dict(self.weights)}, here are {here}; "
-                f"point {weights_by} at the same files"
+                f"{self.name}: {self.where} was made with the weights {dict(self.weights)}, here are {here}; with other "
+                f"weights it is another annotator: point {weights_by} at the same files"
             )
         return annotator
 

@@ -175,7 +175,7 @@ def _load(
         return load_annotator(wanted[0], device=device, params=wanted[1], weights=weights), "named"
     if pairs.made:
         made = Recorded("the dataset", pairs.made.annotator, pairs.made.params, pairs.made.weights)
-        return made.load(trust=trust, device=device, weights=weights), "recorded"
+        return made.load(trust=trust, device=device, weights=weights, trust_by="--annotator"), "recorded"
     if (pairs.said or _first_kind(pairs)) == "pose":
         return _finder(pairs, sample, device, weights)
     return None

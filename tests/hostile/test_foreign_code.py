@@ -105,7 +105,7 @@ def test_verify_and_curate_run_no_code(dataset: Path, stranger: str, marker: Pat
     """`verify` notes why no map is made again; `curate --fix` copies what it may not repair; nothing was loaded."""
     claim(dataset, stranger)
     found = condprep.verify(dataset, checks=["alignment"])
-    assert any(f"--trust-annotator {stranger}" in note for note in found.notes)
+    assert any(f"say --annotator {stranger}" in note for note in found.notes)
     spoil(dataset)
     with pytest.raises(CondprepError, match="--trust-annotator"):
         condprep.curate(dataset, tmp_path / "out", fix=True)

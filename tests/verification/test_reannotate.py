@@ -17,6 +17,7 @@ from support.drawings import body, shifted
 from torch import Tensor
 
 import condprep
+from condprep.annotators import recorded
 from condprep.annotators.canny import Canny
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.dataset.pairs.base import Pair
@@ -75,7 +76,8 @@ class Broken(Network):
 
 
 def use(monkeypatch: pytest.MonkeyPatch, annotator: Canny) -> None:
-    monkeypatch.setattr(reannotate, "load_annotator", lambda name, **how: annotator)
+    for module in (reannotate, recorded):
+        monkeypatch.setattr(module, "load_annotator", lambda name, **how: annotator)
 
 
 def test_the_annotator_that_the_build_wrote_down_is_used(built: Path) -> None:
