@@ -157,9 +157,9 @@ def pictures(number: int, size: int) -> Tensor:
     return torch.from_numpy(np.stack([np.roll(photo, 37 * n, axis=1) for n in range(number)])).permute(0, 3, 1, 2)
 
 
-def matmul_rate(device: str, dtype: torch.dtype) -> float:
-    """FLOP/s of the device on a square matrix product: the best of five."""
-    side = 2048 if device == "cpu" else 8192
+def matmul_rate(device: str, dtype: torch.dtype, side: int | None = None) -> float:
+    """FLOP/s of the device on a square matrix product: the best of six."""
+    side = side or (2048 if device == "cpu" else 8192)
     a = torch.randn(side, side, device=device).to(dtype)
     return 2 * side**3 / min(seconds(lambda: a @ a, device) for _ in range(6))
 
@@ -181,7 +181,7 @@ def flops(network: nn.Module, pictures: Tensor) -> float:
     return float(counter.get_total_flops())
 
 
-def measure(pair: Pair, options: argparse.Namespace) -> dict[str, float | None]:
+def measure_pair(pair: Pair, options: argparse.Namespace) -> dict[str, float | None]:
     """The columns of one row of the table."""
     rgb = pictures(options.batch + SPARE, options.size)
     one = rgb[0].permute(1, 2, 0).contiguous().numpy()
@@ -263,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     pairs = {name: CASES[name](options) for name in options.names}
-    rows = {name: measure(pair, options) for name, pair in pairs.items()}
+    rows = {name: measure_pair(pair, options) for name, pair in pairs.items()}
     if len(pairs) > 1:
         rows["together"] = together(list(pairs.values()), options)
     show(rows, options)

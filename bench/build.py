@@ -20,6 +20,7 @@ import argparse
 import compileall
 import io
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -28,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -54,12 +56,23 @@ def photographs() -> list[Image.Image]:
     return own + [Image.open(path).convert("RGB") for path in sorted(SHARED.glob("data/*/*.jpg"))]
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_pictures(folder: Path, count: int, processes: int = 1) -> None:
     """JPEGs of about 1 Mpx in varied aspects: crops of the photographs, enlarged, with the noise that sensors have."""
     folder.mkdir(parents=True)
-    sources, rng = photographs(), random.Random(0)
+    parts = [range(first, count, processes) for first in range(processes)]
+    if processes == 1:
+        draw_pictures(folder, parts[0])
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(partial(draw_pictures, folder), parts))
+
+
+def draw_pictures(folder: Path, numbers: Sequence[int]) -> None:
+    """Those of these numbers: each is drawn by its own."""
+    sources = photographs()
     noise = np.random.default_rng(0).normal(0, 2, (1400, 1400, 3)).astype(np.float32)
-    for number in range(count):
+    for number in numbers:
+        rng = random.Random(number)
         picture = rng.choice(sources)
         aspect = rng.choice([1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9])
         width, height = round((1e6 * aspect) ** 0.5), round((1e6 / aspect) ** 0.5)
@@ -167,16 +180,11 @@ def resident(pid: int) -> int:
 
 def stage_costs(raw: Path) -> dict[str, float]:
     """Milliseconds a picture of every stage, in one thread."""
-    import cv2
-
     from condprep.annotators.canny import canny
     from condprep.images.decode import decode
     from condprep.images.encode import encode_map, encode_picture
     from condprep.images.geometry import Geometry, resize
-    from condprep.runtime.malloc import keep_freed_memory
 
-    keep_freed_memory()
-    cv2.setNumThreads(1)
     geometry = Geometry(SIZE)
     stages: dict[str, Callable[[Any], Any]] = {
         "read": lambda path: path.read_bytes(),
@@ -186,16 +194,25 @@ def stage_costs(raw: Path) -> dict[str, float]:
         "encode picture": lambda both: (encode_picture(both[0]), both[1]),
         "encode map": lambda both: encode_map(both[1], binary=True),
     }
+    return timed(stages, sorted(raw.iterdir())[:200])
+
+
+def timed(stages: Mapping[str, Callable[[Any], Any]], things: Sequence[Any]) -> dict[str, float]:
+    """Milliseconds a thing of every stage, one after the other in one thread; a stage takes what the one before returns."""
+    import cv2
+
+    from condprep.runtime.malloc import keep_freed_memory
+
+    keep_freed_memory()
+    cv2.setNumThreads(1)
     costs = dict.fromkeys(stages, 0.0)
-    paths = sorted(raw.iterdir())[:200]
-    for path in [*paths[:20], *paths]:  # the first ones warm up
-        value: Any = path
-        costs = dict.fromkeys(stages, 0.0) if path == paths[0] else costs
+    for number, value in enumerate([*things[:20], *things]):  # the first ones warm up
+        costs = dict.fromkeys(stages, 0.0) if number == len(things[:20]) else costs
         for name, stage in stages.items():
             began = time.perf_counter()
             value = stage(value)
             costs[name] += (time.perf_counter() - began) * 1000
-    return {name: cost / len(paths) for name, cost in costs.items()}
+    return {name: cost / len(things) for name, cost in costs.items()}
 
 
 def main() -> None:
