@@ -87,6 +87,8 @@ class _Full(_Meter):
         self.limit = limit
 
     def _add(self, storage: torch.UntypedStorage) -> None:
+        if storage.device.type == "meta":  # it has no bytes: a prediction
+            return
         super()._add(storage)
         if self.now > self.limit:
             raise torch.OutOfMemoryError(f"{self.now:,} of {self.limit:,} bytes")

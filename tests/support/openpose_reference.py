@@ -33,6 +33,7 @@ class Reference:
         # The scale is a constant in the middle of the method.
         source = inspect.getsource(module.Body).replace("scale_search = [0.5]", f"scale_search = [{scale}]")
         exec(compile(source, "body.py", "exec"), names)
+        network = network.to(device) if isinstance(network, nn.Module) else network
         self._body = object.__new__(names["Body"])
         self._body.model = _Model(lambda x: network(x)[::-1]).to(device)  # PAFs come first there
 
