@@ -16,8 +16,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import io
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import hypothesis
@@ -26,12 +24,9 @@ import pytest
 from PIL import Image
 from support.command import Command, Run
 from support.datasets import rows_of, written
-from support.fragile import Fragile
 from support.pictures import encoded
 
 import condprep
-from condprep import AnnotatorSpec
-from condprep.annotators import registry
 from condprep.cli import main as cli
 from condprep.runtime.concurrency import usable_cores
 
@@ -78,22 +73,6 @@ def raw(tmp_path: Path) -> Path:
         if number % 2:
             path.with_suffix(".txt").write_text(f"photograph {number}")
     return folder
-
-
-@pytest.fixture
-def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
-    annotator = Fragile(limit=3)
-    spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
-    return annotator
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with random weights of the networks of controlnet_aux that were asked for, by variant."""
-    from support.aux_models import save_checkpoints
-
-    return partial(save_checkpoints, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

@@ -27,11 +27,6 @@ from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.errors import AnnotatorError, Rejected
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # the pictures are too small to share
-
-
 @pytest.mark.parametrize("variant", variants([*NETWORKS, "lineart_standard"]))
 @pytest.mark.parametrize("cells", [(1, 1), (1, 2), (2, 1)])
 def test_on_the_grid_the_map_is_the_reference_s(variant: str, cells: tuple[int, int], checkpoints: Checkpoints) -> None:

@@ -22,7 +22,6 @@ from condprep.annotators.openpose.blaze import detector, graph, landmarks, netwo
 from condprep.annotators.openpose.blaze.network import Network
 from condprep.errors import WeightsError
 
-torch.set_num_threads(2)
 RNG = np.random.default_rng(0)
 SAME, VALID = tflite.Padding.SAME, tflite.Padding.VALID
 CONV = {"StrideH": 1, "StrideW": 1, "DilationHFactor": 1, "DilationWFactor": 1, "Padding": VALID}

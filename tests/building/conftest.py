@@ -1,0 +1,18 @@
+"""What tests of building need beside the rest."""
+
+from __future__ import annotations
+
+import pytest
+from support.fragile import Fragile
+
+from condprep import AnnotatorSpec
+from condprep.annotators import registry
+
+
+@pytest.fixture
+def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
+    """The annotator `fragile`, among the built-in ones."""
+    annotator = Fragile(limit=3)
+    spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
+    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
+    return annotator
