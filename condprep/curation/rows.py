@@ -58,7 +58,7 @@ class StoredRows:
         return first_schema(self.files)
 
     @property
-    def datasets_features(self) -> dict[str, Any]:
+    def features(self) -> dict[str, Any]:
         """The columns in the words of `datasets`: its own, where the files have them."""
         with suppress(KeyError, ValueError, TypeError):
             stored: dict[str, Any] = json.loads(self.schema.metadata[b"huggingface"])["info"]["features"]

@@ -44,7 +44,7 @@ class OpenedPair:
         return rgb if inner is None or not inner.size else inner
 
     @cached_property
-    def measure_features(self) -> Features | None:
+    def features(self) -> Features | None:
         """Of the map; None where it cannot be decoded."""
         rgb = self.condition.rgb
         return None if rgb is None else measure_features(rgb, self.grey)
