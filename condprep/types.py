@@ -56,6 +56,11 @@ class Reject:
     reason: str
     key: str | None = None  # sha256 of the source bytes, where they could be read
 
+    @property
+    def kind(self) -> str:
+        """What it is counted with: "stage: reason", without what follows a colon and is about the single picture."""
+        return f"{self.stage}: {self.reason.partition(':')[0]}"
+
 
 @dataclass(frozen=True, slots=True)
 class Maps:

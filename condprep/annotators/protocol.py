@@ -36,6 +36,11 @@ class Annotator(Protocol):
         ...
 
 
+def full_name(name: str, variant: str) -> str:
+    """ "openpose", "blaze" -> "openpose:blaze", as users write it; "canny", "" -> "canny"."""
+    return ":".join(filter(None, (name, variant)))
+
+
 @runtime_checkable
 class Filter(Protocol):
     """What an annotator without a network may offer beside `__call__`: the same map of one picture, in numpy."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from condprep.annotators.protocol import Annotator
+from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.registry import BUILTIN, load_annotator, parse
 from condprep.errors import AnnotatorError
 
@@ -30,8 +30,8 @@ class Recorded:
     @classmethod
     def of(cls, where: str, record: Mapping[str, Any]) -> Recorded:
         """Raises KeyError, TypeError or ValueError for a record that is none."""
-        named = [record["annotator"], record["variant"]]
-        return cls(where, ":".join(filter(None, named)), dict(record["params"]), dict(record["weights"]))
+        name = full_name(record["annotator"], record["variant"])
+        return cls(where, name, dict(record["params"]), dict(record["weights"]))
 
     def load(
         self,

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from condprep.annotators.protocol import full_name
+
 out, err = Console(), Console(stderr=True)
 
 
@@ -38,7 +40,7 @@ def by_number(counts: Mapping[str, int]) -> list[tuple[str, int]]:
 
 def describe_annotator(made: Mapping[str, Any]) -> str:
     """ "openpose:cmu; low = 100; body_pose_model.pth 25a948c16078; CMU licence": a record of provenance."""
-    name = ":".join(filter(None, (made["annotator"], made["variant"])))
+    name = full_name(made["annotator"], made["variant"])
     parameters = [f"{key} = {value}" for key, value in made["parameters"].items()]
     weights = [f"{file} {sha256[:12]}" for file, sha256 in made["weights"].items()]
     return "; ".join([name, *parameters, *weights, made["licence"]])

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from condprep.annotation import load_like
-from condprep.annotators.protocol import Annotator
+from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.runner import Runner
 from condprep.curation.drops import ALL
 from condprep.dataset.columns import further_column
@@ -107,7 +107,7 @@ class Repairer:
 def _primary(dataset: Path, annotators: Mapping[str, Annotator]) -> str:
     """The column whose map is also `conditioning_image`."""
     options = read_json(dataset / ".condprep" / "plan.json")["config"]["requested"]["options"]
-    named = {":".join(filter(None, (one.name, one.variant))): column for column, one in annotators.items()}
+    named = {full_name(one.name, one.variant): column for column, one in annotators.items()}
     return named.get(options["primary"] or "", next(iter(annotators)))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from condprep import __version__
+from condprep.annotators.protocol import full_name
 from condprep.dataset.contact_sheet import draw_sheet
 from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.reader import files
@@ -72,7 +73,7 @@ def _body(provenance: Mapping[str, Any]) -> str:
 
 
 def _table_row(annotator: Mapping[str, Any]) -> str:
-    name = ":".join(filter(None, (annotator["annotator"], annotator["variant"])))
+    name = full_name(annotator["annotator"], annotator["variant"])
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(annotator["parameters"].items()))
     weights = ", ".join(f"{file} `{sha256[:12]}`" for file, sha256 in annotator["weights"].items())
     return f"| {annotator['column']} | {name} | {parameters} | {weights} | {annotator['licence']} |"

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from condprep.dataset.reader import Shard, batches, first_schema, is_image, schema, shards
 from condprep.errors import DatasetError
+from condprep.types import Reject
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,6 @@ def reject_reason(line: str) -> str:
     """A line of rejects.jsonl -> "stage: reason", without what follows the colon and is about the single picture."""
     try:
         reject = json.loads(line)
-        return f"{reject['stage']}: {reject['reason'].partition(':')[0]}"
+        return Reject("", reject["stage"], reject["reason"]).kind
     except (ValueError, KeyError, TypeError, AttributeError):
         return "a damaged line of rejects.jsonl"

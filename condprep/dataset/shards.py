@@ -163,7 +163,7 @@ class ShardWriter:
 
     def _reject(self, reject: Reject) -> None:
         self._rejects.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
-        self.counts.rejects[f"{reject.stage}: {reject.reason.partition(':')[0]}"] += 1
+        self.counts.rejects[reject.kind] += 1
 
     def _close(self, split: str) -> None:
         part = self._open.pop(split)

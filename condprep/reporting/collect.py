@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from condprep.annotators.protocol import full_name
 from condprep.dataset.inspect import DatasetSummary, summarize
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.errors import CondprepError
@@ -131,7 +132,7 @@ def _maps(summary: DatasetSummary) -> dict[str, str]:
     """column -> annotator, as it was recorded, where each annotator has a column of its own."""
     with suppress(KeyError, TypeError, AttributeError):  # records are no more trusted than rows
         made = (summary.provenance or {})["annotators"]
-        names = {one["column"]: ":".join(filter(None, (one["annotator"], one["variant"]))) for one in made}
+        names = {one["column"]: full_name(one["annotator"], one["variant"]) for one in made}
         return {column: name for column, name in names.items() if summary.columns.get(column) == "image"}
     return {}
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from condprep.annotators.protocol import full_name
 from condprep.reporting import html
 from condprep.reporting.collect import Found
 from condprep.runtime.files import commit
@@ -52,7 +53,7 @@ def _annotators(provenance: Mapping[str, Any]) -> Iterator[list[str]]:
     made = provenance.get("annotators")
     for one in made if isinstance(made, list) else ():
         if isinstance(one, dict):
-            name = ":".join(str(one[part]) for part in ("annotator", "variant") if one.get(part))
+            name = full_name(*(str(one.get(part) or "") for part in ("annotator", "variant")))
             cells = [one.get(part) or "" for part in ("column", "parameters", "weights", "licence")]
             yield [_words(cells[0]), name, *map(_words, cells[1:])]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from condprep.annotators.batches import as_batch, by_shape
 from condprep.annotators.kinds import kind_of_annotator
-from condprep.annotators.protocol import Annotator
+from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner
@@ -53,7 +53,7 @@ class Reannotator:
     """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
 
     def __init__(self, annotator: Annotator, rows: Container[int], maker: Maker = "recorded") -> None:
-        self.name = _name(annotator)
+        self.name = full_name(annotator.name, annotator.variant)
         self.network = annotator.batch_size > 1
         self.problem = ""  # why it stopped
         self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
@@ -158,7 +158,7 @@ def find_reannotator(
         return None
     annotator, maker = loaded
     if maker == "recognised":
-        notes.append(f"alignment: the poses look like those that {_name(annotator)} draws")
+        notes.append(f"alignment: the poses look like those that {full_name(annotator.name, annotator.variant)} draws")
     return Reannotator(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)), maker)
 
 
@@ -194,10 +194,6 @@ def _finder(pairs: Pairs, sample: SampleSize | None, device: str, weights: Weigh
             weights.say(f"{CMU} is not asked who drew the poses: {error}")
     stand_in = load_annotator(STAND_IN, device=device, weights=weights)
     return stand_in, "recognised" if drew(stand_in, pairs, rows) else "stand-in"
-
-
-def _name(annotator: Annotator) -> str:
-    return ":".join(filter(None, (annotator.name, annotator.variant)))
 
 
 def _first_kind(pairs: Pairs) -> str | None:

@@ -14,7 +14,7 @@ from PIL import Image
 from condprep.annotators.batches import as_batch
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.openpose.keypoints import Body, bodies, present
-from condprep.annotators.protocol import Annotator
+from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Runner
@@ -89,7 +89,7 @@ class Reannotator:
 
     @property
     def label(self) -> str:
-        return ":".join(filter(None, (self.runner.annotator.name, self.runner.annotator.variant)))
+        return full_name(self.runner.annotator.name, self.runner.annotator.variant)
 
     def __call__(self, pictures: Sequence[Pixels], keys: Sequence[str]) -> list[Condition]:
         """Pictures (H, W, 3) uint8 and the keys of their rows, from which random variants draw, -> their maps.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condprep.annotators.kinds import kind_of_annotator
+from condprep.annotators.protocol import full_name
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
 from trainer.errors import MachineError
 from trainer.recipe.layout import (
@@ -56,14 +57,14 @@ def made_by(dataset: Path, column: str) -> tuple[dict[str, Any], dict[str, Any]]
         if column not in made:  # conditioning_image: the map of the primary annotator, or of the only one
             options = read_json(dataset / ".condprep" / "plan.json")["config"]["requested"]["options"]
             primary, added = options["primary"], options["beside"] and len(made) > 1
-            column = next(name for name, one in made.items() if not added and primary in (None, _name(one)))
+            column = next(
+                name
+                for name, one in made.items()
+                if not added and primary in (None, full_name(one["annotator"], one["variant"]))
+            )
         return made[column], provenance["geometry"]
     except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
         return None
-
-
-def _name(annotator: Mapping[str, Any]) -> str:
-    return ":".join(filter(None, (annotator["annotator"], annotator["variant"])))
 
 
 def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable[Tensor]) -> None:
@@ -160,7 +161,7 @@ def _usage(condition: Mapping[str, Any]) -> list[str]:
 def _origin(training: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
     rows = f"{training['rows']:,} rows, fingerprint `{training['dataset'][:12]}`"
     made = [
-        f"Conditions: {_name(one)}, {', '.join(f'{k} = {v}' for k, v in sorted(one['parameters'].items())) or 'no parameters'};"
+        f"Conditions: {full_name(one['annotator'], one['variant'])}, {', '.join(f'{k} = {v}' for k, v in sorted(one['parameters'].items())) or 'no parameters'};"
         f" {one['licence']}."
         for one in condition["annotators"]
     ]

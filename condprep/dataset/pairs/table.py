@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from condprep.annotators.protocol import full_name
 from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, digest, kind_of_name, padding
 from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
@@ -194,9 +195,15 @@ def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
         options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
         if column not in made and (len(made) == 1 or not options["beside"]):
             primary = options["primary"]
-            column = next(c for c, one in made.items() if not primary or _name(one) == primary)
+            column = next(
+                c for c, one in made.items() if not primary or full_name(one["annotator"], one["variant"]) == primary
+            )
         one: dict[str, Any] = made[column]
-        return one | {name: dict(one[name]) for name in ("params", "weights", "parameters")} | {"annotator": _name(one)}
+        return (
+            one
+            | {name: dict(one[name]) for name in ("params", "weights", "parameters")}
+            | {"annotator": full_name(one["annotator"], one["variant"])}
+        )
     except (
         OSError,
         ValueError,
@@ -211,7 +218,3 @@ def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
 def _kind(imported: Mapping[str, Any]) -> str | None:
     kind = imported["parameters"].get("kind")
     return kind if kind in CONDITION_KINDS else None
-
-
-def _name(made: Mapping[str, Any]) -> str:
-    return ":".join(filter(None, (made["annotator"], made["variant"])))
