@@ -15,6 +15,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,12 +59,12 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    """A folder with 12 real photographs in several formats and sub-folders, half of them captioned."""
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 12 real photographs in several formats and sub-folders, half of them captioned; to be copied."""
     from skimage import data
 
-    folder = tmp_path / "raw"
+    folder = tmp_path_factory.mktemp("photographs")
     pictures = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
     for number in range(12):
         picture = pictures[number % 4].rotate(7 * number, expand=False).convert("RGB")
@@ -73,6 +74,12 @@ def raw(tmp_path: Path) -> Path:
         if number % 2:
             path.with_suffix(".txt").write_text(f"photograph {number}")
     return folder
+
+
+@pytest.fixture
+def raw(photographs: Path, tmp_path: Path) -> Path:
+    """Those photographs, for a test to do with as it likes."""
+    return Path(shutil.copytree(photographs, tmp_path / "raw"))
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -238,30 +241,30 @@ def test_pillows_own_pixel_limit_neither_fires_nor_changes(
 
 
 def test_huge_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads that decode pictures above the threshold never do so at the same moment."""
-    from concurrent.futures import ThreadPoolExecutor
-    from time import sleep
-
-    busy, most = [], []
+    """Threads that decode pictures above the threshold never do so at the same moment; smaller ones meet in the middle."""
+    busy, most, meeting = [], [], threading.Barrier(4)
     load = ImageFile.ImageFile.load
 
     def slow_load(image: ImageFile.ImageFile) -> object:
         busy.append(1)
-        sleep(0.01)
+        time.sleep(0.01)
         most.append(len(busy))
         busy.pop()
         return load(image)
 
-    monkeypatch.setattr(ImageFile.ImageFile, "load", slow_load)
+    def load_together(image: ImageFile.ImageFile) -> object:
+        meeting.wait()
+        return load(image)
+
     bmp = encoded(smooth(), "BMP")
     with ThreadPoolExecutor(4) as pool:
         monkeypatch.setattr(module, "HUGE", 100)
+        monkeypatch.setattr(ImageFile.ImageFile, "load", slow_load)
         assert all(isinstance(one, Picture) for one in pool.map(decode, [bmp] * 8))
-        alone = max(most)
+        assert max(most) == 1
         monkeypatch.setattr(module, "HUGE", 1 << 30)
-        list(pool.map(decode, [bmp] * 8))
-    assert alone == 1
-    assert max(most) > 1
+        monkeypatch.setattr(ImageFile.ImageFile, "load", load_together)
+        assert all(isinstance(one, Picture) for one in pool.map(decode, [bmp] * 4))
 
 
 def test_a_header_alone_is_enough_to_refuse_a_bomb() -> None:

@@ -34,13 +34,13 @@ def test_users_that_overlap_leave_the_setting_as_it_was() -> None:
 
     def first() -> None:
         with one_thread_each():
-            entered.wait(5)
-        left.wait(5)
+            entered.wait()
+        left.wait()
 
     def second() -> int:
         with one_thread_each():
-            entered.wait(5)
-            left.wait(5)
+            entered.wait()
+            left.wait()
             return cv2.getNumThreads()
 
     with ThreadPoolExecutor(2) as pool:

@@ -66,7 +66,7 @@ class Page:
         self.call("Browser.close")
         self._in.close()
         self._out.close()
-        self._process.wait(30)
+        self._process.wait()
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A method of the protocol; its result. Raises RuntimeError for an error."""

@@ -203,7 +203,7 @@ def test_a_signal_saves_and_stops(place: Path, whole: Path, tmp_path: Path, numb
     while process.poll() is None and not (out / "metrics.jsonl").exists():
         time.sleep(0.01)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate()
     assert process.returncode == 1, errors
     assert "stopping after this update" in errors
     assert "Traceback" not in errors
@@ -221,7 +221,7 @@ def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, 
     out = tmp_path / "output"
     recipe = make_recipe(place, out, eval={"every": 20, "samples": 1})
     process = launched(recipe, tmp_path, *LAUNCH.split(), "-m")
-    _, errors = process.communicate(timeout=200)
+    _, errors = process.communicate()
     assert process.returncode == 0, errors[-2000:]
     found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
     assert found == pytest.approx(expected, rel=1e-4)
