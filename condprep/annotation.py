@@ -18,7 +18,7 @@ from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator
 from condprep.annotators.runner import Result, Runner
 from condprep.building.options import BuildOptions, parse_options
-from condprep.building.pipeline import further_columns
+from condprep.building.picture import further_columns
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import decode, rgb_pixels
 from condprep.images.geometry import Geometry, Placement, pad, resize

@@ -24,7 +24,7 @@ from condprep.building.inputs import open_inputs
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import check_folders, disk_errors, locked
 from condprep.building.paired_source import PairedSource
-from condprep.building.pipeline import Pipeline, Work
+from condprep.building.picture import Pipeline, Work
 from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.dataset.card import write_card
 from condprep.dataset.columns import arrow_schema, columns, datasets_features, further_column
