@@ -34,7 +34,7 @@ from condprep.errors import UsageError
 from condprep.types import ConditionKind, FitMode, ImageFormat
 
 if TYPE_CHECKING:
-    from condprep.building.build import BuildResult
+    from condprep.building.result import BuildResult
 
 Source = Annotated[
     str, Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, pairs")

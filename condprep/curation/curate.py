@@ -27,7 +27,7 @@ from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, neede
 from condprep.curation.repairs import REPAIRS, Repairer, repair_of
 from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
 from condprep.dataset.card import write_card
-from condprep.dataset.layout import Layout, finish
+from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
@@ -247,7 +247,9 @@ class _Run:
             self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
             counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
             repairs = self._join_repairs()
-            total = finish(self.layout, counts, self.rows.features, self.rows.form, self.plan.id, self.records.rejects)
+            total = place_files(
+                self.layout, counts, self.rows.features, self.rows.form, self.plan.id, self.records.rejects
+            )
             commit_json(made, self._made(total, repairs))
             self._describe(total, read_json(made))
             commit_json(self.layout.done, vars(total))

@@ -66,7 +66,7 @@ class Layout:
                 path.unlink()
 
 
-def finish(
+def place_files(
     layout: Layout,
     counts: list[Counts],
     features: Mapping[str, Any],

@@ -6,6 +6,7 @@ limit), its rejects and its counts. It is filled under a partial name, put on di
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections import Counter
@@ -58,6 +59,10 @@ class Counts:
     untouched: int = 0
     without_caption: int = 0
     files: list[dict[str, Any]] = field(default_factory=list)  # {"name", "split", "rows", "bytes"} in order
+
+    @property
+    def inputs(self) -> int:
+        return self.rows.total() + self.rejects.total()
 
     def add(self, row: Row) -> None:
         self.rows[row.split] += 1
@@ -179,5 +184,10 @@ class ShardWriter:
         counts.write_text(json.dumps(vars(self.counts), sort_keys=True), encoding="utf-8")
         for path in (self.partial / "rejects.jsonl", counts, self.partial):
             fsync(path)
-        self.partial.rename(self.folder)
+        try:
+            self.partial.rename(self.folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(self.partial)  # the shard is there already: it was built twice, which changes nothing
         fsync(self.folder.parent)

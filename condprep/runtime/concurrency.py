@@ -10,19 +10,28 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
     """`map` in the pool's threads: results in the order of the items, at most `ahead` of them under way."""
-    waiting: deque[Future[R]] = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
+    for _, task in under_way(pool, function, ((None, item) for item in items), ahead):
+        yield task.result()
+
+
+def under_way(
+    pool: Executor, function: Callable[[T], R], items: Iterable[tuple[K, T]], ahead: int
+) -> Iterator[tuple[K, Future[R]]]:
+    """The same, not waited for, each with the tag that its item came with."""
+    waiting: deque[tuple[K, Future[R]]] = deque()
+    for tag, item in items:
+        waiting.append((tag, pool.submit(function, item)))
         if len(waiting) >= ahead:
-            yield waiting.popleft().result()
+            yield waiting.popleft()
     while waiting:
-        yield waiting.popleft().result()
+        yield waiting.popleft()
 
 
 def lots(items: Iterable[T], size: int) -> Iterator[list[T]]:

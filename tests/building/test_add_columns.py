@@ -14,8 +14,8 @@ from support.fragile import Fragile
 
 from condprep import add_columns, annotate, build
 from condprep.annotation import Annotated
-from condprep.building import add_columns as into
 from condprep.errors import UsageError
+from condprep.runtime.files import read_json
 
 SMALL = {"resolution": 128, "shard_rows": 5, "validation": 0.3}
 
@@ -118,7 +118,7 @@ def test_parquet_and_a_second_addition(raw: Path, tmp_path: Path, fragile: Fragi
     add_columns(tmp_path / "ds", "fragile")
     rows = load_dataset(str(tmp_path / "ds"), cache_dir=str(tmp_path / "cache"))["train"]
     assert rows.column_names[:6] == ["image", "text", "conditioning_image", "canny", "canny_random", "fragile"]
-    made = into.read_json(tmp_path / "ds" / ".condprep" / "provenance.json")["annotators"]
+    made = read_json(tmp_path / "ds" / ".condprep" / "provenance.json")["annotators"]
     assert [annotator["column"] for annotator in made] == ["canny", "canny_random", "fragile"]
     assert not (tmp_path / "ds" / ".condprep" / "into").exists()
 

@@ -21,9 +21,9 @@ from typer.main import get_command
 import condprep
 from condprep import errors
 from condprep.annotators.registry import parameters, parse, specs
-from condprep.building.build import BuildResult
 from condprep.building.inputs import INPUT_KINDS
 from condprep.building.options import BuildOptions, parse_options
+from condprep.building.result import BuildResult
 from condprep.cli import main as cli
 from condprep.dataset.columns import columns
 from condprep.images.decode import MAX_PIXELS

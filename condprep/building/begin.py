@@ -1,0 +1,80 @@
+"""Before the first picture: is this a new build or one that goes on, what does it run, and in which shards?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from condprep import __version__
+from condprep.annotators.protocol import Annotator
+from condprep.building.load_annotators import batch_size, describe, load_annotators
+from condprep.building.options import BuildOptions
+from condprep.building.plan import Plan, check_config, check_inputs, make_plan
+from condprep.building.shard import ShardBuilder
+from condprep.dataset.columns import columns, further_column
+from condprep.dataset.layout import Layout
+from condprep.errors import SourceError
+from condprep.runtime.progress import Progress
+from condprep.sources.base import Source
+from condprep.weights.find import Weights
+
+
+def begin(
+    layout: Layout,
+    source: Source,
+    options: BuildOptions,
+    *,
+    overwrite: bool = False,
+    device: str,
+    weights: Weights,
+    progress: Callable[[Progress], None],
+    existing: Mapping[str, pa.DataType] | None = None,
+) -> ShardBuilder | None:
+    """What builds the shards that are missing at `layout`, whose lock is held; None where the dataset is finished.
+
+    existing: the columns of the dataset to which the annotators' are added. Raises DatasetError where a build was begun
+    there with other settings or inputs, SourceError where the source is empty.
+    """
+    requested = {"options": options.model_dump(mode="json"), "source": dict(source.identity)}
+    plan = None if overwrite else Plan.load(layout.private)
+    if plan:
+        check_config(plan, {"condprep": __version__, "requested": requested})
+        check_inputs(plan, source)
+        if layout.done.exists():
+            return None
+    annotators = load_annotators(source, options, plan, device, weights)
+    made = describe(annotators, options)
+    if plan:
+        check_config(plan, {"annotators": made})
+    else:
+        size = batch_size(annotators, options)
+        config = {"condprep": __version__, "requested": requested, "annotators": made, "batch_size": size}
+        plan = _write_plan(layout, source, config, options.shard_rows, progress)
+    kinds = _columns(annotators, options, existing)
+    return ShardBuilder(layout, plan, source, options, annotators, kinds, progress)
+
+
+def _write_plan(
+    layout: Layout, source: Source, config: Mapping[str, Any], shard_rows: int, progress: Callable[[Progress], None]
+) -> Plan:
+    """A new plan, in the place of whatever was built there."""
+    layout.clear()
+    plan = make_plan(layout.private, source, config, shard_rows, lambda n: progress(Progress("list", n, None)))
+    if not plan.inputs:
+        layout.clear()
+        raise SourceError("the source holds no pictures; give a folder, tar, parquet or dataset that does")
+    return plan
+
+
+def _columns(
+    annotators: Mapping[str, Annotator], options: BuildOptions, existing: Mapping[str, pa.DataType] | None
+) -> dict[str, pa.DataType]:
+    """The columns of the dataset, in order."""
+    further = {
+        further_column(column, annotator.name, name): kind
+        for column, annotator in annotators.items()
+        for name, kind in annotator.columns.items()
+    }
+    return columns(list(annotators), further, captions=options.captions, base=existing)

@@ -1,0 +1,109 @@
+"""A finished dataset as a source: its rows are read again, and keep the columns that they have."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from hashlib import sha256
+from itertools import accumulate, count
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from condprep.dataset.arrow import IMAGE
+from condprep.dataset.layout import Layout
+from condprep.dataset.reader import batches, schema
+from condprep.errors import UsageError
+from condprep.runtime.files import read_json
+from condprep.sources.base import stamp
+from condprep.types import Entry, Sample
+
+
+class ExistingRows:
+    """The rows of a dataset as a source: `read` gives the stored picture together with the columns that are kept."""
+
+    kind = "condprep"
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self.provenance = read_json(layout.private / "provenance.json")
+        self.files = read_json(layout.done)["files"]
+        self.starts = list(accumulate((file["rows"] for file in self.files), initial=0))  # of each file's rows
+        made = [annotator["column"] for annotator in self.provenance["annotators"]]
+        self.only_map = made[0] if len(made) == 1 else None  # then it has no column of its own yet
+        self._table = lru_cache(maxsize=2)(_table)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"kind": self.kind, "plan": sha256((self.layout.private / "plan.json").read_bytes()).hexdigest()}
+
+    @property
+    def inherited(self) -> dict[str, Any]:
+        """The options of the build that adds to this dataset."""
+        options = read_json(self.layout.private / "plan.json")["config"]["requested"]["options"]
+        kept = ("captions", "format", "validation", "shard_rows", "shard_bytes", "max_pixels")
+        return {name: options[name] for name in kept} | {"fit": "keep", "beside": tuple(self.columns)}
+
+    @property
+    def columns(self) -> dict[str, pa.DataType]:
+        kinds = {field.name: field.type for field in schema(self.layout.root / self.files[0]["name"])}
+        if not self.only_map:
+            return kinds
+        ordered: dict[str, pa.DataType] = {}
+        for name, kind in kinds.items():
+            ordered |= {name: kind} | ({self.only_map: IMAGE} if name == "conditioning_image" else {})
+        return ordered
+
+    @property
+    def rejects(self) -> bytes:
+        return (self.layout.private / "rejects.jsonl").read_bytes()
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Raises UsageError where the columns cannot be added."""
+        if self.provenance["geometry"]["fit"] == "pad":
+            raise UsageError(
+                f"{self.layout.root} was built with --fit pad, and its black borders would be annotated; "
+                "build it anew with all annotators"
+            )
+        if taken := set(columns) & set(self.columns):
+            raise UsageError(f"{self.layout.root} has a column {sorted(taken)[0]!r} already")
+
+    def entries(self) -> Iterator[Entry]:
+        numbers = count()
+        for file in self.files:
+            path = self.layout.root / file["name"]
+            state = stamp(path)
+            for batch in batches(path, ["source"]):
+                for source in batch["source"].to_pylist():
+                    yield Entry(source, state, offset=next(numbers))
+
+    def read(self, entry: Entry) -> Sample:
+        number = bisect_right(self.starts, entry.offset) - 1
+        table = self._table(self.layout.root / self.files[number]["name"])
+        columns = table.slice(entry.offset - self.starts[number], 1).to_pylist()[0]
+        if self.only_map:
+            columns[self.only_map] = columns["conditioning_image"]
+        text = columns["text"] if isinstance(columns["text"], list) else [columns["text"]]
+        return Sample(columns["source"], columns["image"]["bytes"], tuple(text), columns)
+
+    def merge(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """The dataset's provenance with that of the added columns."""
+        before, added = self.provenance, provenance
+        counts = before["counts"] | {name: added["counts"][name] for name in ("rows", "bytes")}
+        counts["rejects"] = Counter(before["counts"]["rejects"]) + Counter(added["counts"]["rejects"])
+        return {
+            **before,
+            "annotators": [*before["annotators"], *added["annotators"]],
+            "counts": counts,
+        }
+
+
+def _table(path: Path) -> pa.Table:
+    """A data file; Arrow is mapped, not read."""
+    if path.suffix == ".parquet":
+        return pq.read_table(path)
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

@@ -1,0 +1,59 @@
+"""After the last shard: final names, what `datasets` reads, and the card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from condprep import __version__
+from condprep.building.shard import ShardBuilder
+from condprep.dataset.card import write_card
+from condprep.dataset.columns import datasets_features
+from condprep.dataset.layout import Layout, place_files
+from condprep.dataset.shards import Counts
+from condprep.errors import DatasetError
+from condprep.runtime.files import commit_json
+from condprep.runtime.progress import Progress
+
+Provenance = Mapping[str, Any]
+
+
+def finish(
+    builder: ShardBuilder,
+    rejects: bytes = b"",
+    merge: Callable[[Provenance], Provenance] = lambda provenance: provenance,
+) -> None:
+    """Put the shards in their places, and write `done.json` last: killed before that, it can be repeated.
+
+    Where columns are added to a dataset, rejects: its rejects.jsonl; merge: adds what was made to its provenance.
+    """
+    layout, plan = builder.layout, builder.plan
+    builder.progress(Progress("finish", plan.inputs, plan.inputs))
+    counts = [Counts.load(layout.shard(shard) / "counts.json") for shard in range(plan.shards)]
+    total = place_files(layout, counts, datasets_features(builder.columns), builder.options.format, plan.id, rejects)
+    if total.rows:
+        write_card(layout, merge(_provenance(builder, total)))
+    commit_json(layout.done, vars(total))
+
+
+def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:
+    options, config = builder.options, builder.plan.config
+    return {
+        "condprep": __version__,
+        "annotators": config["annotators"],
+        "geometry": {"resolution": options.resolution, "fit": options.fit, "max_upscale": options.max_upscale},
+        "source": config["requested"]["source"],
+        "format": options.format,
+        "counts": {"inputs": builder.plan.inputs} | {k: v for k, v in vars(total).items() if k != "files"},
+    }
+
+
+def finished(layout: Layout) -> Counts:
+    """The counts of a finished dataset; what is left of its shards is removed. Raises DatasetError where a file is gone."""
+    shutil.rmtree(layout.shards, ignore_errors=True)
+    counts = Counts.load(layout.done)
+    for file in counts.files:
+        if not (layout.root / file["name"]).exists():
+            raise DatasetError(f"{layout.root / file['name']} is gone; start afresh with --overwrite")
+    return counts

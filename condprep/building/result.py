@@ -1,0 +1,56 @@
+"""What a build made, in figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from condprep.building.plan import Plan
+from condprep.building.shard import ShardBuilder
+from condprep.dataset.layout import Layout
+from condprep.dataset.shards import Counts
+from condprep.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made. inputs = sum of rows + sum of rejects."""
+
+    path: Path
+    inputs: int
+    rows: Mapping[str, int]  # split -> rows
+    rejects: Mapping[str, int]  # "stage: reason" -> pictures
+    bytes: int  # of pictures and maps
+    enlarged: int  # rows whose picture was enlarged
+    untouched: int  # rows that hold the source's own bytes
+    without_caption: int
+    annotators: Sequence[Mapping[str, Any]]  # provenance, one each
+    resumed: int  # inputs that an earlier run had done already
+    seconds: float  # of this run
+
+
+def build_result(
+    layout: Layout, builder: ShardBuilder | None, counts: Counts, built: Counts, seconds: float
+) -> BuildResult:
+    """builder: None where there was nothing left to do. counts: of the dataset; built: of what this run built.
+
+    Raises DatasetError where the plan is gone.
+    """
+    plan = builder.plan if builder else Plan.load(layout.private)
+    if plan is None:
+        raise DatasetError(f"{layout.private / 'plan.json'} is gone; start afresh with --overwrite")
+    return BuildResult(
+        path=layout.root,
+        inputs=plan.inputs,
+        rows=dict(counts.rows),
+        rejects=dict(counts.rejects),
+        bytes=counts.bytes,
+        enlarged=counts.enlarged,
+        untouched=counts.untouched,
+        without_caption=counts.without_caption,
+        annotators=plan.config["annotators"],
+        resumed=plan.inputs - built.inputs,
+        seconds=seconds,
+    )
