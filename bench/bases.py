@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 
 WORDS = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 
+LEAST = {"least": "sd15", "least-sdxl": "sdxl"}  # the tests' own: size -> family
+
 
 def make_base(folder: Path, size: str, device: str = "cpu") -> None:
-    """A pipeline folder: Stable Diffusion XL (sdxl), 1.5 (sd15), 1.5 with a quarter of its width and heads (tiny), or the tests' own (least).
+    """A pipeline folder: Stable Diffusion XL (sdxl), 1.5 (sd15), 1.5 with a quarter of its width and heads (tiny), or the tests' own.
 
     device: draws the weights; a GPU does in a second what takes a core a minute.
     """
@@ -21,10 +24,13 @@ def make_base(folder: Path, size: str, device: str = "cpu") -> None:
     with torch.device(device):
         if size == "sdxl":
             make_sdxl(folder)
-        elif size == "least":
-            save_base(folder)
+        elif size in LEAST:
+            save_base(folder, LEAST[size])
         else:
             make_sd15(folder, 4 if size == "tiny" else 1)
+    gc.collect()
+    if device != "cpu":
+        torch.cuda.empty_cache()  # for those who train
 
 
 def make_sd15(folder: Path, part: int) -> None:

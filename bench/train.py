@@ -74,7 +74,13 @@ class Size:
     checkpointing: bool = False
 
 
-SIZES = {"least": Size(64, 2, 8), "tiny": Size(256, 4, 64), "sd15": Size(512, 8, 512), "sdxl": Size(1024, 2, 128)}
+SIZES = {
+    "least": Size(64, 2, 8),
+    "least-sdxl": Size(64, 2, 8),
+    "tiny": Size(256, 4, 64),
+    "sd15": Size(512, 8, 512),
+    "sdxl": Size(1024, 2, 128),
+}
 
 
 class RunFailed(Exception):

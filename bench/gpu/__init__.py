@@ -60,5 +60,5 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=600, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    options.budget = options.budget or (TINY_BUDGET if options.tiny else 480)
+    options.budget = options.budget or (TINY_BUDGET if options.tiny or options.rehearse else 480)
     return options

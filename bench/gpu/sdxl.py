@@ -12,9 +12,10 @@ TARGET = 1.6  # times the peer's speed
 
 def measure(figures: Figures, options: argparse.Namespace) -> None:
     large = ["--size", "sdxl", "--updates", "25", "--precision", "bf16", "--batch", "1"]
-    script = options.peer.with_name("train_controlnet_sdxl.py") if options.peer and not options.tiny else None
+    small = [*LEAST, "--size", "least-sdxl"]
+    script = options.peer and options.peer.with_name("train_controlnet_sdxl.py")
     peer = script if script and script.exists() else None
-    found = train(figures, options, [*(LEAST if options.tiny else large), "--checkpointing"], ["cached", "peer"], peer)
+    found = train(figures, options, [*(small if options.tiny else large), "--checkpointing"], ["cached", "peer"], peer)
     figures.say(
         f"cached against the peer: {compared(found)}, of {TARGET} x" if "peer" in found else "no peer was measured"
     )
