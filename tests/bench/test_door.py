@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from support.command import python
 
 from bench.__main__ import benches, main
+from bench.gpu.parts import PARTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,3 +46,10 @@ def test_the_documents_name_benches_that_exist() -> None:
     }
     assert named <= benches().keys()
     assert "build" in named
+
+
+@pytest.mark.parametrize("name", [*benches(), *(f"gpu.{part}" for part in PARTS), "gpu.rehearse"])
+def test_a_bench_can_be_loaded(name: str) -> None:
+    """What it needs of the packages is there, under the names that it knows."""
+    module = import_module(f"bench.{name.replace('-', '_')}")
+    assert callable(getattr(module, "main", None) or getattr(module, "measure", None) or module.rehearse)
