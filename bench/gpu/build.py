@@ -29,7 +29,7 @@ from bench.build import make_pictures, timed
 from bench.gpu.figures import Figures, number, ratio
 from condprep import AnnotatorSpec
 from condprep.annotators import registry
-from condprep.annotators.openpose.annotator import Openpose, resolve
+from condprep.annotators.openpose.annotator import Openpose, resolve_precision
 from condprep.annotators.protocol import Annotator
 from condprep.images.decode import decode
 from condprep.images.encode import encode_map, encode_picture
@@ -82,7 +82,7 @@ def _hed_weights() -> dict[str, torch.Tensor]:
 
 
 def _openpose(device: str) -> Annotator:
-    precision = resolve("auto", device)
+    precision = resolve_precision("auto", device)
     known = {"parameters": {"precision": precision}, "weights": {}, "licence": "Apache-2.0", "commercial": True}
     return Openpose(DM14(), device=device, precision=precision, height=HEIGHT, provenance=known)
 
