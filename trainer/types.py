@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@dataclass(frozen=True)
+class ProcessGroup:
+    """The processes of a run, as work is shared out to them."""
+
+    rank: int = 0
+    size: int = 1
+    barrier: Callable[[], object] = lambda: None  # waits until all have come here
+
+
+ONE_PROCESS = ProcessGroup()
+
+
 @dataclass(frozen=True, slots=True)
 class Latents:
     """The VAE's posterior of B pictures: a normal distribution for each value."""

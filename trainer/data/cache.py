@@ -29,7 +29,7 @@ from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
 from condprep.runtime.files import commit
 from trainer.errors import ModelError
-from trainer.types import Latents
+from trainer.types import Latents, ProcessGroup
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]  # done, total
@@ -40,18 +40,6 @@ ENCODED_PIXELS = 8 * 512 * 512  # at a time
 SHARD_CAPTIONS, ENCODED_CAPTIONS = 256, 32
 TEXT = "prompt_embeds"  # what every family has; the last of a shard's files, so that it says the shard is complete
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Team:
-    """The processes of a run, as work is shared out to them."""
-
-    rank: int = 0
-    size: int = 1
-    wait: Callable[[], object] = lambda: None  # until all have come here
-
-
-ALONE = Team()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +58,14 @@ class Shard:
 
 
 @contextmanager
-def one_run(folder: Path, team: Team) -> Iterator[None]:
+def one_run(folder: Path, group: ProcessGroup) -> Iterator[None]:
     """One run at a time fills a cache: another one waits, and then finds the work done."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        if not team.rank:
+        if not group.rank:
             lock.acquire()
-        team.wait()
+        group.barrier()
         yield
     finally:
         lock.release()
@@ -122,7 +110,7 @@ class LatentCache:
         self,
         encode: Callable[[Tensor], Latents],
         views: Callable[[Entry], tuple[Pixels, Pixels]],
-        team: Team,
+        group: ProcessGroup,
         progress: Progress,
     ) -> None:
         """Make what is missing. encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
@@ -130,7 +118,7 @@ class LatentCache:
         Raises ModelError for latents that are no numbers, OSError where the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        mine = self.missing[team.rank :: team.size]
+        mine = self.missing[group.rank :: group.size]
         total, done = sum(len(shard.entries) for shard in mine), 0
         for shard in mine:
             conditions: list[Pixels] = []
@@ -142,7 +130,7 @@ class LatentCache:
                 progress(done := done + len(some), total)
             _save(self._file("latents", shard.name), torch.cat(latents))
             _save(self._file("conditions", shard.name), _planes(np.stack(conditions)))  # last: now it is complete
-        team.wait()
+        group.barrier()
 
     def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
         """(B, H, W, 3) -> (B, 2, C, h, w) on the CPU."""
@@ -176,10 +164,12 @@ class TextCache:
         count = -(-len(self.captions) // SHARD_CAPTIONS)
         return [number for number in range(count) if not self._file(TEXT, number).exists()]
 
-    def build(self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]], team: Team, progress: Progress) -> None:
+    def build(
+        self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]], group: ProcessGroup, progress: Progress
+    ) -> None:
         """Make what is missing. encode: captions -> tensors with a row each. Raises as LatentCache.build does."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        mine = self.missing[team.rank :: team.size]
+        mine = self.missing[group.rank :: group.size]
         for done, number in enumerate(mine, 1):
             part = self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS]
             encoded = [encode(some) for some in _cut(part, ENCODED_CAPTIONS)]
@@ -187,7 +177,7 @@ class TextCache:
                 tensor = torch.cat([one[name] for one in encoded]).to(self.dtype)
                 _save(self._file(name, number), finite(tensor, "a text encoder").cpu())
             progress(done, len(mine))
-        team.wait()
+        group.barrier()
 
     def read(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """B captions -> {"prompt_embeds": (B, L, D), ...}."""

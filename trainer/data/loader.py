@@ -8,10 +8,9 @@ from itertools import islice
 
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
-from trainer.data.cache import ALONE, Team
 from trainer.data.sampler import Draw, share, updates
 from trainer.data.source import Source
-from trainer.types import Batch
+from trainer.types import ONE_PROCESS, Batch, ProcessGroup
 
 
 class Loader:
@@ -20,15 +19,15 @@ class Loader:
     The state counts the updates whose batches have all been handed out; what threads have prepared ahead is not in it.
     """
 
-    def __init__(self, source: Source, micro_batch: int, team: Team = ALONE, pin: bool = False) -> None:
+    def __init__(self, source: Source, micro_batch: int, group: ProcessGroup = ONE_PROCESS, pin: bool = False) -> None:
         """micro_batch: pictures of a batch; times the processes it divides train.batch. pin: into page-locked memory."""
-        self.source, self.micro_batch, self.team, self.pin = source, micro_batch, team, pin
+        self.source, self.micro_batch, self.group, self.pin = source, micro_batch, group, pin
         self.updates = 0
 
     @property
     def passes(self) -> int:
         """Batches of this process in an update."""
-        return self.source.recipe.train.batch // (self.micro_batch * self.team.size)
+        return self.source.recipe.train.batch // (self.micro_batch * self.group.size)
 
     def __iter__(self) -> Generator[Batch, None, None]:
         workers = self.source.recipe.data.num_workers
@@ -48,7 +47,7 @@ class Loader:
     def _draws(self) -> Iterator[Sequence[Draw]]:
         recipe = self.source.recipe
         for update in islice(updates(self.source.buckets, recipe.train.batch, recipe.train.seed), self.updates, None):
-            yield from share(update, self.micro_batch, self.team.rank, self.team.size)
+            yield from share(update, self.micro_batch, self.group.rank, self.group.size)
 
     def _read(self, draws: Sequence[Draw]) -> Batch:
         batch = self.source.batch(draws)
@@ -61,7 +60,7 @@ class Loader:
             yield batch
 
 
-def held_out_batches(source: Source, micro_batch: int, team: Team = ALONE) -> Iterator[Batch]:
+def held_out_batches(source: Source, micro_batch: int, group: ProcessGroup = ONE_PROCESS) -> Iterator[Batch]:
     """The first `eval.loss_rows` rows of this process's share, the same each time: one bucket a batch, without chance."""
     by_size: dict[Size, list[Draw]] = {}
     for row, size in enumerate(source.buckets[: source.recipe.eval.loss_rows]):
@@ -69,4 +68,4 @@ def held_out_batches(source: Source, micro_batch: int, team: Team = ALONE) -> It
     batches = [
         draws[start : start + micro_batch] for draws in by_size.values() for start in range(0, len(draws), micro_batch)
     ]
-    return map(source.batch, batches[team.rank :: team.size])
+    return map(source.batch, batches[group.rank :: group.size])

@@ -18,10 +18,8 @@ from condprep.errors import Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
 from trainer.data.cache import (
-    ALONE,
     Entry,
     LatentCache,
-    Team,
     TextCache,
     distinct,
     keyed,
@@ -36,7 +34,7 @@ from trainer.data.transform import NEAREST, Transform, check_mirror
 from trainer.errors import DataError, MachineError
 from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
-from trainer.types import Batch
+from trainer.types import ONE_PROCESS, Batch, ProcessGroup
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
@@ -123,24 +121,24 @@ class Source:
         """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
         return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
 
-    def fill(self, team: Team, progress: Progress) -> None:
+    def fill(self, group: ProcessGroup, progress: Progress) -> None:
         """Encode what is not cached yet, on the base's device; another run that fills the same cache is waited for.
 
         Raises MachineError where the disk has no room, ModelError, DataError, OSError.
         """
         assert self.base is not None
         vae, base = self.base.vae, self.base
-        with one_run(cache_folder(self.recipe), team):
+        with one_run(cache_folder(self.recipe), group):
             self._check_room()
             if self.latents:
                 self.latents.build(
                     lambda pixels: base.encode_pixels(pixels.to(vae.device)),
                     self._decoded,
-                    team,
+                    group,
                     lambda done, total: progress(f"latents of {self.rows.split}", done, total),
                 )
             if self.text:
-                self.text.build(base.encode_text, team, lambda done, total: progress("text", done, total))
+                self.text.build(base.encode_text, group, lambda done, total: progress("text", done, total))
 
     def cache_bytes(self) -> dict[str, int]:
         """What latents (with conditions) and text take on disk, but for the files' headers. {} without a cache."""
@@ -222,15 +220,15 @@ def open_source(
 
 
 def open_sources(
-    recipe: Recipe, team: Team = ALONE, progress: Progress = lambda *_: None
+    recipe: Recipe, group: ProcessGroup = ONE_PROCESS, progress: Progress = lambda *_: None
 ) -> tuple[Source, Source | None]:
     """The training rows, and the held-out ones that validation looks at (None without any).
 
     The first process looks at the rows, the others take what it has written down. Raises DataError, also where there
     are fewer rows than an update takes.
     """
-    if team.rank:
-        team.wait()
+    if group.rank:
+        group.barrier()
     train = open_source(recipe, recipe.data.split, training=True, most=recipe.data.max_rows, progress=progress)
     if len(train.rows) < recipe.train.batch:
         raise DataError(
@@ -242,8 +240,8 @@ def open_sources(
         alike = recipe.data.model_copy(update={"kind": train.rows.kind or "auto"})
         also = recipe.model_copy(update={"data": alike})
         validation = open_source(also, recipe.data.validation, training=False, most=held_out, progress=progress)
-    if not team.rank:
-        team.wait()
+    if not group.rank:
+        group.barrier()
     return train, validation
 
 

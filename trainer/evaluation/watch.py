@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainer.data.cache import Team
 from trainer.errors import DataError
 from trainer.evaluation.diagnosis import BELONGS, LEFT, share
 from trainer.evaluation.generate import Sampling, generate, tasks, through_vae
 from trainer.evaluation.rows import Reannotator, Row, partners, read_rows, reannotator
 from trainer.evaluation.scores import LOWER, compare
 from trainer.evaluation.trial import mean_scores
+from trainer.types import ProcessGroup
 
 if TYPE_CHECKING:
     from trainer.data.source import Source
@@ -33,7 +33,7 @@ class Watch:
     annotator: Reannotator
     kind: str | None
     sampling: Sampling
-    team: Team
+    group: ProcessGroup
     real: dict[str, float] = field(default_factory=dict)  # scores of the real pictures
     ceiling: dict[str, float] = field(default_factory=dict)  # and after the VAE
 
@@ -45,18 +45,18 @@ class Watch:
             )
 
     @classmethod
-    def of(cls, recipe: Recipe, source: Source, team: Team, device: str) -> Watch:
+    def of(cls, recipe: Recipe, source: Source, group: ProcessGroup, device: str) -> Watch:
         """As a recipe wants it. Raises DataError, AnnotatorError and WeightsError as `reannotator` does."""
         annotator = reannotator(recipe.data.path, recipe.data.condition_column, None, device)
         sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=AT_ONCE)
         rows = read_rows(source, recipe.eval.fidelity_rows)
-        return cls(rows, annotator, annotator.kind or source.rows.kind, sampling, team)
+        return cls(rows, annotator, annotator.kind or source.rows.kind, sampling, group)
 
     def look(self, pipe: Any) -> dict[str, float]:
         """`fidelity`, the share of the way from chance to the VAE's own score, and the leading measure of each."""
         from accelerate.utils import gather_object
 
-        mine = range(self.team.rank, len(self.rows), self.team.size)
+        mine = range(self.group.rank, len(self.rows), self.group.size)
         rows = [self.rows[number] for number in mine]
         pictures = generate(pipe, tasks(rows, [row.image for row in rows], 1), self.sampling, done=lambda _: None)
         made = self.annotator(pictures, [row.key for row in rows])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainer.data.cache import Team
 from trainer.data.loader import Loader
 from trainer.data.sampler import Draw
 from trainer.data.source import Progress, Source, open_sources
@@ -25,7 +24,7 @@ from trainer.training.metrics import Journal
 from trainer.training.preflight import check_disk, fitting_micro_batch
 from trainer.training.step import Learner
 from trainer.training.validate import Validator
-from trainer.types import Batch
+from trainer.types import Batch, ProcessGroup
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -64,10 +63,10 @@ def train(recipe: Recipe, *, say: Say = lambda _: None, progress: Progress = lam
 
 def _prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progress) -> Run:
     """Everything before the first update, in the order in which a mistake costs least."""
-    team = Team(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+    group = ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
     if accelerator.device.type == "cpu" and recipe.train.device == "auto":
         say("PyTorch finds no GPU here: training on the CPU")
-    rows, held_out = open_sources(recipe, team, progress)
+    rows, held_out = open_sources(recipe, group, progress)
     for note in rows.rows.notes:
         say(note)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
@@ -77,11 +76,11 @@ def _prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progr
     controlnet = base.new_controlnet(recipe.model.init)
     base.to(accelerator.device, dtype(recipe))
     learner = Learner(accelerator, base, controlnet, recipe)
-    micro_batch = _rehearse(learner, rows, held_out, team, say)
+    micro_batch = _rehearse(learner, rows, held_out, group, say)
     journal = Journal(accelerator, recipe, start.update if start else 0)
-    rows, held_out = _encode(base, rows, held_out, team, progress)
-    validator = Validator(learner, held_out, team)
-    loader = Loader(rows, micro_batch, team, pin=accelerator.device.type == "cuda")
+    rows, held_out = _encode(base, rows, held_out, group, progress)
+    validator = Validator(learner, held_out, group)
+    loader = Loader(rows, micro_batch, group, pin=accelerator.device.type == "cuda")
     run = Run(learner, loader, validator, checkpoints, journal, say, progress)
     if start:
         run.restore(start)
@@ -103,7 +102,7 @@ def _choose(
     return found[0]
 
 
-def _rehearse(learner: Learner, rows: Source, held_out: Source | None, team: Team, say: Say) -> int:
+def _rehearse(learner: Learner, rows: Source, held_out: Source | None, group: ProcessGroup, say: Say) -> int:
     """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
     base, recipe = learner.base, learner.recipe
     parameters = sum(parameter.numel() for parameter in learner.controlnet.parameters())
@@ -112,7 +111,7 @@ def _rehearse(learner: Learner, rows: Source, held_out: Source | None, team: Tea
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)
     base.to(learner.accelerator.device, dtype(recipe))
-    Validator(learner, held_out and replace(held_out, base=base), team).rehearse()
+    Validator(learner, held_out and replace(held_out, base=base), group).rehearse()
     if held_out is None and not recipe.eval.conditions and recipe.eval.every:
         say("there are no held-out rows: nothing is validated (build the dataset with --validation 0.02)")
     return micro_batch
@@ -128,12 +127,12 @@ def _largest(base: Base, rows: Source, accelerator: Accelerator) -> Batch:
 
 
 def _encode(
-    base: Base, rows: Source, held_out: Source | None, team: Team, progress: Progress
+    base: Base, rows: Source, held_out: Source | None, group: ProcessGroup, progress: Progress
 ) -> tuple[Source, Source | None]:
     """The rows with filled caches; what is not needed any more leaves the device."""
     cached = [source and source.with_caches(base) for source in (rows, held_out)]
     for source in filter(None, cached):
-        source.fill(team, progress)
+        source.fill(group, progress)
     base.offload(vae=rows.recipe.cache.latents, text=rows.recipe.cache.text)
     assert cached[0] is not None
     return cached[0], cached[1]

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from trainer.data.cache import Team
 from trainer.data.loader import held_out_batches
 from trainer.recipe.layout import SAMPLES
 from trainer.training.condition_gap import HeldOut, held_out, held_out_sums
 from trainer.training.samples import choose_examples, generate, save_grid
+from trainer.types import ProcessGroup
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
@@ -30,9 +30,9 @@ LATE = 0.5  # of the run: from then on it is worth a warning that the condition 
 class Validator:
     """Looks at the learner's best weights: the same held-out rows and examples each time."""
 
-    def __init__(self, learner: Learner, source: Source | None, team: Team) -> None:
+    def __init__(self, learner: Learner, source: Source | None, group: ProcessGroup) -> None:
         """source: of the held-out rows; without them only `eval.conditions` can be looked at."""
-        self.learner, self.source, self.team = learner, source, team
+        self.learner, self.source, self.group = learner, source, group
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
         self.examples = choose_examples(self.settings, source)
         self.watch = self._watch() if self.settings.fidelity else None
@@ -46,7 +46,7 @@ class Validator:
         if not pictures:
             return losses, None, fidelity
         path = folder / SAMPLES / f"{update:08d}.png"
-        if self.team.rank == 0:
+        if self.group.rank == 0:
             save_grid(path, self.examples, pictures)
         return losses, path, fidelity
 
@@ -65,7 +65,7 @@ class Validator:
     def _losses(self, controlnet: ControlNetModel) -> HeldOut | None:
         if self.source is None or not self.settings.loss_rows:
             return None
-        batches = held_out_batches(self.source, AT_ONCE, self.team)
+        batches = held_out_batches(self.source, AT_ONCE, self.group)
         learner = self.learner
         sums = held_out_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
         return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
@@ -75,7 +75,7 @@ class Validator:
 
         if self.source is None:
             return None
-        return Watch.of(self.learner.recipe, self.source, self.team, str(self.learner.accelerator.device))
+        return Watch.of(self.learner.recipe, self.source, self.group, str(self.learner.accelerator.device))
 
     def _fidelity(self, controlnet: ControlNetModel) -> dict[str, float]:
         """What `Watch.look` finds; nothing where the recipe does not ask for it."""
@@ -88,7 +88,7 @@ class Validator:
         """One of each example; the processes share them out."""
         from accelerate.utils import gather_object
 
-        mine = list(enumerate(self.examples))[self.team.rank :: self.team.size]
+        mine = list(enumerate(self.examples))[self.group.rank :: self.group.size]
         with self._encoders():
             pipe = self.learner.base.pipeline(controlnet)
             made = [(n, generate(pipe, example, self.settings, self.seed + n)) for n, example in mine]

@@ -12,11 +12,11 @@ import torch
 from support.trainer_runs import silent
 
 from trainer.data import cache
-from trainer.data.cache import ALONE, Entry, LatentCache, Team, TextCache, distinct, lay_out, one_run
+from trainer.data.cache import Entry, LatentCache, TextCache, distinct, lay_out, one_run
 from trainer.data.source import cache_folder
 from trainer.errors import ModelError
 from trainer.recipe.toml import parse_recipe
-from trainer.types import Latents
+from trainer.types import ONE_PROCESS, Latents, ProcessGroup
 
 
 @pytest.mark.parametrize("dies_at", [0, 1, 2])
@@ -36,10 +36,10 @@ def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPa
 
     shards = lay_out([(8, 8)] * 7, mirror=False)
     with pytest.raises(KeyboardInterrupt):
-        LatentCache(tmp_path, shards, "fp32").build(encode, views, ALONE, silent)
+        LatentCache(tmp_path, shards, "fp32").build(encode, views, ONE_PROCESS, silent)
     done, dies_at = sum(encoded), -1
     again = LatentCache(tmp_path, shards, "fp32")
-    again.build(encode, views, ALONE, silent)
+    again.build(encode, views, ONE_PROCESS, silent)
     assert sum(encoded) == 7, f"{done} were done before"
     assert not again.missing
     latents, conditions = again.read([Entry(6), Entry(0), Entry(3)])
@@ -61,8 +61,8 @@ def test_processes_share_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
             seen.extend(some)
             return {"prompt_embeds": torch.tensor([[captions.index(one)] for one in some])}
 
-        team = Team(rank, 2, lambda rank=rank: waited.append(rank))
-        TextCache(tmp_path / str(rank), captions, "fp32").build(encode, team, silent)
+        group = ProcessGroup(rank, 2, lambda rank=rank: waited.append(rank))
+        TextCache(tmp_path / str(rank), captions, "fp32").build(encode, group, silent)
         done += seen
     assert sorted(done) == sorted(captions)
     assert waited == [0, 1]
@@ -77,7 +77,7 @@ def test_captions_are_encoded_once_and_the_empty_one_always(tmp_path: Path) -> N
         return {"prompt_embeds": torch.tensor([[float(len(one))] for one in some])}
 
     known = TextCache(tmp_path, distinct(["a", "bb", "a", "bb", "a"]), "fp32")
-    known.build(encode, ALONE, silent)
+    known.build(encode, ONE_PROCESS, silent)
     assert encoded == ["", "a", "bb"]
     assert known.read(["bb", "", "a", "bb"])["prompt_embeds"].ravel().tolist() == [2, 0, 1, 2]
 
@@ -91,7 +91,7 @@ def test_latents_that_are_no_numbers_are_not_stored(tmp_path: Path) -> None:
         return Latents(torch.full((1, 4, 1, 1), float("nan")), torch.ones(1, 4, 1, 1))
 
     with pytest.raises(ModelError, match=r"the VAE gives values that are no finite numbers in float32.*model\.vae"):
-        LatentCache(tmp_path, shards, "fp32").build(encode, lambda _: (blank, blank), ALONE, silent)
+        LatentCache(tmp_path, shards, "fp32").build(encode, lambda _: (blank, blank), ONE_PROCESS, silent)
     assert not list(tmp_path.iterdir())
 
 
@@ -109,9 +109,9 @@ def test_a_full_disk_leaves_no_shard(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with monkeypatch.context() as patched:
         patched.setattr(np, "save", full)
         with pytest.raises(OSError, match="No space"):
-            known.build(encode, ALONE, silent)
+            known.build(encode, ONE_PROCESS, silent)
     assert known.missing == [0]
-    known.build(encode, ALONE, silent)
+    known.build(encode, ONE_PROCESS, silent)
     assert not known.missing
 
 
@@ -120,10 +120,10 @@ def test_a_second_run_waits_for_the_cache(tmp_path: Path) -> None:
     order = []
 
     def other() -> None:
-        with one_run(tmp_path, ALONE):
+        with one_run(tmp_path, ONE_PROCESS):
             order.append("second")
 
-    with one_run(tmp_path, ALONE):
+    with one_run(tmp_path, ONE_PROCESS):
         thread = threading.Thread(target=other)
         thread.start()
         thread.join(0.2)

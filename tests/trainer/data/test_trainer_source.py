@@ -17,7 +17,6 @@ from support.trainer_runs import silent
 
 import condprep
 from trainer.data import cache
-from trainer.data.cache import ALONE, Team
 from trainer.data.loader import Loader, held_out_batches
 from trainer.data.sampler import Chance, Draw
 from trainer.data.source import Source, open_source, open_sources
@@ -26,6 +25,7 @@ from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model, Recipe
 from trainer.recipe.toml import parse_recipe
 from trainer.training.plan import make_plan
+from trainer.types import ONE_PROCESS, ProcessGroup
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def recipe(folders: dict[str, Path], kept: Path, dataset: str = "ds", **tables: 
     )
 
 
-def ready(wanted: Recipe, base: Base, team: Team = ALONE) -> Source:
+def ready(wanted: Recipe, base: Base, group: ProcessGroup = ONE_PROCESS) -> Source:
     source = open_source(wanted, "train", training=True).with_caches(base)
-    source.fill(team, silent)
+    source.fill(group, silent)
     return source
 
 
@@ -204,7 +204,7 @@ def test_two_processes_see_the_rows_of_one(folders: dict[str, Path], bases: dict
     """Batches of two processes, laid side by side, are those of one with twice the micro batch."""
     source = ready(recipe(folders, tmp_path), bases["sd15"])
     alone = [batch.keys for batch in islice(Loader(source, 4), 6)]
-    pair = [[batch.keys for batch in islice(Loader(source, 2, Team(rank, 2)), 6)] for rank in range(2)]
+    pair = [[batch.keys for batch in islice(Loader(source, 2, ProcessGroup(rank, 2)), 6)] for rank in range(2)]
     assert [first + second for first, second in zip(*pair)] == alone
 
 
@@ -223,12 +223,12 @@ def test_held_out_rows_are_the_same_each_time(folders: dict[str, Path], bases: d
     _, validation = open_sources(wanted)
     assert validation is not None
     source = validation.with_caches(bases["sd15"])
-    source.fill(ALONE, silent)
+    source.fill(ONE_PROCESS, silent)
     keys = [batch.keys for batch in held_out_batches(source, 2)]
     assert keys == [batch.keys for batch in held_out_batches(source, 2)]
     assert sorted(chain(*keys)) == sorted(source.rows.key(number) for number in range(len(source.rows)))
     assert all(caption for batch in held_out_batches(source, 2) for caption in batch.captions)
-    shared = [batch.keys for rank in range(2) for batch in held_out_batches(source, 2, Team(rank, 2))]
+    shared = [batch.keys for rank in range(2) for batch in held_out_batches(source, 2, ProcessGroup(rank, 2))]
     assert sorted(shared) == sorted(keys)
     pixels, condition, caption = source.view(0)
     assert pixels.shape == condition.shape == (64, 64, 3)
@@ -317,6 +317,6 @@ def test_the_plan_counts_what_training_will_do(folders: dict[str, Path], tmp_pat
     for source in open_sources(wanted):
         assert source is not None
         filled = source.with_caches(base)
-        filled.fill(ALONE, silent)
+        filled.fill(ONE_PROCESS, silent)
     stored = sum(np.load(path).nbytes for path in tmp_path.rglob("*.npy"))
     assert plan.cache_bytes == stored
