@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Say = Callable[[str], None]  # is told what the user should know
+
+
 @dataclass(frozen=True)
 class ProcessGroup:
     """The processes of a run, as work is shared out to them."""

@@ -15,6 +15,8 @@ from trainer.training.machine import make_accelerator
 from trainer.training.step import Learner
 from trainer.types import Batch
 
+RATE = 1e-3  # of learning, in tests
+
 
 def make_learner(base: Path, **train: Any) -> Learner:
     """A learner whose first update has gradients everywhere; train: keys of [train] that are different."""
@@ -28,8 +30,7 @@ def make_learner(base: Path, **train: Any) -> Learner:
     controlnet = loaded.new_controlnet("unet")
     stir(controlnet)
     learner = Learner(accelerator, loaded, controlnet, recipe)
-    learner.share_out(recipe.train.micro_batch)
-    learner.set_rate(1e-3)
+    learner.accumulate(recipe.train.batch // recipe.train.micro_batch)
     return learner
 
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from condprep.runtime.files import commit_json, fsync, read_json
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, TrainingStopped
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 MANIFEST = "manifest.json"
 DIGITS = 8
@@ -63,6 +68,30 @@ class Checkpoints:
     def __iter__(self) -> Iterator[Path]:
         """Oldest first."""
         return iter(sorted(path for path in self.folder.glob("[0-9]" * DIGITS) if path.is_dir()))
+
+    def save(
+        self, update: int, write: Callable[[Path], None], state: Mapping[str, Any], accelerator: Accelerator
+    ) -> None:
+        """Write one on all processes. write: into a folder, on every process; state: the rest of the manifest.
+
+        Raises TrainingStopped where it cannot be written; the ones before stay.
+        """
+        main, barrier = accelerator.is_main_process, accelerator.wait_for_everyone
+        try:
+            if main:
+                self.begin(update)
+            barrier()
+            write(self.partial(update))
+            barrier()
+            if main:
+                self.commit(update, state)
+        except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and to safetensors
+            self.abandon()
+            raise TrainingStopped(
+                f"the checkpoint of update {update:,} could not be written: {str(error).splitlines()[0]}. Make room;"
+                " the checkpoints before it are whole, and the same command goes on from the newest"
+            ) from error
+        barrier()
 
     def begin(self, update: int) -> Path:
         """An empty folder to write the checkpoint into. What an interrupted one has left is removed."""

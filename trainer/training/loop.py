@@ -1,41 +1,34 @@
-"""A run, once everything is prepared: updates, a line of metrics now and then, validations, checkpoints, the result."""
+"""The training loop: updates, and between them a line of metrics, a validation, a checkpoint."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from safetensors import SafetensorError
 
 from condprep import __version__
 from condprep.images.decode import decode
-from condprep.runtime.files import commit_text
 from trainer.data.loader import Loader
 from trainer.data.source import Progress
-from trainer.errors import TrainingStopped
 from trainer.evaluation.watch import best_so_far, news, settled, unknown
-from trainer.inference.export import condition_record, push, save_controlnet, save_result
-from trainer.recipe.layout import FAITHFUL, RECIPE
-from trainer.recipe.toml import dump_recipe
+from trainer.inference.export import save_controlnet
+from trainer.recipe.layout import FAITHFUL
 from trainer.training.checkpoint import Checkpoint, Checkpoints
-from trainer.training.metrics import Journal, Meter
+from trainer.training.journal import Journal, Meter
 from trainer.training.optimizer import learning_rate
 from trainer.training.plan import total_updates
-from trainer.training.step import Learner
+from trainer.training.step import Learner, StepResult
 from trainer.training.stop import Stop
 from trainer.training.validate import Validator, remark
-from trainer.types import Batch
-
-Say = Callable[[str], None]
+from trainer.types import Say
 
 
 @dataclass
-class Run:
+class TrainingLoop:
     """The updates from where the last run ended. Every process has one and does the same, but the main one writes."""
 
     learner: Learner
@@ -48,101 +41,87 @@ class Run:
     update: int = 0  # of the last one that is done
     metrics: dict[str, float] = field(default_factory=dict)  # the newest of each
     stop: Stop = field(default_factory=Stop)
+    meter: Meter = field(default_factory=Meter)
 
     def __post_init__(self) -> None:
         self.recipe, self.accelerator = self.learner.recipe, self.learner.accelerator
         self.folder, self.rows = Path(self.recipe.save.dir), len(self.loader.source.rows)
         self.total = total_updates(self.recipe.train, self.rows)
-        self.passes = self.learner.share_out(self.loader.micro_batch)
-        self.saved = self.looked = -1  # the update of the last checkpoint, and of the last validation
-        self.meter = Meter()
+        self.learner.accumulate(self.loader.passes)
+        self.saved = self.validated = -1  # the update of the last checkpoint, and of the last validation
 
-    def restore(self, start: Checkpoint) -> None:
-        """Go on from a checkpoint."""
-        self.learner.load(start.path, start.update)
-        self.loader.load_state_dict(start.manifest["position"])
-        self.update = self.saved = start.update
-        self.metrics = dict(start.manifest["metrics"])
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from there."""
+        self.learner.load(checkpoint.path, checkpoint.update)
+        self.loader.load_state_dict(checkpoint.manifest["position"])
+        self.update = self.saved = checkpoint.update
+        self.metrics = dict(checkpoint.manifest["metrics"])
 
-    def go(self) -> bool:
-        """Make the updates. False where a signal has ended them early, after a checkpoint."""
-        if self.accelerator.is_main_process:
-            commit_text(self.folder / RECIPE, dump_recipe(self.recipe))
+    def run(self) -> bool:
+        """Train, up to the last validation and checkpoint. False where a signal ended it early, after a checkpoint."""
         if self.update == 0 and self.recipe.eval.every:
-            self._look()
-        with self.stop.listening(self.say), closing(iter(self.loader)) as batches:
-            self.meter = Meter()
-            while self.update < self.total and not self._settled():
-                self._learn(batches)
-                if self._after():
+            self.validate()
+        with self.stop.listening(self.say), closing(iter(self.loader)) as loaded:
+            batches = self.meter.timed(loaded)
+            self.meter.reset()
+            while self.update < self.total and not self.has_settled():
+                rate = learning_rate(self.recipe.train, self.update + 1, self.total)
+                step = self.learner.step(islice(batches, self.loader.passes), rate)
+                self.record(step, rate)
+                if self.between_updates():
                     return False
+        self.finish()
         return True
 
-    def finish(self) -> None:
-        """The last validation and checkpoint, and the result."""
-        if self.recipe.eval.every and self.looked < self.update:
-            self._look()
-        if self.saved < self.update:
-            self._save()
-        if self.accelerator.is_main_process:
-            self._export()
-        self.accelerator.wait_for_everyone()
-
-    def close(self) -> None:
-        """The trackers write what they still have."""
-        self.journal.close()
-
-    def _learn(self, batches: Iterator[Batch]) -> None:
-        """One update."""
-        rate = learning_rate(self.recipe.train, self.update + 1, self.total)
-        self.learner.set_rate(rate)
-        for _ in range(self.passes):
-            began = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - began
-            losses, norm = self.learner.learn(batch)
-            self.meter.add(batch.keys, losses, waited)
-        if norm is not None:
-            self.meter.add_norm(norm)
+    def record(self, step: StepResult, rate: float) -> None:
+        """Count an update that is done."""
         self.update += 1
+        self.meter.add(step)
         self.metrics |= {"lr": rate, "epoch": self.update * self.recipe.train.batch / self.rows}
         self.progress("updates", self.update, self.total)
 
-    def _after(self) -> bool:
-        """What is due after this update. True where the run has been asked to stop."""
+    def between_updates(self) -> bool:
+        """Log, validate and save where it is due. True where the run has been asked to stop."""
         due = self.update % self.recipe.log.every == 0
         if due:
-            self._log()
+            self.log()
         if self.recipe.eval.every and self.update % self.recipe.eval.every == 0:
-            self._look()
+            self.validate()
         stopped = self.stop.agreed(self.accelerator, now=due)
         if stopped or self.update % self.recipe.save.every == 0:
-            self._save()
+            self.save_checkpoint()
         return stopped
 
-    def _log(self) -> None:
+    def finish(self) -> None:
+        """The last validation and the last checkpoint, where the last update has not had them yet."""
+        if self.recipe.eval.every and self.validated < self.update:
+            self.validate()
+        if self.saved < self.update:
+            self.save_checkpoint()
+
+    def log(self) -> None:
         """A line of metrics. Raises TrainingStopped for a loss that is not finite: so nothing of it is ever saved."""
         if self.meter.keys:
             found = self.meter.read(self.accelerator)
             self.metrics |= found
             self.journal.write(self.update, {**found, "lr": self.metrics["lr"], "epoch": self.metrics["epoch"]})
 
-    def _look(self) -> None:
-        """Validate. The time that it takes is not the training's."""
-        self._log()
-        losses, path, fidelity = self.validator.look(self.folder, self.update)
-        self.looked = self.update
-        if fidelity:
-            self._follow(fidelity)
-        if losses:
-            self.metrics |= losses.metrics()
-            self.journal.write(self.update, losses.metrics())
-            self.say(remark(losses, self.update, self.total))
-        if path and self.accelerator.is_main_process:
-            self.journal.show(self.update, Image.fromarray(decode(path.read_bytes()).rgb))
-        self.meter = Meter()
+    def validate(self) -> None:
+        """Held-out losses, fidelity, pictures. The time that it takes is not the training's."""
+        self.log()
+        found = self.validator.validate(self.folder, self.update)
+        self.validated = self.update
+        if found.fidelity:
+            self.record_fidelity(found.fidelity)
+        if found.losses:
+            self.metrics |= found.losses.metrics()
+            self.journal.write(self.update, found.losses.metrics())
+            self.say(remark(found.losses, self.update, self.total))
+        if found.grid and self.accelerator.is_main_process:
+            self.journal.show(self.update, Image.fromarray(decode(found.grid.read_bytes()).rgb))
+        self.meter.reset()
 
-    def _follow(self, fidelity: dict[str, float]) -> None:
+    def record_fidelity(self, fidelity: dict[str, float]) -> None:
         """Write down how pictures follow, and keep the weights that follow best."""
         self.journal.write(self.update, fidelity)
         follows = fidelity.get("fidelity")
@@ -151,40 +130,25 @@ class Run:
         self.metrics |= fidelity | best
         if best and self.accelerator.is_main_process:
             save_controlnet(self.folder / FAITHFUL, self.learner.controlnet, self.learner.weights("best"))
-        if self._settled():
+        if self.has_settled():
             self.say(
                 f"fidelity has not risen for {self.recipe.eval.stop_when} validations: this is the end. The weights of"
                 f" update {self.metrics['best_update']:,.0f}, which follow best, are in {self.folder / FAITHFUL}"
             )
 
-    def _settled(self) -> bool:
+    def has_settled(self) -> bool:
         """Whether the run has gone on for long enough without following better."""
-        settings = self.recipe.eval
-        return settled(self.metrics, self.update, settings.stop_when, settings.every)
+        return settled(self.metrics, self.update, self.recipe.eval.stop_when, self.recipe.eval.every)
 
-    def _save(self) -> None:
-        """A checkpoint. Raises TrainingStopped where it cannot be written; the one before stays."""
-        self._log()
-        partial, main = self.checkpoints.partial(self.update), self.accelerator.is_main_process
-        try:
-            if main:
-                self.checkpoints.begin(self.update)
-            self.accelerator.wait_for_everyone()
-            self.learner.save(partial)
-            self.accelerator.wait_for_everyone()
-            if main:
-                self.checkpoints.commit(self.update, self._state())
-        except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and to safetensors
-            self.checkpoints.abandon()
-            raise TrainingStopped(
-                f"the checkpoint of update {self.update:,} could not be written: {str(error).splitlines()[0]}. Make room;"
-                " the checkpoints before it are whole, and the same command goes on from the newest"
-            ) from error
-        self.accelerator.wait_for_everyone()
+    def save_checkpoint(self) -> None:
+        """All that the next update depends on. Raises TrainingStopped where it cannot be written."""
+        self.log()
+        self.checkpoints.save(self.update, self.learner.save, self.manifest(), self.accelerator)
         self.saved = self.update
-        self.meter = Meter()
+        self.meter.reset()
 
-    def _state(self) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Any]:
+        """What a checkpoint says of the run."""
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "dataset": self.loader.source.fingerprint,
@@ -193,23 +157,6 @@ class Run:
             "condprep": __version__,
         }
 
-    def _export(self) -> None:
-        recipe, source = self.recipe, self.loader.source
-        training = {
-            "model": recipe.model.model_dump(mode="json"),
-            "family": self.learner.base.family,
-            "updates": self.update,
-            "batch": recipe.train.batch,
-            "rows": self.rows,
-            "dataset": source.fingerprint,
-            "metrics": self.metrics,
-            "condprep": __version__,
-        }
-        condition = condition_record(
-            Path(recipe.data.path), source.rows.column, source.rows.kind, recipe.data.resolution
-        )
-        average = self.learner.weights("best") if recipe.ema.enabled else None
-        save_result(self.folder, self.learner.controlnet, self.learner.weights("raw"), average, training, condition)
-        self.say(f"the ControlNet is in {self.folder}")
-        if recipe.save.push_to_hub:
-            self.say(f"pushed to {push(self.folder, recipe.save.push_to_hub)}")
+    def close(self) -> None:
+        """The trackers write what they still have."""
+        self.journal.close()

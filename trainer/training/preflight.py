@@ -5,18 +5,23 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
+from trainer.data.sampler import Draw
 from trainer.errors import MachineError
-from trainer.training.memory import predict_memory
-from trainer.types import Batch
+from trainer.training.machine import dtype
+from trainer.training.memory import parameters, predict_memory
+from trainer.training.validate import Validator
+from trainer.types import Batch, ProcessGroup, Say
 
 if TYPE_CHECKING:
+    from trainer.data.source import Source
+    from trainer.models.base import Base
     from trainer.training.step import Learner
 
 FREE = 0.8  # of a CPU's free memory is used
@@ -30,7 +35,30 @@ class Fit:
     peak: int | None  # bytes of the device at once, while it was tried; None on a CPU
 
 
-def fitting_micro_batch(learner: Learner, batch: Batch, say: Callable[[str], None]) -> int:
+def preflight(learner: Learner, rows: Source, held_out: Source | None, group: ProcessGroup, say: Say) -> int:
+    """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
+    base, recipe = learner.base, learner.recipe
+    check_disk(Path(recipe.save.dir), parameters(learner.controlnet), recipe.save.keep, recipe.ema.enabled)
+    batch = _of_largest_bucket(base, replace(rows, base=base), learner.accelerator.device)
+    base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
+    micro_batch = fitting_micro_batch(learner, batch, say)
+    base.to(learner.accelerator.device, dtype(recipe))
+    Validator(learner, held_out and replace(held_out, base=base), group).rehearse()
+    if held_out is None and not recipe.eval.conditions and recipe.eval.every:
+        say("there are no held-out rows: nothing is validated (build the dataset with --validation 0.02)")
+    return micro_batch
+
+
+def _of_largest_bucket(base: Base, rows: Source, device: torch.device) -> Batch:
+    """A few rows, encoded, on the device."""
+    buckets = rows.buckets
+    largest = max(buckets, key=lambda size: size[0] * size[1])
+    numbers = [number for number, bucket in enumerate(buckets) if bucket == largest][:4]
+    batch = rows.batch([Draw(number, 0) for number in numbers])
+    return replace(base.complete(batch.to(device)), pixels=None)
+
+
+def fitting_micro_batch(learner: Learner, batch: Batch, say: Say) -> int:
     """Rehearse an update; returns the rows of a forward pass, which are the recipe's or, for "auto", as many as fit.
 
     batch: complete rows of the largest bucket. Raises MachineError where they do not fit, TrainingStopped for a loss

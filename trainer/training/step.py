@@ -1,8 +1,9 @@
-"""What learns: the ControlNet, its optimizer and its average, on this process and in step with the others."""
+"""One update: forward and backward passes, the optimizer's step, the average's; on this process and in step with the others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from trainer.errors import TrainingStopped
 from trainer.models.base import Base
-from trainer.models.objective import Diffusion, draw, row_losses
+from trainer.models.objective import Diffusion, Draws, draw, row_losses
 from trainer.training.optimizer import make_optimizer
 from trainer.types import Batch
 
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from trainer.recipe.recipe import Recipe
 
 CONTROLNET, AVERAGE = "controlnet", "ema.safetensors"  # in a checkpoint
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an update says of itself. Tensors stay on the device, so that nothing waits for it."""
+
+    keys: list[str]  # of the rows of this process
+    losses: Tensor  # (rows,)
+    norm: Tensor  # of the gradients before clipping, a scalar
 
 
 class Learner:
@@ -43,43 +53,48 @@ class Learner:
         accelerator.register_save_state_pre_hook(self._save_plain)
         accelerator.register_load_state_pre_hook(self._load_plain)
 
-    def share_out(self, micro_batch: int) -> int:
-        """Fix the rows of a forward pass; returns how many passes this process has in an update."""
-        passes: int = self.recipe.train.batch // self.accelerator.num_processes // micro_batch
+    def accumulate(self, passes: int) -> None:
+        """Fix how many forward passes an update has on this process."""
         self.accelerator.gradient_accumulation_steps = passes
-        return passes
 
-    def learn(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """One forward and backward pass; with the last one of an update, the optimizer's step.
-
-        Returns the rows' losses, (B,), and with the step the gradients' norm before clipping, a scalar. Both stay on
-        the device.
-        """
-        norm = None
-        with self.accelerator.accumulate(self.prepared):
-            losses = self._backward(batch)
-            if self.accelerator.sync_gradients:
-                norm = self._clip()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        if norm is not None and self.ema:
+    def step(self, batches: Iterable[Batch], rate: float) -> StepResult:
+        """One update, at that learning rate. batches: one for each pass; together the update's rows of this process."""
+        self.set_rate(rate)
+        keys, losses, norm = [], [], None
+        for batch in batches:
+            with self.accelerator.accumulate(self.prepared):
+                batch, draws = self.drawn(batch)
+                of_rows = row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+                self.backward(of_rows, draws)
+                if self.accelerator.sync_gradients:
+                    norm = self.clip()
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            keys += batch.keys
+            losses.append(of_rows.detach())
+        if self.ema:
             self.ema.step(self.controlnet.parameters())
-        return losses, norm
+        assert norm is not None  # the last pass has synchronised
+        return StepResult(keys, torch.cat(losses), norm)
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _backward(self, batch: Batch) -> Tensor:
-        device, train = self.accelerator.device, self.recipe.train
+    def drawn(self, batch: Batch) -> tuple[Batch, Draws]:
+        """The batch, complete and on the device, and what is random about its rows."""
+        device = self.accelerator.device
         batch, timesteps = self.base.complete(batch.to(device)), range(len(self.diffusion.alphas))
-        draws = draw(batch, seed=train.seed, timesteps=timesteps, pin=device.type == "cuda").to(device)
-        losses = row_losses(self.base, self.prepared, self.diffusion, batch, draws)
-        weights = self.diffusion.weights(draws.timesteps, train.snr_gamma)
-        self.accelerator.backward((weights * losses).mean())
-        return losses.detach()
+        seed, pin = self.recipe.train.seed, device.type == "cuda"
+        return batch, draw(batch, seed=seed, timesteps=timesteps, pin=pin).to(device)
 
-    def _clip(self) -> Tensor:
+    def backward(self, losses: Tensor, draws: Draws) -> None:
+        """Gradients of the rows' weighted losses, (B,)."""
+        weights = self.diffusion.weights(draws.timesteps, self.recipe.train.snr_gamma)
+        self.accelerator.backward((weights * losses).mean())
+
+    def clip(self) -> Tensor:
+        """Gradients to the recipe's norm. Returns what it was, a scalar."""
         limit = self.recipe.train.max_grad_norm or float("inf")
         norm: Tensor = self.accelerator.clip_grad_norm_(self.controlnet.parameters(), limit)
         return norm.detach()
@@ -93,8 +108,10 @@ class Learner:
         scaler = self.accelerator.scaler
         scale = scaler.state_dict() if scaler else {}
         try:
+            batch, draws = self.drawn(batch)
             with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
-                losses = self._backward(batch)
+                losses = row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+                self.backward(losses, draws)
             if not losses.isfinite().all():
                 raise TrainingStopped(
                     'the loss of the very first batch is not a finite number; try train.precision = "fp32", and'

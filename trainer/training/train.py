@@ -1,33 +1,21 @@
-"""Training from a recipe to a result: everything is checked, then the updates are made, looked at and saved."""
+"""Training from a recipe to a result: prepare, run the loop, export."""
 
 from __future__ import annotations
 
 import time
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-
-from trainer.data.loader import Loader
-from trainer.data.sampler import Draw
-from trainer.data.source import Progress, Source, open_sources
-from trainer.models.families import Base, load_base
-from trainer.recipe.layout import CHECKPOINTS
+from condprep import __version__
+from trainer.data.source import Progress
+from trainer.inference.export import condition_record, push, save_result
 from trainer.recipe.recipe import Recipe
-from trainer.training.checkpoint import Checkpoint, Checkpoints
 from trainer.training.folder import own
-from trainer.training.loop import Run, Say
-from trainer.training.machine import dtype, make_accelerator
-from trainer.training.metrics import Journal
-from trainer.training.preflight import check_disk, fitting_micro_batch
-from trainer.training.step import Learner
-from trainer.training.validate import Validator
-from trainer.types import Batch, ProcessGroup
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from trainer.training.loop import TrainingLoop
+from trainer.training.machine import make_accelerator
+from trainer.training.prepare import prepare
+from trainer.types import Say
 
 
 @dataclass(frozen=True)
@@ -54,85 +42,30 @@ def train(recipe: Recipe, *, say: Say = lambda _: None, progress: Progress = lam
         say, progress = lambda _: None, lambda *_: None
     folder = Path(recipe.save.dir)
     alone = own(folder) if accelerator.is_main_process else nullcontext()
-    with alone, closing(_prepare(recipe, accelerator, say, progress)) as run:
-        finished = run.go()
-        if finished:
-            run.finish()
-    return TrainResult(folder, run.update, finished, time.perf_counter() - began, run.metrics)
+    with alone, closing(prepare(recipe, accelerator, say, progress)) as loop:
+        finished = loop.run()
+        if finished and accelerator.is_main_process:
+            export(loop)
+        accelerator.wait_for_everyone()
+    return TrainResult(folder, loop.update, finished, time.perf_counter() - began, loop.metrics)
 
 
-def _prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progress) -> Run:
-    """Everything before the first update, in the order in which a mistake costs least."""
-    group = ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
-    if accelerator.device.type == "cpu" and recipe.train.device == "auto":
-        say("PyTorch finds no GPU here: training on the CPU")
-    rows, held_out = open_sources(recipe, group, progress)
-    for note in rows.rows.notes:
-        say(note)
-    checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
-    start = _choose(checkpoints, recipe, rows, accelerator, say)
-    base = load_base(recipe.model)
-    torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
-    controlnet = base.new_controlnet(recipe.model.init)
-    base.to(accelerator.device, dtype(recipe))
-    learner = Learner(accelerator, base, controlnet, recipe)
-    micro_batch = _rehearse(learner, rows, held_out, group, say)
-    journal = Journal(accelerator, recipe, start.update if start else 0)
-    rows, held_out = _encode(base, rows, held_out, group, progress)
-    validator = Validator(learner, held_out, group)
-    loader = Loader(rows, micro_batch, group, pin=accelerator.device.type == "cuda")
-    run = Run(learner, loader, validator, checkpoints, journal, say, progress)
-    if start:
-        run.restore(start)
-    return run
-
-
-def _choose(
-    checkpoints: Checkpoints, recipe: Recipe, rows: Source, accelerator: Accelerator, say: Say
-) -> Checkpoint | None:
-    """The main process chooses, for all."""
-    from accelerate.utils import broadcast_object_list
-
-    found: list[Checkpoint | None] = [None]
-    if accelerator.is_main_process:
-        found[0], notes = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), rows.fingerprint)
-        for note in notes:
-            say(note)
-    broadcast_object_list(found)
-    return found[0]
-
-
-def _rehearse(learner: Learner, rows: Source, held_out: Source | None, group: ProcessGroup, say: Say) -> int:
-    """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
-    base, recipe = learner.base, learner.recipe
-    parameters = sum(parameter.numel() for parameter in learner.controlnet.parameters())
-    check_disk(Path(recipe.save.dir), parameters, recipe.save.keep, recipe.ema.enabled)
-    batch = _largest(base, replace(rows, base=base), learner.accelerator)
-    base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
-    micro_batch = fitting_micro_batch(learner, batch, say)
-    base.to(learner.accelerator.device, dtype(recipe))
-    Validator(learner, held_out and replace(held_out, base=base), group).rehearse()
-    if held_out is None and not recipe.eval.conditions and recipe.eval.every:
-        say("there are no held-out rows: nothing is validated (build the dataset with --validation 0.02)")
-    return micro_batch
-
-
-def _largest(base: Base, rows: Source, accelerator: Accelerator) -> Batch:
-    """A few rows of the largest bucket, encoded, on the device."""
-    buckets = rows.buckets
-    largest = max(buckets, key=lambda size: size[0] * size[1])
-    numbers = [number for number, bucket in enumerate(buckets) if bucket == largest][:4]
-    batch = rows.batch([Draw(number, 0) for number in numbers])
-    return replace(base.complete(batch.to(accelerator.device)), pixels=None)
-
-
-def _encode(
-    base: Base, rows: Source, held_out: Source | None, group: ProcessGroup, progress: Progress
-) -> tuple[Source, Source | None]:
-    """The rows with filled caches; what is not needed any more leaves the device."""
-    cached = [source and source.with_caches(base) for source in (rows, held_out)]
-    for source in filter(None, cached):
-        source.fill(group, progress)
-    base.offload(vae=rows.recipe.cache.latents, text=rows.recipe.cache.text)
-    assert cached[0] is not None
-    return cached[0], cached[1]
+def export(loop: TrainingLoop) -> None:
+    """The result of a loop in its folder, and on the Hub where the recipe says so."""
+    recipe, source, learner = loop.recipe, loop.loader.source, loop.learner
+    training = {
+        "model": recipe.model.model_dump(mode="json"),
+        "family": learner.base.family,
+        "updates": loop.update,
+        "batch": recipe.train.batch,
+        "rows": loop.rows,
+        "dataset": source.fingerprint,
+        "metrics": loop.metrics,
+        "condprep": __version__,
+    }
+    condition = condition_record(Path(recipe.data.path), source.rows.column, source.rows.kind, recipe.data.resolution)
+    average = learner.weights("best") if recipe.ema.enabled else None
+    save_result(loop.folder, learner.controlnet, learner.weights("raw"), average, training, condition)
+    loop.say(f"the ControlNet is in {loop.folder}")
+    if recipe.save.push_to_hub:
+        loop.say(f"pushed to {push(loop.folder, recipe.save.push_to_hub)}")

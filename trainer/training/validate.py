@@ -1,9 +1,10 @@
-"""What is looked at while training: held-out losses and pictures, on all processes, put into words."""
+"""Validation: held-out losses, fidelity and pictures, on all processes, put into words."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,31 +28,40 @@ AT_ONCE = 8  # rows of a forward pass
 LATE = 0.5  # of the run: from then on it is worth a warning that the condition is not used
 
 
+@dataclass(frozen=True)
+class Validation:
+    """What a validation has found; what the recipe does not ask for is empty."""
+
+    losses: HeldOut | None
+    grid: Path | None  # of pictures, which the main process has written
+    fidelity: dict[str, float]  # how pictures follow their conditions
+
+
 class Validator:
-    """Looks at the learner's best weights: the same held-out rows and examples each time."""
+    """Tries the learner's best weights: the same held-out rows and examples each time."""
 
     def __init__(self, learner: Learner, source: Source | None, group: ProcessGroup) -> None:
-        """source: of the held-out rows; without them only `eval.conditions` can be looked at."""
+        """source: of the held-out rows; without them there are only pictures of `eval.conditions`."""
         self.learner, self.source, self.group = learner, source, group
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
         self.examples = choose_examples(self.settings, source)
         self.watch = self._watch() if self.settings.fidelity else None
 
-    def look(self, folder: Path, update: int) -> tuple[HeldOut | None, Path | None, dict[str, float]]:
-        """The held-out losses, the grid of pictures that the main process has written, and how pictures follow."""
+    def validate(self, folder: Path, update: int) -> Validation:
+        """Held-out losses, fidelity and a grid of pictures in the run's folder, as the recipe asks for them."""
         controlnet = self.learner.snapshot()
         with _uncompiled():
             losses, fidelity = self._losses(controlnet), self._fidelity(controlnet)
             pictures = self._pictures(controlnet) if self.examples else []
         if not pictures:
-            return losses, None, fidelity
+            return Validation(losses, None, fidelity)
         path = folder / SAMPLES / f"{update:08d}.png"
         if self.group.rank == 0:
             save_grid(path, self.examples, pictures)
-        return losses, path, fidelity
+        return Validation(losses, path, fidelity)
 
     def rehearse(self) -> None:
-        """A look at one batch of rows and the largest example, that leaves nothing behind."""
+        """A validation of one batch of rows and the largest example, that leaves nothing behind."""
         controlnet = self.learner.snapshot()
         with _uncompiled():
             if self.source is not None and self.settings.loss_rows:
@@ -110,7 +120,7 @@ class Validator:
 
 
 def _uncompiled() -> AbstractContextManager[None]:
-    """What is looked at has sizes of its own, which are not worth minutes of compiling."""
+    """What is validated has sizes of its own, which are not worth minutes of compiling."""
     stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
     return stance
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.learners import make_batch, make_learner, split, weights
+from support.learners import RATE, make_batch, make_learner, split, weights
 from support.trainer_models import save_base
 
 from trainer.errors import MachineError
@@ -45,12 +45,12 @@ def test_a_saved_learner_goes_on_exactly(base: Path, tmp_path: Path) -> None:
     whole, first = (make_learner(base, optimizer="adamw8bit") for _ in range(2))
     batch = make_batch(whole.base)
     for _ in range(2):
-        whole.learn(batch)
-    first.learn(batch)
+        whole.step([batch], RATE)
+    first.step([batch], RATE)
     first.save(tmp_path)
     second = make_learner(base, optimizer="adamw8bit")
     second.load(tmp_path, update=1)
-    second.learn(batch)
+    second.step([batch], RATE)
     assert all(a.equal(b) for a, b in zip(weights(second), weights(whole)))
 
 
@@ -62,9 +62,7 @@ def test_a_rehearsal_leaves_no_trace(base: Path) -> None:
         batch = make_batch(learner.base)
         if rehearsed:
             learner.rehearse(batch)
-        learner.set_rate(1e-3)
-        for part in split(batch, 2):
-            learner.learn(part)
+        learner.step(split(batch, 2), RATE)
         results.append(weights(learner))
     assert all(a.equal(b) for a, b in zip(*results))
 

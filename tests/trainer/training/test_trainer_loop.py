@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,14 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The keys of every batch that is learned from."""
     seen: list[list[str]] = []
-    learn = Learner.learn
+    step = Learner.step
 
-    def watch(self: Learner, batch: Batch) -> Any:
-        seen.append(batch.keys)
-        return learn(self, batch)
+    def noted(batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            seen.append(batch.keys)
+            yield batch
 
-    monkeypatch.setattr(Learner, "learn", watch)
+    monkeypatch.setattr(Learner, "step", lambda self, batches, rate: step(self, noted(batches), rate))
     return seen
 
 
@@ -80,15 +82,16 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed in update 18, a run repeats what came after checkpoint 10, forgets its lines, and ends as any other."""
-    out, learn, passes = tmp_path / "output", Learner.learn, iter(range(1, 1000))
+    out, step, passes = tmp_path / "output", Learner.step, iter(range(1, 1000))
 
-    def die(self: Learner, batch: Batch) -> Any:
-        if next(passes) == 35:
-            raise Killed
-        return learn(self, batch)
+    def deadly(batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if next(passes) == 35:
+                raise Killed
+            yield batch
 
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "learn", die)
+        patched.setattr(Learner, "step", lambda self, batches, rate: step(self, deadly(batches), rate))
         with pytest.raises(Killed):
             train(make_recipe(place, out))
     assert [line["update"] for line in lines(out)] == [5, 10, 15]

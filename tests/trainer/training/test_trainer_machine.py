@@ -13,9 +13,10 @@ from diffusers.optimization import get_scheduler
 
 from trainer.errors import MachineError, TrainingStopped
 from trainer.recipe.recipe import Recipe
+from trainer.training.journal import Journal, Meter
 from trainer.training.machine import make_accelerator
-from trainer.training.metrics import Journal, Meter
 from trainer.training.optimizer import learning_rate, make_optimizer
+from trainer.training.step import StepResult
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 
@@ -90,12 +91,11 @@ def test_the_fused_optimizer_is_adamw() -> None:
 
 
 def test_a_line_has_the_means_of_its_rows() -> None:
-    """Losses over rows, not over passes; gradients' norms over updates, without those that overflowed."""
+    """Losses over rows, not over updates; gradients' norms over updates, without those that overflowed."""
     meter = Meter()
-    meter.add(["a", "b", "c"], torch.tensor([1.0, 2.0, 3.0]), waited=0.0)
-    meter.add(["d"], torch.tensor([6.0]), waited=0.0)
-    for norm in (1.0, float("inf"), 3.0):
-        meter.add_norm(torch.tensor(norm))
+    meter.add(StepResult(["a", "b"], torch.tensor([1.0, 2.0]), torch.tensor(1.0)))
+    meter.add(StepResult(["c"], torch.tensor([3.0]), torch.tensor(float("inf"))))
+    meter.add(StepResult(["d"], torch.tensor([6.0]), torch.tensor(3.0)))
     found = meter.read(make_accelerator(recipe()))
     assert (found["loss"], found["grad_norm"]) == (3.0, 2.0)
     assert meter.keys == []
@@ -104,8 +104,7 @@ def test_a_line_has_the_means_of_its_rows() -> None:
 def test_bad_rows_are_named() -> None:
     """Those rows alone whose loss is not a number."""
     meter = Meter()
-    meter.add(["a", "b", "c"], torch.tensor([1.0, float("nan"), float("inf")]), waited=0.0)
-    meter.add_norm(torch.tensor(1.0))
+    meter.add(StepResult(["a", "b", "c"], torch.tensor([1.0, float("nan"), float("inf")]), torch.tensor(1.0)))
     with pytest.raises(TrainingStopped, match="for b, c"):
         meter.read(make_accelerator(recipe()))
 

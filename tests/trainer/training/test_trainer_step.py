@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.learners import make_batch, make_learner, split, stir, weights
+from support.learners import RATE, make_batch, make_learner, split, stir, weights
 from support.trainer_models import FAMILIES, save_base
 from torch import Tensor
 
@@ -94,9 +95,8 @@ def test_passes_of_any_size_learn_the_same(bases: dict[str, Path]) -> None:
     for size in (4, 2, 1):
         learner = make_learner(bases["sd15"], micro_batch=size, eps=1e-3)  # Adam blows up rounding of tiny gradients
         for _ in range(2):
-            for part in split(make_batch(learner.base), size):
-                _, norm = learner.learn(part)
-        results.append((weights(learner), norm))
+            step = learner.step(split(make_batch(learner.base), size), RATE)
+        results.append((weights(learner), step.norm))
     for found, norm in results[1:]:
         torch.testing.assert_close(norm, results[0][1], rtol=1e-4, atol=0)
         for mine, expected in zip(found, results[0][0]):
@@ -104,13 +104,18 @@ def test_passes_of_any_size_learn_the_same(bases: dict[str, Path]) -> None:
 
 
 def test_only_the_last_pass_of_an_update_steps(bases: dict[str, Path]) -> None:
-    """Weights move with the pass that completes `batch` rows, which alone has a norm."""
+    """Weights move with the pass that completes `batch` rows, not before."""
     learner = make_learner(bases["sd15"], micro_batch=2)
     before = weights(learner)
-    first, second = split(make_batch(learner.base), 2)
-    assert learner.learn(first)[1] is None
-    assert all(a.equal(b) for a, b in zip(weights(learner), before))
-    assert learner.learn(second)[1] is not None
+
+    def passes() -> Iterator[Batch]:
+        for part in split(make_batch(learner.base), 2):
+            assert all(a.equal(b) for a, b in zip(weights(learner), before))
+            yield part
+
+    step = learner.step(passes(), RATE)
+    assert step.keys == ["row0", "row1", "row2", "row3"]
+    assert step.losses.shape == (4,)
     assert not all(a.equal(b) for a, b in zip(weights(learner), before))
 
 
@@ -120,7 +125,7 @@ def test_the_base_is_never_changed(bases: dict[str, Path]) -> None:
     frozen = (learner.base.unet, learner.base.vae, *learner.base.text_encoders)
     before = [sha256(module) for module in frozen]
     for _ in range(3):
-        learner.learn(make_batch(learner.base))
+        learner.step([make_batch(learner.base)], RATE)
     assert [sha256(module) for module in frozen] == before
     assert all(parameter.grad is None for module in frozen for parameter in module.parameters())
 
@@ -130,7 +135,7 @@ def test_gradient_checkpointing_changes_no_gradient(bases: dict[str, Path]) -> N
     results = []
     for checkpointing in (False, True):
         learner = make_learner(bases["sdxl"], gradient_checkpointing=checkpointing)
-        learner.learn(make_batch(learner.base))
+        learner.step([make_batch(learner.base)], RATE)
         results.append(weights(learner))
     for mine, expected in zip(*results):
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
@@ -147,9 +152,7 @@ def test_a_rehearsal_leaves_no_trace(bases: dict[str, Path]) -> None:
             learner.rehearse(batch.take([0, 1, 2, 3, 0, 1]))
             assert all(a.equal(b) for a, b in zip(weights(learner), before))
             assert not learner.optimizer.state
-        learner.set_rate(1e-3)
-        for part in split(batch, 2):
-            learner.learn(part)
+        learner.step(split(batch, 2), RATE)
         results.append(weights(learner))
     assert all(a.equal(b) for a, b in zip(*results))
 
@@ -170,15 +173,15 @@ def test_a_saved_learner_goes_on_exactly(bases: dict[str, Path], tmp_path: Path)
     whole, first = make_learner(bases["sd15"]), make_learner(bases["sd15"])
     batch = make_batch(whole.base)
     for _ in range(4):
-        whole.learn(batch)
+        whole.step([batch], RATE)
     for _ in range(2):
-        first.learn(batch)
+        first.step([batch], RATE)
     first.save(tmp_path)
     second = make_learner(bases["sd15"])
     stir(second.controlnet)
     second.load(tmp_path, update=2)
     for _ in range(2):
-        second.learn(batch)
+        second.step([batch], RATE)
     for which in ("raw", "best"):
         assert all(a.equal(b) for a, b in zip(second.weights(which), whole.weights(which)))
     assert not all(a.equal(b) for a, b in zip(whole.weights("raw"), whole.weights("best")))
@@ -189,7 +192,7 @@ def test_the_average_is_that_of_diffusers(bases: dict[str, Path]) -> None:
     learner = make_learner(bases["sd15"])
     shadow = weights(learner)
     for update in (1, 2, 3):
-        learner.learn(make_batch(learner.base))
+        learner.step([make_batch(learner.base)], RATE)
         decay = 0 if update == 1 else min(0.5, update / (9 + update))
         shadow = [decay * s + (1 - decay) * w for s, w in zip(shadow, weights(learner))]
     for mine, expected in zip(learner.weights("best"), shadow):
@@ -200,7 +203,7 @@ def test_a_snapshot_is_a_copy(bases: dict[str, Path]) -> None:
     """It has the averaged weights, and neither shares memory with the training nor takes gradients."""
     learner = make_learner(bases["sd15"])
     for _ in range(2):
-        learner.learn(make_batch(learner.base))
+        learner.step([make_batch(learner.base)], RATE)
     copy = learner.snapshot()
     for mine, average, trained in zip(copy.parameters(), learner.weights("best"), learner.weights("raw")):
         assert mine.equal(average)

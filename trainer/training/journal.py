@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,29 +20,36 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from trainer.recipe.recipe import Recipe
+    from trainer.training.step import StepResult
+    from trainer.types import Batch
 
 
 class Meter:
     """The rows since the last line: their losses stay on the device until `read`."""
 
     def __init__(self) -> None:
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Begin a line: rows and time from now on."""
         self.losses: list[Tensor] = []
         self.norms: list[Tensor] = []
         self.keys: list[str] = []
         self.waited, self.began = 0.0, time.perf_counter()
 
-    def add(self, keys: Sequence[str], losses: Tensor, waited: float) -> None:
-        """keys: of B rows; losses: (B,); waited: seconds in which there was no batch."""
-        self.keys += keys
-        self.losses.append(losses.detach())
-        self.waited += waited
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches; the time in which there was none is counted."""
+        while True:
+            began = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - began
+            yield batch
 
-    def add_norm(self, norm: Tensor) -> None:
-        """The gradients' norm before clipping."""
-        self.norms.append(norm.detach())
+    def add(self, step: StepResult) -> None:
+        """An update."""
+        self.keys += step.keys
+        self.losses.append(step.losses)
+        self.norms.append(step.norm)
 
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over all processes, and start again. This waits for the device.
@@ -62,7 +69,7 @@ class Meter:
             "pictures_per_second": rows / seconds,
             "data_wait": self.waited / seconds,
         }
-        self._reset()
+        self.reset()
         return found
 
 
