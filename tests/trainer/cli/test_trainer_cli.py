@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
+import traceback
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 from diffusers import ControlNetModel
 from PIL import Image
 from support.trainer_models import build_dataset, save_base
+from torch import Tensor
 
+import condprep
+import trainer
 from trainer.cli import main as cli
+from trainer.models.objective import Diffusion, row_losses
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
+from trainer.training.loop import TrainingLoop
+from trainer.training.step import Learner
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +69,34 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: Any) -> tuple[
         cli.main()
     shown = capsys.readouterr()
     return int(stop.value.code or 0), shown.out, shown.err
+
+
+def own_functions(frame: FrameType | None) -> list[CodeType]:
+    """Functions of condprep and trainer that are being carried out, the outermost first."""
+    folders = tuple(str(Path(package.__file__ or "").parent) for package in (condprep, trainer))
+    codes = [frame.f_code for frame, _ in traceback.walk_stack(frame)]
+    return [code for code in reversed(codes) if code.co_filename.startswith(folders)]
+
+
+def test_from_the_command_to_the_loss_are_seven_calls(
+    made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`python -m trainer` reaches the loss of a batch by at most seven frames of our own, `__main__` and the loss among them."""
+    stacks, add_noise = [], Diffusion.add_noise
+
+    def seen(*given: Any) -> Tensor:  # called by the loss function alone
+        stacks.append(own_functions(sys._getframe()))
+        return add_noise(*given)
+
+    monkeypatch.setattr(Diffusion, "add_noise", seen)
+    monkeypatch.setattr(sys, "argv", ["trainer", str(made / "tiny.toml"), "--set", f"save.dir={tmp_path / 'output'}"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("trainer", run_name="__main__")
+    assert not stop.value.code
+    updates = [stack for stack in stacks if TrainingLoop.run.__code__ in stack and Learner.step.__code__ in stack]
+    assert len(updates) == 8  # 4 updates of 2 passes
+    assert all(stack[-1] is row_losses.__code__ for stack in updates)
+    assert max(map(len, updates)) <= 7, [code.co_qualname for code in updates[0]]
 
 
 def test_from_a_dataset_to_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
