@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from condprep.cli.options import Json, open_weights
-from trainer.inference.pipeline import Precision, Weights
+from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichWeights
 
-Output = Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")]
 Dataset = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
 Split = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
 Rows = Annotated[int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")]
@@ -37,10 +36,6 @@ Inception = Annotated[
     Path | None, typer.Option(help="torch-fidelity's weights of Inception, for KID (default: what torch has cached)")
 ]
 Batch = Annotated[int, typer.Option(min=1, help="pictures that are generated at once")]
-Base = Annotated[str | None, typer.Option(help="another base model than that of the training")]
-Which = Annotated[Weights, typer.Option(help="best: the averaged ones where there are any")]
-Numbers = Annotated[Precision, typer.Option(help="auto: bf16 on a GPU, fp32 on a CPU")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 Report = Annotated[
     Path | None, typer.Option("--report", "-o", help="the report's folder (default: evaluation/ in OUTPUT)")
 ]
@@ -62,9 +57,9 @@ def evaluate(
     clip: Clip = None,
     inception: Inception = None,
     batch: Batch = 8,
-    base: Base = None,
-    weights: Which = "best",
-    precision: Numbers = "auto",
+    base: BaseName = None,
+    weights: WhichWeights = "best",
+    precision: WhichPrecision = "auto",
     device: Device = "auto",
     report: Report = None,
     as_json: Json = False,

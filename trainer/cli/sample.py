@@ -1,0 +1,60 @@
+"""`python -m trainer sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from condprep.errors import UsageError
+from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichWeights
+
+Condition = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
+Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
+Picture = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
+NegativePrompt = Annotated[str, typer.Option(help="what it shall not show")]
+Steps = Annotated[int, typer.Option(min=1, help="of the UniPC sampler")]
+Cfg = Annotated[float, typer.Option(min=0, help="classifier-free guidance")]
+Seed = Annotated[int, typer.Option(help="another one gives another picture")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace OUT")]
+
+
+def sample(
+    output: Output,
+    condition: Condition,
+    prompt: Prompt,
+    out: Picture = Path("sample.png"),
+    negative_prompt: NegativePrompt = "",
+    steps: Steps = 20,
+    cfg: Cfg = 7.5,
+    seed: Seed = 0,
+    base: BaseName = None,
+    weights: WhichWeights = "best",
+    precision: WhichPrecision = "auto",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Generate a picture that follows a condition map."""
+    from trainer.cli import console
+    from trainer.inference.pipeline import sample as run
+    from trainer.inference.pipeline import save_picture
+
+    console.without_bars()
+    if out.exists() and not overwrite:
+        raise UsageError(f"{out} exists; choose another --out or say --overwrite")
+    picture = run(
+        output,
+        condition,
+        prompt,
+        negative_prompt=negative_prompt,
+        steps=steps,
+        cfg=cfg,
+        seed=seed,
+        base=base,
+        weights=weights,
+        precision=precision,
+        device=device,
+    )
+    save_picture(picture, out)
+    print(out)
