@@ -91,7 +91,7 @@ def test_a_network_that_fails_costs_nothing(place: Path, hub: Hub, tmp_path: Pat
     before = (out / "diffusion_pytorch_model.safetensors").read_bytes()
     assert ControlNetModel.from_pretrained(out).config.in_channels == 4
     hub.trouble = ""
-    monkeypatch.setattr("trainer.training.step.Learner.learn", lambda *_: pytest.fail("there is nothing left to learn"))
+    monkeypatch.setattr("trainer.training.step.Learner.step", lambda *_: pytest.fail("there is nothing left to learn"))
     assert train(pushing(place, out)).finished
     assert (hub.folder / "me/canny/diffusion_pytorch_model.safetensors").read_bytes() == before
 
