@@ -14,10 +14,10 @@ from support.trainer_runs import make_place, make_recipe
 from condprep.annotators.registry import load_annotator
 from trainer.data.source import open_source
 from trainer.evaluation.evaluate import make_arms
-from trainer.evaluation.generate import Sampling
 from trainer.evaluation.result import Fidelity, Trained, conclude
 from trainer.evaluation.rows import Reannotator, Row, read_rows
 from trainer.evaluation.trial import Trial
+from trainer.inference.generate import Sampling
 from trainer.training.train import train
 
 HOW = Sampling(steps=2, cfg=1.0, pictures=1, seed=0, batch=4)

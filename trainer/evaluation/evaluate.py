@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from trainer.data.rows import splits
 from trainer.data.source import Progress, open_source
 from trainer.errors import ModelError
-from trainer.evaluation.generate import Sampling
 from trainer.evaluation.networks import at_hand
 from trainer.evaluation.protocols import Detector, Protocol, protocol
 from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
 from trainer.evaluation.rows import Reannotator, Row, read_rows, reannotator, remade
 from trainer.evaluation.trial import Arm, Trial
+from trainer.inference.generate import Sampling
 from trainer.inference.pipeline import Precision, Weights, load_pipeline
 from trainer.recipe.layout import RECIPE
 from trainer.recipe.recipe import Recipe

@@ -13,11 +13,12 @@ import numpy as np
 
 from condprep.images.decode import Pixels
 from condprep.verification.quality.picture import quality
-from trainer.evaluation.generate import Sampling, another, generate, tasks, through_vae
 from trainer.evaluation.intervals import Interval
 from trainer.evaluation.networks import NONE, Networks
+from trainer.evaluation.pictures import another, generate_arrays, requests, through_vae
 from trainer.evaluation.rows import Reannotator, Row, partners
 from trainer.evaluation.scores import Condition, compare, summarise
+from trainer.inference.generate import Sampling
 
 ARMS = {
     "controlnet": "held-out rows: their own condition and caption",
@@ -118,8 +119,8 @@ class Trial:
         return {name: one for name, one in found.items() if one.rows}
 
     def _pictures(self, rows: Sequence[Row], given: Sequence[Row], strength: float) -> list[Pixels]:
-        wanted = tasks(rows, [row.image for row in given], self.sampling.pictures)
-        return generate(self.pipe, wanted, self.sampling, strength=strength, done=self.done)
+        wanted = requests(rows, [row.image for row in given], self.sampling.pictures, self.sampling.seed)
+        return generate_arrays(self.pipe, wanted, self.sampling, strength=strength, done=self.done)
 
     def _score(self, made: Condition, row: Row, picture: Pixels) -> dict[str, float]:
         sharp = quality(picture).sharpness

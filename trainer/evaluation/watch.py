@@ -10,10 +10,11 @@ import numpy as np
 
 from trainer.errors import DataError
 from trainer.evaluation.diagnosis import BELONGS, LEFT, share
-from trainer.evaluation.generate import Sampling, generate, tasks, through_vae
+from trainer.evaluation.pictures import generate_arrays, requests, through_vae
 from trainer.evaluation.rows import Reannotator, Row, partners, read_rows, reannotator
 from trainer.evaluation.scores import LOWER, compare
 from trainer.evaluation.trial import mean_scores
+from trainer.inference.generate import Sampling
 from trainer.types import ProcessGroup
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class Watch:
 
         mine = range(self.group.rank, len(self.rows), self.group.size)
         rows = [self.rows[number] for number in mine]
-        pictures = generate(pipe, tasks(rows, [row.image for row in rows], 1), self.sampling, done=lambda _: None)
+        wanted = requests(rows, [row.image for row in rows], 1, self.sampling.seed)
+        pictures = generate_arrays(pipe, wanted, self.sampling)
         made = self.annotator(pictures, [row.key for row in rows])
         found = [(number, self._scores(number, one)) for number, one in zip(mine, made)]
         everyone = [scores for _, scores in sorted(gather_object(found), key=lambda pair: pair[0])]

@@ -69,21 +69,11 @@ def sample(
     condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle. Raises
     ModelError as `load_pipeline`, and for a map that cannot be read.
     """
-    import torch
+    from trainer.inference.generate import Request, Sampling, generate
 
-    image = fit_condition(condition)
-    pipeline: Any = load_pipeline(output, **how)
-    made = pipeline(
-        prompt,
-        image=image,
-        width=image.width,
-        height=image.height,
-        negative_prompt=negative_prompt or None,
-        num_inference_steps=steps,
-        guidance_scale=cfg,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    picture: Image.Image = made.images[0]
+    request = Request(prompt, fit_condition(condition), seed)
+    sampling = Sampling(steps, cfg, negative_prompt=negative_prompt)
+    (picture,) = generate(load_pipeline(output, **how), [request], sampling)
     return picture
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from trainer.errors import ModelError
 if TYPE_CHECKING:
     from torch import nn
 
+# what a ControlNet has in common with the denoiser that it steers
+SAME = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
 GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 
 
@@ -89,6 +91,17 @@ def _explained(what: str, safetensors: bool) -> Iterator[None]:
         pickled = safetensors and "safetensors" in reason
         hint = "; model.safetensors = false admits pickled weights" if pickled else ""
         raise ModelError(f"{what}: {reason}{hint}") from error
+
+
+def mismatches(controlnet: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Where a ControlNet's configuration differs from that of a denoiser, or of a ControlNet of one: key, its value, the other's."""
+    pairs = [(key, controlnet[key], other[key]) for key in SAME]
+    return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]
+
+
+def _plain(value: Any) -> Any:
+    """A tuple is a list where it has been a file."""
+    return list(value) if isinstance(value, list | tuple) else value
 
 
 def frozen(network: Any) -> Any:

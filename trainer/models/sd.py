@@ -21,17 +21,12 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
 from trainer.models.base import Base
-from trainer.models.parts import fingerprint, frozen, read_config, read_model, read_part
+from trainer.models.parts import fingerprint, frozen, mismatches, read_config, read_model, read_part
 from trainer.recipe.recipe import Model
 from trainer.types import Batch, Latents
 
-EMBEDDER = (
-    16,
-    32,
-    96,
-    256,
-)  # channels of the condition embedder, as ControlNetModel's default; each further one halves
-SAME = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+# channels of the condition embedder, as ControlNetModel's default; each further one halves
+EMBEDDER = (16, 32, 96, 256)
 
 
 class StableDiffusion(Base):
@@ -116,15 +111,15 @@ class StableDiffusion(Base):
 
     def _check_controlnet(self, init: str, controlnet: ControlNetModel) -> None:
         """Raises ModelError that names what does not fit."""
-        ours, theirs = self.unet.config, controlnet.config
-        pairs = [(name, ours[name], theirs[name]) for name in SAME]
+        theirs = controlnet.config
         factor = 2 ** (len(theirs.conditioning_embedding_out_channels) - 1)
-        pairs += [
-            ("condition's reduction", self.factor, factor),
-            ("conditioning_channels", 3, theirs.conditioning_channels),
+        pairs = [
+            *mismatches(theirs, self.unet.config),
+            ("condition's reduction", factor, self.factor),
+            ("conditioning_channels", theirs.conditioning_channels, 3),
         ]
-        for name, expected, found in pairs:
-            if _plain(expected) != _plain(found):
+        for name, found, expected in pairs:
+            if found != expected:
                 raise ModelError(
                     f"model.init {init!r} does not fit {self.model.base!r}: its {name} is {found}, and it must be {expected}"
                 )
@@ -174,7 +169,3 @@ def _token_ids(tokenizer: Any, encoder: Any, captions: Iterable[str]) -> Tensor:
     tokens = tokenizer(list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     ids: Tensor = tokens.input_ids
     return ids.to(encoder.device)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value

@@ -3,68 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
+
+from trainer.inference.generate import Request, Sampling, generate
+from trainer.inference.pipeline import fit_condition
 
 if TYPE_CHECKING:
     from trainer.data.source import Source
-    from trainer.recipe.recipe import Eval
+    from trainer.recipe.recipe import Recipe
 
 COLUMNS, CELL = 2, 256  # of the grid: examples abreast, pixels of a picture
 
 
 @dataclass(frozen=True)
-class Example:
-    """What one picture is generated from."""
+class Samples:
+    """What is generated at every validation."""
 
-    condition: Image.Image  # RGB
-    prompt: str
-    original: Image.Image | None = None  # the row's own picture
+    requests: Sequence[Request]
+    originals: Sequence[Image.Image]  # the rows' own pictures; empty where the recipe names the conditions
+    sampling: Sampling
 
+    @classmethod
+    def of(cls, recipe: Recipe, source: Source | None) -> Samples:
+        """Those that the recipe lists, else rows evenly spread over the held-out ones. Raises ModelError for a bad file."""
+        settings, seed = recipe.eval, recipe.train.seed
+        sampling = Sampling(settings.sampler_steps, settings.cfg, batch=1)
+        if settings.conditions:
+            listed = enumerate(zip(settings.conditions, settings.prompts), seed)
+            return cls([Request(prompt, fit_condition(file), n) for n, (file, prompt) in listed], [], sampling)
+        if source is None:
+            return cls([], [], sampling)
+        count = min(settings.samples, len(source.rows))
+        views = [source.view(number * len(source.rows) // count) for number in range(count)]
+        requests = [Request(prompt, Image.fromarray(map_), seed + n) for n, (_, map_, prompt) in enumerate(views)]
+        return cls(requests, [Image.fromarray(pixels) for pixels, _, _ in views], sampling)
 
-def choose_examples(settings: Eval, source: Source | None) -> list[Example]:
-    """Those that the recipe lists, else rows evenly spread over the held-out ones. Raises ModelError for a bad file."""
-    from trainer.inference.pipeline import fit_condition
+    def generate(self, pipe: Any, requests: Sequence[Request]) -> list[Image.Image]:
+        """A picture for each, one at a time. pipe: a ControlNet pipeline of diffusers."""
+        pipe.set_progress_bar_config(disable=True)
+        return generate(pipe, requests, self.sampling)
 
-    if settings.conditions:
-        return [Example(fit_condition(file), prompt) for file, prompt in zip(settings.conditions, settings.prompts)]
-    if source is None:
-        return []
-    count = min(settings.samples, len(source.rows))
-    examples = []
-    for number in range(count):
-        pixels, condition, prompt = source.view(number * len(source.rows) // count)
-        examples.append(Example(Image.fromarray(condition), prompt, Image.fromarray(pixels)))
-    return examples
+    def rehearse(self, pipe: Any) -> None:
+        """Two steps of the largest."""
+        largest = max(self.requests, key=lambda request: request.condition.width * request.condition.height)
+        pipe.set_progress_bar_config(disable=True)
+        generate(pipe, [largest], replace(self.sampling, steps=2))
 
+    def save_grid(self, path: Path, pictures: Sequence[Image.Image]) -> None:
+        """A PNG of condition, generated picture and original for each request, with its prompt below."""
+        from condprep.dataset.contact_sheet import SheetRow, contact_sheet
 
-def generate(pipe: Any, example: Example, settings: Eval, seed: int, steps: int | None = None) -> Image.Image:
-    """A picture of an example. pipe: a ControlNet pipeline of diffusers; steps: other than the recipe's."""
-    pipe.set_progress_bar_config(disable=True)
-    made = pipe(
-        example.prompt,
-        image=example.condition,
-        width=example.condition.width,
-        height=example.condition.height,
-        num_inference_steps=steps or settings.sampler_steps,
-        guidance_scale=settings.cfg,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    picture: Image.Image = made.images[0]
-    return picture
-
-
-def save_grid(path: Path, examples: Sequence[Example], pictures: Sequence[Image.Image]) -> None:
-    """A PNG of condition, generated picture and original for each example, with its prompt below."""
-    from condprep.dataset.contact_sheet import SheetRow, contact_sheet
-
-    pairs = [
-        SheetRow([e.condition, picture, *([e.original] if e.original else [])], [e.prompt])
-        for e, picture in zip(examples, pictures)
-    ]
-    titles = ["condition", "generated", *(["original"] if examples[0].original else [])]
-    contact_sheet(pairs, path, titles=titles, columns=COLUMNS, cell=CELL)
+        columns = [[request.condition for request in self.requests], pictures]
+        columns += [self.originals] if self.originals else []
+        rows = [SheetRow(shown, [request.prompt]) for request, *shown in zip(self.requests, *columns)]
+        titles = ("condition", "generated", "original")[: len(columns)]
+        contact_sheet(rows, path, titles=titles, columns=COLUMNS, cell=CELL)

@@ -14,7 +14,7 @@ from PIL import Image
 from trainer.data.loader import held_out_batches
 from trainer.recipe.layout import SAMPLES
 from trainer.training.condition_gap import HeldOut, held_out, held_out_sums
-from trainer.training.samples import choose_examples, generate, save_grid
+from trainer.training.samples import Samples
 from trainer.types import ProcessGroup
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ class Validation:
 
 
 class Validator:
-    """Tries the learner's best weights: the same held-out rows and examples each time."""
+    """Tries the learner's best weights: the same held-out rows and samples each time."""
 
     def __init__(self, learner: Learner, source: Source | None, group: ProcessGroup) -> None:
         """source: of the held-out rows; without them there are only pictures of `eval.conditions`."""
         self.learner, self.source, self.group = learner, source, group
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
-        self.examples = choose_examples(self.settings, source)
+        self.samples = Samples.of(learner.recipe, source)
         self.watch = self._watch() if self.settings.fidelity else None
 
     def validate(self, folder: Path, update: int) -> Validation:
@@ -52,25 +52,24 @@ class Validator:
         controlnet = self.learner.snapshot()
         with _uncompiled():
             losses, fidelity = self._losses(controlnet), self._fidelity(controlnet)
-            pictures = self._pictures(controlnet) if self.examples else []
+            pictures = self._pictures(controlnet) if self.samples.requests else []
         if not pictures:
             return Validation(losses, None, fidelity)
         path = folder / SAMPLES / f"{update:08d}.png"
         if self.group.rank == 0:
-            save_grid(path, self.examples, pictures)
+            self.samples.save_grid(path, pictures)
         return Validation(losses, path, fidelity)
 
     def rehearse(self) -> None:
-        """A validation of one batch of rows and the largest example, that leaves nothing behind."""
+        """A validation of one batch of rows and the largest sample, that leaves nothing behind."""
         controlnet = self.learner.snapshot()
         with _uncompiled():
             if self.source is not None and self.settings.loss_rows:
                 batch = next(held_out_batches(self.source, AT_ONCE))
                 held_out_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
-            if self.examples:
-                largest = max(self.examples, key=lambda e: e.condition.width * e.condition.height)
+            if self.samples.requests:
                 with self._encoders():
-                    generate(self.learner.base.pipeline(controlnet), largest, self.settings, self.seed, steps=2)
+                    self.samples.rehearse(self.learner.base.pipeline(controlnet))
 
     def _losses(self, controlnet: ControlNetModel) -> HeldOut | None:
         if self.source is None or not self.settings.loss_rows:
@@ -95,14 +94,14 @@ class Validator:
             return self.watch.look(self.learner.base.pipeline(controlnet))
 
     def _pictures(self, controlnet: ControlNetModel) -> list[Image.Image]:
-        """One of each example; the processes share them out."""
+        """The samples; the processes share them out."""
         from accelerate.utils import gather_object
 
-        mine = list(enumerate(self.examples))[self.group.rank :: self.group.size]
+        mine = range(self.group.rank, len(self.samples.requests), self.group.size)
         with self._encoders():
             pipe = self.learner.base.pipeline(controlnet)
-            made = [(n, generate(pipe, example, self.settings, self.seed + n)) for n, example in mine]
-        return [picture for _, picture in sorted(gather_object(made), key=lambda pair: pair[0])]
+            made = self.samples.generate(pipe, [self.samples.requests[number] for number in mine])
+        return [picture for _, picture in sorted(gather_object(list(zip(mine, made))), key=lambda pair: pair[0])]
 
     @contextmanager
     def _encoders(self) -> Iterator[None]:

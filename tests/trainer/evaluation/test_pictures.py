@@ -14,7 +14,7 @@ from PIL import Image
 from support.painters import HOW, Painter, read_some, train_place
 
 from trainer.errors import ModelError
-from trainer.evaluation.generate import Task, another, generate, tasks, through_vae
+from trainer.evaluation.pictures import another, generate_arrays, requests, row_seed, through_vae
 from trainer.evaluation.rows import Row
 from trainer.inference.pipeline import load_pipeline
 
@@ -32,27 +32,26 @@ def rows(place: Path) -> list[Row]:
 def test_a_pipeline_without_its_controlnet_is_the_base(place: Path, rows: list[Row]) -> None:
     """Strength 0 is the base alone, bit for bit: the same picture for any condition, which at strength 1 it is not."""
     pipe: Any = load_pipeline(place / "output")
-    wanted = tasks(rows[:2], [rows[0].image, rows[1].image], 1)
-    others = tasks(rows[:2], [rows[1].image, rows[0].image], 1)
+    wanted = requests(rows[:2], [rows[0].image, rows[1].image], 1, seed=0)
+    others = requests(rows[:2], [rows[1].image, rows[0].image], 1, seed=0)
     torch.manual_seed(0)
     for weight in pipe.controlnet.parameters():
         weight.data += 0.1 * torch.randn_like(weight)  # what two updates from zero convolutions do cannot be seen
-    made, again = (generate(pipe, some, HOW, strength=0.0, done=lambda _: None) for some in (wanted, others))
+    made, again = (generate_arrays(pipe, some, HOW, strength=0.0) for some in (wanted, others))
     assert all(np.array_equal(a, b) for a, b in zip(made, again))
-    strong, other = (generate(pipe, some, HOW, strength=1.0, done=lambda _: None) for some in (wanted, others))
+    strong, other = (generate_arrays(pipe, some, HOW, strength=1.0) for some in (wanted, others))
     assert not any(np.array_equal(a, b) for a, b in zip(strong, other))
 
 
 def test_a_picture_has_its_own_seed(place: Path, rows: list[Row]) -> None:
     """A row's picture is the same alone and in a batch, and another with another seed or number."""
     pipe = load_pipeline(place / "output")
-    wanted = tasks(rows[:3], [row.image for row in rows[:3]], 2)
-    together = generate(pipe, wanted, HOW, done=lambda _: None)
-    (alone,) = generate(pipe, wanted[3:4], HOW, done=lambda _: None)
+    wanted = requests(rows[:3], [row.image for row in rows[:3]], 2, seed=0)
+    together = generate_arrays(pipe, wanted, HOW)
+    (alone,) = generate_arrays(pipe, wanted[3:4], HOW)
     assert np.abs(together[3].astype(int) - alone).max() <= 1
     assert not np.array_equal(together[2], together[3])
-    task = Task(rows[0], rows[0].image)
-    assert task.generator(0).initial_seed() != task.generator(1).initial_seed()
+    assert row_seed(rows[0], 0, seed=0) != row_seed(rows[0], 0, seed=1)
 
 
 def test_the_vae_round_trip_is_that_of_the_pipeline(place: Path, rows: list[Row]) -> None:
@@ -89,7 +88,7 @@ def test_a_negative_prompt_is_asked_of_every_picture(rows: list[Row]) -> None:
             return super().__call__(prompts, image, **how)
 
     pipe = Listener(lambda condition, _: condition)
-    wanted = tasks(rows[:2], [row.image for row in rows[:2]], 1)
+    wanted = requests(rows[:2], [row.image for row in rows[:2]], 1, seed=0)
     for how in (HOW, replace(HOW, negative_prompt="blurred")):
-        generate(pipe, wanted, how, done=lambda _: None)
+        generate_arrays(pipe, wanted, how)
     assert given == [None, ["blurred", "blurred"]]

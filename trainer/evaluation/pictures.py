@@ -1,0 +1,69 @@
+"""The pictures that an evaluation looks at: generated from its rows, through the VAE alone, by another ControlNet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from condprep.images.decode import Pixels
+from trainer.errors import ModelError
+from trainer.evaluation.rows import Row
+from trainer.inference.generate import Done, Request, Sampling, generate
+from trainer.models.parts import mismatches, read_model
+
+
+def requests(rows: Sequence[Row], conditions: Sequence[Image.Image], pictures: int, seed: int) -> list[Request]:
+    """`pictures` of each row, one after the other. conditions: one for each row, its own or another's."""
+    return [
+        Request(row.prompt, condition, row_seed(row, number, seed))
+        for row, condition in zip(rows, conditions)
+        for number in range(pictures)
+    ]
+
+
+def row_seed(row: Row, number: int, seed: int) -> int:
+    """The same noise for a row's picture of that number whichever ControlNet or condition, in any batch and company."""
+    digest = sha256(f"{seed} {row.key} {number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def generate_arrays(
+    pipe: Any, wanted: Sequence[Request], how: Sampling, *, strength: float = 1.0, done: Done = lambda _: None
+) -> list[Pixels]:
+    """As `generate`, without a progress bar of the pipeline: (H, W, 3) uint8 each."""
+    pipe.set_progress_bar_config(disable=True)
+    return [np.array(picture) for picture in generate(pipe, wanted, how, strength=strength, done=done)]
+
+
+@torch.no_grad()
+def through_vae(pipe: Any, pictures: Sequence[Pixels]) -> list[Pixels]:
+    """Pictures (H, W, 3) uint8, encoded and decoded: the best that any ControlNet of this base could give."""
+    vae, found = pipe.vae, []
+    for rgb in pictures:
+        pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].to(vae.device, vae.dtype) / 127.5 - 1
+        decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+        levels = ((decoded[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
+        found.append(levels.permute(1, 2, 0).cpu().numpy())
+    return found
+
+
+@contextmanager
+def another(pipe: Any, name: str) -> Iterator[None]:
+    """The pipeline with another ControlNet, by folder or Hub name, on the same base. Raises ModelError."""
+    from diffusers import ControlNetModel
+
+    own = pipe.controlnet
+    other = read_model(ControlNetModel, name, True)
+    for key, found, expected in mismatches(other.config, own.config):
+        raise ModelError(f"{name} was made for another base: its {key} is {found}, not {expected}")
+    pipe.controlnet = other.to(own.device, own.dtype)
+    try:
+        yield
+    finally:
+        pipe.controlnet = own

@@ -1,0 +1,69 @@
+"""Pictures by a ControlNet pipeline: batched, each from a seed of its own, so that none depends on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+Done = Callable[[int], None]  # is told of pictures that are made
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a picture is made."""
+
+    steps: int  # of UniPC
+    cfg: float  # classifier-free guidance
+    pictures: int = 1  # of each row
+    seed: int = 0
+    batch: int = 8  # pictures at a time: speed and memory alone
+    negative_prompt: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture that is asked for. It has the size of its condition."""
+
+    prompt: str
+    condition: Image.Image  # RGB
+    seed: int  # of its starting noise
+
+
+def generate(
+    pipe: Any, requests: Sequence[Request], how: Sampling, *, strength: float = 1.0, done: Done = lambda _: None
+) -> list[Image.Image]:
+    """A picture for each request, RGB. strength: of the ControlNet, 0 is the base alone."""
+    pictures: list[Image.Image] = []
+    for batch in _batches(requests, how.batch):
+        width, height = batch[0].condition.size
+        made = pipe(
+            [request.prompt for request in batch],
+            image=[request.condition for request in batch],
+            width=width,
+            height=height,
+            num_inference_steps=how.steps,
+            guidance_scale=how.cfg,
+            controlnet_conditioning_scale=strength,
+            # none at all is not the same as an empty one: SDXL has zeros for it
+            negative_prompt=[how.negative_prompt] * len(batch) if how.negative_prompt else None,
+            generator=[torch.Generator().manual_seed(request.seed) for request in batch],
+        )
+        pictures += made.images
+        done(len(batch))
+    return pictures
+
+
+def _batches(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:
+    """Neighbours of one size."""
+    batch: list[Request] = []
+    for request in requests:
+        if batch and (len(batch) == most or request.condition.size != batch[0].condition.size):
+            yield batch
+            batch = []
+        batch.append(request)
+    if batch:
+        yield batch
