@@ -14,8 +14,9 @@ from support.trainer_runs import make_place, make_recipe
 from condprep.annotators.registry import load_annotator
 from trainer.data.source import open_source
 from trainer.evaluation.evaluate import make_arms
+from trainer.evaluation.examples import Example, read_examples
+from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.result import Fidelity, Trained, conclude
-from trainer.evaluation.rows import Reannotator, Row, read_rows
 from trainer.evaluation.trial import Trial
 from trainer.inference.generate import Sampling
 from trainer.training.train import train
@@ -31,9 +32,9 @@ def train_place(folder: Path) -> Path:
     return folder
 
 
-def read_some(place: Path, number: int = 12) -> list[Row]:
+def read_some(place: Path, number: int = 12) -> list[Example]:
     """Rows of the split train of the dataset in `place`."""
-    return read_rows(open_source(make_recipe(place, place / "none"), "train", training=False), number)
+    return read_examples(open_source(make_recipe(place, place / "none"), "train", training=False), number)
 
 
 class Painter:
@@ -58,13 +59,13 @@ class Painter:
         return SimpleNamespace(images=[self.paint(i, p) if strong else blank for i, p in zip(image, prompts)])
 
 
-def follower(rows: list[Row]) -> Painter:
+def follower(rows: list[Example]) -> Painter:
     """Gives the very picture from which a condition was made."""
     known = {row.image.tobytes(): Image.fromarray(row.original) for row in rows}
     return Painter(lambda condition, _: known[condition.tobytes()])
 
 
-def tried(pipe: Any, held_out: list[Row], seen: list[Row] = [], trained: Trained = NOTHING) -> Fidelity:  # noqa: B006
+def tried(pipe: Any, held_out: list[Example], seen: list[Example] = [], trained: Trained = NOTHING) -> Fidelity:  # noqa: B006
     trial = Trial(pipe, Reannotator(load_annotator("canny")), "canny", HOW)
     return conclude(trial, make_arms(trial, held_out, seen, None), trained, {}, 0.0)
 

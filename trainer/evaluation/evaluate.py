@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from trainer.data.rows import splits
 from trainer.data.source import Progress, open_source
 from trainer.errors import ModelError
+from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand
 from trainer.evaluation.protocols import Detector, Protocol, protocol
+from trainer.evaluation.reannotator import Reannotator, reannotator
 from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
-from trainer.evaluation.rows import Reannotator, Row, read_rows, reannotator, remade
 from trainer.evaluation.trial import Arm, Trial
 from trainer.inference.generate import Sampling
 from trainer.inference.pipeline import Precision, Weights, load_pipeline
@@ -92,7 +93,9 @@ def _settings(recipe: Recipe) -> dict[str, Any]:
     return {"dataset": recipe.data.path, "split": recipe.data.validation, "resolution": recipe.data.resolution}
 
 
-def make_arms(trial: Trial, held_out: Sequence[Row], seen: Sequence[Row], against: str | None) -> dict[str, Arm]:
+def make_arms(
+    trial: Trial, held_out: Sequence[Example], seen: Sequence[Example], against: str | None
+) -> dict[str, Arm]:
     own, real = trial.generated("controlnet", held_out), trial.real(held_out)
     found = [
         own,
@@ -148,14 +151,14 @@ def _sampling(
     return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch, negative)
 
 
-def _held_out(recipe: Recipe, most: int, progress: Progress) -> list[Row]:
-    return read_rows(open_source(recipe, recipe.data.validation, training=False, progress=progress), most)
+def _held_out(recipe: Recipe, most: int, progress: Progress) -> list[Example]:
+    return read_examples(open_source(recipe, recipe.data.validation, training=False, progress=progress), most)
 
 
-def _seen(recipe: Recipe, trained: Trained, most: int, progress: Progress) -> list[Row]:
+def _seen(recipe: Recipe, trained: Trained, most: int, progress: Progress) -> list[Example]:
     """Rows that were trained on; none where the dataset's are not those, or they are the held-out ones."""
     data = recipe.data
     if data.split == data.validation or data.split not in splits(data):
         return []
     source = open_source(recipe, data.split, training=False, most=data.max_rows, progress=progress)
-    return read_rows(source, most) if source.fingerprint == trained.dataset else []
+    return read_examples(source, most) if source.fingerprint == trained.dataset else []

@@ -13,12 +13,12 @@ from PIL import Image
 
 from condprep.images.decode import Pixels
 from trainer.errors import ModelError
-from trainer.evaluation.rows import Row
+from trainer.evaluation.examples import Example
 from trainer.inference.generate import Done, Request, Sampling, generate
 from trainer.models.parts import mismatches, read_model
 
 
-def requests(rows: Sequence[Row], conditions: Sequence[Image.Image], pictures: int, seed: int) -> list[Request]:
+def requests(rows: Sequence[Example], conditions: Sequence[Image.Image], pictures: int, seed: int) -> list[Request]:
     """`pictures` of each row, one after the other. conditions: one for each row, its own or another's."""
     return [
         Request(row.prompt, condition, row_seed(row, number, seed))
@@ -27,7 +27,7 @@ def requests(rows: Sequence[Row], conditions: Sequence[Image.Image], pictures: i
     ]
 
 
-def row_seed(row: Row, number: int, seed: int) -> int:
+def row_seed(row: Example, number: int, seed: int) -> int:
     """The same noise for a row's picture of that number whichever ControlNet or condition, in any batch and company."""
     digest = sha256(f"{seed} {row.key} {number}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)

@@ -15,8 +15,8 @@ import numpy as np
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.evaluation.diagnosis import LEFT, Finding, Numbers, diagnose, share
+from trainer.evaluation.examples import partners
 from trainer.evaluation.intervals import Interval, interval
-from trainer.evaluation.rows import partners
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
 from trainer.recipe.layout import CONDITION, METRICS, TRAINING

@@ -13,10 +13,11 @@ import numpy as np
 
 from condprep.images.decode import Pixels
 from condprep.verification.quality.picture import quality
+from trainer.evaluation.examples import Example, partners
 from trainer.evaluation.intervals import Interval
 from trainer.evaluation.networks import NONE, Networks
 from trainer.evaluation.pictures import another, generate_arrays, requests, through_vae
-from trainer.evaluation.rows import Reannotator, Row, partners
+from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.scores import Condition, compare, summarise
 from trainer.inference.generate import Sampling
 
@@ -39,7 +40,7 @@ class Arm:
     """Pictures of rows, and how well each follows the map that it is held against."""
 
     name: str
-    rows: Sequence[Row]  # whose maps are wanted
+    rows: Sequence[Example]  # whose maps are wanted
     pictures: Sequence[Pixels]  # the first one of each row
     made: Sequence[Condition]  # what was found again in it
     scores: Sequence[Mapping[str, float]]  # of each row, the mean over its pictures
@@ -60,11 +61,11 @@ class Trial:
     done: Callable[[int], None] = lambda _: None  # is told of pictures that are made
     networks: Networks = NONE
 
-    def generated(self, name: str, rows: Sequence[Row], *, strength: float = 1.0) -> Arm:
+    def generated(self, name: str, rows: Sequence[Example], *, strength: float = 1.0) -> Arm:
         """Each row's own condition and caption."""
         return self.scored(name, rows, self._pictures(rows, rows, strength))
 
-    def foreign(self, rows: Sequence[Row]) -> list[Arm]:
+    def foreign(self, rows: Sequence[Example]) -> list[Arm]:
         """Conditions of other rows, once against the rows' own maps and once against those that were given."""
         other = partners(rows)
         mine, given = [rows[a] for a in other], [rows[b] for b in other.values()]
@@ -73,15 +74,15 @@ class Trial:
         own = self.scored("foreign condition", mine, self._pictures(mine, given, 1.0))
         return [own, *self.against_maps("foreign caption", own.pictures, own.made, given)]
 
-    def second(self, rows: Sequence[Row], controlnet: str) -> Arm:
+    def second(self, rows: Sequence[Example], controlnet: str) -> Arm:
         """Another ControlNet's pictures. Raises ModelError for one that does not fit the base."""
         with another(self.pipe, controlnet):
             return self.generated("against", rows)
 
-    def real(self, rows: Sequence[Row]) -> Arm:
+    def real(self, rows: Sequence[Example]) -> Arm:
         return replace(self.scored("real", rows, [row.original for row in rows]), new=False)
 
-    def vae(self, rows: Sequence[Row]) -> Arm:
+    def vae(self, rows: Sequence[Example]) -> Arm:
         return self.scored("vae", rows, through_vae(self.pipe, [row.original for row in rows]))
 
     def other_maps(self, name: str, arm: Arm) -> list[Arm]:
@@ -91,13 +92,13 @@ class Trial:
         return self.against_maps(name, pictures, made, [arm.rows[b] for b in other.values()])
 
     def against_maps(
-        self, name: str, pictures: Sequence[Pixels], made: Sequence[Condition], rows: Sequence[Row]
+        self, name: str, pictures: Sequence[Pixels], made: Sequence[Condition], rows: Sequence[Example]
     ) -> list[Arm]:
         """Pictures that are annotated already, one of each row, against the maps of these rows."""
         scores = [self._score(*one) for one in zip(made, rows, pictures)]
         return [Arm(name, rows, pictures, made, scores, new=False)] if rows else []
 
-    def scored(self, name: str, rows: Sequence[Row], pictures: Sequence[Pixels]) -> Arm:
+    def scored(self, name: str, rows: Sequence[Example], pictures: Sequence[Pixels]) -> Arm:
         """Annotate and compare. pictures: the same number of each row, row by row."""
         each = len(pictures) // len(rows)
         keys = [row.key for row in rows for _ in range(each)]
@@ -118,15 +119,15 @@ class Trial:
             found["kid"] = self.networks.kid([row.original for row in arm.rows], arm.pictures, self.sampling.seed)
         return {name: one for name, one in found.items() if one.rows}
 
-    def _pictures(self, rows: Sequence[Row], given: Sequence[Row], strength: float) -> list[Pixels]:
+    def _pictures(self, rows: Sequence[Example], given: Sequence[Example], strength: float) -> list[Pixels]:
         wanted = requests(rows, [row.image for row in given], self.sampling.pictures, self.sampling.seed)
         return generate_arrays(self.pipe, wanted, self.sampling, strength=strength, done=self.done)
 
-    def _score(self, made: Condition, row: Row, picture: Pixels) -> dict[str, float]:
+    def _score(self, made: Condition, row: Example, picture: Pixels) -> dict[str, float]:
         sharp = quality(picture).sharpness
         return compare(self.kind, made, row.wanted) | {"sharpness": np.nan if sharp is None else sharp}
 
-    def _shows(self, row: Row, picture: Pixels) -> dict[str, float]:
+    def _shows(self, row: Example, picture: Pixels) -> dict[str, float]:
         """The CLIP score of a picture that was made with the row's caption."""
         return {"clip": self.networks.clip(picture, row.prompt)} if self.networks.clip else {}
 

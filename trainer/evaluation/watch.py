@@ -10,8 +10,9 @@ import numpy as np
 
 from trainer.errors import DataError
 from trainer.evaluation.diagnosis import BELONGS, LEFT, share
+from trainer.evaluation.examples import Example, partners, read_examples
 from trainer.evaluation.pictures import generate_arrays, requests, through_vae
-from trainer.evaluation.rows import Reannotator, Row, partners, read_rows, reannotator
+from trainer.evaluation.reannotator import Reannotator, reannotator
 from trainer.evaluation.scores import LOWER, compare
 from trainer.evaluation.trial import mean_scores
 from trainer.inference.generate import Sampling
@@ -30,7 +31,7 @@ SUDDEN = 0.3  # share by which it must have risen since the validation before to
 class Watch:
     """Rows whose pictures are looked at again and again. Every process has all of them, and makes its part."""
 
-    rows: list[Row]
+    rows: list[Example]
     annotator: Reannotator
     kind: str | None
     sampling: Sampling
@@ -50,7 +51,7 @@ class Watch:
         """As a recipe wants it. Raises DataError, AnnotatorError and WeightsError as `reannotator` does."""
         annotator = reannotator(recipe.data.path, recipe.data.condition_column, None, device)
         sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=AT_ONCE)
-        rows = read_rows(source, recipe.eval.fidelity_rows)
+        rows = read_examples(source, recipe.eval.fidelity_rows)
         return cls(rows, annotator, annotator.kind or source.rows.kind, sampling, group)
 
     def look(self, pipe: Any) -> dict[str, float]:

@@ -26,10 +26,10 @@ from trainer.cli import main as cli
 from trainer.errors import ModelError
 from trainer.evaluation.diagnosis import CAUSES, WELL
 from trainer.evaluation.evaluate import evaluate
+from trainer.evaluation.examples import Example
 from trainer.evaluation.protocols import PROTOCOLS
 from trainer.evaluation.report import ranking, write_report
 from trainer.evaluation.result import Fidelity
-from trainer.evaluation.rows import Row
 from trainer.evaluation.scores import MEASURES
 from trainer.evaluation.trial import ARMS, Arm
 
@@ -105,7 +105,7 @@ def test_a_report_can_be_read(found: Fidelity, tmp_path: Path) -> None:
 def test_the_worst_rows_come_first(measure: str, worst: str) -> None:
     """By the leading measure, whichever way it is better; a row without a value is neither among the worst nor the best."""
     keys = {"a": 0.1, "b": 0.9, "c": 0.5, "none": math.nan}
-    some = [Row(key, "", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)) for key in keys]
+    some = [Example(key, "", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)) for key in keys]
     arm = Arm("controlnet", some, [], [], [{measure: value} for value in keys.values()])
     order = ranking(SimpleNamespace(measure=measure, arms={"controlnet": arm}))  # type: ignore[arg-type]
     assert [some[number].key for number in order] == sorted("abc", key="acb".index, reverse=worst == "b")

@@ -24,10 +24,11 @@ from condprep.errors import UsageError, WeightsError
 from condprep.images.decode import Pixels
 from trainer.errors import ModelError
 from trainer.evaluation import networks
+from trainer.evaluation.examples import Example
 from trainer.evaluation.networks import CLIP, INCEPTION, LEAST, Clip, Kid, Networks, at_hand, read_inception
+from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.report import write_report
 from trainer.evaluation.result import conclude
-from trainer.evaluation.rows import Reannotator, Row
 from trainer.evaluation.trial import Trial
 
 
@@ -242,7 +243,7 @@ def test_inception_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_evaluation_with_both(clip_folder: Path, tmp_path: Path) -> None:
     """CLIP scores for every arm with a caption of its own, row by row; KID for those with pictures of their own."""
     rows = [
-        Row(str(n), "red disc"[: n + 2], picture, np.repeat(picture[..., :1], 3, axis=2))
+        Example(str(n), "red disc"[: n + 2], picture, np.repeat(picture[..., :1], 3, axis=2))
         for n, picture in enumerate(pictures(6))
     ]
     known = {row.image.tobytes(): Image.fromarray(row.original) for row in rows}

@@ -15,7 +15,8 @@ from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
 from condprep.annotators.registry import load_annotator
 from condprep.images.geometry import Placement
 from condprep.types import Maps
-from trainer.evaluation.rows import Reannotator, Row, _placed
+from trainer.evaluation.examples import Example, _placed
+from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.trial import Trial
 
 
@@ -42,7 +43,9 @@ def test_poses_are_tried_by_their_people(monkeypatch: pytest.MonkeyPatch) -> Non
     spec = AnnotatorSpec(name="posed", summary="", load=lambda *_, **__: Posed())
     monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
     some = [
-        Row(str(n), "", np.full((64, 64, 3), 40 * n, np.uint8), np.full((64, 64, 3), n, np.uint8), [standing(40 * n)])
+        Example(
+            str(n), "", np.full((64, 64, 3), 40 * n, np.uint8), np.full((64, 64, 3), n, np.uint8), [standing(40 * n)]
+        )
         for n in range(1, 5)
     ]
     trial = Trial(follower(some), Reannotator(load_annotator("posed")), "pose", HOW)

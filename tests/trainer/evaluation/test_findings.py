@@ -11,19 +11,20 @@ from support.painters import FALLING, HOW, NOTHING, STILL, Painter, follower, na
 from support.trainer_models import build_dataset
 
 from condprep.annotators.registry import load_annotator
+from trainer.evaluation.examples import Example
+from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.result import Fidelity, Trained, conclude
-from trainer.evaluation.rows import Reannotator, Row
 from trainer.evaluation.trial import Trial
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Example]:
     folder = tmp_path_factory.mktemp("findings")
     build_dataset(folder / "ds", rows=48)
     return read_some(folder)
 
 
-def test_a_controlnet_that_follows(rows: list[Row]) -> None:
+def test_a_controlnet_that_follows(rows: list[Example]) -> None:
     """One that paints what the condition shows reaches the ceiling, also with foreign captions, and is found well."""
     found = tried(follower(rows), rows)
     mean = {arm: scores["f1_2px"].mean for arm, scores in found.scores.items()}
@@ -36,13 +37,13 @@ def test_a_controlnet_that_follows(rows: list[Row]) -> None:
     assert named(found) == ["follows"]
 
 
-def test_a_controlnet_that_ignores_its_condition(rows: list[Row]) -> None:
+def test_a_controlnet_that_ignores_its_condition(rows: list[Example]) -> None:
     """One that paints the same picture whatever the condition is found out, though its pictures are sharp."""
     found = tried(Painter(lambda *_: Image.fromarray(rows[0].original)), rows[1:])
     assert named(found) == ["ignoring"]
 
 
-def test_a_controlnet_that_memorises(rows: list[Row]) -> None:
+def test_a_controlnet_that_memorises(rows: list[Example]) -> None:
     """One that paints what it was trained on, and nothing for half of the other conditions, is found out."""
     known = {row.image.tobytes(): Image.fromarray(row.original) for row in rows[:8]}
     pipe = Painter(lambda condition, _: known.get(condition.tobytes(), Image.new("RGB", condition.size)))
@@ -52,7 +53,7 @@ def test_a_controlnet_that_memorises(rows: list[Row]) -> None:
     assert "memorising" in named(found)
 
 
-def test_a_controlnet_that_reads_captions_alone(rows: list[Row]) -> None:
+def test_a_controlnet_that_reads_captions_alone(rows: list[Example]) -> None:
     """One that paints what the caption says follows with its own captions and not with foreign ones: it is named."""
     told = [replace(row, prompt=f"picture {number}") for number, row in enumerate(rows)]
     known = {row.prompt: Image.fromarray(row.original) for row in told}
@@ -62,13 +63,13 @@ def test_a_controlnet_that_reads_captions_alone(rows: list[Row]) -> None:
     assert named(found) == ["leans on captions"]
 
 
-def test_conditions_of_another_kind_are_named(rows: list[Row]) -> None:
+def test_conditions_of_another_kind_are_named(rows: list[Example]) -> None:
     """A ControlNet that was trained on depth and is tried on edges is found out, whatever its pictures are."""
     blank = Painter(lambda condition, _: Image.new("RGB", condition.size))
     assert named(tried(blank, rows, trained=Trained("depth", "", None, ()))) == ["wrong kind", "ignoring"]
 
 
-def test_a_loss_that_stands_still_is_a_plateau(rows: list[Row]) -> None:
+def test_a_loss_that_stands_still_is_a_plateau(rows: list[Example]) -> None:
     """Pictures that follow for half of the rows, and a held-out loss that no longer falls: a plateau, else patience."""
     known = {row.image.tobytes(): Image.fromarray(row.original) for row in rows[::2]}
     half = Painter(lambda condition, _: known.get(condition.tobytes(), Image.new("RGB", condition.size)))
@@ -77,7 +78,7 @@ def test_a_loss_that_stands_still_is_a_plateau(rows: list[Row]) -> None:
     assert "follows in part" in named(falling)
 
 
-def test_blurry_pictures_are_called_blurry(rows: list[Row]) -> None:
+def test_blurry_pictures_are_called_blurry(rows: list[Example]) -> None:
     """The right picture behind a Gaussian of 3 px follows less, and is called blurry."""
     sharp = follower(rows)
     found = tried(Painter(lambda c, p: sharp.paint(c, p).filter(ImageFilter.GaussianBlur(3))), rows)
@@ -85,7 +86,7 @@ def test_blurry_pictures_are_called_blurry(rows: list[Row]) -> None:
 
 
 @pytest.mark.parametrize("harm", ["shift", "shuffle"])
-def test_pairs_that_do_not_belong_together_are_named(rows: list[Row], harm: str) -> None:
+def test_pairs_that_do_not_belong_together_are_named(rows: list[Example], harm: str) -> None:
     """Maps shifted by 8 px, or exchanged, are found by the real pictures' own score, whatever the ControlNet does."""
     if harm == "shift":
         wrong = [replace(row, condition=np.roll(row.condition, 8, (0, 1))) for row in rows]
@@ -94,7 +95,7 @@ def test_pairs_that_do_not_belong_together_are_named(rows: list[Row], harm: str)
     assert "maps do not belong" in named(tried(follower(wrong), wrong))
 
 
-def test_the_second_controlnet_is_compared_row_by_row(rows: list[Row]) -> None:
+def test_the_second_controlnet_is_compared_row_by_row(rows: list[Example]) -> None:
     """How far ahead one is of the other is the mean of the rows' differences, and a note says who is better."""
     trial = Trial(follower(rows), Reannotator(load_annotator("canny")), "canny", HOW)
     blank = replace(trial, pipe=Painter(lambda condition, _: Image.new("RGB", condition.size)))

@@ -14,8 +14,8 @@ from PIL import Image
 from support.painters import HOW, Painter, read_some, train_place
 
 from trainer.errors import ModelError
+from trainer.evaluation.examples import Example
 from trainer.evaluation.pictures import another, generate_arrays, requests, row_seed, through_vae
-from trainer.evaluation.rows import Row
 from trainer.inference.pipeline import load_pipeline
 
 
@@ -25,11 +25,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(place: Path) -> list[Row]:
+def rows(place: Path) -> list[Example]:
     return read_some(place)
 
 
-def test_a_pipeline_without_its_controlnet_is_the_base(place: Path, rows: list[Row]) -> None:
+def test_a_pipeline_without_its_controlnet_is_the_base(place: Path, rows: list[Example]) -> None:
     """Strength 0 is the base alone, bit for bit: the same picture for any condition, which at strength 1 it is not."""
     pipe: Any = load_pipeline(place / "output")
     wanted = requests(rows[:2], [rows[0].image, rows[1].image], 1, seed=0)
@@ -43,7 +43,7 @@ def test_a_pipeline_without_its_controlnet_is_the_base(place: Path, rows: list[R
     assert not any(np.array_equal(a, b) for a, b in zip(strong, other))
 
 
-def test_a_picture_has_its_own_seed(place: Path, rows: list[Row]) -> None:
+def test_a_picture_has_its_own_seed(place: Path, rows: list[Example]) -> None:
     """A row's picture is the same alone and in a batch, and another with another seed or number."""
     pipe = load_pipeline(place / "output")
     wanted = requests(rows[:3], [row.image for row in rows[:3]], 2, seed=0)
@@ -54,7 +54,7 @@ def test_a_picture_has_its_own_seed(place: Path, rows: list[Row]) -> None:
     assert row_seed(rows[0], 0, seed=0) != row_seed(rows[0], 0, seed=1)
 
 
-def test_the_vae_round_trip_is_that_of_the_pipeline(place: Path, rows: list[Row]) -> None:
+def test_the_vae_round_trip_is_that_of_the_pipeline(place: Path, rows: list[Example]) -> None:
     """Encoded at the posterior's mode and decoded: what diffusers' own image processor makes of it, within one level."""
     pipe: Any = load_pipeline(place / "output")
     (ours,) = through_vae(pipe, [rows[0].original])
@@ -78,7 +78,7 @@ def test_another_controlnet_is_put_in_and_taken_out(place: Path, tmp_path: Path)
         pass
 
 
-def test_a_negative_prompt_is_asked_of_every_picture(rows: list[Row]) -> None:
+def test_a_negative_prompt_is_asked_of_every_picture(rows: list[Example]) -> None:
     """The pipeline is given it once a picture, and nothing at all where there is none."""
     given: list[Any] = []
 

@@ -12,7 +12,8 @@ from support.trainer_models import build_dataset, save_pictures
 
 import condprep
 from trainer.errors import DataError
-from trainer.evaluation.rows import Row, partners, reannotator
+from trainer.evaluation.examples import Example, partners
+from trainer.evaluation.reannotator import reannotator
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +25,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def rows(place: Path) -> list[Row]:
+def rows(place: Path) -> list[Example]:
     return read_some(place)
 
 
-def test_partners_have_one_size_and_are_others(rows: list[Row]) -> None:
+def test_partners_have_one_size_and_are_others(rows: list[Example]) -> None:
     """Every row gets another one of its size; a row without one is left out."""
     wide = replace(rows[0], condition=np.zeros((64, 128, 3), np.uint8))
     other = partners([*rows, wide])
@@ -36,7 +37,7 @@ def test_partners_have_one_size_and_are_others(rows: list[Row]) -> None:
     assert all(a != b for a, b in other.items())
 
 
-def test_rows_are_annotated_as_their_dataset_was(place: Path, rows: list[Row]) -> None:
+def test_rows_are_annotated_as_their_dataset_was(place: Path, rows: list[Example]) -> None:
     """The dataset's annotator with its parameters, asked again, gives the stored maps."""
     found = reannotator(str(place / "ds"), "conditioning_image", None, "cpu")
     made = found([row.original for row in rows], [row.key for row in rows])
