@@ -12,7 +12,7 @@ from PIL import Image
 from support.trainer_runs import make_place, make_recipe
 
 from condprep.annotators.registry import load_annotator
-from trainer.data.source import open_source
+from trainer.data.split import open_split
 from trainer.evaluation.evaluate import make_arms
 from trainer.evaluation.examples import Example, read_examples
 from trainer.evaluation.reannotator import Reannotator
@@ -34,7 +34,7 @@ def train_place(folder: Path) -> Path:
 
 def read_some(place: Path, number: int = 12) -> list[Example]:
     """Rows of the split train of the dataset in `place`."""
-    return read_examples(open_source(make_recipe(place, place / "none"), "train", training=False), number)
+    return read_examples(open_split(make_recipe(place, place / "none"), "train", training=False), number)
 
 
 class Painter:

@@ -9,7 +9,7 @@ from itertools import islice
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from trainer.data.sampler import Draw, share, updates
-from trainer.data.source import Source
+from trainer.data.split import Split
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup
 
 
@@ -19,18 +19,18 @@ class Loader:
     The state counts the updates whose batches have all been handed out; what threads have prepared ahead is not in it.
     """
 
-    def __init__(self, source: Source, micro_batch: int, group: ProcessGroup = ONE_PROCESS, pin: bool = False) -> None:
+    def __init__(self, split: Split, micro_batch: int, group: ProcessGroup = ONE_PROCESS, pin: bool = False) -> None:
         """micro_batch: pictures of a batch; times the processes it divides train.batch. pin: into page-locked memory."""
-        self.source, self.micro_batch, self.group, self.pin = source, micro_batch, group, pin
+        self.split, self.micro_batch, self.group, self.pin = split, micro_batch, group, pin
         self.updates = 0
 
     @property
     def passes(self) -> int:
         """Batches of this process in an update."""
-        return self.source.recipe.train.batch // (self.micro_batch * self.group.size)
+        return self.split.recipe.train.batch // (self.micro_batch * self.group.size)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        workers = self.source.recipe.data.num_workers
+        workers = self.split.recipe.data.num_workers
         if not workers:
             yield from self._counted(map(self._read, self._draws()))
             return
@@ -45,12 +45,12 @@ class Loader:
         self.updates = state["updates"]
 
     def _draws(self) -> Iterator[Sequence[Draw]]:
-        recipe = self.source.recipe
-        for update in islice(updates(self.source.buckets, recipe.train.batch, recipe.train.seed), self.updates, None):
+        recipe = self.split.recipe
+        for update in islice(updates(self.split.buckets, recipe.train.batch, recipe.train.seed), self.updates, None):
             yield from share(update, self.micro_batch, self.group.rank, self.group.size)
 
     def _read(self, draws: Sequence[Draw]) -> Batch:
-        batch = self.source.batch(draws)
+        batch = self.split.batch(draws)
         return batch.pinned() if self.pin else batch
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -60,12 +60,12 @@ class Loader:
             yield batch
 
 
-def held_out_batches(source: Source, micro_batch: int, group: ProcessGroup = ONE_PROCESS) -> Iterator[Batch]:
+def held_out_batches(split: Split, micro_batch: int, group: ProcessGroup = ONE_PROCESS) -> Iterator[Batch]:
     """The first `eval.loss_rows` rows of this process's share, the same each time: one bucket a batch, without chance."""
     by_size: dict[Size, list[Draw]] = {}
-    for row, size in enumerate(source.buckets[: source.recipe.eval.loss_rows]):
+    for row, size in enumerate(split.buckets[: split.recipe.eval.loss_rows]):
         by_size.setdefault(size, []).append(Draw(row, 0))
     batches = [
         draws[start : start + micro_batch] for draws in by_size.values() for start in range(0, len(draws), micro_batch)
     ]
-    return map(source.batch, batches[group.rank :: group.size])
+    return map(split.batch, batches[group.rank :: group.size])

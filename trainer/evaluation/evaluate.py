@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.rows import splits
-from trainer.data.source import Progress, open_source
+from trainer.data.split import Progress, open_split
 from trainer.errors import ModelError
 from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand
@@ -152,7 +152,7 @@ def _sampling(
 
 
 def _held_out(recipe: Recipe, most: int, progress: Progress) -> list[Example]:
-    return read_examples(open_source(recipe, recipe.data.validation, training=False, progress=progress), most)
+    return read_examples(open_split(recipe, recipe.data.validation, training=False, progress=progress), most)
 
 
 def _seen(recipe: Recipe, trained: Trained, most: int, progress: Progress) -> list[Example]:
@@ -160,5 +160,5 @@ def _seen(recipe: Recipe, trained: Trained, most: int, progress: Progress) -> li
     data = recipe.data
     if data.split == data.validation or data.split not in splits(data):
         return []
-    source = open_source(recipe, data.split, training=False, most=data.max_rows, progress=progress)
-    return read_examples(source, most) if source.fingerprint == trained.dataset else []
+    train = open_split(recipe, data.split, training=False, most=data.max_rows, progress=progress)
+    return read_examples(train, most) if train.fingerprint == trained.dataset else []

@@ -16,7 +16,7 @@ from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.scores import Condition
 
 if TYPE_CHECKING:
-    from trainer.data.source import Source
+    from trainer.data.split import Split
 
 
 @dataclass(frozen=True)
@@ -39,18 +39,18 @@ class Example:
         return Image.fromarray(self.condition)
 
 
-def read_examples(source: Source, most: int) -> list[Example]:
-    """At most that many rows of a source, evenly spread, at the training's sizes."""
-    count = min(most, len(source.rows))
-    return [_example(source, number * len(source.rows) // count) for number in range(count)]
+def read_examples(split: Split, most: int) -> list[Example]:
+    """At most that many rows of a split, evenly spread, at the training's sizes."""
+    count = min(most, len(split.rows))
+    return [_example(split, number * len(split.rows) // count) for number in range(count)]
 
 
-def _example(source: Source, number: int) -> Example:
-    original, condition, prompt = source.view(number)
-    value = source.rows[number].keypoints
-    placement = source.transform.place(source.sizes[number])
+def _example(split: Split, number: int) -> Example:
+    original, condition, prompt = split.view(number)
+    value = split.rows[number].keypoints
+    placement = split.transform.place(split.sizes[number])
     people = None if value is None else [_placed(body, placement) for body in bodies(value)]
-    return Example(source.rows.key(number), prompt, original, condition, people)
+    return Example(split.rows.key(number), prompt, original, condition, people)
 
 
 def _placed(body: Body, placement: Placement) -> Body:

@@ -19,7 +19,7 @@ from trainer.inference.generate import Sampling
 from trainer.types import ProcessGroup
 
 if TYPE_CHECKING:
-    from trainer.data.source import Source
+    from trainer.data.split import Split
     from trainer.recipe.recipe import Recipe
 
 AT_ONCE = 4  # pictures
@@ -47,12 +47,12 @@ class Watch:
             )
 
     @classmethod
-    def of(cls, recipe: Recipe, source: Source, group: ProcessGroup, device: str) -> Watch:
+    def of(cls, recipe: Recipe, split: Split, group: ProcessGroup, device: str) -> Watch:
         """As a recipe wants it. Raises DataError, AnnotatorError and WeightsError as `reannotator` does."""
         annotator = reannotator(recipe.data.path, recipe.data.condition_column, None, device)
         sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=AT_ONCE)
-        rows = read_examples(source, recipe.eval.fidelity_rows)
-        return cls(rows, annotator, annotator.kind or source.rows.kind, sampling, group)
+        rows = read_examples(split, recipe.eval.fidelity_rows)
+        return cls(rows, annotator, annotator.kind or split.rows.kind, sampling, group)
 
     def look(self, pipe: Any) -> dict[str, float]:
         """`fidelity`, the share of the way from chance to the VAE's own score, and the leading measure of each."""

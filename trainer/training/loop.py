@@ -13,7 +13,7 @@ from PIL import Image
 from condprep import __version__
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
-from trainer.data.source import Progress
+from trainer.data.split import Progress
 from trainer.evaluation.watch import best_so_far, news, settled, unknown
 from trainer.inference.export import save_controlnet
 from trainer.recipe.layout import FAITHFUL
@@ -45,7 +45,7 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         self.recipe, self.accelerator = self.learner.recipe, self.learner.accelerator
-        self.folder, self.rows = Path(self.recipe.save.dir), len(self.loader.source.rows)
+        self.folder, self.rows = Path(self.recipe.save.dir), len(self.loader.split.rows)
         self.total = total_updates(self.recipe.train, self.rows)
         self.learner.accumulate(self.loader.passes)
         self.saved = self.validated = -1  # the update of the last checkpoint, and of the last validation
@@ -151,7 +151,7 @@ class TrainingLoop:
         """What a checkpoint says of the run."""
         return {
             "recipe": self.recipe.model_dump(mode="json"),
-            "dataset": self.loader.source.fingerprint,
+            "dataset": self.loader.split.fingerprint,
             "position": self.loader.state_dict(),
             "metrics": self.metrics,
             "condprep": __version__,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from condprep.images.geometry import Size
-from trainer.data.source import open_sources
+from trainer.data.split import open_splits
 from trainer.models.families import load_base
 from trainer.recipe.recipe import Recipe, Train
 from trainer.training.machine import make_accelerator
@@ -48,7 +48,7 @@ def make_plan(recipe: Recipe) -> Plan:
     Raises what training would raise: DataError, ModelError, MachineError.
     """
     make_accelerator(recipe)
-    train, validation = open_sources(recipe)
+    train, validation = open_splits(recipe)
     base = load_base(recipe.model)
     base.new_controlnet(recipe.model.init)
     buckets = Counter(train.buckets)

@@ -20,7 +20,7 @@ from trainer.training.validate import Validator
 from trainer.types import Batch, ProcessGroup, Say
 
 if TYPE_CHECKING:
-    from trainer.data.source import Source
+    from trainer.data.split import Split
     from trainer.models.base import Base
     from trainer.training.step import Learner
 
@@ -35,11 +35,11 @@ class Fit:
     peak: int | None  # bytes of the device at once, while it was tried; None on a CPU
 
 
-def preflight(learner: Learner, rows: Source, held_out: Source | None, group: ProcessGroup, say: Say) -> int:
+def preflight(learner: Learner, train: Split, held_out: Split | None, group: ProcessGroup, say: Say) -> int:
     """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
     base, recipe = learner.base, learner.recipe
     check_disk(Path(recipe.save.dir), parameters(learner.controlnet), recipe.save.keep, recipe.ema.enabled)
-    batch = _of_largest_bucket(base, replace(rows, base=base), learner.accelerator.device)
+    batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)
     base.to(learner.accelerator.device, dtype(recipe))
@@ -49,12 +49,12 @@ def preflight(learner: Learner, rows: Source, held_out: Source | None, group: Pr
     return micro_batch
 
 
-def _of_largest_bucket(base: Base, rows: Source, device: torch.device) -> Batch:
+def _of_largest_bucket(base: Base, train: Split, device: torch.device) -> Batch:
     """A few rows, encoded, on the device."""
-    buckets = rows.buckets
+    buckets = train.buckets
     largest = max(buckets, key=lambda size: size[0] * size[1])
     numbers = [number for number, bucket in enumerate(buckets) if bucket == largest][:4]
-    batch = rows.batch([Draw(number, 0) for number in numbers])
+    batch = train.batch([Draw(number, 0) for number in numbers])
     return replace(base.complete(batch.to(device)), pixels=None)
 
 

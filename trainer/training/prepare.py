@@ -9,7 +9,7 @@ import torch
 
 from condprep.runtime.files import commit_text
 from trainer.data.loader import Loader
-from trainer.data.source import Progress, Source, open_sources
+from trainer.data.split import Progress, Split, open_splits
 from trainer.models.base import Base
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
@@ -33,17 +33,17 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progre
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
     if accelerator.device.type == "cpu" and recipe.train.device == "auto":
         say("PyTorch finds no GPU here: training on the CPU")
-    rows, held_out = open_sources(recipe, group, progress)
-    for note in rows.rows.notes:
+    train, held_out = open_splits(recipe, group, progress)
+    for note in train.rows.notes:
         say(note)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
-    checkpoint = choose_checkpoint(checkpoints, recipe, rows, accelerator, say)
+    checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
     learner = make_learner(recipe, accelerator)
-    micro_batch = preflight(learner, rows, held_out, group, say)
+    micro_batch = preflight(learner, train, held_out, group, say)
     journal = Journal(accelerator, recipe, checkpoint.update if checkpoint else 0)
-    rows, held_out = fill_caches(learner.base, rows, held_out, group, progress)
+    train, held_out = fill_caches(learner.base, train, held_out, group, progress)
     validator = Validator(learner, held_out, group)
-    loader = Loader(rows, micro_batch, group, pin=accelerator.device.type == "cuda")
+    loader = Loader(train, micro_batch, group, pin=accelerator.device.type == "cuda")
     loop = TrainingLoop(learner, loader, validator, checkpoints, journal, say, progress)
     if checkpoint:
         loop.resume(checkpoint)
@@ -53,14 +53,14 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progre
 
 
 def choose_checkpoint(
-    checkpoints: Checkpoints, recipe: Recipe, rows: Source, accelerator: Accelerator, say: Say
+    checkpoints: Checkpoints, recipe: Recipe, train: Split, accelerator: Accelerator, say: Say
 ) -> Checkpoint | None:
     """From which to go on; the main process chooses, for all."""
     from accelerate.utils import broadcast_object_list
 
     found: list[Checkpoint | None] = [None]
     if accelerator.is_main_process:
-        found[0], notes = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), rows.fingerprint)
+        found[0], notes = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
         for note in notes:
             say(note)
     broadcast_object_list(found)
@@ -77,11 +77,11 @@ def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
 
 
 def fill_caches(
-    base: Base, rows: Source, held_out: Source | None, group: ProcessGroup, progress: Progress
-) -> tuple[Source, Source | None]:
+    base: Base, train: Split, held_out: Split | None, group: ProcessGroup, progress: Progress
+) -> tuple[Split, Split | None]:
     """The rows with filled caches; what is not needed any more leaves the device."""
-    rows, held_out = rows.with_caches(base), held_out and held_out.with_caches(base)
-    for source in filter(None, (rows, held_out)):
-        source.fill(group, progress)
-    base.offload(vae=rows.recipe.cache.latents, text=rows.recipe.cache.text)
-    return rows, held_out
+    train, held_out = train.with_caches(base), held_out and held_out.with_caches(base)
+    for split in filter(None, (train, held_out)):
+        split.fill(group, progress)
+    base.offload(vae=train.recipe.cache.latents, text=train.recipe.cache.text)
+    return train, held_out

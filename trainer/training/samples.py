@@ -13,7 +13,7 @@ from trainer.inference.generate import Request, Sampling, generate
 from trainer.inference.pipeline import fit_condition
 
 if TYPE_CHECKING:
-    from trainer.data.source import Source
+    from trainer.data.split import Split
     from trainer.recipe.recipe import Recipe
 
 COLUMNS, CELL = 2, 256  # of the grid: examples abreast, pixels of a picture
@@ -28,17 +28,17 @@ class Samples:
     sampling: Sampling
 
     @classmethod
-    def of(cls, recipe: Recipe, source: Source | None) -> Samples:
+    def of(cls, recipe: Recipe, split: Split | None) -> Samples:
         """Those that the recipe lists, else rows evenly spread over the held-out ones. Raises ModelError for a bad file."""
         settings, seed = recipe.eval, recipe.train.seed
         sampling = Sampling(settings.sampler_steps, settings.cfg, batch=1)
         if settings.conditions:
             listed = enumerate(zip(settings.conditions, settings.prompts), seed)
             return cls([Request(prompt, fit_condition(file), n) for n, (file, prompt) in listed], [], sampling)
-        if source is None:
+        if split is None:
             return cls([], [], sampling)
-        count = min(settings.samples, len(source.rows))
-        views = [source.view(number * len(source.rows) // count) for number in range(count)]
+        count = min(settings.samples, len(split.rows))
+        views = [split.view(number * len(split.rows) // count) for number in range(count)]
         requests = [Request(prompt, Image.fromarray(map_), seed + n) for n, (_, map_, prompt) in enumerate(views)]
         return cls(requests, [Image.fromarray(pixels) for pixels, _, _ in views], sampling)
 

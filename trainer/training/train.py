@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condprep import __version__
-from trainer.data.source import Progress
+from trainer.data.split import Progress
 from trainer.inference.export import condition_record, push, save_result
 from trainer.recipe.recipe import Recipe
 from trainer.training.folder import own
@@ -52,18 +52,18 @@ def train(recipe: Recipe, *, say: Say = lambda _: None, progress: Progress = lam
 
 def export(loop: TrainingLoop) -> None:
     """The result of a loop in its folder, and on the Hub where the recipe says so."""
-    recipe, source, learner = loop.recipe, loop.loader.source, loop.learner
+    recipe, split, learner = loop.recipe, loop.loader.split, loop.learner
     training = {
         "model": recipe.model.model_dump(mode="json"),
         "family": learner.base.family,
         "updates": loop.update,
         "batch": recipe.train.batch,
         "rows": loop.rows,
-        "dataset": source.fingerprint,
+        "dataset": split.fingerprint,
         "metrics": loop.metrics,
         "condprep": __version__,
     }
-    condition = condition_record(Path(recipe.data.path), source.rows.column, source.rows.kind, recipe.data.resolution)
+    condition = condition_record(Path(recipe.data.path), split.rows.column, split.rows.kind, recipe.data.resolution)
     average = learner.weights("best") if recipe.ema.enabled else None
     save_result(loop.folder, learner.controlnet, learner.weights("raw"), average, training, condition)
     loop.say(f"the ControlNet is in {loop.folder}")

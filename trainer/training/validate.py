@@ -20,7 +20,7 @@ from trainer.types import ProcessGroup
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
-    from trainer.data.source import Source
+    from trainer.data.split import Split
     from trainer.evaluation.watch import Watch
     from trainer.training.step import Learner
 
@@ -40,11 +40,11 @@ class Validation:
 class Validator:
     """Tries the learner's best weights: the same held-out rows and samples each time."""
 
-    def __init__(self, learner: Learner, source: Source | None, group: ProcessGroup) -> None:
-        """source: of the held-out rows; without them there are only pictures of `eval.conditions`."""
-        self.learner, self.source, self.group = learner, source, group
+    def __init__(self, learner: Learner, split: Split | None, group: ProcessGroup) -> None:
+        """split: of the held-out rows; without them there are only pictures of `eval.conditions`."""
+        self.learner, self.split, self.group = learner, split, group
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
-        self.samples = Samples.of(learner.recipe, source)
+        self.samples = Samples.of(learner.recipe, split)
         self.watch = self._watch() if self.settings.fidelity else None
 
     def validate(self, folder: Path, update: int) -> Validation:
@@ -64,17 +64,17 @@ class Validator:
         """A validation of one batch of rows and the largest sample, that leaves nothing behind."""
         controlnet = self.learner.snapshot()
         with _uncompiled():
-            if self.source is not None and self.settings.loss_rows:
-                batch = next(held_out_batches(self.source, AT_ONCE))
+            if self.split is not None and self.settings.loss_rows:
+                batch = next(held_out_batches(self.split, AT_ONCE))
                 held_out_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
             if self.samples.requests:
                 with self._encoders():
                     self.samples.rehearse(self.learner.base.pipeline(controlnet))
 
     def _losses(self, controlnet: ControlNetModel) -> HeldOut | None:
-        if self.source is None or not self.settings.loss_rows:
+        if self.split is None or not self.settings.loss_rows:
             return None
-        batches = held_out_batches(self.source, AT_ONCE, self.group)
+        batches = held_out_batches(self.split, AT_ONCE, self.group)
         learner = self.learner
         sums = held_out_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
         return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
@@ -82,9 +82,9 @@ class Validator:
     def _watch(self) -> Watch | None:
         from trainer.evaluation.watch import Watch
 
-        if self.source is None:
+        if self.split is None:
             return None
-        return Watch.of(self.learner.recipe, self.source, self.group, str(self.learner.accelerator.device))
+        return Watch.of(self.learner.recipe, self.split, self.group, str(self.learner.accelerator.device))
 
     def _fidelity(self, controlnet: ControlNetModel) -> dict[str, float]:
         """What `Watch.look` finds; nothing where the recipe does not ask for it."""

@@ -145,17 +145,17 @@ def test_a_loss_that_is_no_number_stops_with_its_rows(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, learned: list[list[str]]
 ) -> None:
     """The keys of the rows are named, and nothing of it is saved."""
-    from trainer.data.source import Source
+    from trainer.data.split import Split
 
-    batch, calls = Source.batch, iter(range(1000))
+    batch, calls = Split.batch, iter(range(1000))
 
-    def poisoned(self: Source, draws: Any) -> Batch:
+    def poisoned(self: Split, draws: Any) -> Batch:
         made = batch(self, draws)
         if self.training and self.latents and next(calls) == 25 and made.latents:
             made.latents.mean[1] = float("nan")
         return made
 
-    monkeypatch.setattr(Source, "batch", poisoned)
+    monkeypatch.setattr(Split, "batch", poisoned)
     with pytest.raises(TrainingStopped, match="not a finite number for") as caught:
         train(make_recipe(place, tmp_path / "output"))
     assert learned[25][1] in str(caught.value)

@@ -19,7 +19,7 @@ import condprep
 from trainer.data import cache
 from trainer.data.loader import Loader, held_out_batches
 from trainer.data.sampler import Chance, Draw
-from trainer.data.source import Source, open_source, open_sources
+from trainer.data.split import Split, open_split, open_splits
 from trainer.errors import DataError, MachineError
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model, Recipe
@@ -56,10 +56,10 @@ def recipe(folders: dict[str, Path], kept: Path, dataset: str = "ds", **tables: 
     )
 
 
-def ready(wanted: Recipe, base: Base, group: ProcessGroup = ONE_PROCESS) -> Source:
-    source = open_source(wanted, "train", training=True).with_caches(base)
-    source.fill(group, silent)
-    return source
+def ready(wanted: Recipe, base: Base, group: ProcessGroup = ONE_PROCESS) -> Split:
+    split = open_split(wanted, "train", training=True).with_caches(base)
+    split.fill(group, silent)
+    return split
 
 
 OFF = {"latents": False, "text": False}
@@ -97,10 +97,10 @@ def test_cached_or_not_the_batches_are_the_same(
 def test_sizes_tell_the_denoiser_what_was_cut(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
     """SDXL's time ids are the stored size, where the bucket begins in the resized picture, and the bucket's size."""
     wanted = recipe(folders, tmp_path, "buckets", data={"resolution": 64, "fit": "crop"}, cache=OFF)
-    source = open_source(wanted, "train", training=True).with_caches(bases["sdxl"])
-    wide = next(number for number, size in enumerate(source.sizes) if size[1] > size[0])
-    ids = source.batch([Draw(wide, 0)]).time_ids
-    height, width = source.sizes[wide]
+    split = open_split(wanted, "train", training=True).with_caches(bases["sdxl"])
+    wide = next(number for number, size in enumerate(split.sizes) if size[1] > size[0])
+    ids = split.batch([Draw(wide, 0)]).time_ids
+    height, width = split.sizes[wide]
     assert ids is not None
     assert ids.tolist() == [[height, width, 0, round((width - height) / 2 * 64 / height), 64, 64]]
 
@@ -144,20 +144,20 @@ def test_a_cache_is_made_once(folders: dict[str, Path], bases: dict[str, Base], 
 def test_mirrored_pictures_are_encoded_only_where_they_are_wanted(folders: dict[str, Path], tmp_path: Path) -> None:
     """hflip doubles the entries; held-out rows are never mirrored."""
     wanted = recipe(folders, tmp_path, data={"hflip": 0.5})
-    train, validation = open_sources(wanted)
+    train, validation = open_splits(wanted)
     assert validation is not None
     base = load_base(Model(base=str(folders["sd15"])))
-    sources = [source.with_caches(base) for source in (train, validation)]
-    entries = [sum(len(shard.entries) for shard in source.latents.shards) for source in sources]  # type: ignore[union-attr]
+    splits = [split.with_caches(base) for split in (train, validation)]
+    entries = [sum(len(shard.entries) for shard in split.latents.shards) for split in splits]  # type: ignore[union-attr]
     assert entries == [2 * len(train.rows), len(validation.rows)]
 
 
 def test_grey_conditions_take_one_plane(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
     """Canny maps are stored with one channel and read with three equal ones."""
-    source = ready(recipe(folders, tmp_path), bases["sd15"])
+    split = ready(recipe(folders, tmp_path), bases["sd15"])
     (stored,) = [np.load(path) for path in tmp_path.rglob("conditions-*.npy")]
-    assert stored.shape == (len(source.rows), 1, 64, 64)
-    conditions = next(iter(Loader(source, 4))).conditions
+    assert stored.shape == (len(split.rows), 1, 64, 64)
+    conditions = next(iter(Loader(split, 4))).conditions
     assert conditions.shape == (4, 3, 64, 64)
     assert conditions.is_contiguous()
     assert torch.equal(conditions[:, 0], conditions[:, 2])
@@ -170,12 +170,12 @@ def test_a_resumed_loader_goes_on_with_the_next_update(
 ) -> None:
     """From the state after any batch, an update that was begun is repeated, then all is as if it had not stopped; threads change nothing."""
     wanted = recipe(folders, tmp_path, "buckets", data={"num_workers": workers, "caption_dropout": 0.5})
-    source = ready(wanted, bases["sd15"])
-    expected = [(batch.keys, batch.captions, batch.epochs) for batch in islice(Loader(source, 2), 12)]
-    first = Loader(source, 2)
+    split = ready(wanted, bases["sd15"])
+    expected = [(batch.keys, batch.captions, batch.epochs) for batch in islice(Loader(split, 2), 12)]
+    first = Loader(split, 2)
     for _ in islice(first, stopped_after):
         pass
-    second = Loader(source, 2)
+    second = Loader(split, 2)
     second.load_state_dict(first.state_dict())
     found = [(batch.keys, batch.captions, batch.epochs) for batch in islice(second, 4)]
     begin = stopped_after // 2 * 2  # two passes an update
@@ -190,10 +190,10 @@ def test_reading_wakes_no_threads_but_its_own(
     """The loader's threads leave arithmetic to numpy: torch's would each wake a team, which halves the training's speed."""
     cache = {"latents": cached, "text": cached}
     wanted = recipe(folders, tmp_path, data={"num_workers": 2, "resolution": 256}, cache=cache)
-    source = ready(wanted, bases["sd15"])
+    split = ready(wanted, bases["sd15"])
     torch.ones(10**6).sum()  # the main thread's own team
     before = len(os.listdir("/proc/self/task"))
-    batches = iter(Loader(source, 4))
+    batches = iter(Loader(split, 4))
     for _ in range(4):
         assert next(batches).conditions.numel() > 2**15  # torch would share out the work
     assert len(os.listdir("/proc/self/task")) <= before + 2
@@ -202,37 +202,37 @@ def test_reading_wakes_no_threads_but_its_own(
 
 def test_two_processes_see_the_rows_of_one(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
     """Batches of two processes, laid side by side, are those of one with twice the micro batch."""
-    source = ready(recipe(folders, tmp_path), bases["sd15"])
-    alone = [batch.keys for batch in islice(Loader(source, 4), 6)]
-    pair = [[batch.keys for batch in islice(Loader(source, 2, ProcessGroup(rank, 2)), 6)] for rank in range(2)]
+    split = ready(recipe(folders, tmp_path), bases["sd15"])
+    alone = [batch.keys for batch in islice(Loader(split, 4), 6)]
+    pair = [[batch.keys for batch in islice(Loader(split, 2, ProcessGroup(rank, 2)), 6)] for rank in range(2)]
     assert [first + second for first, second in zip(*pair)] == alone
 
 
 def test_captions_are_dropped_and_chosen_by_chance(folders: dict[str, Path], tmp_path: Path) -> None:
     """About the recipe's share of captions is empty; every alternative of a row is drawn."""
     wanted = recipe(folders, tmp_path, data={"caption_dropout": 0.25}, cache=OFF)
-    source = open_source(wanted, "train", training=True)
-    drawn = [source._caption(0, Chance.of(Draw(0, epoch), 1)) for epoch in range(2000)]
+    split = open_split(wanted, "train", training=True)
+    drawn = [split._caption(0, Chance.of(Draw(0, epoch), 1)) for epoch in range(2000)]
     assert 0.2 < drawn.count("") / len(drawn) < 0.3
-    assert set(drawn) == {"", *source.rows.captions(0)}
+    assert set(drawn) == {"", *split.rows.captions(0)}
 
 
 def test_held_out_rows_are_the_same_each_time(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
     """Validation sees its rows in one order, with their first caption, none dropped; processes share them."""
     wanted = recipe(folders, tmp_path, data={"caption_dropout": 1.0, "hflip": 1.0})
-    _, validation = open_sources(wanted)
+    _, validation = open_splits(wanted)
     assert validation is not None
-    source = validation.with_caches(bases["sd15"])
-    source.fill(ONE_PROCESS, silent)
-    keys = [batch.keys for batch in held_out_batches(source, 2)]
-    assert keys == [batch.keys for batch in held_out_batches(source, 2)]
-    assert sorted(chain(*keys)) == sorted(source.rows.key(number) for number in range(len(source.rows)))
-    assert all(caption for batch in held_out_batches(source, 2) for caption in batch.captions)
-    shared = [batch.keys for rank in range(2) for batch in held_out_batches(source, 2, ProcessGroup(rank, 2))]
+    split = validation.with_caches(bases["sd15"])
+    split.fill(ONE_PROCESS, silent)
+    keys = [batch.keys for batch in held_out_batches(split, 2)]
+    assert keys == [batch.keys for batch in held_out_batches(split, 2)]
+    assert sorted(chain(*keys)) == sorted(split.rows.key(number) for number in range(len(split.rows)))
+    assert all(caption for batch in held_out_batches(split, 2) for caption in batch.captions)
+    shared = [batch.keys for rank in range(2) for batch in held_out_batches(split, 2, ProcessGroup(rank, 2))]
     assert sorted(shared) == sorted(keys)
-    pixels, condition, caption = source.view(0)
+    pixels, condition, caption = split.view(0)
     assert pixels.shape == condition.shape == (64, 64, 3)
-    assert caption == source.rows.captions(0)[0]
+    assert caption == split.rows.captions(0)[0]
 
 
 def test_a_disk_without_room_is_noticed_before_encoding(
@@ -256,7 +256,7 @@ def test_a_cache_that_may_not_be_written_says_where_to_put_it(folders: dict[str,
     """The remedy is a key of the recipe."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MachineError, match=r"cache\.dir"):
-        open_sources(recipe(folders, tmp_path / "file" / "cache"))
+        open_splits(recipe(folders, tmp_path / "file" / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -272,24 +272,24 @@ def test_a_dataset_that_does_not_fit_the_recipe_is_refused(
 ) -> None:
     """Too few rows for an update, a validation split that is not there, another kind of condition."""
     with pytest.raises(DataError, match=said):
-        open_sources(recipe(folders, tmp_path, **tables))
+        open_splits(recipe(folders, tmp_path, **tables))
 
 
 def test_the_default_validation_split_may_be_missing(folders: dict[str, Path], tmp_path: Path) -> None:
     """Without held-out rows one can train; nothing is validated."""
-    assert open_sources(recipe(folders, tmp_path, "buckets"))[1] is None
-    assert open_sources(recipe(folders, tmp_path, eval={"every": 0}))[1] is None
+    assert open_splits(recipe(folders, tmp_path, "buckets"))[1] is None
+    assert open_splits(recipe(folders, tmp_path, eval={"every": 0}))[1] is None
 
 
 def test_a_picture_that_breaks_while_training_is_named(
     folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
 ) -> None:
     """A row whose header is fine but whose pixels are not stops with its key."""
-    source = open_source(recipe(folders, tmp_path, cache=OFF), "train", training=True).with_caches(bases["sd15"])
-    key, whole = source.rows.key(0), source.rows[0]
-    object.__setattr__(source, "rows", _Broken(source.rows, whole.image[:200]))
+    split = open_split(recipe(folders, tmp_path, cache=OFF), "train", training=True).with_caches(bases["sd15"])
+    key, whole = split.rows.key(0), split.rows[0]
+    object.__setattr__(split, "rows", _Broken(split.rows, whole.image[:200]))
     with pytest.raises(DataError, match=key):
-        source.batch([Draw(0, 0)])
+        split.batch([Draw(0, 0)])
 
 
 class _Broken:
@@ -314,9 +314,9 @@ def test_the_plan_counts_what_training_will_do(folders: dict[str, Path], tmp_pat
     assert plan.buckets == {(64, 64): plan.rows}
     assert plan.updates == -(-3 * plan.rows // 4)
     base = load_base(wanted.model)
-    for source in open_sources(wanted):
-        assert source is not None
-        filled = source.with_caches(base)
+    for split in open_splits(wanted):
+        assert split is not None
+        filled = split.with_caches(base)
         filled.fill(ONE_PROCESS, silent)
     stored = sum(np.load(path).nbytes for path in tmp_path.rglob("*.npy"))
     assert plan.cache_bytes == stored

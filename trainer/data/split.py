@@ -42,8 +42,8 @@ PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5)  # nothing 
 
 
 @dataclass(frozen=True)
-class Source:
-    """The rows of one split, opened and checked. `fill` and `with_base` make it ready to give batches."""
+class Split:
+    """The rows of one split, opened and checked. `with_caches` and `fill` make it ready to give batches."""
 
     recipe: Recipe
     rows: Rows
@@ -117,7 +117,7 @@ class Source:
         except Rejected as rejected:
             raise DataError(f"row {self.rows.key(entry.row)} of {self.recipe.data.path}: {rejected.reason}") from None
 
-    def with_caches(self, base: Base) -> Source:
+    def with_caches(self, base: Base) -> Split:
         """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
         return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
 
@@ -199,9 +199,9 @@ class Source:
         return TextCache(folder, captions, recipe.cache.dtype)
 
 
-def open_source(
-    recipe: Recipe, split: str, *, training: bool, most: int = 0, progress: Progress = lambda *_: None
-) -> Source:
+def open_split(
+    recipe: Recipe, name: str, *, training: bool, most: int = 0, progress: Progress = lambda *_: None
+) -> Split:
     """A split, its rows looked at. most: use no more rows than that, evenly spread; 0: all.
 
     Raises DataError where the split is missing or a row is not as it must be, MachineError where what was found cannot
@@ -209,19 +209,19 @@ def open_source(
     """
     data, kept = recipe.data, cache_folder(recipe)
     with _kept_in(kept):
-        rows = open_rows(data.model_copy(update={"max_rows": most}), split, kept)
+        rows = open_rows(data.model_copy(update={"max_rows": most}), name, kept)
         if not len(rows):
-            raise DataError(f"{data.path} has no rows in split {split!r}")
+            raise DataError(f"{data.path} has no rows in split {name!r}")
         if training and data.hflip:
             check_mirror(rows.kind, rows.names.keypoints is not None)
-        found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {split}", done, total))
+        found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {name}", done, total))
     transform = Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
-    return Source(recipe, rows, transform, found.sizes, found.fingerprint, training)
+    return Split(recipe, rows, transform, found.sizes, found.fingerprint, training)
 
 
-def open_sources(
+def open_splits(
     recipe: Recipe, group: ProcessGroup = ONE_PROCESS, progress: Progress = lambda *_: None
-) -> tuple[Source, Source | None]:
+) -> tuple[Split, Split | None]:
     """The training rows, and the held-out ones that validation looks at (None without any).
 
     The first process looks at the rows, the others take what it has written down. Raises DataError, also where there
@@ -229,7 +229,7 @@ def open_sources(
     """
     if group.rank:
         group.barrier()
-    train = open_source(recipe, recipe.data.split, training=True, most=recipe.data.max_rows, progress=progress)
+    train = open_split(recipe, recipe.data.split, training=True, most=recipe.data.max_rows, progress=progress)
     if len(train.rows) < recipe.train.batch:
         raise DataError(
             f"{recipe.data.path} has {len(train.rows)} rows to train on, fewer than train.batch = {recipe.train.batch}"
@@ -239,7 +239,7 @@ def open_sources(
     if held_out and _has_validation(recipe):
         alike = recipe.data.model_copy(update={"kind": train.rows.kind or "auto"})
         also = recipe.model_copy(update={"data": alike})
-        validation = open_source(also, recipe.data.validation, training=False, most=held_out, progress=progress)
+        validation = open_split(also, recipe.data.validation, training=False, most=held_out, progress=progress)
     if not group.rank:
         group.barrier()
     return train, validation
