@@ -43,18 +43,18 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CachedRow:
     """What is encoded: a row, as it is or mirrored."""
 
-    row: int
+    number: int
     mirrored: bool = False
 
 
 @dataclass(frozen=True)
-class Shard:
+class CacheShard:
     name: str
     size: Size  # of its pictures, (height, width)
-    entries: Sequence[Entry]
+    rows: Sequence[CachedRow]
 
 
 @contextmanager
@@ -81,35 +81,35 @@ def keyed(parent: Path, kind: str, **depends: Any) -> Path:
     return parent / f"{kind}-{sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
-def lay_out(buckets: Sequence[Size], mirror: bool) -> list[Shard]:
+def lay_out(buckets: Sequence[Size], mirror: bool) -> list[CacheShard]:
     """The shards of a split. buckets: (height, width) of each row; mirror: every row also mirrored."""
-    by_size: dict[Size, list[Entry]] = {}
+    by_size: dict[Size, list[CachedRow]] = {}
     for row, size in enumerate(buckets):
         by_size.setdefault(size, []).extend(
-            Entry(row, mirrored) for mirrored in ((False, True) if mirror else (False,))
+            CachedRow(row, mirrored) for mirrored in ((False, True) if mirror else (False,))
         )
     return [
-        Shard(f"{size[0]}x{size[1]}-{number:05d}", size, part)
-        for size, entries in sorted(by_size.items())
-        for number, part in enumerate(_cut(entries, max(1, SHARD_BYTES // (3 * size[0] * size[1]))))
+        CacheShard(f"{size[0]}x{size[1]}-{number:05d}", size, part)
+        for size, rows in sorted(by_size.items())
+        for number, part in enumerate(_cut(rows, max(1, SHARD_BYTES // (3 * size[0] * size[1]))))
     ]
 
 
 class LatentCache:
     """Latents and conditions of every row of a split."""
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: str) -> None:
+    def __init__(self, folder: Path, shards: Sequence[CacheShard], dtype: str) -> None:
         self.folder, self.shards, self.dtype = folder, shards, DTYPES[dtype]
-        self._places = {entry: (shard.name, at) for shard in shards for at, entry in enumerate(shard.entries)}
+        self._places = {row: (shard.name, at) for shard in shards for at, row in enumerate(shard.rows)}
 
     @property
-    def missing(self) -> list[Shard]:
+    def missing(self) -> list[CacheShard]:
         return [shard for shard in self.shards if not self._file("conditions", shard.name).exists()]
 
     def build(
         self,
         encode: Callable[[Tensor], Latents],
-        views: Callable[[Entry], tuple[Pixels, Pixels]],
+        views: Callable[[CachedRow], tuple[Pixels, Pixels]],
         group: ProcessGroup,
         progress: Progress,
     ) -> None:
@@ -119,11 +119,11 @@ class LatentCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         mine = self.missing[group.rank :: group.size]
-        total, done = sum(len(shard.entries) for shard in mine), 0
+        total, done = sum(len(shard.rows) for shard in mine), 0
         for shard in mine:
             conditions: list[Pixels] = []
             latents: list[Tensor] = []
-            for some in _cut(shard.entries, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
+            for some in _cut(shard.rows, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
                 pixels, maps = zip(*map(views, some))
                 conditions += maps
                 latents.append(self._encoded(encode, np.stack(pixels)))
@@ -137,9 +137,9 @@ class LatentCache:
         latents = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
         return finite(torch.stack((latents.mean, latents.std), 1).to(self.dtype), "the VAE").cpu()
 
-    def read(self, entries: Iterable[Entry]) -> tuple[Latents, Tensor]:
-        """B entries of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) uint8."""
-        places = [self._places[entry] for entry in entries]
+    def read(self, rows: Iterable[CachedRow]) -> tuple[Latents, Tensor]:
+        """B rows of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) uint8."""
+        places = [self._places[row] for row in rows]
         latents = _tensor([_row(self._file("latents", name), at) for name, at in places], self.dtype)
         grey_or_not = [_row(self._file("conditions", name), at) for name, at in places]
         conditions = [np.broadcast_to(one, (3, *one.shape[1:])) for one in grey_or_not]

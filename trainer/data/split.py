@@ -18,7 +18,7 @@ from condprep.errors import Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
 from trainer.data.cache import (
-    Entry,
+    CachedRow,
     LatentCache,
     TextCache,
     distinct,
@@ -79,14 +79,14 @@ class Split:
         assert self.base is not None
         seed, data = self.recipe.train.seed, self.recipe.data
         chances = [Chance.of(draw, seed) if self.training else PLAIN for draw in draws]
-        entries = [Entry(draw.row, chance.mirror < data.hflip) for draw, chance in zip(draws, chances)]
+        rows = [CachedRow(draw.row, chance.mirror < data.hflip) for draw, chance in zip(draws, chances)]
         captions = [self._caption(draw.row, chance) for draw, chance in zip(draws, chances)]
         placed = [self._time_ids(draw.row, chance) for draw, chance in zip(draws, chances)]
         pixels = latents = None
         if self.latents:
-            latents, conditions = self.latents.read(entries)
+            latents, conditions = self.latents.read(rows)
         else:
-            views = [self._decoded(entry, (chance.top, chance.left)) for entry, chance in zip(entries, chances)]
+            views = [self._decoded(row, (chance.top, chance.left)) for row, chance in zip(rows, chances)]
             pixels, conditions = (_planes(side) for side in zip(*views))
         return Batch(
             keys=[self.rows.key(draw.row) for draw in draws],
@@ -111,11 +111,11 @@ class Split:
         (top, left, _, _), (down, right) = placement.box, placement.scale
         return self.base.time_ids(self.sizes[number], (round(top * down), round(left * right)), placement.canvas)
 
-    def _decoded(self, entry: Entry, at: tuple[float, float] = (0.5, 0.5)) -> tuple[Pixels, Pixels]:
+    def _decoded(self, row: CachedRow, at: tuple[float, float] = (0.5, 0.5)) -> tuple[Pixels, Pixels]:
         try:
-            return self.transform(self.rows[entry.row], entry.mirrored, at)
+            return self.transform(self.rows[row.number], row.mirrored, at)
         except Rejected as rejected:
-            raise DataError(f"row {self.rows.key(entry.row)} of {self.recipe.data.path}: {rejected.reason}") from None
+            raise DataError(f"row {self.rows.key(row.number)} of {self.recipe.data.path}: {rejected.reason}") from None
 
     def with_caches(self, base: Base) -> Split:
         """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
@@ -147,7 +147,7 @@ class Split:
         if self.latents:
             planes = 1 if self.rows.kind in GREY else 3
             deep = 2 * self.base.vae.config.latent_channels * self.latents.dtype.itemsize
-            pixels = sum(len(shard.entries) * shard.size[0] * shard.size[1] for shard in self.latents.shards)
+            pixels = sum(len(shard.rows) * shard.size[0] * shard.size[1] for shard in self.latents.shards)
             sizes["latents"] = pixels * planes + pixels // self.base.factor**2 * deep
         if self.text:
             values = sum(tensor.numel() for tensor in self.base.encode_text([""]).values())

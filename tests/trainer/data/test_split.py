@@ -148,8 +148,8 @@ def test_mirrored_pictures_are_encoded_only_where_they_are_wanted(folders: dict[
     assert validation is not None
     base = load_base(Model(base=str(folders["sd15"])))
     splits = [split.with_caches(base) for split in (train, validation)]
-    entries = [sum(len(shard.entries) for shard in split.latents.shards) for split in splits]  # type: ignore[union-attr]
-    assert entries == [2 * len(train.rows), len(validation.rows)]
+    counts = [sum(len(shard.rows) for shard in split.latents.shards) for split in splits]  # type: ignore[union-attr]
+    assert counts == [2 * len(train.rows), len(validation.rows)]
 
 
 def test_grey_conditions_take_one_plane(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:

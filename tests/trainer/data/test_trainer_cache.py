@@ -12,7 +12,7 @@ import torch
 from support.trainer_runs import silent
 
 from trainer.data import cache
-from trainer.data.cache import Entry, LatentCache, TextCache, distinct, lay_out, one_run
+from trainer.data.cache import CachedRow, LatentCache, TextCache, distinct, lay_out, one_run
 from trainer.data.split import cache_folder
 from trainer.errors import ModelError
 from trainer.recipe.toml import parse_recipe
@@ -31,8 +31,8 @@ def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPa
         encoded.append(len(pixels))
         return Latents(pixels[:, :1].float(), pixels[:, 1:2].float() + 1)
 
-    def views(entry: Entry) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(np.full((8, 8, 3), 10 * entry.row + part, np.uint8) for part in (0, 1))  # type: ignore[return-value]
+    def views(row: CachedRow) -> tuple[np.ndarray, np.ndarray]:
+        return tuple(np.full((8, 8, 3), 10 * row.number + part, np.uint8) for part in (0, 1))  # type: ignore[return-value]
 
     shards = lay_out([(8, 8)] * 7, mirror=False)
     with pytest.raises(KeyboardInterrupt):
@@ -42,7 +42,7 @@ def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPa
     again.build(encode, views, ONE_PROCESS, silent)
     assert sum(encoded) == 7, f"{done} were done before"
     assert not again.missing
-    latents, conditions = again.read([Entry(6), Entry(0), Entry(3)])
+    latents, conditions = again.read([CachedRow(6), CachedRow(0), CachedRow(3)])
     assert latents.mean[:, 0, 0, 0].tolist() == [60, 0, 30]
     assert latents.std[:, 0, 0, 0].tolist() == [61, 1, 31]
     assert conditions[:, 2, 7, 7].tolist() == [61, 1, 31]
