@@ -8,7 +8,7 @@ from itertools import islice
 
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
-from trainer.data.sampler import Draw, share, updates
+from trainer.data.sampler import SampledRow, share, updates
 from trainer.data.split import Split
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup
 
@@ -32,10 +32,10 @@ class Loader:
     def __iter__(self) -> Generator[Batch, None, None]:
         workers = self.split.recipe.data.num_workers
         if not workers:
-            yield from self._counted(map(self._read, self._draws()))
+            yield from self._counted(map(self._read, self._sampled()))
             return
         with ThreadPoolExecutor(workers) as pool:
-            yield from self._counted(ordered_map(pool, self._read, self._draws(), ahead=2 * workers))
+            yield from self._counted(ordered_map(pool, self._read, self._sampled(), ahead=2 * workers))
 
     def state_dict(self) -> dict[str, int]:
         return {"updates": self.updates}
@@ -44,13 +44,13 @@ class Loader:
         """To be called before iterating."""
         self.updates = state["updates"]
 
-    def _draws(self) -> Iterator[Sequence[Draw]]:
+    def _sampled(self) -> Iterator[Sequence[SampledRow]]:
         recipe = self.split.recipe
         for update in islice(updates(self.split.buckets, recipe.train.batch, recipe.train.seed), self.updates, None):
             yield from share(update, self.micro_batch, self.group.rank, self.group.size)
 
-    def _read(self, draws: Sequence[Draw]) -> Batch:
-        batch = self.split.batch(draws)
+    def _read(self, sampled: Sequence[SampledRow]) -> Batch:
+        batch = self.split.batch(sampled)
         return batch.pinned() if self.pin else batch
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -62,10 +62,12 @@ class Loader:
 
 def held_out_batches(split: Split, micro_batch: int, group: ProcessGroup = ONE_PROCESS) -> Iterator[Batch]:
     """The first `eval.loss_rows` rows of this process's share, the same each time: one bucket a batch, without chance."""
-    by_size: dict[Size, list[Draw]] = {}
+    by_size: dict[Size, list[SampledRow]] = {}
     for row, size in enumerate(split.buckets[: split.recipe.eval.loss_rows]):
-        by_size.setdefault(size, []).append(Draw(row, 0))
+        by_size.setdefault(size, []).append(SampledRow(row, 0))
     batches = [
-        draws[start : start + micro_batch] for draws in by_size.values() for start in range(0, len(draws), micro_batch)
+        sampled[start : start + micro_batch]
+        for sampled in by_size.values()
+        for start in range(0, len(sampled), micro_batch)
     ]
     return map(split.batch, batches[group.rank :: group.size])

@@ -15,10 +15,10 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """One row, drawn once."""
+class SampledRow:
+    """One row, chosen once."""
 
-    row: int
+    number: int
     epoch: int
 
 
@@ -33,22 +33,22 @@ class Chance:
     left: float
 
     @classmethod
-    def of(cls, draw: Draw, seed: int) -> Chance:
-        return cls(*np.random.default_rng((seed, draw.epoch, draw.row)).random(5).tolist())
+    def of(cls, row: SampledRow, seed: int) -> Chance:
+        return cls(*np.random.default_rng((seed, row.epoch, row.number)).random(5).tolist())
 
 
-def updates(buckets: Sequence[Hashable], batch: int, seed: int) -> Iterator[list[Draw]]:
-    """Endless lists of `batch` draws of one bucket. buckets: of each row; there is at least one."""
-    waiting: dict[Hashable, list[Draw]] = {}
+def updates(buckets: Sequence[Hashable], batch: int, seed: int) -> Iterator[list[SampledRow]]:
+    """Endless lists of `batch` rows of one bucket. buckets: of each row; there is at least one."""
+    waiting: dict[Hashable, list[SampledRow]] = {}
     for epoch in count():
         for row in np.random.default_rng((seed, epoch)).permutation(len(buckets)).tolist():
             queue = waiting.setdefault(buckets[row], [])
-            queue.append(Draw(row, epoch))
+            queue.append(SampledRow(row, epoch))
             if len(queue) == batch:
                 yield waiting.pop(buckets[row])
 
 
-def share(update: Sequence[Draw], micro_batch: int, rank: int, processes: int) -> list[Sequence[Draw]]:
+def share(update: Sequence[SampledRow], micro_batch: int, rank: int, processes: int) -> list[Sequence[SampledRow]]:
     """The forward passes of one process: the update is cut into rounds, and each round into a part for each process."""
     together = micro_batch * processes
     starts = range(rank * micro_batch, len(update), together)

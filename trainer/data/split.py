@@ -28,7 +28,7 @@ from trainer.data.cache import (
     stored_bytes,
 )
 from trainer.data.rows import Rows, open_rows, splits
-from trainer.data.sampler import Chance, Draw
+from trainer.data.sampler import Chance, SampledRow
 from trainer.data.scan import scan
 from trainer.data.transform import NEAREST, Transform, check_mirror
 from trainer.errors import DataError, MachineError
@@ -74,14 +74,14 @@ class Split:
         row = self.rows[number]
         return *self.transform(row), row.captions[0]
 
-    def batch(self, draws: Sequence[Draw]) -> Batch:
+    def batch(self, sampled: Sequence[SampledRow]) -> Batch:
         """Rows of one bucket. Raises DataError for a picture that cannot be decoded."""
         assert self.base is not None
         seed, data = self.recipe.train.seed, self.recipe.data
-        chances = [Chance.of(draw, seed) if self.training else PLAIN for draw in draws]
-        rows = [CachedRow(draw.row, chance.mirror < data.hflip) for draw, chance in zip(draws, chances)]
-        captions = [self._caption(draw.row, chance) for draw, chance in zip(draws, chances)]
-        placed = [self._time_ids(draw.row, chance) for draw, chance in zip(draws, chances)]
+        chances = [Chance.of(row, seed) if self.training else PLAIN for row in sampled]
+        rows = [CachedRow(row.number, chance.mirror < data.hflip) for row, chance in zip(sampled, chances)]
+        captions = [self._caption(row.number, chance) for row, chance in zip(sampled, chances)]
+        placed = [self._time_ids(row.number, chance) for row, chance in zip(sampled, chances)]
         pixels = latents = None
         if self.latents:
             latents, conditions = self.latents.read(rows)
@@ -89,8 +89,8 @@ class Split:
             views = [self._decoded(row, (chance.top, chance.left)) for row, chance in zip(rows, chances)]
             pixels, conditions = (_planes(side) for side in zip(*views))
         return Batch(
-            keys=[self.rows.key(draw.row) for draw in draws],
-            epochs=[draw.epoch for draw in draws],
+            keys=[self.rows.key(row.number) for row in sampled],
+            epochs=[row.epoch for row in sampled],
             captions=captions,
             conditions=conditions,
             latents=latents,

@@ -35,19 +35,19 @@ def interval(values: ArrayLike, seed: int = 0) -> Interval:
     known = known[~np.isnan(known)]
     if not len(known):
         return Interval(np.nan, np.nan, np.nan, 0)
-    low, high = _limits(known[draws(len(known), seed)].mean(1))
+    low, high = _limits(known[resampled_rows(len(known), seed)].mean(1))
     return Interval(float(known.mean()), low, high, len(known))
 
 
 def interval_of(statistic: Callable[[Sequence[int] | None], float], rows: int, seed: int = 0) -> Interval:
     """Of a statistic that is no mean. statistic: of the rows of these numbers, some of them repeated; None: of all."""
-    found = np.array([statistic(numbers.tolist()) for numbers in draws(rows, seed, RESAMPLES // 5)])
+    found = np.array([statistic(numbers.tolist()) for numbers in resampled_rows(rows, seed, RESAMPLES // 5)])
     found = found[~np.isnan(found)]
     low, high = _limits(found) if len(found) else (np.nan, np.nan)
     return Interval(statistic(None), low, high, rows)
 
 
-def draws(rows: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
+def resampled_rows(rows: int, seed: int, resamples: int = RESAMPLES) -> NDArray[np.int64]:
     """(resamples, rows): numbers of rows, drawn with replacement."""
     return np.random.default_rng(seed).integers(0, rows, (resamples, rows))
 

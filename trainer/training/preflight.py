@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from trainer.data.sampler import Draw
+from trainer.data.sampler import SampledRow
 from trainer.errors import MachineError
 from trainer.training.machine import dtype
 from trainer.training.memory import parameters, predict_memory
@@ -54,7 +54,7 @@ def _of_largest_bucket(base: Base, train: Split, device: torch.device) -> Batch:
     buckets = train.buckets
     largest = max(buckets, key=lambda size: size[0] * size[1])
     numbers = [number for number, bucket in enumerate(buckets) if bucket == largest][:4]
-    batch = train.batch([Draw(number, 0) for number in numbers])
+    batch = train.batch([SampledRow(number, 0) for number in numbers])
     return replace(base.complete(batch.to(device)), pixels=None)
 
 

@@ -18,7 +18,7 @@ from support.trainer_runs import silent
 import condprep
 from trainer.data import cache
 from trainer.data.loader import Loader, held_out_batches
-from trainer.data.sampler import Chance, Draw
+from trainer.data.sampler import Chance, SampledRow
 from trainer.data.split import Split, open_split, open_splits
 from trainer.errors import DataError, MachineError
 from trainer.models.families import Base, load_base
@@ -99,7 +99,7 @@ def test_sizes_tell_the_denoiser_what_was_cut(folders: dict[str, Path], bases: d
     wanted = recipe(folders, tmp_path, "buckets", data={"resolution": 64, "fit": "crop"}, cache=OFF)
     split = open_split(wanted, "train", training=True).with_caches(bases["sdxl"])
     wide = next(number for number, size in enumerate(split.sizes) if size[1] > size[0])
-    ids = split.batch([Draw(wide, 0)]).time_ids
+    ids = split.batch([SampledRow(wide, 0)]).time_ids
     height, width = split.sizes[wide]
     assert ids is not None
     assert ids.tolist() == [[height, width, 0, round((width - height) / 2 * 64 / height), 64, 64]]
@@ -212,7 +212,7 @@ def test_captions_are_dropped_and_chosen_by_chance(folders: dict[str, Path], tmp
     """About the recipe's share of captions is empty; every alternative of a row is drawn."""
     wanted = recipe(folders, tmp_path, data={"caption_dropout": 0.25}, cache=OFF)
     split = open_split(wanted, "train", training=True)
-    drawn = [split._caption(0, Chance.of(Draw(0, epoch), 1)) for epoch in range(2000)]
+    drawn = [split._caption(0, Chance.of(SampledRow(0, epoch), 1)) for epoch in range(2000)]
     assert 0.2 < drawn.count("") / len(drawn) < 0.3
     assert set(drawn) == {"", *split.rows.captions(0)}
 
@@ -289,7 +289,7 @@ def test_a_picture_that_breaks_while_training_is_named(
     key, whole = split.rows.key(0), split.rows[0]
     object.__setattr__(split, "rows", _Broken(split.rows, whole.image[:200]))
     with pytest.raises(DataError, match=key):
-        split.batch([Draw(0, 0)])
+        split.batch([SampledRow(0, 0)])
 
 
 class _Broken:

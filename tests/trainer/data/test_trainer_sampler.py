@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.sampler import Draw, share, updates
+from trainer.data.sampler import SampledRow, share, updates
 
 
 @given(
@@ -19,15 +19,15 @@ from trainer.data.sampler import Draw, share, updates
 )
 def test_every_row_is_drawn_equally_often(rows: list[str], batch: int, seed: int) -> None:
     """Updates hold one bucket; over many epochs no row is ahead of another by more than what waits: once an epoch."""
-    drawn = [draw for update in islice(updates(rows, batch, seed), 5 * len(rows)) for draw in update]
+    drawn = [row for update in islice(updates(rows, batch, seed), 5 * len(rows)) for row in update]
     for update in islice(updates(rows, batch, seed), 10):
         assert len(update) == batch
-        assert len({rows[draw.row] for draw in update}) == 1
+        assert len({rows[row.number] for row in update}) == 1
     assert max(Counter(drawn).values()) == 1, "a row was drawn twice in an epoch"
-    last = max(draw.epoch for draw in drawn)
+    last = max(row.epoch for row in drawn)
     for bucket in set(rows):
         numbers = [number for number, name in enumerate(rows) if name == bucket]
-        counts = Counter(draw.row for draw in drawn if rows[draw.row] == bucket)
+        counts = Counter(row.number for row in drawn if rows[row.number] == bucket)
         missing = len(numbers) * (last + 1) - counts.total()
         assert missing < batch + 2 * len(numbers), "rows that wait are fewer than an update"
 
@@ -35,10 +35,10 @@ def test_every_row_is_drawn_equally_often(rows: list[str], batch: int, seed: int
 @pytest.mark.parametrize(("micro_batch", "processes"), [(8, 1), (4, 2), (2, 4), (2, 1), (1, 2)])
 def test_an_update_is_the_same_however_it_is_shared(micro_batch: int, processes: int) -> None:
     """Passes and processes cut an update into parts: together they are it, in its order, none twice."""
-    update = [Draw(row, 0) for row in range(8)]
+    update = [SampledRow(row, 0) for row in range(8)]
     parts = [share(update, micro_batch, rank, processes) for rank in range(processes)]
     assert {len(part) for passes in parts for part in passes} == {micro_batch}
-    together = [draw for round_ in zip(*parts) for part in round_ for draw in part]
+    together = [row for round_ in zip(*parts) for part in round_ for row in part]
     assert together == update
 
 
@@ -47,7 +47,7 @@ def test_seeds_and_epochs_shuffle_anew() -> None:
     rows = ["a"] * 32
 
     def order(seed: int) -> list[int]:
-        return [draw.row for update in islice(updates(rows, 8, seed), 8) for draw in update]
+        return [row.number for update in islice(updates(rows, 8, seed), 8) for row in update]
 
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)[:32]) == sorted(order(1)[32:]) == list(range(32))

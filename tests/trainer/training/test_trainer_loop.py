@@ -149,8 +149,8 @@ def test_a_loss_that_is_no_number_stops_with_its_rows(
 
     batch, calls = Split.batch, iter(range(1000))
 
-    def poisoned(self: Split, draws: Any) -> Batch:
-        made = batch(self, draws)
+    def poisoned(self: Split, sampled: Any) -> Batch:
+        made = batch(self, sampled)
         if self.training and self.latents and next(calls) == 25 and made.latents:
             made.latents.mean[1] = float("nan")
         return made
