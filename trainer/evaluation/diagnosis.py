@@ -23,8 +23,8 @@ LAST, LEAST_POINTS = 3, 6  # the last third; validations below which nothing is 
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that an evaluation shows."""
+class Diagnosis:
+    """What is the matter with a ControlNet, or with its dataset."""
 
     name: str
     says: str
@@ -53,8 +53,8 @@ def share(value: float, chance: float, best: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """When a finding is made, and its words; what is in braces there are those of `_words`."""
+class Symptom:
+    """By what a diagnosis is made, and its words; what is in braces there are those of `_words`."""
 
     name: str
     when: Callable[[Numbers], bool]
@@ -62,9 +62,9 @@ class Rule:
     advice: str
 
 
-CAUSES = (  # groups: of each the first rule that holds speaks
+CAUSES = (  # groups: of each the first symptom that holds speaks
     (
-        Rule(
+        Symptom(
             "wrong kind",
             lambda n: bool(n.kinds[0] and n.kinds[1] and n.kinds[0] != n.kinds[1]),
             "the conditions are {given}, but this ControlNet was trained on {trained}",
@@ -72,7 +72,7 @@ CAUSES = (  # groups: of each the first rule that holds speaks
         ),
     ),
     (
-        Rule(
+        Symptom(
             "maps do not belong",
             lambda n: n.real < BELONGS,
             "the real pictures, annotated again, reach {real} of a perfect score against their own maps: maps and"
@@ -80,13 +80,13 @@ CAUSES = (  # groups: of each the first rule that holds speaks
             "run `condprep verify` on the dataset, and build it again where it finds shifted or exchanged maps; a"
             " ControlNet learns nothing from such pairs",
         ),
-        Rule(
+        Symptom(
             "lost in the VAE",
             lambda n: n.vae < HELD,
             "after the VAE alone {vae} of the real pictures' score is left: it cannot hold what the maps show",
             "train and sample at a higher resolution, or with another model.vae; no ControlNet can do better",
         ),
-        Rule(
+        Symptom(
             "not measured",
             lambda n: math.isnan(n.follows),
             "chance and the best that can be reached are one, or no two rows share a size",
@@ -94,32 +94,32 @@ CAUSES = (  # groups: of each the first rule that holds speaks
         ),
     ),
     (
-        Rule(
+        Symptom(
             "ignoring",
             lambda n: _ignores(n) and n.condition_gap is not None and n.condition_gap >= USED,
             "the pictures do not follow yet, though the loss tells right from wrong conditions ({gap})",
             "train longer: pictures follow later than the loss does",
         ),
-        Rule(
+        Symptom(
             "ignoring",
             lambda n: _ignores(n),
             "the pictures fit another row's map as well as their own: the condition is ignored (condition gap {gap})",
             "it often comes suddenly, after thousands of updates: train longer with a larger train.batch, raise train.lr,"
             " and look at the pairs with `condprep verify`",
         ),
-        Rule(
+        Symptom(
             "memorising",
             lambda n: n.train - n.follows >= MEMORISED,
             "it follows {train} of the way on rows that it was trained on, and {follows} on unseen ones",
             "train on more, or more different, rows, for fewer updates; take an earlier checkpoint",
         ),
-        Rule(
+        Symptom(
             "plateau",
             lambda n: n.follows < FOLLOWS and plateau(n.losses),
             "it follows {follows} of the way, and the held-out loss has stopped falling",
             "raise train.batch first; then try train.lr twice as high, or half of it if the loss is restless",
         ),
-        Rule(
+        Symptom(
             "follows in part",
             lambda n: n.follows < FOLLOWS,
             "it follows {follows} of the way from chance to the best that can be reached",
@@ -127,7 +127,7 @@ CAUSES = (  # groups: of each the first rule that holds speaks
         ),
     ),
     (
-        Rule(
+        Symptom(
             "leans on captions",
             lambda n: n.clear and n.follows >= IGNORES and n.follows - n.foreign >= PROMPTED,
             "with another row's caption it follows {foreign} of the way instead of {follows}",
@@ -135,7 +135,7 @@ CAUSES = (  # groups: of each the first rule that holds speaks
         ),
     ),
     (
-        Rule(
+        Symptom(
             "blurry",
             lambda n: n.sharpness < SHARP,
             "the generated pictures have {sharpness} of the sharpness that the VAE leaves to real ones",
@@ -143,18 +143,18 @@ CAUSES = (  # groups: of each the first rule that holds speaks
         ),
     ),
 )
-WELL = Rule(
+WELL = Symptom(
     "follows", lambda _: True, "it follows {follows} of the way from chance to the best that can be reached", ""
 )
 
 
-def diagnose(numbers: Numbers) -> list[Finding]:
-    """What is the matter, causes first; one finding that all is well where it is."""
-    first = (next((rule for rule in group if rule.when(numbers)), None) for group in CAUSES)
+def diagnose(numbers: Numbers) -> list[Diagnosis]:
+    """What is the matter, causes first; one diagnosis that all is well where it is."""
+    first = (next((symptom for symptom in group if symptom.when(numbers)), None) for group in CAUSES)
     words = _words(numbers)
     return [
-        Finding(rule.name, rule.says.format_map(words), rule.advice.format_map(words))
-        for rule in [rule for rule in first if rule] or [WELL]
+        Diagnosis(symptom.name, symptom.says.format_map(words), symptom.advice.format_map(words))
+        for symptom in [symptom for symptom in first if symptom] or [WELL]
     ]
 
 

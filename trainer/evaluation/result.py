@@ -14,7 +14,7 @@ import numpy as np
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
-from trainer.evaluation.diagnosis import LEFT, Finding, Numbers, diagnose, share
+from trainer.evaluation.diagnosis import LEFT, Diagnosis, Numbers, diagnose, share
 from trainer.evaluation.examples import partners
 from trainer.evaluation.intervals import Interval, interval
 from trainer.evaluation.scores import LOWER
@@ -35,7 +35,7 @@ class Fidelity:
     scores: Mapping[str, Mapping[str, Interval]]  # arm -> measure -> its mean over rows
     difference: Interval  # of the leading measure: own map minus another row's, row by row
     ahead: Interval  # of the leading measure: how far it is ahead of the second ControlNet, row by row
-    findings: Sequence[Finding]
+    findings: Sequence[Diagnosis]
     settings: Mapping[str, Any]
     notes: Sequence[str]
     seconds: float
