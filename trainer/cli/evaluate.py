@@ -12,7 +12,7 @@ from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichW
 
 Dataset = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
 Split = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
-Rows = Annotated[int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")]
+RowCount = Annotated[int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")]
 Seed = Annotated[int, typer.Option(help="of the starting noise and the intervals")]
 Steps = Annotated[int | None, typer.Option(min=1, help="of UniPC (default: eval.sampler_steps of the recipe)")]
 Cfg = Annotated[float | None, typer.Option(min=0, help="classifier-free guidance (default: eval.cfg of the recipe)")]
@@ -20,7 +20,7 @@ Pictures = Annotated[int | None, typer.Option(min=1, help="pictures of each row 
 Against = Annotated[
     str | None, typer.Option(help="a second ControlNet, by folder or Hub name, tried on the same base and noise")
 ]
-Protocol = Annotated[str | None, typer.Option(help="settings by name: controlnet-plus-plus")]
+ProtocolName = Annotated[str | None, typer.Option(help="settings by name: controlnet-plus-plus")]
 Annotator = Annotated[
     str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
 ]
@@ -35,7 +35,7 @@ Clip = Annotated[
 Inception = Annotated[
     Path | None, typer.Option(help="torch-fidelity's weights of Inception, for KID (default: what torch has cached)")
 ]
-Batch = Annotated[int, typer.Option(min=1, help="pictures that are generated at once")]
+BatchSize = Annotated[int, typer.Option(min=1, help="pictures that are generated at once")]
 Report = Annotated[
     Path | None, typer.Option("--report", "-o", help="the report's folder (default: evaluation/ in OUTPUT)")
 ]
@@ -45,18 +45,18 @@ def evaluate(
     output: Output,
     dataset: Dataset = None,
     split: Split = None,
-    rows: Rows = 100,
+    rows: RowCount = 100,
     seed: Seed = 0,
     sampler_steps: Steps = None,
     cfg: Cfg = None,
     pictures_per_prompt: Pictures = None,
     against: Against = None,
-    protocol: Protocol = None,
+    protocol: ProtocolName = None,
     annotator: Annotator = None,
     annotator_weights: AnnotatorWeights = None,
     clip: Clip = None,
     inception: Inception = None,
-    batch: Batch = 8,
+    batch: BatchSize = 8,
     base: BaseName = None,
     weights: WhichWeights = "best",
     precision: WhichPrecision = "auto",

@@ -13,7 +13,7 @@ from trainer.data.split import Progress, open_split
 from trainer.errors import ModelError
 from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand
-from trainer.evaluation.protocols import Detector, Protocol, protocol
+from trainer.evaluation.protocols import AnnotatorChoice, EvaluationProtocol, protocol
 from trainer.evaluation.reannotator import Reannotator, reannotator
 from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
 from trainer.evaluation.trial import Arm, Trial
@@ -62,10 +62,10 @@ def evaluate(
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
     trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, split, named)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
-    detector = _instead(annotator, named, trained.kind)
-    looks = _annotator(recipe, detector, device, annotator_weights)
+    choice = _instead(annotator, named, trained.kind)
+    looks = _annotator(recipe, choice, device, annotator_weights)
     held_out, seen = _held_out(recipe, rows, progress), _seen(recipe, trained, rows, progress)
-    if detector and detector.remakes:
+    if choice and choice.remakes:
         held_out, seen = remade(held_out, looks), remade(seen, looks)
     pipe = load_pipeline(output, base=base, weights=weights, precision=precision, device=device)
     networks = at_hand(clip, None if inception is None else Path(inception), str(pipe.device))
@@ -77,15 +77,17 @@ def evaluate(
     return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
 
 
-def _instead(annotator: str | None, named: Protocol | None, kind: str | None) -> Detector | None:
+def _instead(annotator: str | None, named: EvaluationProtocol | None, kind: str | None) -> AnnotatorChoice | None:
     """Who looks instead of the dataset's own annotator: the one that is asked for, else the protocol's for that kind."""
     if annotator:
-        return Detector(annotator, {}, remakes=False)
-    return named.detectors.get(kind or "") if named else None
+        return AnnotatorChoice(annotator, {}, remakes=False)
+    return named.annotators.get(kind or "") if named else None
 
 
-def _annotator(recipe: Recipe, detector: Detector | None, device: str, weights: AnnotatorWeights | None) -> Reannotator:
-    instead = (detector.annotator, detector.params) if detector else None
+def _annotator(
+    recipe: Recipe, choice: AnnotatorChoice | None, device: str, weights: AnnotatorWeights | None
+) -> Reannotator:
+    instead = (choice.annotator, choice.params) if choice else None
     return reannotator(recipe.data.path, recipe.data.condition_column, instead, device, weights)
 
 
@@ -105,7 +107,7 @@ def make_arms(
         *([trial.second(held_out, against)] if against else []),
         *([trial.generated("train rows", seen)] if seen else []),
         real,
-        *trial.other_maps("real, other map", real),
+        *trial.other_maps("real, choice map", real),
         trial.vae(held_out),
     ]
     return {arm.name: arm for arm in found}
@@ -124,7 +126,7 @@ class _Counter:
         self.progress("pictures", self.made, self.total)
 
 
-def _recipe(output: Path, dataset: str | None, split: str | None, named: Protocol | None) -> Recipe:
+def _recipe(output: Path, dataset: str | None, split: str | None, named: EvaluationProtocol | None) -> Recipe:
     """That of the training, with what is asked for. Raises ModelError where there is none."""
     if not (output / RECIPE).is_file():
         raise ModelError(f"{output} holds no result of the trainer: {RECIPE} is missing")
@@ -137,7 +139,7 @@ def _recipe(output: Path, dataset: str | None, split: str | None, named: Protoco
 
 def _sampling(
     recipe: Recipe,
-    named: Protocol | None,
+    named: EvaluationProtocol | None,
     steps: int | None,
     cfg: float | None,
     pictures: int | None,

@@ -131,11 +131,11 @@ def test_a_report_leaves_other_things_alone(found: Fidelity, tmp_path: Path) -> 
 
 
 def test_a_protocol_sets_what_itnames_of(place: Path) -> None:
-    """ControlNet++: its settings, detectors and measures, as its evaluation scripts have them."""
+    """ControlNet++: its settings, annotators and measures, as its evaluation scripts have them."""
     named = PROTOCOLS["controlnet-plus-plus"]
     assert (named.resolution, named.steps, named.cfg, named.pictures) == (512, 20, 7.5, 4)
     assert named.negative_prompt == "worst quality, low quality"
-    assert {kind: (one.annotator, one.remakes) for kind, one in named.detectors.items()} == {
+    assert {kind: (one.annotator, one.remakes) for kind, one in named.annotators.items()} == {
         "canny": ("canny", True),
         "softedge": ("hed", True),
         "depth": ("depth:Intel/dpt-large", False),
@@ -147,7 +147,7 @@ def test_a_protocol_sets_what_itnames_of(place: Path) -> None:
 
 
 def test_an_evaluation_by_protocol(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conditions are made by the protocol's detector; what is asked for goes before it; the rest is in the settings."""
+    """Conditions are made by the protocol's annotator; what is asked for goes before it; the rest is in the settings."""
     monkeypatch.setitem(PROTOCOLS, "small", replace(PROTOCOLS["controlnet-plus-plus"], resolution=64))
     raw = save_pictures(tmp_path / "raw", rows=24)
     condprep.build(raw, tmp_path / "ds", "canny:random", resolution=64, captions="list", validation=0.3)
