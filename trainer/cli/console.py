@@ -14,7 +14,7 @@ from condprep.cli.console import out, print_json, say
 from condprep.cli.progress import progress as bars
 
 if TYPE_CHECKING:
-    from trainer.training.plan import Plan
+    from trainer.training.plan import TrainingPlan
     from trainer.training.train import TrainResult
 
 MOST_BUCKETS = 8  # lines of the plan
@@ -43,7 +43,7 @@ def without_bars() -> None:
         library.set_verbosity_error()
 
 
-def show_plan(plan: Plan, as_json: bool) -> None:
+def show_plan(plan: TrainingPlan, as_json: bool) -> None:
     """What a recipe would do."""
     for note in plan.notes:
         say(note)
@@ -60,7 +60,7 @@ def _bytes(number: int) -> str:
     return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
 
 
-def _lines(plan: Plan) -> Sequence[tuple[str, str]]:
+def _lines(plan: TrainingPlan) -> Sequence[tuple[str, str]]:
     sizes = [(f"{width} x {height} px", rows) for (height, width), rows in plan.buckets.items()]
     rest = sum(rows for _, rows in sizes[MOST_BUCKETS:])
     shown = [("bucket", f"{size}: {rows:,} rows") for size, rows in sizes[:MOST_BUCKETS]]

@@ -37,9 +37,9 @@ def train(
         return
     console.without_bars()
     if dry_run:
-        from trainer.training.plan import make_plan
+        from trainer.training.plan import plan_training
 
-        console.show_plan(make_plan(chosen), as_json)
+        console.show_plan(plan_training(chosen), as_json)
     else:
         from trainer.training.train import train as run
 

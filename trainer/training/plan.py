@@ -17,7 +17,7 @@ from trainer.training.memory import predict_memory
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A run before it is begun. Sizes are (height, width)."""
 
     family: str
@@ -42,7 +42,7 @@ class Plan:
         return vars(self) | {"buckets": buckets, "epochs": self.epochs, "notes": list(self.notes)}
 
 
-def make_plan(recipe: Recipe) -> Plan:
+def plan_training(recipe: Recipe) -> TrainingPlan:
     """Open the dataset and the base, check that they fit, and count. Nothing is encoded or trained.
 
     Raises what training would raise: DataError, ModelError, MachineError.
@@ -54,7 +54,7 @@ def make_plan(recipe: Recipe) -> Plan:
     buckets = Counter(train.buckets)
     largest = max(buckets, key=lambda size: size[0] * size[1])
     micro_batch = 1 if recipe.train.micro_batch == "auto" else recipe.train.micro_batch
-    return Plan(
+    return TrainingPlan(
         family=base.family,
         kind=train.rows.kind,
         rows=len(train.rows),

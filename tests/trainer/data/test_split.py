@@ -24,7 +24,7 @@ from trainer.errors import DataError, MachineError
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model, Recipe
 from trainer.recipe.toml import parse_recipe
-from trainer.training.plan import make_plan
+from trainer.training.plan import plan_training
 from trainer.types import ONE_PROCESS, ProcessGroup
 
 
@@ -309,7 +309,7 @@ def test_the_plan_counts_what_training_will_do(folders: dict[str, Path], tmp_pat
     """Rows, buckets, updates and the bytes of the caches are those that come out."""
     tables: dict[str, Any] = {"model": {"base": str(folders["sdxl"])}, "train": {"epochs": 3}, "data": {"hflip": 0.5}}
     wanted = recipe(folders, tmp_path, **tables)
-    plan = make_plan(wanted)
+    plan = plan_training(wanted)
     assert (plan.family, plan.kind, plan.resampled) == ("sdxl", "canny", 0)
     assert plan.buckets == {(64, 64): plan.rows}
     assert plan.updates == -(-3 * plan.rows // 4)
