@@ -1,4 +1,4 @@
-"""Before the first update: what would fail after an hour fails now, with what would fit instead."""
+"""Before the first update: what would fail after an hour fails now, with what would found instead."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from trainer.models.base import Base
     from trainer.training.step import Learner
 
-FREE = 0.8  # of a CPU's free memory is used
+USABLE = 0.8  # of the free memory of a machine without a GPU
 
 
 @dataclass(frozen=True)
-class Fit:
+class MicroBatch:
     """A size of the forward pass that was tried and fits."""
 
-    micro_batch: int
+    size: int  # rows
     peak: int | None  # bytes of the device at once, while it was tried; None on a CPU
 
 
@@ -65,19 +65,19 @@ def fitting_micro_batch(learner: Learner, batch: Batch, say: Say) -> int:
     that is not finite.
     """
     train, device = learner.recipe.train, learner.accelerator.device
-    candidates = sizes(train.batch, learner.accelerator.num_processes)
+    candidates = micro_batch_sizes(train.batch, learner.accelerator.num_processes)
 
     def attempt(rows: int) -> None:
         _rehearse(learner, batch.take([n % len(batch) for n in range(rows)]))
 
     if train.micro_batch != "auto":
         smaller = [size for size in candidates if size < train.micro_batch]
-        return check_fit(attempt, train.micro_batch, smaller, train.gradient_checkpointing).micro_batch
+        return check_micro_batch(attempt, train.micro_batch, smaller, train.gradient_checkpointing).size
     if device.type == "cpu":
         candidates = _predicted_to_fit(learner, batch, candidates)
-    fit = largest_fit(attempt, candidates)
-    say(f"train.micro_batch = {fit.micro_batch} fits into memory{_gigabytes(fit.peak)}")
-    return fit.micro_batch
+    found = largest_micro_batch(attempt, candidates)
+    say(f"train.micro_batch = {found.size} fits into memory{_gigabytes(found.peak)}")
+    return found.size
 
 
 def _rehearse(learner: Learner, batch: Batch) -> None:
@@ -95,50 +95,52 @@ def _rehearse(learner: Learner, batch: Batch) -> None:
 def _predicted_to_fit(learner: Learner, batch: Batch, candidates: list[int]) -> list[int]:
     """On a CPU nothing says when the memory is full but the end of the process, so it is predicted."""
     height, width = batch.conditions.shape[2:]
-    free = FREE * psutil.virtual_memory().available
+    free = USABLE * psutil.virtual_memory().available
     smallest = candidates[-1:]
     return [
         size for size in candidates if predict_memory(learner.base, learner.recipe, (height, width), size).passes < free
     ] or smallest
 
 
-def sizes(batch: int, processes: int) -> list[int]:
+def micro_batch_sizes(batch: int, processes: int) -> list[int]:
     """What `micro_batch` can be, largest first: the divisors of a process's share."""
     share = batch // processes
     return [size for size in range(share, 0, -1) if share % size == 0]
 
 
-def largest_fit(attempt: Callable[[int], None], candidates: list[int]) -> Fit:
+def largest_micro_batch(attempt: Callable[[int], None], candidates: list[int]) -> MicroBatch:
     """The first size whose rehearsal does not run out of memory. Raises MachineError where none does.
 
     attempt: rehearses an update with that many rows a pass, on all processes; raises torch.OutOfMemoryError on all.
     """
     for size in candidates:
-        if fit := _try(attempt, size):
-            return fit
+        if found := _try(attempt, size):
+            return found
     raise MachineError(
         "one picture a forward pass does not fit into memory: say train.gradient_checkpointing = true,"
         ' train.optimizer = "adamw8bit", or a smaller data.resolution'
     )
 
 
-def check_fit(attempt: Callable[[int], None], micro_batch: int, smaller: list[int], checkpointing: bool) -> Fit:
+def check_micro_batch(
+    attempt: Callable[[int], None], micro_batch: int, smaller: list[int], checkpointing: bool
+) -> MicroBatch:
     """Raises MachineError that says which size does fit, where the recipe's does not."""
-    if fit := _try(attempt, micro_batch):
-        return fit
-    fit = largest_fit(attempt, smaller)
+    if found := _try(attempt, micro_batch):
+        return found
+    found = largest_micro_batch(attempt, smaller)
     hint = "" if checkpointing else ", or try train.gradient_checkpointing = true, which needs much less a picture"
     raise MachineError(
-        f"train.micro_batch = {micro_batch} does not fit into memory; {fit.micro_batch} does{_gigabytes(fit.peak)}:"
-        f' say train.micro_batch = {fit.micro_batch} or "auto"{hint}. train.batch stays the same'
+        f"train.micro_batch = {micro_batch} does not fit into memory; {found.size} does{_gigabytes(found.peak)}:"
+        f' say train.micro_batch = {found.size} or "auto"{hint}. train.batch stays the same'
     )
 
 
-def _try(attempt: Callable[[int], None], size: int) -> Fit | None:
+def _try(attempt: Callable[[int], None], size: int) -> MicroBatch | None:
     _forget()
     try:
         attempt(size)
-        return Fit(size, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None)
+        return MicroBatch(size, torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None)
     except torch.OutOfMemoryError:
         pass
     finally:
@@ -159,7 +161,7 @@ def _gigabytes(size: int | None) -> str:
 
 
 def check_disk(folder: Path, parameters: int, keep: int, average: bool) -> None:
-    """Raises MachineError where the checkpoints and the result of that many parameters do not fit into a folder.
+    """Raises MachineError where the checkpoints and the result of that many parameters do not found into a folder.
 
     Kept checkpoints, one that is being written, and the result: weights, two moments, and the average, in fp32.
     """

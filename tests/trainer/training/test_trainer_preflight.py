@@ -14,7 +14,7 @@ from trainer.errors import MachineError
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Recipe
 from trainer.training.memory import peak_of, predict_memory
-from trainer.training.preflight import check_disk, check_fit, largest_fit, sizes
+from trainer.training.preflight import check_disk, check_micro_batch, largest_micro_batch, micro_batch_sizes
 from trainer.types import Batch
 
 
@@ -32,14 +32,14 @@ def device_with_room_for(rows: int) -> tuple[Callable[[int], None], list[int]]:
 
 def test_sizes_are_the_divisors_of_a_share() -> None:
     """Largest first, and each makes whole updates."""
-    assert sizes(24, 2) == [12, 6, 4, 3, 2, 1]
-    assert sizes(7, 1) == [7, 1]
+    assert micro_batch_sizes(24, 2) == [12, 6, 4, 3, 2, 1]
+    assert micro_batch_sizes(7, 1) == [7, 1]
 
 
 def test_the_largest_size_that_fits_is_found() -> None:
     """From the top down; nothing smaller is tried than what fits."""
     attempt, tried = device_with_room_for(5)
-    assert largest_fit(attempt, sizes(16, 1)).micro_batch == 4
+    assert largest_micro_batch(attempt, micro_batch_sizes(16, 1)).size == 4
     assert tried == [16, 8, 4]
 
 
@@ -47,16 +47,16 @@ def test_a_size_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
     """The message has the recipe's key, its value, and the value that was measured to fit."""
     attempt, _ = device_with_room_for(2)
     with pytest.raises(MachineError, match=r"train\.micro_batch = 8 does not fit into memory; 2 does") as caught:
-        check_fit(attempt, 8, [4, 2, 1], checkpointing=False)
+        check_micro_batch(attempt, 8, [4, 2, 1], checkpointing=False)
     assert "train.gradient_checkpointing = true" in str(caught.value)
-    assert check_fit(attempt, 2, [1], checkpointing=False).micro_batch == 2
+    assert check_micro_batch(attempt, 2, [1], checkpointing=False).size == 2
 
 
 def test_where_nothing_fits_the_remedies_are_said() -> None:
     """Not even one row."""
     attempt, _ = device_with_room_for(0)
     with pytest.raises(MachineError, match="one picture a forward pass does not fit"):
-        largest_fit(attempt, sizes(4, 1))
+        largest_micro_batch(attempt, micro_batch_sizes(4, 1))
 
 
 def test_other_errors_are_not_taken_for_memory() -> None:
@@ -66,7 +66,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        largest_fit(attempt, [1])
+        largest_micro_batch(attempt, [1])
 
 
 def test_a_disk_too_small_is_found_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
