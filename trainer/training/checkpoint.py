@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 DIGITS = 8
 # What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
-FREE = {
+MAY_DIFFER = {
     *("data.path", "data.num_workers", "data.validation", "cache.latents", "cache.text", "cache.dir"),
     *("train.micro_batch", "train.device", "train.gradient_checkpointing", "train.compile"),
     *("eval", "log", "save", "model.safetensors"),
 }
-LENGTH = {"train.steps", "train.epochs"}  # free as well where the learning rate does not depend on them
+LENGTHS = {"train.steps", "train.epochs"}  # may, too, where the learning rate does not depend on them
 ENDLESS = ("constant", "constant_with_warmup")
 
 
@@ -180,12 +180,12 @@ def refuse_another(checkpoint: Checkpoint, recipe: Mapping[str, Any], dataset: s
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """ "train.lr was 1e-05, is 2e-06" for every key that matters to the result and that both recipes have."""
-    free = FREE | LENGTH if before["train"]["schedule"] in ENDLESS else FREE
+    may = MAY_DIFFER | LENGTHS if before["train"]["schedule"] in ENDLESS else MAY_DIFFER
     old, new = dict(_flat(before)), dict(_flat(now))
     return [
         f"{key} was {old[key]!r}, is {value!r}"
         for key, value in new.items()
-        if key in old and old[key] != value and not {key, key.partition(".")[0]} & free
+        if key in old and old[key] != value and not {key, key.partition(".")[0]} & may
     ]
 
 

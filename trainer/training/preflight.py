@@ -1,4 +1,4 @@
-"""Before the first update: what would fail after an hour fails now, with what would found instead."""
+"""Before the first update: what would fail after an hour fails now, with what would fit instead."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _gigabytes(size: int | None) -> str:
 
 
 def check_disk(folder: Path, parameters: int, keep: int, average: bool) -> None:
-    """Raises MachineError where the checkpoints and the result of that many parameters do not found into a folder.
+    """Raises MachineError where the checkpoints and the result of that many parameters do not fit into a folder.
 
     Kept checkpoints, one that is being written, and the result: weights, two moments, and the average, in fp32.
     """
