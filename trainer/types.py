@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 Say = Callable[[str], None]  # is told what the user should know
+ShowProgress = Callable[[str, int, int], None]  # what is done, how far, of how much
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from condprep.cli.progress import progress as bars
 if TYPE_CHECKING:
     from trainer.training.plan import TrainingPlan
     from trainer.training.train import TrainResult
+    from trainer.types import ShowProgress
 
 MOST_BUCKETS = 8  # lines of the plan
 SHOWN = ("loss", "val_loss", "condition_gap", "pictures_per_second")  # of a run's metrics
@@ -24,7 +25,7 @@ __all__ = ["progress", "say", "show_plan", "show_result", "without_bars"]
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[ShowProgress]:
     """A callback for what is prepared: what, how far, of how much."""
     from types import SimpleNamespace
 

@@ -32,7 +32,7 @@ from trainer.errors import ModelError
 from trainer.types import Latents, ProcessGroup
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]  # done, total
+CountProgress = Callable[[int, int], None]  # done, total
 
 OPEN = 256  # mapped files at a time: each holds a file descriptor
 SHARD_BYTES = 64_000_000  # of conditions, about
@@ -111,7 +111,7 @@ class LatentCache:
         encode: Callable[[Tensor], Latents],
         views: Callable[[CachedRow], tuple[Pixels, Pixels]],
         group: ProcessGroup,
-        progress: Progress,
+        progress: CountProgress,
     ) -> None:
         """Make what is missing. encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
 
@@ -165,7 +165,7 @@ class TextCache:
         return [number for number in range(count) if not self._file(TEXT, number).exists()]
 
     def build(
-        self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]], group: ProcessGroup, progress: Progress
+        self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]], group: ProcessGroup, progress: CountProgress
     ) -> None:
         """Make what is missing. encode: captions -> tensors with a row each. Raises as LatentCache.build does."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,10 +34,9 @@ from trainer.data.transform import NEAREST, Transform, check_mirror
 from trainer.errors import DataError, MachineError
 from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
-from trainer.types import ONE_PROCESS, Batch, ProcessGroup
+from trainer.types import ONE_PROCESS, Batch, ProcessGroup, ShowProgress
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
-Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
 PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5)  # nothing is left to chance
 
 
@@ -121,7 +120,7 @@ class Split:
         """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
         return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
 
-    def fill(self, group: ProcessGroup, progress: Progress) -> None:
+    def fill(self, group: ProcessGroup, progress: ShowProgress) -> None:
         """Encode what is not cached yet, on the base's device; another run that fills the same cache is waited for.
 
         Raises MachineError where the disk has no room, ModelError, DataError, OSError.
@@ -200,7 +199,7 @@ class Split:
 
 
 def open_split(
-    recipe: Recipe, name: str, *, training: bool, most: int = 0, progress: Progress = lambda *_: None
+    recipe: Recipe, name: str, *, training: bool, most: int = 0, progress: ShowProgress = lambda *_: None
 ) -> Split:
     """A split, its rows looked at. most: use no more rows than that, evenly spread; 0: all.
 
@@ -220,7 +219,7 @@ def open_split(
 
 
 def open_splits(
-    recipe: Recipe, group: ProcessGroup = ONE_PROCESS, progress: Progress = lambda *_: None
+    recipe: Recipe, group: ProcessGroup = ONE_PROCESS, progress: ShowProgress = lambda *_: None
 ) -> tuple[Split, Split | None]:
     """The training rows, and the held-out ones that validation looks at (None without any).
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.rows import splits
-from trainer.data.split import Progress, open_split
+from trainer.data.split import open_split
 from trainer.errors import ModelError
 from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand
@@ -22,6 +22,7 @@ from trainer.inference.pipeline import Precision, Weights, load_pipeline
 from trainer.recipe.layout import RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
+from trainer.types import ShowProgress
 
 if TYPE_CHECKING:
     from condprep.weights.find import Weights as AnnotatorWeights
@@ -48,7 +49,7 @@ def evaluate(
     weights: Weights = "best",
     precision: Precision = "auto",
     device: str = "auto",
-    progress: Progress = lambda *_: None,
+    progress: ShowProgress = lambda *_: None,
 ) -> Fidelity:
     """How well the ControlNet in `output` follows conditions that it has not seen, beside what it is to be held against.
 
@@ -117,7 +118,7 @@ def make_arms(
 class _Counter:
     """Tells how many pictures are made."""
 
-    progress: Progress
+    progress: ShowProgress
     total: int
     made: int = 0
 
@@ -153,11 +154,11 @@ def _sampling(
     return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch, negative)
 
 
-def _held_out(recipe: Recipe, most: int, progress: Progress) -> list[Example]:
+def _held_out(recipe: Recipe, most: int, progress: ShowProgress) -> list[Example]:
     return read_examples(open_split(recipe, recipe.data.validation, training=False, progress=progress), most)
 
 
-def _seen(recipe: Recipe, trained: Trained, most: int, progress: Progress) -> list[Example]:
+def _seen(recipe: Recipe, trained: Trained, most: int, progress: ShowProgress) -> list[Example]:
     """Rows that were trained on; none where the dataset's are not those, or they are the held-out ones."""
     data = recipe.data
     if data.split == data.validation or data.split not in splits(data):

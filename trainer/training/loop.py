@@ -13,7 +13,6 @@ from PIL import Image
 from condprep import __version__
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
-from trainer.data.split import Progress
 from trainer.evaluation.watch import best_so_far, news, settled, unknown
 from trainer.inference.export import save_controlnet
 from trainer.recipe.layout import FAITHFUL
@@ -24,7 +23,7 @@ from trainer.training.plan import total_updates
 from trainer.training.step import Learner, StepResult
 from trainer.training.stop import Stop
 from trainer.training.validate import Validator, remark
-from trainer.types import Say
+from trainer.types import Say, ShowProgress
 
 
 @dataclass
@@ -37,7 +36,7 @@ class TrainingLoop:
     checkpoints: Checkpoints
     journal: Journal
     say: Say
-    progress: Progress
+    progress: ShowProgress
     update: int = 0  # of the last one that is done
     metrics: dict[str, float] = field(default_factory=dict)  # the newest of each
     stop: Stop = field(default_factory=Stop)

@@ -9,7 +9,7 @@ import torch
 
 from condprep.runtime.files import commit_text
 from trainer.data.loader import Loader
-from trainer.data.split import Progress, Split, open_splits
+from trainer.data.split import Split, open_splits
 from trainer.models.base import Base
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
@@ -22,13 +22,13 @@ from trainer.training.machine import dtype
 from trainer.training.preflight import preflight
 from trainer.training.step import Learner
 from trainer.training.validate import Validator
-from trainer.types import ProcessGroup, Say
+from trainer.types import ProcessGroup, Say, ShowProgress
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: Progress) -> TrainingLoop:
+def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowProgress) -> TrainingLoop:
     """A loop that has only to be run: rows, checkpoint, base, ControlNet, a rehearsal, caches. Raises as `train` does."""
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
     if accelerator.device.type == "cpu" and recipe.train.device == "auto":
@@ -77,7 +77,7 @@ def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
 
 
 def fill_caches(
-    base: Base, train: Split, held_out: Split | None, group: ProcessGroup, progress: Progress
+    base: Base, train: Split, held_out: Split | None, group: ProcessGroup, progress: ShowProgress
 ) -> tuple[Split, Split | None]:
     """The rows with filled caches; what is not needed any more leaves the device."""
     train, held_out = train.with_caches(base), held_out and held_out.with_caches(base)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condprep import __version__
-from trainer.data.split import Progress
 from trainer.inference.export import condition_record, push, save_result
 from trainer.recipe.recipe import Recipe
 from trainer.training.folder import own
 from trainer.training.loop import TrainingLoop
 from trainer.training.machine import make_accelerator
 from trainer.training.prepare import prepare
-from trainer.types import Say
+from trainer.types import Say, ShowProgress
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class TrainResult:
     metrics: dict[str, float]  # the newest of each
 
 
-def train(recipe: Recipe, *, say: Say = lambda _: None, progress: Progress = lambda *_: None) -> TrainResult:
+def train(recipe: Recipe, *, say: Say = lambda _: None, progress: ShowProgress = lambda *_: None) -> TrainResult:
     """Train a ControlNet as a recipe says, from the newest checkpoint of its folder if there is one.
 
     say: is told what the user should know; progress: how far what. Raises a child of CondprepError, before the first
