@@ -12,6 +12,7 @@ from rich.table import Table
 
 from condprep.cli.console import out, print_json, say
 from condprep.cli.progress import progress as bars
+from condprep.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from trainer.training.plan import TrainingPlan
@@ -27,10 +28,8 @@ __all__ = ["progress", "say", "show_plan", "show_result", "without_bars"]
 @contextmanager
 def progress() -> Iterator[ShowProgress]:
     """A callback for what is prepared: what, how far, of how much."""
-    from types import SimpleNamespace
-
     with bars() as show:
-        yield lambda stage, done, total: show(SimpleNamespace(stage=stage, done=done, total=total, rejects=0))  # type: ignore[arg-type]
+        yield lambda stage, done, total: show(Progress(stage, done, total))  # type: ignore[arg-type]  # stages of its own
 
 
 def without_bars() -> None:

@@ -47,16 +47,16 @@ def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None]
     if file.exists():
         known = read_json(file)
         return Scan(known["fingerprint"], [(h, w) for h, w in known["sizes"]])
-    found = _look(rows, path, progress)
+    found = _measure_rows(rows, path, progress)
     kept.mkdir(parents=True, exist_ok=True)
     commit_text(file, json.dumps({"fingerprint": found.fingerprint, "sizes": found.sizes}))
     return found
 
 
-def _look(rows: Rows, path: str, progress: Callable[[int, int], None]) -> Scan:
+def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None]) -> Scan:
     digest, sizes, wrong, captioned = sha256(), [], [], False
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for seen, (scores, content) in enumerate(ordered_map(pool, _Look(rows), range(len(rows)), ahead=64), 1):
+        for seen, (scores, content) in enumerate(ordered_map(pool, _MeasureRow(rows), range(len(rows)), ahead=64), 1):
             reasons = [reason for check in structure.STRUCTURE.checks if (reason := _error(check, scores))]
             wrong += [(scores["key"], reason) for reason in reasons[:1]]
             digest.update(content)
@@ -74,7 +74,7 @@ def _error(check: Any, scores: Mapping[str, Any]) -> str | None:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _MeasureRow:
     """Measures one row, in a thread."""
 
     rows: Rows

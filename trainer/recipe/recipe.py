@@ -138,7 +138,7 @@ class Ema(Table):
 
 
 class Eval(Table):
-    """What is looked at while training, on held-out rows."""
+    """What is validated while training, on held-out rows."""
 
     every: Count = Field(default=500, description="updates between validations; 0: none")
     samples: Count = Field(default=8, description="pictures generated each time")

@@ -13,7 +13,7 @@ from PIL import Image
 from condprep import __version__
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
-from trainer.evaluation.watch import best_so_far, news, settled, unknown
+from trainer.evaluation.monitor import best_so_far, fidelity_remark, is_settled, unknown_remark
 from trainer.inference.export import save_controlnet
 from trainer.recipe.layout import FAITHFUL
 from trainer.training.checkpoint import Checkpoint, Checkpoints
@@ -22,7 +22,7 @@ from trainer.training.optimizer import learning_rate
 from trainer.training.plan import total_updates
 from trainer.training.step import Learner, StepResult
 from trainer.training.stop import Stop
-from trainer.training.validate import Validator, remark
+from trainer.training.validate import Validator, losses_remark
 from trainer.types import Say, ShowProgress
 
 
@@ -115,7 +115,7 @@ class TrainingLoop:
         if found.losses:
             self.metrics |= found.losses.metrics()
             self.journal.write(self.update, found.losses.metrics())
-            self.say(remark(found.losses, self.update, self.total))
+            self.say(losses_remark(found.losses, self.update, self.total))
         if found.grid and self.accelerator.is_main_process:
             self.journal.show(self.update, Image.fromarray(decode(found.grid.read_bytes()).rgb))
         self.meter.reset()
@@ -124,7 +124,9 @@ class TrainingLoop:
         """Write down how pictures follow, and keep the weights that follow best."""
         self.journal.write(self.update, fidelity)
         follows = fidelity.get("fidelity")
-        self.say(unknown(self.update) if follows is None else news(self.metrics, follows, self.update))
+        self.say(
+            unknown_remark(self.update) if follows is None else fidelity_remark(self.metrics, follows, self.update)
+        )
         best = best_so_far(fidelity, self.metrics, self.update)
         self.metrics |= fidelity | best
         if best and self.accelerator.is_main_process:
@@ -137,7 +139,7 @@ class TrainingLoop:
 
     def has_settled(self) -> bool:
         """Whether the run has gone on for long enough without following better."""
-        return settled(self.metrics, self.update, self.recipe.eval.stop_when, self.recipe.eval.every)
+        return is_settled(self.metrics, self.update, self.recipe.eval.stop_when, self.recipe.eval.every)
 
     def save_checkpoint(self) -> None:
         """All that the next update depends on. Raises TrainingStopped where it cannot be written."""

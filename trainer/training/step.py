@@ -133,7 +133,7 @@ class Learner:
         return [parameter.detach() for parameter in self.controlnet.parameters()]
 
     def snapshot(self) -> ControlNetModel:
-        """A frozen copy of the best weights in the base's precision, to be looked at."""
+        """A frozen copy of the best weights in the base's precision, to be validated."""
         return snapshot(self.controlnet, self.weights("best"), self.base.unet.dtype)
 
     def save(self, folder: Path) -> None:
@@ -193,7 +193,7 @@ def _average(controlnet: ControlNetModel, recipe: Recipe) -> Any:
 
 
 def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torch.dtype) -> ControlNetModel:
-    """A frozen copy in another dtype with other weights (its parameters' order), so that looking disturbs no training."""
+    """A frozen copy in another dtype with other weights (its parameters' order), so that a validation disturbs no training."""
     from accelerate import init_empty_weights
 
     with init_empty_weights():

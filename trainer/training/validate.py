@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
     from trainer.data.split import Split
-    from trainer.evaluation.watch import Watch
+    from trainer.evaluation.monitor import FidelityMonitor
     from trainer.training.step import Learner
 
 AT_ONCE = 8  # rows of a forward pass
@@ -45,7 +45,7 @@ class Validator:
         self.learner, self.split, self.group = learner, split, group
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
         self.samples = Samples.of(learner.recipe, split)
-        self.watch = self._watch() if self.settings.fidelity else None
+        self.monitor = self._monitor() if self.settings.fidelity else None
 
     def validate(self, folder: Path, update: int) -> Validation:
         """Held-out losses, fidelity and a grid of pictures in the run's folder, as the recipe asks for them."""
@@ -79,19 +79,19 @@ class Validator:
         sums = held_out_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
         return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
 
-    def _watch(self) -> Watch | None:
-        from trainer.evaluation.watch import Watch
+    def _monitor(self) -> FidelityMonitor | None:
+        from trainer.evaluation.monitor import FidelityMonitor
 
         if self.split is None:
             return None
-        return Watch.of(self.learner.recipe, self.split, self.group, str(self.learner.accelerator.device))
+        return FidelityMonitor.of(self.learner.recipe, self.split, self.group, str(self.learner.accelerator.device))
 
     def _fidelity(self, controlnet: ControlNetModel) -> dict[str, float]:
-        """What `Watch.look` finds; nothing where the recipe does not ask for it."""
-        if self.watch is None:
+        """What the monitor measures; nothing where the recipe does not ask for it."""
+        if self.monitor is None:
             return {}
         with self._encoders():
-            return self.watch.look(self.learner.base.pipeline(controlnet))
+            return self.monitor.measure(self.learner.base.pipeline(controlnet))
 
     def _pictures(self, controlnet: ControlNetModel) -> list[Image.Image]:
         """The samples; the processes share them out."""
@@ -124,7 +124,7 @@ def _uncompiled() -> AbstractContextManager[None]:
     return stance
 
 
-def remark(losses: HeldOut, update: int, total: int) -> str:
+def losses_remark(losses: HeldOut, update: int, total: int) -> str:
     """What the losses say to a person."""
     if losses.used or update < LATE * total:
         return f"update {update:,}: held-out loss {losses.loss:.4f}; {losses.sentence()}"

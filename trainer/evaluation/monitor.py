@@ -28,8 +28,8 @@ SUDDEN = 0.3  # share by which it must have risen since the validation before to
 
 
 @dataclass
-class Watch:
-    """Rows whose pictures are looked at again and again. Every process has all of them, and makes its part."""
+class FidelityMonitor:
+    """Examples that are generated and measured at every validation. Every process has all of them, and makes its part."""
 
     rows: list[Example]
     annotator: Reannotator
@@ -47,14 +47,14 @@ class Watch:
             )
 
     @classmethod
-    def of(cls, recipe: Recipe, split: Split, group: ProcessGroup, device: str) -> Watch:
+    def of(cls, recipe: Recipe, split: Split, group: ProcessGroup, device: str) -> FidelityMonitor:
         """As a recipe wants it. Raises DataError, AnnotatorError and WeightsError as `reannotator` does."""
         annotator = reannotator(recipe.data.path, recipe.data.condition_column, None, device)
         sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=AT_ONCE)
         rows = read_examples(split, recipe.eval.fidelity_rows)
         return cls(rows, annotator, annotator.kind or split.rows.kind, sampling, group)
 
-    def look(self, pipe: Any) -> dict[str, float]:
+    def measure(self, pipe: Any) -> dict[str, float]:
         """`fidelity`, the share of the way from chance to the VAE's own score, and the leading measure of each."""
         from accelerate.utils import gather_object
 
@@ -107,20 +107,20 @@ def best_so_far(found: Mapping[str, float], before: Mapping[str, float], update:
     return {"best_fidelity": now, "best_update": update}
 
 
-def settled(metrics: Mapping[str, float], update: int, patience: int, every: int) -> bool:
+def is_settled(metrics: Mapping[str, float], update: int, patience: int, every: int) -> bool:
     """Whether `patience` validations, `every` updates apart, have not improved on the best one; 0 is never."""
     return bool(patience) and "best_update" in metrics and update - metrics["best_update"] >= patience * every
 
 
-def unknown(update: int) -> str:
-    """What a validation says to a person where `look` found no share."""
+def unknown_remark(update: int) -> str:
+    """What a validation says to a person where `measure` found no share."""
     return (
         f"update {update:,}: whether pictures follow their condition cannot be told: the real pictures, annotated again,"
         " do not give their own maps (see `condprep verify`), or the VAE does not leave enough of them"
     )
 
 
-def news(before: Mapping[str, float], now: float, update: int) -> str:
+def fidelity_remark(before: Mapping[str, float], now: float, update: int) -> str:
     """What a validation says to a person. before: the metrics of the one before."""
     line = f"update {update:,}: pictures follow their condition {max(0.0, now):.0%} of the way"
     if not before.get("best_fidelity", 0.0) < CONVERGED <= now:

@@ -11,7 +11,7 @@ from support.trainer_models import build_dataset
 from support.trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import DataError, RecipeError
-from trainer.evaluation.watch import Watch, best_so_far, news, settled
+from trainer.evaluation.monitor import FidelityMonitor, best_so_far, fidelity_remark, is_settled
 from trainer.inference.pipeline import load_pipeline
 from trainer.recipe.toml import parse_recipe
 from trainer.training.train import train
@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """The validations find these, one after the other."""
     waiting = iter(values)
-    monkeypatch.setattr(Watch, "look", lambda *_: {"fidelity": next(waiting), "fidelity_chance": 0.1})
+    monkeypatch.setattr(FidelityMonitor, "look", lambda *_: {"fidelity": next(waiting), "fidelity_chance": 0.1})
 
 
 def test_every_validation_measures_fidelity(place: Path, tmp_path: Path) -> None:
@@ -84,20 +84,20 @@ def test_what_is_best_is_remembered() -> None:
     assert metrics == {"best_fidelity": 0.4, "best_update": 100}
     assert best_so_far({"fidelity": 0.4}, metrics, 200) == best_so_far({"fidelity_chance": 1}, metrics, 200) == {}
     assert best_so_far({"fidelity": 0.5}, metrics, 200) == {"best_fidelity": 0.5, "best_update": 200}
-    assert not settled(metrics, 300, 3, 100)
-    assert settled(metrics, 400, 3, 100)
-    assert not settled(metrics, 4000, 0, 100)
-    assert not settled({}, 400, 3, 100)
+    assert not is_settled(metrics, 300, 3, 100)
+    assert is_settled(metrics, 400, 3, 100)
+    assert not is_settled(metrics, 4000, 0, 100)
+    assert not is_settled({}, 400, 3, 100)
 
 
 def test_convergence_is_noted_once() -> None:
     """When half of the way is reached for the first time; sudden where the validation before was far below."""
-    assert "sudden convergence at update 3,200" in news({"fidelity": 0.05, "best_fidelity": 0.08}, 0.6, 3200)
-    slow = news({"fidelity": 0.45, "best_fidelity": 0.45}, 0.55, 3200)
+    assert "sudden convergence at update 3,200" in fidelity_remark({"fidelity": 0.05, "best_fidelity": 0.08}, 0.6, 3200)
+    slow = fidelity_remark({"fidelity": 0.45, "best_fidelity": 0.45}, 0.55, 3200)
     assert "convergence at update 3,200" in slow
     assert "sudden" not in slow
-    assert "convergence" not in news({"fidelity": 0.2, "best_fidelity": 0.6}, 0.7, 3200)
-    assert "convergence" not in news({}, 0.3, 100)
+    assert "convergence" not in fidelity_remark({"fidelity": 0.2, "best_fidelity": 0.6}, 0.7, 3200)
+    assert "convergence" not in fidelity_remark({}, 0.3, 100)
 
 
 def test_fidelity_needs_what_it_is_measured_by(place: Path, tmp_path: Path) -> None:
