@@ -13,7 +13,7 @@ import trainer
 from condprep.errors import CondprepError
 from trainer import errors
 from trainer.cli.main import app
-from trainer.training.condition_gap import BANDS, HeldOut
+from trainer.training.condition_gap import BANDS, HeldOutLosses
 from trainer.training.train import TrainResult
 
 PAGE = DOCS / "trainer.md"
@@ -50,7 +50,7 @@ def test_the_metrics_are_documented() -> None:
     documented = {ticked(row[0])[0] for row in rows}
     training = {"loss", "grad_norm", "lr", "epoch", "pictures_per_second", "data_wait"}
     validation = {
-        name for name in HeldOut((1.0,) * BANDS, (1.0,) * BANDS).metrics() if not re.search(r"band[1-9]", name)
+        name for name in HeldOutLosses((1.0,) * BANDS, (1.0,) * BANDS).metrics() if not re.search(r"band[1-9]", name)
     }
     assert documented == training | validation
 

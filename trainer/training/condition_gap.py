@@ -25,7 +25,7 @@ BANDS = 4  # equal parts of the timesteps
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class HeldOutLosses:
     """Held-out losses by band of timesteps, from the least noise to the most."""
 
     right: tuple[float, ...]
@@ -55,7 +55,7 @@ class HeldOut:
         return {"val_loss": self.loss, "condition_gap": self.gap, **bands}
 
 
-def held_out_sums(
+def loss_sums(
     base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batches: Iterable[Batch], seed: int
 ) -> Tensor:
     """(3, BANDS) float64 on the CPU: sums over rows of the losses with right and shuffled conditions, and the rows.
@@ -69,12 +69,12 @@ def held_out_sums(
     return sums
 
 
-def held_out(sums: Tensor) -> HeldOut | None:
+def mean_losses(sums: Tensor) -> HeldOutLosses | None:
     """The means of (3, BANDS) sums of all processes; None without a row."""
     if not sums[2].all():
         return None
     right, shuffled = (sums[:2] / sums[2]).tolist()
-    return HeldOut(tuple(right), tuple(shuffled))
+    return HeldOutLosses(tuple(right), tuple(shuffled))
 
 
 @torch.no_grad()

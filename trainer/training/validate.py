@@ -13,7 +13,7 @@ from PIL import Image
 
 from trainer.data.loader import held_out_batches
 from trainer.recipe.layout import SAMPLES
-from trainer.training.condition_gap import HeldOut, held_out, held_out_sums
+from trainer.training.condition_gap import HeldOutLosses, loss_sums, mean_losses
 from trainer.training.samples import Samples
 from trainer.types import ProcessGroup
 
@@ -32,7 +32,7 @@ LATE = 0.5  # of the run: from then on it is worth a warning that the condition 
 class Validation:
     """What a validation has found; what the recipe does not ask for is empty."""
 
-    losses: HeldOut | None
+    losses: HeldOutLosses | None
     grid: Path | None  # of pictures, which the main process has written
     fidelity: dict[str, float]  # how pictures follow their conditions
 
@@ -66,18 +66,18 @@ class Validator:
         with _uncompiled():
             if self.split is not None and self.settings.loss_rows:
                 batch = next(held_out_batches(self.split, AT_ONCE))
-                held_out_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
+                loss_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
             if self.samples.requests:
                 with self._encoders():
                     self.samples.rehearse(self.learner.base.pipeline(controlnet))
 
-    def _losses(self, controlnet: ControlNetModel) -> HeldOut | None:
+    def _losses(self, controlnet: ControlNetModel) -> HeldOutLosses | None:
         if self.split is None or not self.settings.loss_rows:
             return None
         batches = held_out_batches(self.split, AT_ONCE, self.group)
         learner = self.learner
-        sums = held_out_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
-        return held_out(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
+        sums = loss_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
+        return mean_losses(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
 
     def _monitor(self) -> FidelityMonitor | None:
         from trainer.evaluation.monitor import FidelityMonitor
@@ -124,7 +124,7 @@ def _uncompiled() -> AbstractContextManager[None]:
     return stance
 
 
-def losses_remark(losses: HeldOut, update: int, total: int) -> str:
+def losses_remark(losses: HeldOutLosses, update: int, total: int) -> str:
     """What the losses say to a person."""
     if losses.used or update < LATE * total:
         return f"update {update:,}: held-out loss {losses.loss:.4f}; {losses.sentence()}"

@@ -19,7 +19,7 @@ from trainer.errors import TrainingStopped
 from trainer.models.families import Base, load_base
 from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.recipe.recipe import Recipe
-from trainer.training.condition_gap import BANDS, held_out, held_out_sums
+from trainer.training.condition_gap import BANDS, loss_sums, mean_losses
 from trainer.training.step import snapshot
 from trainer.types import Batch, Latents
 
@@ -84,7 +84,7 @@ def test_at_first_a_controlnet_changes_nothing(bases: dict[str, Path], family: s
         steered = base.predict(controlnet, noisy, timesteps, batch)
         alone = base.unet(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
     torch.testing.assert_close(steered, alone, rtol=0, atol=1e-6)
-    found = held_out(held_out_sums(base, controlnet, make_learner(bases[family]).diffusion, [batch], seed=0))
+    found = mean_losses(loss_sums(base, controlnet, make_learner(bases[family]).diffusion, [batch], seed=0))
     assert found is not None
     assert found.gap == pytest.approx(1, abs=1e-6)
 
@@ -237,18 +237,18 @@ def test_the_condition_gap_is_the_ratio_of_the_losses() -> None:
     conditions = torch.tensor([1, 2, 4], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 8, 8)
     nothing = torch.zeros(3, 4, 1, 1)  # as latents: what is noisy is noise alone
     batch = Batch(["1", "2", "4"], [0] * 3, [""] * 3, conditions, Latents(nothing, nothing))
-    sums = held_out_sums(Oracle(diffusion), None, diffusion, [batch, batch], seed=0)
-    found = held_out(sums)
+    sums = loss_sums(Oracle(diffusion), None, diffusion, [batch, batch], seed=0)
+    found = mean_losses(sums)
     assert found is not None
     assert found.right == pytest.approx((1,) * BANDS, rel=1e-4)
     assert found.shuffled == pytest.approx(((16 + 4 + 9) / 3,) * BANDS, rel=1e-4)
     assert found.gap == pytest.approx(29 / 3, rel=1e-4)
     assert found.sentence() == "the condition is being used: 9.7 x"
-    assert held_out(2 * sums) == found
+    assert mean_losses(2 * sums) == found
 
 
 def test_a_lone_row_has_no_other_condition(bases: dict[str, Path]) -> None:
     """A batch of one row is left out, and without any other there is no held-out loss."""
     learner = make_learner(bases["sd15"])
-    sums = held_out_sums(learner.base, learner.controlnet, learner.diffusion, [make_batch(learner.base, 1)], seed=0)
-    assert held_out(sums) is None
+    sums = loss_sums(learner.base, learner.controlnet, learner.diffusion, [make_batch(learner.base, 1)], seed=0)
+    assert mean_losses(sums) is None
