@@ -27,3 +27,8 @@ class CheckpointError(UsageError):
 
 class TrainingStopped(CondprepError):
     """Training ended before its last update: a loss that is not finite, or a full disk."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,15 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 
+PredictionType = Literal["epsilon", "v_prediction"]  # what a denoiser says
 Say = Callable[[str], None]  # is told what the user should know
 ShowProgress = Callable[[str, int, int], None]  # what is done, how far, of how much
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """Of "bf16", "fp16" and "fp32"."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
 from condprep.runtime.files import commit
 from trainer.errors import ModelError
-from trainer.types import Latents, ProcessGroup
+from trainer.types import Latents, ProcessGroup, torch_dtype
 
 T = TypeVar("T")
 CountProgress = Callable[[int, int], None]  # done, total
@@ -39,7 +39,6 @@ SHARD_BYTES = 64_000_000  # of conditions, about
 ENCODED_PIXELS = 8 * 512 * 512  # at a time
 SHARD_CAPTIONS, ENCODED_CAPTIONS = 256, 32
 TEXT = "prompt_embeds"  # what every family has; the last of a shard's files, so that it says the shard is complete
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ class LatentCache:
     """Latents and conditions of every row of a split."""
 
     def __init__(self, folder: Path, shards: Sequence[CacheShard], dtype: str) -> None:
-        self.folder, self.shards, self.dtype = folder, shards, DTYPES[dtype]
+        self.folder, self.shards, self.dtype = folder, shards, torch_dtype(dtype)
         self._places = {row: (shard.name, at) for shard in shards for at, row in enumerate(shard.rows)}
 
     @property
@@ -154,7 +153,7 @@ class TextCache:
 
     def __init__(self, folder: Path, captions: Sequence[str], dtype: str) -> None:
         """captions: as `distinct` gives them."""
-        self.folder, self.captions, self.dtype = folder, captions, DTYPES[dtype]
+        self.folder, self.captions, self.dtype = folder, captions, torch_dtype(dtype)
         self._numbers = {caption: number for number, caption in enumerate(captions)}
         self._names: list[str] = []
 

@@ -18,7 +18,7 @@ import torch
 from condprep.errors import UsageError, WeightsError
 from condprep.images.decode import Pixels
 from condprep.weights.find import WeightFile, load_state_dict, sha256
-from trainer.errors import ModelError
+from trainer.errors import ModelError, first_line
 from trainer.evaluation.intervals import Interval, interval
 from trainer.models.parts import frozen, read_model
 
@@ -43,9 +43,7 @@ class Clip:
         try:
             self.processor = CLIPProcessor.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{name!r} has no processor beside its CLIP model: {str(error).splitlines()[0]}"
-            ) from error
+            raise ModelError(f"{name!r} has no processor beside its CLIP model: {first_line(error)}") from error
 
     @torch.inference_mode()
     def __call__(self, picture: Pixels, caption: str) -> float:

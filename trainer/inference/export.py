@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import full_name
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
-from trainer.errors import MachineError
+from trainer.errors import MachineError, first_line
 from trainer.recipe.layout import (
     CARD,
     CHECKPOINTS,
@@ -180,7 +180,7 @@ def check_push(repository: str) -> None:
         HfApi().whoami()
     except Exception as error:  # a name, a token, or the network, of which each version of the library has its own
         raise MachineError(
-            f'save.push_to_hub = "{repository}": {_reason(error)}. Log in with `hf auth login` or HF_TOKEN, or say ""'
+            f'save.push_to_hub = "{repository}": {first_line(error).rstrip(".")}. Log in with `hf auth login` or HF_TOKEN, or say ""'
         ) from error
 
 
@@ -197,11 +197,7 @@ def push(folder: Path, repository: str) -> str:
         api.upload_folder(repo_id=repository, folder_path=str(folder), ignore_patterns=PRIVATE)
     except Exception as error:  # as above
         raise MachineError(
-            f"{folder} is complete, but could not be pushed to {repository}: {_reason(error)}. The same command pushes it"
+            f"{folder} is complete, but could not be pushed to {repository}: {first_line(error).rstrip('.')}. The same command pushes it"
             " again, without training"
         ) from error
     return str(address)
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.recipe.layout import CONDITION, CONFIG, TRAINING
+from trainer.types import torch_dtype
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -43,13 +44,12 @@ def load_pipeline(
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[chosen]
     folder = Path(output) if weights == "best" else Path(output) / weights
     if not (folder / CONFIG).exists():
         raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
     controlnet = ControlNetModel.from_pretrained(folder)
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
-    pipeline = load_base(model).pipeline(controlnet).to(place, dtype)
+    pipeline = load_base(model).pipeline(controlnet).to(place, torch_dtype(chosen))
     return _checking(pipeline, condition["kind"])
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from trainer.types import Batch, Latents
+from trainer.types import Batch, Latents, PredictionType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from trainer.recipe.recipe import Model
-
-PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass

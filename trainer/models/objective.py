@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from trainer.types import Batch
+from trainer.types import Batch, PredictionType
 
 if TYPE_CHECKING:
     from trainer.models.base import Base
-
-PredictionType = Literal["epsilon", "v_prediction"]
 
 
 @dataclass(frozen=True)

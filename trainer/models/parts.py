@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer.errors import ModelError
+from trainer.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +87,7 @@ def _explained(what: str, safetensors: bool) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each library has its own, and RuntimeError for weights that do not fit
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         pickled = safetensors and "safetensors" in reason
         hint = "; model.safetensors = false admits pickled weights" if pickled else ""
         raise ModelError(f"{what}: {reason}{hint}") from error

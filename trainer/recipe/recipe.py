@@ -6,6 +6,7 @@ relative to the folder in which the trainer is started.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -217,3 +218,8 @@ class Recipe(Table):
             found = f"{len(self.eval.prompts)} and {len(self.eval.conditions)}"
             raise ValueError(f"eval.prompts and eval.conditions have {found} entries: give a prompt for each condition")
         return self
+
+
+def by_key(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A recipe's tables as {"train.lr": 1e-5, ...}."""
+    return {f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()}

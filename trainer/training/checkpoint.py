@@ -7,6 +7,7 @@ output/checkpoints/00000500/    what accelerate and the loop write, and manifest
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from condprep.runtime.files import commit_json, fsync, read_json
-from trainer.errors import CheckpointError, TrainingStopped
+from trainer.errors import CheckpointError, TrainingStopped, first_line
+from trainer.recipe.recipe import by_key
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -88,7 +90,7 @@ class Checkpoints:
         except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and to safetensors
             self.abandon()
             raise TrainingStopped(
-                f"the checkpoint of update {update:,} could not be written: {str(error).splitlines()[0]}. Make room;"
+                f"the checkpoint of update {update:,} could not be written: {first_line(error)}. Make room;"
                 " the checkpoints before it are whole, and the same command goes on from the newest"
             ) from error
         barrier()
@@ -181,18 +183,12 @@ def refuse_another(checkpoint: Checkpoint, recipe: Mapping[str, Any], dataset: s
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """ "train.lr was 1e-05, is 2e-06" for every key that matters to the result and that both recipes have."""
     may = MAY_DIFFER | LENGTHS if before["train"]["schedule"] in ENDLESS else MAY_DIFFER
-    old, new = dict(_flat(before)), dict(_flat(now))
+    old, new = (by_key(json.loads(json.dumps(recipe))) for recipe in (before, now))  # as a manifest gives them back
     return [
         f"{key} was {old[key]!r}, is {value!r}"
         for key, value in new.items()
         if key in old and old[key] != value and not {key, key.partition(".")[0]} & may
     ]
-
-
-def _flat(recipe: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for table, keys in recipe.items():
-        for key, value in keys.items():
-            yield f"{table}.{key}", list(value) if isinstance(value, tuple) else value  # as JSON gives it back
 
 
 def _open(path: Path) -> Checkpoint:

@@ -15,7 +15,6 @@ from trainer.training.optimizer import check_optimizer
 from trainer.training.trackers import find_tracker
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
 
 PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU")  # each process has the whole model
@@ -67,13 +66,6 @@ def _check_shares(train: Train, processes: int) -> None:
     if train.batch % together:
         each = "" if train.micro_batch == "auto" else f" with train.micro_batch = {train.micro_batch} each"
         raise MachineError(f"train.batch = {train.batch} cannot be shared by {processes} processes{each}")
-
-
-def dtype(recipe: Recipe) -> torch.dtype:
-    """Of the frozen models, and of the forward pass."""
-    import torch
-
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[recipe.train.precision]
 
 
 def _device(recipe: Recipe) -> str:

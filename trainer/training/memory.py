@@ -13,8 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trainer.training.machine import dtype
-from trainer.types import Batch
+from trainer.types import Batch, torch_dtype
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,13 +46,13 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     kept = [base.unet]
     kept += [] if recipe.cache.latents else [base.vae]
     kept += [] if recipe.cache.text else base.text_encoders
-    width = dtype(recipe).itemsize
+    width = torch_dtype(recipe.train.precision).itemsize
     frozen = sum(parameters(module) for module in kept) * width
     text = base.encode_text([""])
     fake, controlnet = _without_bytes(base, recipe)
     trained = parameters(controlnet)
     with FakeTensorMode():
-        _fill(fake.unet, dtype(recipe), requires_grad=False)
+        _fill(fake.unet, torch_dtype(recipe.train.precision), requires_grad=False)
         _fill(controlnet, torch.float32, requires_grad=True)
         batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
         passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))
@@ -99,7 +98,7 @@ def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], 
 def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
     """Forward and backward, as the learner does them."""
     rows, _, height, width = batch.conditions.shape
-    precision = dtype(recipe)
+    precision = torch_dtype(recipe.train.precision)
     noisy = torch.zeros(rows, base.unet.config.in_channels, height // base.factor, width // base.factor)
 
     def autocast(*arguments: Any, **named: Any) -> Any:
@@ -113,13 +112,13 @@ def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
 
 def peak_of(run: Callable[[], object]) -> int:
     """The most bytes that tensors made in `run` hold at once."""
-    meter = _Meter()
-    with meter:
+    counter = _StorageCounter()
+    with counter:
         run()
-    return meter.peak
+    return counter.peak
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts storages from the operation that makes them until the last tensor on them is gone."""
 
     def __init__(self) -> None:

@@ -14,10 +14,9 @@ import torch
 
 from trainer.data.sampler import SampledRow
 from trainer.errors import MachineError
-from trainer.training.machine import dtype
 from trainer.training.memory import parameters, predict_memory
 from trainer.training.validate import Validator
-from trainer.types import Batch, ProcessGroup, Say
+from trainer.types import Batch, ProcessGroup, Say, torch_dtype
 
 if TYPE_CHECKING:
     from trainer.data.split import Split
@@ -42,7 +41,7 @@ def preflight(learner: Learner, train: Split, held_out: Split | None, group: Pro
     batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)
-    base.to(learner.accelerator.device, dtype(recipe))
+    base.to(learner.accelerator.device, torch_dtype(recipe.train.precision))
     Validator(learner, held_out and replace(held_out, base=base), group).rehearse()
     if held_out is None and not recipe.eval.conditions and recipe.eval.every:
         say("there are no held-out rows: nothing is validated (build the dataset with --validation 0.02)")

@@ -18,11 +18,10 @@ from trainer.recipe.toml import dump_recipe
 from trainer.training.checkpoint import Checkpoint, Checkpoints
 from trainer.training.journal import Journal
 from trainer.training.loop import TrainingLoop
-from trainer.training.machine import dtype
 from trainer.training.preflight import preflight
 from trainer.training.step import Learner
 from trainer.training.validate import Validator
-from trainer.types import ProcessGroup, Say, ShowProgress
+from trainer.types import ProcessGroup, Say, ShowProgress, torch_dtype
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -72,7 +71,7 @@ def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
     base = load_base(recipe.model)
     torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
-    base.to(accelerator.device, dtype(recipe))
+    base.to(accelerator.device, torch_dtype(recipe.train.precision))
     return Learner(accelerator, base, controlnet, recipe)
 
 

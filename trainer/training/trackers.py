@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from condprep.runtime.files import commit_text
-from trainer.errors import MachineError
+from trainer.errors import MachineError, first_line
 from trainer.recipe.layout import LOGS
+from trainer.recipe.recipe import by_key
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,13 +43,12 @@ def start_tracker(accelerator: Accelerator, recipe: Recipe, update: int) -> None
     try:
         accelerator.init_trackers(
             recipe.log.project,
-            config=_flat(recipe),
+            config=_config(recipe),
             init_kwargs={name: _settings(name, Path(recipe.save.dir), update) if accelerator.is_main_process else {}},
         )
     except Exception as error:  # each package has its own: no login, no network, a project of somebody else's
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise MachineError(
-            f'log.tracker = "{name}" could not be started: {reason}. Log in to it, or say log.tracker = "none"'
+            f'log.tracker = "{name}" could not be started: {first_line(error)}. Log in to it, or say log.tracker = "none"'
         ) from error
 
 
@@ -71,9 +71,9 @@ def _identity(logs: Path) -> str:
     return file.read_text(encoding="utf-8").strip()
 
 
-def _flat(recipe: Recipe) -> dict[str, int | float | str]:
-    keys = {f"{table}.{key}": value for table, values in recipe.model_dump().items() for key, value in values.items()}
-    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in keys.items()}
+def _config(recipe: Recipe) -> dict[str, int | float | str]:
+    keys = by_key(recipe.model_dump()).items()
+    return {key: value if isinstance(value, int | float | str) else str(value) for key, value in keys}
 
 
 def show_picture(tracker: Any, picture: Image.Image, update: int) -> None:

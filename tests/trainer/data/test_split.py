@@ -16,7 +16,6 @@ from support.trainer_models import build_dataset, save_base, save_pictures
 from support.trainer_runs import silent
 
 import condprep
-from trainer.data import cache
 from trainer.data.loader import Loader, held_out_batches
 from trainer.data.sampler import Chance, SampledRow
 from trainer.data.split import Split, open_split, open_splits
@@ -25,7 +24,7 @@ from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model, Recipe
 from trainer.recipe.toml import parse_recipe
 from trainer.training.plan import plan_training
-from trainer.types import ONE_PROCESS, ProcessGroup
+from trainer.types import ONE_PROCESS, ProcessGroup, torch_dtype
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def test_stored_numbers_have_the_recipes_dtype(
     exact = next(iter(Loader(ready(recipe(folders, tmp_path), bases["sd15"]), 4)))
     assert batch.latents is not None
     assert exact.latents is not None
-    kind = cache.DTYPES[dtype]
+    kind = torch_dtype(dtype)
     assert batch.latents.mean.dtype == batch.text["prompt_embeds"].dtype == kind
     assert torch.equal(batch.latents.mean, exact.latents.mean.to(kind))
 
