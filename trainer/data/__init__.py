@@ -1,5 +1,5 @@
-"""A batch's way: rows -> scan -> sizes -> cache -> sampler -> loader.
+"""A batch's way: rows -> scan -> transform -> cache -> sampler -> loader; a Split holds what belongs to one split.
 
-In: a dataset's path and the recipe. Out: batches, the same ones in the same order for every number of processes, from
-any update on. Called by training and evaluation.
+In: a recipe, and a Base that encodes. Out: batches, the same ones in the same order for every number of processes, from
+any update on. Called by evaluation and training.
 """

@@ -1,5 +1,5 @@
-"""Using what was trained: the exported folder, a diffusers pipeline, a picture.
+"""Using what was trained: the exported folder, a pipeline of diffusers, generated pictures.
 
-In: a run's folder, a condition, a prompt. Out: a ControlNet's folder, pictures. Called as `trainer.load_pipeline`,
-`trainer.sample`, and by evaluation and training.
+In: a run's folder, a condition, a prompt. Out: a ControlNet's folder with its card, pictures. Called as
+`trainer.load_pipeline` and `trainer.sample`, and by evaluation and training.
 """

@@ -1,4 +1,5 @@
-"""From a recipe to a trained ControlNet: prepare, loop, step, validate, checkpoint.
+"""From a recipe to a trained ControlNet: prepare, then the loop of steps, validations and checkpoints, then the result.
 
-In: a Recipe. Out: a run's folder: checkpoints, metrics, pictures, the ControlNet. Called as `trainer.train`.
+In: a Recipe. Out: a run's folder, as `trainer/recipe/layout.py` says. Called as `trainer.train`, and by the command line,
+which also asks for the plan.
 """
