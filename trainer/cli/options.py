@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from trainer.inference.pipeline import Precision, Weights
+from trainer.inference.pipeline import PrecisionName, WeightsName
 
 Output = Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")]
 BaseName = Annotated[str | None, typer.Option("--base", help="another base model than that of the training")]
-WhichWeights = Annotated[Weights, typer.Option("--weights", help="best: the averaged ones where there are any")]
-WhichPrecision = Annotated[Precision, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU")]
+WhichWeights = Annotated[WeightsName, typer.Option("--weights", help="best: the averaged ones where there are any")]
+WhichPrecision = Annotated[PrecisionName, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]

@@ -18,14 +18,14 @@ from trainer.evaluation.reannotator import Reannotator, reannotator
 from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
 from trainer.evaluation.trial import Arm, Trial
 from trainer.inference.generate import Sampling
-from trainer.inference.pipeline import Precision, Weights, load_pipeline
+from trainer.inference.pipeline import PrecisionName, WeightsName, load_pipeline
 from trainer.recipe.layout import RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
 from trainer.types import ShowProgress
 
 if TYPE_CHECKING:
-    from condprep.weights.find import Weights as AnnotatorWeights
+    from condprep.weights.find import Weights
 
 
 def evaluate(
@@ -41,13 +41,13 @@ def evaluate(
     against: str | Path | None = None,
     protocol_name: str | None = None,
     annotator: str | None = None,
-    annotator_weights: AnnotatorWeights | None = None,
+    annotator_weights: Weights | None = None,
     clip: str | Path | None = None,
     inception: str | Path | None = None,
     batch: int = 8,
     base: str | None = None,
-    weights: Weights = "best",
-    precision: Precision = "auto",
+    weights: WeightsName = "best",
+    precision: PrecisionName = "auto",
     device: str = "auto",
     progress: ShowProgress = lambda *_: None,
 ) -> Fidelity:
@@ -85,9 +85,7 @@ def _instead(annotator: str | None, named: EvaluationProtocol | None, kind: str 
     return named.annotators.get(kind or "") if named else None
 
 
-def _annotator(
-    recipe: Recipe, choice: AnnotatorChoice | None, device: str, weights: AnnotatorWeights | None
-) -> Reannotator:
+def _annotator(recipe: Recipe, choice: AnnotatorChoice | None, device: str, weights: Weights | None) -> Reannotator:
     instead = (choice.annotator, choice.params) if choice else None
     return reannotator(recipe.data.path, recipe.data.condition_column, instead, device, weights)
 

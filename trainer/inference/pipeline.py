@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL import Image
 
-Weights = Literal["best", "raw", "ema", "faithful"]
-Precision = Literal["auto", "bf16", "fp16", "fp32"]
+WeightsName = Literal["best", "raw", "ema", "faithful"]
+PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 def load_pipeline(
     output: str | Path,
     *,
     base: str | None = None,
-    weights: Weights = "best",
-    precision: Precision = "auto",
+    weights: WeightsName = "best",
+    precision: PrecisionName = "auto",
     device: str = "auto",
 ) -> DiffusionPipeline:
     """The ControlNet in `output` with the base that it was trained on, ready to be called as any pipeline of diffusers.
