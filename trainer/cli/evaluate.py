@@ -10,8 +10,8 @@ import typer
 from condprep.cli.options import Json, open_weights
 from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichWeights
 
-Dataset = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
-Split = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
+DatasetName = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
+SplitName = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
 RowCount = Annotated[int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")]
 Seed = Annotated[int, typer.Option(help="of the starting noise and the intervals")]
 Steps = Annotated[int | None, typer.Option(min=1, help="of UniPC (default: eval.sampler_steps of the recipe)")]
@@ -21,18 +21,18 @@ Against = Annotated[
     str | None, typer.Option(help="a second ControlNet, by folder or Hub name, tried on the same base and noise")
 ]
 ProtocolName = Annotated[str | None, typer.Option(help="settings by name: controlnet-plus-plus")]
-Annotator = Annotated[
+AnnotatorName = Annotated[
     str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
 ]
 AnnotatorWeights = Annotated[
     Path | None,
     typer.Option(envvar="CONDPREP_WEIGHTS", help="folder of the annotator's weights under their Hub names"),
 ]
-Clip = Annotated[
+ClipName = Annotated[
     str | None,
     typer.Option(help="CLIP model for CLIP scores, by folder or Hub name (default: clip-vit-base-patch16 if cached)"),
 ]
-Inception = Annotated[
+InceptionFile = Annotated[
     Path | None, typer.Option(help="torch-fidelity's weights of Inception, for KID (default: what torch has cached)")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="pictures that are generated at once")]
@@ -43,8 +43,8 @@ Report = Annotated[
 
 def evaluate(
     output: Output,
-    dataset: Dataset = None,
-    split: Split = None,
+    dataset: DatasetName = None,
+    split: SplitName = None,
     rows: RowCount = 100,
     seed: Seed = 0,
     sampler_steps: Steps = None,
@@ -52,10 +52,10 @@ def evaluate(
     pictures_per_prompt: Pictures = None,
     against: Against = None,
     protocol: ProtocolName = None,
-    annotator: Annotator = None,
+    annotator: AnnotatorName = None,
     annotator_weights: AnnotatorWeights = None,
-    clip: Clip = None,
-    inception: Inception = None,
+    clip: ClipName = None,
+    inception: InceptionFile = None,
     batch: BatchSize = 8,
     base: BaseName = None,
     weights: WhichWeights = "best",

@@ -10,9 +10,9 @@ import typer
 from condprep.errors import UsageError
 from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichWeights
 
-Condition = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
+ConditionFile = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
 Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
-Picture = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
+PictureFile = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
 NegativePrompt = Annotated[str, typer.Option(help="what it shall not show")]
 Steps = Annotated[int, typer.Option(min=1, help="of the UniPC sampler")]
 Cfg = Annotated[float, typer.Option(min=0, help="classifier-free guidance")]
@@ -22,9 +22,9 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace OUT")]
 
 def sample(
     output: Output,
-    condition: Condition,
+    condition: ConditionFile,
     prompt: Prompt,
-    out: Picture = Path("sample.png"),
+    out: PictureFile = Path("sample.png"),
     negative_prompt: NegativePrompt = "",
     steps: Steps = 20,
     cfg: Cfg = 7.5,

@@ -128,7 +128,9 @@ class LatentCache:
                 latents.append(self._encoded(encode, np.stack(pixels)))
                 progress(done := done + len(some), total)
             _save(self._file("latents", shard.name), torch.cat(latents))
-            _save(self._file("conditions", shard.name), _planes(np.stack(conditions)))  # last: now it is complete
+            _save(
+                self._file("conditions", shard.name), _fewest_planes(np.stack(conditions))
+            )  # last: now it is complete
         group.barrier()
 
     def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
@@ -206,7 +208,7 @@ def finite(tensor: Tensor, whose: str) -> Tensor:
     return tensor
 
 
-def _planes(conditions: Pixels) -> Tensor:
+def _fewest_planes(conditions: Pixels) -> Tensor:
     """(n, H, W, 3) -> (n, 3, H, W), or (n, 1, H, W) where all are grey."""
     grey = (conditions == conditions[..., :1]).all()
     return torch.from_numpy(conditions[..., :1] if grey else conditions).permute(0, 3, 1, 2)
