@@ -106,7 +106,7 @@ def make_arms(
         *([trial.second(held_out, against)] if against else []),
         *([trial.generated("train rows", seen)] if seen else []),
         real,
-        *trial.other_maps("real, choice map", real),
+        *trial.other_maps("real, other map", real),
         trial.vae(held_out),
     ]
     return {arm.name: arm for arm in found}
