@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from trainer.training.memory import _Meter, peak_of
+from trainer.training.memory import StorageCounter, peak_of
 
 DEVICE = os.environ.get("CONDPREP_TEST_DEVICE", "cuda")
 ON_CUDA = DEVICE == "cuda"
@@ -79,7 +79,7 @@ def memory(limit: int) -> Iterator[None]:
         forget()
 
 
-class _Full(_Meter):
+class _Full(StorageCounter):
     """Raises what a device without room raises."""
 
     def __init__(self, limit: int) -> None:

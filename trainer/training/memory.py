@@ -112,13 +112,13 @@ def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
 
 def peak_of(run: Callable[[], object]) -> int:
     """The most bytes that tensors made in `run` hold at once."""
-    counter = _StorageCounter()
+    counter = StorageCounter()
     with counter:
         run()
     return counter.peak
 
 
-class _StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts storages from the operation that makes them until the last tensor on them is gone."""
 
     def __init__(self) -> None:
