@@ -1,5 +1,5 @@
-"""The dataset on disk: its folders, shards that are written exactly once, reading it back.
+"""The dataset on disk: its columns, its folders, shards that are written exactly once, reading it back.
 
-In: finished rows. Out: what `datasets` loads, and the rows again, one at a time. Called by building (writes), by
-verification, curation, reporting and the trainer (read).
+In: finished rows. Out: what `datasets` loads, and the rows again, one at a time. Written by building and curation, read
+by verification, curation, reporting, the command line and the trainer.
 """

@@ -1,5 +1,5 @@
 """Do drawn people lie on those in the picture?
 
-In: an opened pair whose map is of poses. Out: where people are drawn, where a network sees them, and how far apart.
-Called by the checks of alignment.
+In: a map of poses, and the joints that a network finds in its picture. Out: where people are drawn, and how far apart the two
+are, as an Alignment. Called by `verification.reannotate`.
 """

@@ -1,5 +1,5 @@
 """What training is better without: bad captions, duplicates, lookalikes, blur.
 
 In: an opened pair, or the scores of all. Out: measures and rules of the group `curation`.
-Called through the table of `verification.groups`; `trainer` measures captions' tokens with it.
+Called through the table of `verification.groups`; the trainer measures generated pictures with `picture`.
 """

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from condprep.verification.check import Scores, Severity, Survey
 from condprep.verification.quality.lookalikes import SIDE, Thumbnails, comparable, hashes, near_pairs, same_picture
 
-RowNumbers = NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
