@@ -86,12 +86,12 @@ class Repairer:
         first = _primary(self.dataset, annotators)
         return {column: Runner(annotators[column]) for column in sorted(annotators, key=lambda one: one != first)}
 
-    def _upright(self, values: Mapping[str, Any], again: bool) -> dict[str, Any]:
+    def _upright(self, values: Mapping[str, Any], reannotated: bool) -> dict[str, Any]:
         """Both as they are seen. A map that was made from a picture as it is stored is turned with it."""
         image, map_ = (values[column]["bytes"] for column in (self.image, self.condition))
         stored, turn = header(image), header(image).orientation
         rgb, pixels, how = decode(image).rgb, decode(map_).rgb, header(map_)
-        if not again and how.orientation == 1:
+        if not reannotated and how.orientation == 1:
             if stored.size == rgb.shape[:2] or pixels.shape[:2] not in (stored.size, rgb.shape[:2]):
                 raise Rejected(
                     "curate", "it cannot be told whether the map was made before the picture is turned or after"

@@ -45,10 +45,10 @@ def measure(opened: OpenedPair, context: Context, reannotate: Reannotate | None 
     if picture is None or stored is None:
         return EMPTY
     kind = _kind(opened, context)
-    again = reannotate(opened) if reannotate else None
-    alignment = again.alignment if again else compare_picture(picture, stored, kind, FINEST)
-    made: Descriptor | None = describe(picture) if kind != "pose" else again.made if again else None
-    by = "picture" if again is None else "made again" if again.own else "other poses"
+    reannotated = reannotate(opened) if reannotate else None
+    alignment = reannotated.alignment if reannotated else compare_picture(picture, stored, kind, FINEST)
+    made: Descriptor | None = describe(picture) if kind != "pose" else reannotated.made if reannotated else None
+    by = "picture" if reannotated is None else "made again" if reannotated.own else "other poses"
     return {**_scores(alignment, by), "descriptors": (made, describe(stored, kind))}
 
 

@@ -53,7 +53,7 @@ class Alignment:
 
 
 def compare(
-    again: Pixels, stored: Pixels, tolerance: float = 1.5, same: float = SAME_MAP, own: bool = False
+    remade: Pixels, stored: Pixels, tolerance: float = 1.5, same: float = SAME_MAP, own: bool = False
 ) -> Alignment:
     """The map that the annotator makes of the picture now against the one that is stored, both (H, W[, C]) uint8.
 
@@ -62,11 +62,11 @@ def compare(
     map's score with itself from which the stored map counts as found elsewhere. own: both are of the very same annotator, so
     one that is empty cannot be that of a picture in which something is found. For poses there is `poses.comparison.compare_poses`.
     """
-    if again.shape == stored.shape and np.array_equal(again, stored):
+    if remade.shape == stored.shape and np.array_equal(remade, stored):
         return Alignment("aligned", score=np.inf, here=np.inf, likeness=1.0)
-    if own and _contradict(again, stored):
+    if own and _contradict(remade, stored):
         return Alignment("other picture", OTHER, likeness=0.0)
-    pair = MultiscalePair(again, stored)
+    pair = MultiscalePair(remade, stored)
     full = pair.at(512).itself()
     rules = Rules(
         512, tolerance, here=SIMILAR * full, elsewhere=same * full, scales=(0.97, 1.03), turns=pair.orientations
@@ -75,9 +75,9 @@ def compare(
     return replace(found, likeness=found.here / full if full else None)
 
 
-def _contradict(again: Pixels, stored: Pixels) -> bool:
+def _contradict(remade: Pixels, stored: Pixels) -> bool:
     """Whether one map is empty and the other shows something."""
-    fewer, more = sorted(np.count_nonzero(one) / one.size for one in (again, stored))
+    fewer, more = sorted(np.count_nonzero(one) / one.size for one in (remade, stored))
     return bool(fewer == 0 and more >= SHOWN)
 
 
