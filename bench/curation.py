@@ -36,7 +36,7 @@ from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
 from condprep.verification.quality.checks import Blurred, measure
 from condprep.verification.quality.duplicates import Lookalikes
-from condprep.verification.quality.lookalikes import CROPS, hashes, near_pairs, same_picture, thumbnail
+from condprep.verification.quality.lookalikes import CROPS, grey_thumbnail, hashes, near_pairs, same_picture
 from condprep.verification.quality.picture import greyed, quality
 from condprep.verification.tokens import TokenCounter
 
@@ -156,7 +156,7 @@ def seen(pictures: Sequence[Picture]) -> Lookalikes:
     """What `verify` remembers of them."""
     found = Lookalikes()
     for number, picture in enumerate(pictures):
-        found.add({"split": None, "pixels": number + 1, "thumbnail": thumbnail(greyed(picture)).tobytes()})
+        found.add({"split": None, "pixels": number + 1, "thumbnail": grey_thumbnail(greyed(picture)).tobytes()})
     return found
 
 
@@ -177,7 +177,7 @@ def strangers(each: int = 60) -> None:
     for picture in photos:
         for side in rng.integers(LEAST, min(picture.shape[:2]) + 1, each):
             y, x = (int(rng.integers(0, length - side + 1)) for length in picture.shape[:2])
-            thumbnails.append(thumbnail(greyed(fitted(picture[y : y + side, x : x + side]))))
+            thumbnails.append(grey_thumbnail(greyed(fitted(picture[y : y + side, x : x + side]))))
     stacked = np.array(thumbnails)
     pairs = near_pairs(hashes(stacked))
     alike = np.unique(np.sort(pairs[same_picture(stacked, pairs), :2], axis=1), axis=0)

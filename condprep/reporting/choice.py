@@ -101,7 +101,7 @@ def _measured(rows: Mapping[str, set[int]], scores: Path) -> dict[str, dict[int,
     return found
 
 
-def choose(worst: Mapping[str, Sequence[int]], rows: int, most: int, seed: int) -> list[int]:
+def choose_rows(worst: Mapping[str, Sequence[int]], rows: int, most: int, seed: int) -> list[int]:
     """At most `most` of `rows` row numbers, the first ones the most wanted: the worst row of every rule, the second
     worst of every rule, ..., and then rows without findings, drawn at random."""
     turns = (row for turn in zip_longest(*worst.values()) for row in turn if row is not None)

@@ -17,7 +17,7 @@ from condprep.annotators.protocol import full_name
 from condprep.dataset.inspect import DatasetSummary, summarize
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.errors import CondprepError
-from condprep.reporting.choice import FOUND, choose, label, worst_first
+from condprep.reporting.choice import FOUND, choose_rows, label, worst_first
 from condprep.reporting.histograms import Histogram, histograms
 from condprep.reporting.rejects import Rejects, rejects
 from condprep.reporting.thumbnails import Thumbnail, fitting_side, thumbnail
@@ -91,7 +91,7 @@ def collect(
     summary = _summary(Path(verified.path))
     maps = _maps(summary) if summary else {}
     worst = worst_first(verified.findings, verified.scores)
-    chosen = choose(worst, verified.rows, most, seed)
+    chosen = choose_rows(worst, verified.rows, most, seed)
     side = fitting_side(len(chosen) * (1 + max(1, len(maps))), MOST_BYTES)
     by_row = {card.row: card for card in _cards(pairs, set(chosen), side, pool)}
     for column in maps:

@@ -19,7 +19,7 @@ def groups() -> Sequence[Group]:
     return (STRUCTURE, CONDITION, ALIGNMENT, CURATION)
 
 
-def choose(known: Sequence[Group], names: Sequence[str]) -> Sequence[Group]:
+def choose_groups(known: Sequence[Group], names: Sequence[str]) -> Sequence[Group]:
     """Those of these names, all for none. Raises UsageError for a name that there is not."""
     from condprep.errors import UsageError
     from condprep.verification.check import nearest

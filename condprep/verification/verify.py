@@ -24,7 +24,7 @@ from condprep.runtime.quiet import quiet_pillow
 from condprep.verification.alignment.checks import ALIGNMENT, reannotating, summary
 from condprep.verification.check import Context, Group, Scores, configure
 from condprep.verification.findings import Finding, VerifyResult, keep, scores_path
-from condprep.verification.groups import choose
+from condprep.verification.groups import choose_groups
 from condprep.verification.groups import groups as all_groups
 from condprep.verification.opened import open_pair
 from condprep.verification.tokens import VOCABULARY, TokenCounter
@@ -67,7 +67,7 @@ def verify(
     """
     began = time.monotonic()
     limits, wanted_annotator = _sorted_out(settings or {}, annotator)
-    chosen = choose(configure(all_groups(), limits), checks)
+    chosen = choose_groups(configure(all_groups(), limits), checks)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
     pairs = open_pairs(os.fspath(path), **{f"{role}_column": name for role, name in wanted.items()})
     notes = list(pairs.notes)

@@ -22,7 +22,7 @@ from support.pictures import encoded, smooth
 
 import condprep
 from condprep.errors import UsageError
-from condprep.reporting.choice import BADNESS, choose, worst_first
+from condprep.reporting.choice import BADNESS, choose_rows, worst_first
 from condprep.reporting.histograms import histograms
 from condprep.reporting.report import ReportResult
 from condprep.reporting.thumbnails import SIDES, fitting_side, thumbnail
@@ -281,7 +281,7 @@ def test_every_measure_is_one_that_its_check_has() -> None:
 def test_rows_are_chosen_once_and_fairly(rows: int) -> None:
     """At most as many as wanted, all different; the worst of every rule; clean rows while there are any; repeatable."""
     worst = {"a": list(range(0, rows, 2)), "b": [rows - 1] if rows else [], "c": list(range(0, rows, 10))}
-    chosen = choose(worst, rows, 40, seed=1)
+    chosen = choose_rows(worst, rows, 40, seed=1)
     assert len(chosen) == len(set(chosen)) == min(rows, 40)
     assert set(chosen) <= set(range(rows))
     assert {of_rule[0] for of_rule in worst.values() if of_rule} <= set(chosen)
@@ -289,7 +289,7 @@ def test_rows_are_chosen_once_and_fairly(rows: int) -> None:
     clean = [row not in bad for row in chosen]
     assert clean == sorted(clean)
     assert sum(clean) == min(rows - len(bad), max(10, 40 - len(bad)))
-    assert chosen == choose(worst, rows, 40, seed=1)
+    assert chosen == choose_rows(worst, rows, 40, seed=1)
 
 
 def test_thumbnails_keep_their_aspect_and_never_grow() -> None:

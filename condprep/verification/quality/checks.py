@@ -16,7 +16,7 @@ from condprep.verification.features import LINES, classify
 from condprep.verification.opened import OpenedPair
 from condprep.verification.quality import duplicates
 from condprep.verification.quality.captions import Boilerplate, Language, RepeatedCaption, measure_caption
-from condprep.verification.quality.lookalikes import thumbnail
+from condprep.verification.quality.lookalikes import grey_thumbnail
 from condprep.verification.quality.picture import Quality, greyed, quality_of_grey
 
 UNSEEN: Scores = dict.fromkeys((*(field.name for field in fields(Quality)), "aspect", "pixels", "thumbnail"))
@@ -44,7 +44,7 @@ def _picture(opened: OpenedPair) -> Scores:
         **asdict(quality_of_grey(grey)),
         "aspect": max(height, width) / min(height, width),
         "pixels": xxhash.xxh3_64_intdigest(rgb.data, seed=height << 32 | width) >> 1,
-        "thumbnail": thumbnail(grey).tobytes(),
+        "thumbnail": grey_thumbnail(grey).tobytes(),
     }
 
 

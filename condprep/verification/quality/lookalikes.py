@@ -48,7 +48,7 @@ OUTSIDE = 0.06  # of each side that it may lie outside: two crops of one picture
 PLAIN = 3.0  # levels: the standard deviation of a thumbnail in which there is nothing to compare
 
 
-def thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def grey_thumbnail(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W) uint8 -> (SIDE, SIDE) uint8."""
     return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
 
@@ -185,7 +185,7 @@ def _look(thumbnails: Thumbnails, pairs: RowPairs) -> NDArray[np.bool_]:
     place = register(whole, crop, start)
     scales, offsets = place[:, ::2], place[:, 1::2]
     inside = (scales >= KEPT) & (offsets >= -OUTSIDE) & (scales + offsets <= 1 + OUTSIDE)
-    return np.asarray(inside.all(1) & (correlation(cut(whole, place), crop) >= SAME_DETAIL))
+    return np.asarray(inside.all(1) & (detail_correlation(cut(whole, place), crop) >= SAME_DETAIL))
 
 
 Place = NDArray[np.float64]  # (N, 4): scale and offset down, scale and offset across, in sides of the whole
@@ -229,7 +229,7 @@ def _normed(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(centred / np.maximum(centred.std((1, 2), keepdims=True), 1e-6))
 
 
-def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def detail_correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N,) how alike the steps between neighbouring pixels are, -1..1: unlike levels, those differ between any two skies."""
     details = [np.concatenate([np.diff(x, axis=axis).reshape(len(x), -1) for axis in (1, 2)], 1) for x in (a, b)]
     lengths = np.prod([np.linalg.norm(detail, axis=1) for detail in details], axis=0)

@@ -19,11 +19,11 @@ from condprep.verification.quality.lookalikes import (
     SIDE,
     comparable,
     cut,
+    grey_thumbnail,
     hashes,
     near_pairs,
     register,
     same_picture,
-    thumbnail,
 )
 from condprep.verification.quality.picture import greyed
 
@@ -109,7 +109,7 @@ def test_a_copy_is_found_and_no_other_picture(change: object) -> None:
     assert callable(change)
     pictures = photographs()
     count = len(pictures)
-    thumbnails = np.array([thumbnail(greyed(picture)) for picture in [*pictures, *map(change, pictures)]])
+    thumbnails = np.array([grey_thumbnail(greyed(picture)) for picture in [*pictures, *map(change, pictures)]])
     pairs = near_pairs(hashes(thumbnails))
     found = {(a % count, b % count) for a, b, _ in pairs[same_picture(thumbnails, pairs)].tolist()}
     assert {a for a, b in found if a == b} >= set(range(count)) - {
