@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from condprep.errors import DatasetError
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
-IMAGE = {"bytes", "path"}  # the fields of `datasets.Image`
-HUB_NAME = re.compile(r"(?P<split>.+)-\d+-of-\d+$")  # train-00000-of-00012
+IMAGE_FIELDS = {"bytes", "path"}  # the fields of `datasets.Image`
+SPLIT_FILE = re.compile(r"(?P<split>.+)-\d+-of-\d+$")  # train-00000-of-00012
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def read_part(part: RowGroup, columns: Sequence[str]) -> pa.Table:
 
 def is_image(kind: pa.DataType) -> bool:
     """Whether a column holds pictures: {"bytes", "path"}."""
-    return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == IMAGE
+    return bool(pa.types.is_struct(kind)) and {field.name for field in kind} == IMAGE_FIELDS
 
 
 def _arrow(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -169,7 +169,7 @@ def _is_data(root: Path, path: Path) -> bool:
 
 
 def _split(root: Path, path: Path) -> str:
-    if path.suffix == ".parquet" and (named := HUB_NAME.match(path.stem)):
+    if path.suffix == ".parquet" and (named := SPLIT_FILE.match(path.stem)):
         return named["split"]
     return "train" if path.parent in (root, root / "data") else path.parent.name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from condprep.errors import SourceError
 from condprep.sources.base import is_metadata, is_picture, is_tar, listing
 
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def recognise(path: str) -> str:
@@ -24,7 +24,7 @@ def recognise(path: str) -> str:
         if place.suffix == ".parquet":
             return "huggingface"
         raise SourceError(f"{path!r} is a file; give the folder that it is in, a metadata file, Parquet or a .tar")
-    if _HUB_NAME.fullmatch(path) and not place.parent.is_dir():  # else it is a slip in a path: do not ask the Hub
+    if HUB_NAME.fullmatch(path) and not place.parent.is_dir():  # else it is a slip in a path: do not ask the Hub
         return "huggingface"
     raise SourceError(f"there is no file or folder {path!r}")
 

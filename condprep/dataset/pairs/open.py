@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from condprep.dataset.pairs.base import Pair, Pairs
 from condprep.errors import SourceError
-
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+from condprep.sources.recognise import HUB_NAME
 
 __all__ = ["Pair", "Pairs", "open_pairs", "reopen"]
 
