@@ -58,10 +58,10 @@ class Repairer:
         if UPRIGHT in repairs:
             repaired |= self._upright(repaired, AGAIN in repairs)
         if AGAIN in repairs:
-            repaired |= self._again(repaired)
+            repaired |= self._reannotate(repaired)
         return repaired
 
-    def _again(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _reannotate(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The maps of all annotators and what they return beside; of columns that the row has."""
         rgb = decode(values[self.image]["bytes"]).rgb
         made: dict[str, Any] = {}
