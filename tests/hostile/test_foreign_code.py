@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from support.command import Command
 from support.pictures import smooth
-from trainer.evaluation.rows import reannotator
 
 import condprep
 import trainer
@@ -19,6 +18,7 @@ from condprep.annotators.recorded import as_begun, is_own
 from condprep.dataset.layout import Layout
 from condprep.errors import CondprepError, UsageError
 from condprep.runtime.files import commit_json, read_json
+from trainer.evaluation.reannotator import reannotator
 
 CODE = """
 from pathlib import Path
