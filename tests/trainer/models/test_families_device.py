@@ -1,0 +1,45 @@
+"""The families on a CUDA device that is not there: no operation of an update mixes devices."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.fake_cuda import fake_cuda, onto_cuda
+from support.trainer_models import FAMILIES, save_base
+
+from trainer.models.families import load_base
+from trainer.models.objective import Diffusion, draw, row_losses
+from trainer.recipe.recipe import Model
+from trainer.types import Batch
+
+ROWS, SIDE = 2, 64
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_update_stays_on_the_device(family: str, tmp_path: Path) -> None:
+    """From pixels and captions to the losses of rows: what was drawn on the CPU is copied, and nothing else is made there."""
+    base = load_base(Model(base=str(save_base(tmp_path, family))))
+    controlnet = base.new_controlnet("unet")
+    times = base.time_ids((SIDE, SIDE), (0, 0), (SIDE, SIDE))
+    with fake_cuda():
+        for module in (base.unet, base.vae, *base.text_encoders, controlnet):
+            onto_cuda(module)
+        batch = Batch(
+            keys=["a", "b"],
+            epochs=[0, 0],
+            captions=["a red disc", ""],
+            conditions=torch.empty(ROWS, 3, SIDE, SIDE, dtype=torch.uint8),
+            pixels=torch.empty(ROWS, 3, SIDE, SIDE, dtype=torch.uint8),
+            time_ids=None if times is None else torch.tensor([times] * ROWS),
+        )
+        batch = base.complete(batch.to("cuda"))
+        assert {tensor.device.type for tensor in batch.text.values()} == {"cuda"}
+        diffusion = Diffusion(torch.empty(1000, device="cuda"), base.prediction_type)
+        draws = draw(batch, seed=0, timesteps=range(1000)).to("cuda")
+        losses = row_losses(base, controlnet, diffusion, replace(batch, pixels=None), draws)
+        weighted = diffusion.weights(draws.timesteps, 5.0) * losses
+        assert weighted.device.type == "cuda"
+        assert weighted.shape == (ROWS,)
