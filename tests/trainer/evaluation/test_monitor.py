@@ -35,7 +35,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     """The validations find these, one after the other."""
     waiting = iter(values)
-    monkeypatch.setattr(FidelityMonitor, "look", lambda *_: {"fidelity": next(waiting), "fidelity_chance": 0.1})
+    monkeypatch.setattr(FidelityMonitor, "measure", lambda *_: {"fidelity": next(waiting), "fidelity_chance": 0.1})
 
 
 def test_every_validation_measures_fidelity(place: Path, tmp_path: Path) -> None:
