@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from support.datasets import tree
-from support.docs import DOCS, FENCES, PAGES, ROOT, Fence, default_of, fences, names_of, section, tables, ticked
+from support.docs import DOCS, FENCES, PAGES, Fence, default_of, fences, names_of, section, tables, ticked
 from typer.main import get_command
 
 import condprep
@@ -262,18 +262,6 @@ def test_the_sources_are_documented() -> None:
     assert limits["a file or a member of a tar"] == f"{MAX_FILE >> 30} GiB"
     assert limits["a caption or caption file"].startswith(f"{MAX_CAPTION >> 10} KiB")
     assert limits["a line of metadata"] == f"{MAX_LINE >> 20} MiB"
-
-
-def test_the_layout_is_documented() -> None:
-    """CONTRIBUTING.md has one line for every module of condprep and trainer, and every folder of the project."""
-    rows = tables(section(ROOT / "CONTRIBUTING.md", "## Layout"))[0]
-    documented = [ticked(row[0])[0] for row in rows]
-    private = re.compile(r"__pycache__|py\.typed|\..*")
-    for package in ("condprep", "trainer"):
-        modules = [path for path in (ROOT / package).iterdir() if not private.fullmatch(path.name)]
-        actual = [f"{package}/{path.name}{'/' * path.is_dir()}" for path in modules]
-        assert sorted(name for name in documented if name.startswith(f"{package}/")) == sorted(actual)
-    assert all((ROOT / name).exists() for name in documented)
 
 
 RECIPES = DOCS / "recipes.md"
