@@ -38,6 +38,7 @@ from condprep.weights.find import Weights
 
 REAL = SHARED / "weights" / "hed" / "hed_bsds500_controlnet_layout_fp16.safetensors"
 PEER_SECONDS = 60
+LEAST_SECONDS = 2  # of a settled build
 NAMES = ("hed", "openpose")
 
 
@@ -102,18 +103,23 @@ def ours(figures: Figures, folder: Path, weights: Weights, names: list[str], siz
         )
     rate = sum(result.rows.values()) / result.seconds
     figures.add("condprep", rate, "pictures/s", f"start-up included; {dict(result.rejects) or 'no rejects'}")
-    settled = [mark for mark in marks if mark[1] >= 0.2 * result.inputs]
-    if len(settled) > 1 and settled[-1][0] > settled[0][0]:
-        steady = (settled[-1][1] - settled[0][1]) / (settled[-1][0] - settled[0][0])
-        figures.add("condprep, settled", steady, "pictures/s", "after a fifth of the pictures")
-    share = busy.share(settled[0][0], settled[-1][0]) if len(settled) > 1 else None
-    figures.add(
-        "device busy",
-        None if share is None else 100 * share,
-        "%",
-        "of the time after the first fifth" if share else "unknown",
-    )
+    settle(figures, [mark for mark in marks if mark[1] >= 0.2 * result.inputs], busy)
     return rate
+
+
+def settle(figures: Figures, marks: list[tuple[float, int]], busy: Busy) -> None:
+    """marks: when how many pictures were done, after the first fifth of them."""
+    seconds = marks[-1][0] - marks[0][0] if marks else 0.0
+    if seconds < LEAST_SECONDS:
+        figures.add("condprep, settled", None, "", f"{len(marks)} pictures in {seconds:.1f} s are too few to tell")
+        return
+    figures.add(
+        "condprep, settled", (marks[-1][1] - marks[0][1]) / seconds, "pictures/s", "after a fifth of the pictures"
+    )
+    share = busy.share(marks[0][0], marks[-1][0])
+    figures.add(
+        "device busy", share and 100 * share, "%", "of that time" if share else "unknown: the driver does not say it"
+    )
 
 
 class Busy:
