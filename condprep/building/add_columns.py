@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from condprep.building.finish import finish
 from condprep.building.options import parse_options
 from condprep.building.output_folder import disk_errors, locked
 from condprep.building.result import BuildResult, build_result
-from condprep.dataset.layout import Layout
-from condprep.dataset.reader import files
+from condprep.dataset.layout import DATA_FOLDERS, FILES, Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.local import build_shards
 from condprep.errors import UsageError
@@ -78,15 +77,23 @@ def take_places(layout: Layout, staging: Layout) -> Counts:
     """
     counts = Counts.load(staging.done)
     shutil.rmtree(staging.shards, ignore_errors=True)
-    moving = [path for path in staging.root.rglob("*") if path.is_file() and path not in (staging.done, staging.lock)]
-    for path in sorted(moving):
+    before = Counts.load(layout.done).files
+    for path in sorted(_moving(staging)):
         target = layout.root / path.relative_to(staging.root)
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
-    wanted = {layout.root / file["name"] for file in counts.files}
-    for file in files(layout.root):
-        if file.path not in wanted:
-            file.path.unlink()
+    for name in {file["name"] for file in before} - {file["name"] for file in counts.files}:
+        if name.partition("/")[0] in DATA_FOLDERS:
+            (layout.root / name).unlink(missing_ok=True)
     staging.done.replace(layout.done)
     shutil.rmtree(staging.root)
     return counts
+
+
+def _moving(staging: Layout) -> Iterator[Path]:
+    """What a build has made there; whatever else lies in it was made by others, and is not taken over."""
+    for name in (staging.private.name, *DATA_FOLDERS):
+        for path in (staging.root / name).rglob("*"):
+            if path.is_file() and path not in (staging.done, staging.lock):
+                yield path
+    yield from (path for name in FILES if (path := staging.root / name).is_file())

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
+from condprep.dataset.shards import Counts
 from condprep.errors import UsageError
 from condprep.runtime.files import read_json
 from condprep.sources.base import stamp
@@ -31,7 +32,7 @@ class ExistingRows:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.provenance = read_json(layout.private / "provenance.json")
-        self.files = read_json(layout.done)["files"]
+        self.files = Counts.load(layout.done).files
         self.starts = list(accumulate((file["rows"] for file in self.files), initial=0))  # of each file's rows
         made = [annotator["column"] for annotator in self.provenance["annotators"]]
         self.only_map = made[0] if len(made) == 1 else None  # then it has no column of its own yet

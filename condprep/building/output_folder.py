@@ -9,8 +9,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from condprep.dataset.layout import Layout
+from condprep.dataset.layout import DATA_FOLDERS, Layout
 from condprep.errors import BuildFailed, DatasetError, UsageError
+from condprep.runtime.folder import check_own
 
 
 def check_folders(source: Path, out: Path) -> None:
@@ -28,8 +29,13 @@ def check_folders(source: Path, out: Path) -> None:
 
 @contextmanager
 def locked(layout: Layout) -> Iterator[None]:
-    """One process a dataset. The operating system frees the lock when the process ends, however it ends."""
-    layout.private.mkdir(parents=True, exist_ok=True)
+    """One process a dataset. The operating system frees the lock when the process ends, however it ends.
+
+    Raises UsageError where a link lies in what is written to, be it prepared by somebody else or by the user.
+    """
+    layout.root.mkdir(parents=True, exist_ok=True)
+    check_own(layout.root, [layout.private.name], shallow=DATA_FOLDERS)
+    layout.private.mkdir(exist_ok=True)
     try:
         with FileLock(layout.lock, timeout=0):
             try:

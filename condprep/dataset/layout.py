@@ -20,6 +20,8 @@ from condprep.errors import DatasetError
 from condprep.runtime.files import commit, commit_json
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two
+DATA_FOLDERS = (*SPLITS, "data")  # that hold the rows, as Arrow or Parquet
+FILES = ("dataset_dict.json", "README.md")  # beside them
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ class Layout:
 
     def clear(self) -> None:
         """Remove what a build makes, the plan first; files of others in the folder stay."""
-        for path in [self.private / "plan.json", self.root / "dataset_dict.json", self.root / "README.md"]:
+        for path in [self.private / "plan.json", *(self.root / name for name in FILES)]:
             path.unlink(missing_ok=True)
-        for folder in (*SPLITS, "data"):
+        for folder in DATA_FOLDERS:
             shutil.rmtree(self.root / folder, ignore_errors=True)
         for path in self.private.iterdir():
             if path.is_dir():

@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import record_batch
+from condprep.errors import DatasetError
 from condprep.runtime.files import fsync, read_json
+from condprep.runtime.folder import is_plain
 from condprep.types import Reject
 
 BATCH_ROWS, BATCH_BYTES = (
@@ -81,7 +83,12 @@ class Counts:
 
     @classmethod
     def load(cls, path: Path) -> Counts:
+        """Raises DatasetError where it names files that lie elsewhere: they are moved, and removed, by these names."""
         stored = read_json(path)
+        if odd := [file["name"] for file in stored["files"] if not is_plain(file["name"])]:
+            raise DatasetError(
+                f"{path} is damaged: {odd[0]!r:.200} is no name of a file here; start afresh with --overwrite"
+            )
         return cls(**stored | {"rows": Counter(stored["rows"]), "rejects": Counter(stored["rejects"])})
 
 

@@ -4,18 +4,83 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows, which lets nobody remove a file that is open
+    fcntl = None  # type: ignore[assignment]
+
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag, and few links
 
 
 def commit(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` fills a partial file; the final name exists only once its content is complete and on disk."""
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    fsync(partial)
-    partial.replace(path)
+    """`write` fills a partial file; the final name exists only once its content is complete and on disk.
+
+    The partial file is a new one, whatever lay under its name: no link is followed, and a link under the final name is
+    replaced itself. Of several processes that write the same file at once, the last one's stays.
+    """
+    with _partial(path) as partial:
+        write(partial)
+        fsync(partial)
+        partial.replace(path)
     fsync(path.parent)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """An empty file of our own beside `path`, to be renamed; gone where that fails."""
+    partial = path.with_name(f"{path.name}.partial")
+    _remove_abandoned(partial)
+    try:
+        descriptor = _create(partial)
+    except FileExistsError:  # another process is writing it
+        partial = path.with_name(f"{path.name}.{token_hex(4)}.partial")
+        descriptor = _create(partial)
+    try:
+        yield partial
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _create(partial: Path) -> int:
+    """A file that was not there, locked for as long as it is open. Raises FileExistsError."""
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
+    _lock(descriptor)
+    return descriptor
+
+
+def _remove_abandoned(partial: Path) -> None:
+    """Take away what a killed process has left, or anybody else has laid there; not what a living one is writing."""
+    if partial.is_symlink():
+        partial.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):
+        descriptor = os.open(partial, os.O_RDWR | NO_LINK | getattr(os, "O_NONBLOCK", 0))
+        try:
+            if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), partial.lstat()):
+                partial.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether nobody else holds it. The operating system frees it when the process ends, however it ends."""
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def commit_text(path: Path, text: str) -> None:

@@ -56,8 +56,9 @@ class VerifyResult:
 
 def scores_path(dataset: Path) -> Path:
     """Where the scores of a dataset go where nothing else is said."""
-    if (dataset / ".condprep").is_dir():
-        return dataset / ".condprep" / "verify.parquet"
+    private = dataset / ".condprep"
+    if private.is_dir() and not private.is_symlink():  # what a link leads to is not ours
+        return private / "verify.parquet"
     name = dataset.name if dataset.exists() else str(dataset).replace("/", "_")
     return (dataset.absolute().parent if dataset.exists() else Path()) / f"{name}.verify.parquet"
 

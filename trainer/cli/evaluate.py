@@ -65,6 +65,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Measure whether pictures follow their conditions: annotated again, beside what they are to be held against."""
+    from condprep.runtime.folder import check_own
     from trainer.cli import console
     from trainer.cli.table import show
     from trainer.evaluation.evaluate import evaluate as run
@@ -72,6 +73,8 @@ def evaluate(
 
     console.without_bars()
     folder = report or output / "evaluation"
+    if not report:
+        check_own(output, [folder.name])
     check_folder(folder)
     with console.progress() as progress:
         found = run(

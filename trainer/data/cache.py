@@ -12,6 +12,7 @@ the int16 of the same bits):
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from torch import Tensor
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
 from condprep.runtime.files import commit
+from condprep.runtime.folder import check_own
 from trainer.errors import ModelError
 from trainer.types import Latents, ProcessGroup, torch_dtype
 
@@ -58,8 +60,9 @@ class CacheShard:
 
 @contextmanager
 def one_run(folder: Path, group: ProcessGroup) -> Iterator[None]:
-    """One run at a time fills a cache: another one waits, and then finds the work done."""
+    """One run at a time fills a cache: another one waits, and then finds the work done. Raises UsageError for links in it."""
     folder.mkdir(parents=True, exist_ok=True)
+    check_own(folder, os.listdir(folder))
     lock = FileLock(folder / ".lock")
     try:
         if not group.rank:

@@ -193,7 +193,6 @@ def _copied(pairs: Pairs, folder: Path, path: str) -> tuple[pa.Table, Names]:
         try:
             commit(copy, lambda partial: _copy(pairs, partial, path))
         except DataError:
-            copy.with_name(f"{copy.name}.partial").unlink(missing_ok=True)
             with suppress(OSError):  # not empty
                 folder.rmdir()
             raise
