@@ -18,8 +18,9 @@ from condprep.dataset.contact_sheet import sheet
 from condprep.dataset.layout import Layout
 from condprep.errors import CondprepError
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
-from trainer.data.cache import ALONE, one_run
+from trainer.data.cache import one_run
 from trainer.training.folder import own
+from trainer.types import ONE_PROCESS
 
 Act = Callable[[Path], Any]
 
@@ -292,7 +293,7 @@ def test_a_cache_follows_no_link(tmp_path: Path, victim: Path, inside: str) -> N
     (tmp_path / "ds.cache" / inside).symlink_to(victim / "lock" if "." in inside else victim)
 
     def act() -> None:
-        with one_run(tmp_path / "ds.cache", ALONE):
+        with one_run(tmp_path / "ds.cache", ONE_PROCESS):
             pass
 
     unharmed(victim, act)
