@@ -86,7 +86,8 @@ def make_plan(
             for entries in lots(source.entries(), shard_rows):
                 for entry in entries:
                     _add(digest, entry)
-                writer.write_batch(record_batch([_row(entry) for entry in entries], SCHEMA))
+                batch = record_batch([_row(entry) for entry in entries], SCHEMA)
+                writer.write_batch(batch, row_group_size=len(entries))  # else a row group ends after 2**20 rows
                 inputs += len(entries)
                 seen(inputs)
 
