@@ -60,5 +60,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=600, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.peer and not options.peer.is_file():
+        parser.error(f"--peer {options.peer}: there is no such file")
     options.budget = options.budget or (TINY_BUDGET if options.tiny or options.rehearse else 480)
     return options

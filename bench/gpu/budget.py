@@ -35,6 +35,7 @@ class Report:
     """gpu.json: what is known of every part."""
 
     out: Path
+    tiny: bool
     began: float = field(default_factory=time.monotonic)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -50,11 +51,16 @@ class Report:
             **(found or {"figures": [], "shows": ""}),
         }
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        whole = {"date": now, "seconds": round(time.monotonic() - self.began, 1), "parts": self.parts}
+        whole = {
+            "date": now,
+            "tiny": self.tiny,
+            "seconds": round(time.monotonic() - self.began, 1),
+            "parts": self.parts,
+        }
         commit_text(self.out / "gpu.json", json.dumps(whole, indent=1))
 
     def end(self) -> None:
-        commit_text(self.out / "gpu.txt", text := table(self.parts))
+        commit_text(self.out / "gpu.txt", text := table(self.parts, self.tiny))
         print(text, flush=True)
 
 
@@ -65,7 +71,7 @@ def run_all(options: argparse.Namespace) -> int:
     if not options.tiny and not torch.cuda.is_available():
         sys.exit(f"torch {torch.__version__} sees no CUDA device: --tiny runs every part, small, on the CPU")
     options.out.mkdir(parents=True, exist_ok=True)
-    report = Report(options.out)
+    report = Report(options.out, options.tiny)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:

@@ -10,10 +10,13 @@ from bench.gpu.figures import number
 LINES, WIDTH = 60, 130
 
 
-def table(parts: Mapping[str, Mapping[str, Any]]) -> str:
+SMALL = "--tiny: this shows that every part runs; its figures are no measurements"
+
+
+def table(parts: Mapping[str, Mapping[str, Any]], tiny: bool) -> str:
     """At most LINES lines of at most WIDTH characters: a heading for each part, then its figures, and what it shows."""
-    room = LINES - sum(1 + bool(part["shows"] or part["why"]) for part in parts.values())
-    lines = []
+    room = LINES - tiny - sum(1 + bool(part["shows"] or part["why"]) for part in parts.values())
+    lines = [SMALL] if tiny else []
     for name, part in parts.items():
         share = max(1, room // len(parts)) if _count(parts) > room else room
         lines.append(f"{name}: {part['status']}, {part['seconds']} s: {part['about']}")

@@ -45,3 +45,10 @@ def test_small_runs_have_the_budget_of_small_ones() -> None:
     assert parsed([]).budget == 480
     assert parsed(["--tiny"]).budget == parsed(["--rehearse"]).budget == 3600
     assert parsed(["--rehearse", "--budget", "100"]).budget == 100
+
+
+def test_a_peer_that_is_not_there_is_said_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A slip in a path costs no minute of a GPU."""
+    with pytest.raises(SystemExit):
+        parsed(["--peer", "nowhere/train_controlnet.py"])
+    assert "--peer nowhere/train_controlnet.py: there is no such file" in capsys.readouterr().err
