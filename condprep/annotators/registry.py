@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,17 +106,23 @@ BUILTIN = (
 
 
 def specs() -> dict[str, AnnotatorSpec]:
-    """Every annotator by name: the built-in ones and those of installed packages (entry point group above)."""
+    """Every annotator by name: the built-in ones and those of installed packages that can be loaded."""
     table = {spec.name: spec for spec in BUILTIN}
     for point in entry_points(group=ENTRY_POINTS):
-        spec = point.load()
-        if not isinstance(spec, AnnotatorSpec):
-            raise AnnotatorError(
-                f"the entry point {point.value!r} in the group {ENTRY_POINTS!r} is a {type(spec).__name__}; "
-                "it must be a condprep.AnnotatorSpec"
-            )
-        table[spec.name] = spec
+        if isinstance(spec := _plugged_in(point), AnnotatorSpec):
+            table[spec.name] = spec
     return table
+
+
+def _plugged_in(point: EntryPoint) -> AnnotatorSpec | str:
+    """What an installed package offers, or why it cannot be used: that is its own users' trouble, and no one else's."""
+    try:
+        spec = point.load()
+    except (Exception, SystemExit) as error:  # another package's code, while it is imported
+        return f"cannot be imported ({type(error).__name__}: {error})"
+    if isinstance(spec, AnnotatorSpec):
+        return spec
+    return f"is a {type(spec).__name__}; it must be a condprep.AnnotatorSpec"
 
 
 def parse(text: str) -> tuple[AnnotatorSpec, str]:
@@ -139,7 +145,10 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
 
 
 def _unknown(name: str, table: Mapping[str, AnnotatorSpec]) -> str:
-    """What to say of a name that is not in the table: it may be a variant, one that is left out, or a slip."""
+    """What to say of a name that is not in the table: a broken package's, a variant, one that is left out, or a slip."""
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        if isinstance(problem := _plugged_in(point), str):
+            return f"annotator {name!r}: the entry point {point.value!r} in the group {ENTRY_POINTS!r} {problem}"
     if reasons := [spec.left_out[name] for spec in table.values() if name in spec.left_out]:
         return f"there is no annotator {name!r}: {reasons[0]}"
     if variants := [f"{spec.name}:{name}" for spec in table.values() if name in spec.variants]:

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,6 +70,13 @@ def listing(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise SourceError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from None
+
+
+def sub_listing(folder: Path) -> list[str]:
+    """The same of a folder inside a source: one that nobody may read (lost+found) does not spoil the others."""
+    with suppress(SourceError):
+        return listing(folder)
+    return []
 
 
 def existing_folder(path: str) -> Path:

@@ -24,6 +24,7 @@ from condprep.sources.base import (
     native,
     read_regular,
     stamp,
+    sub_listing,
     within,
 )
 from condprep.types import Entry, Sample
@@ -124,7 +125,7 @@ def find_metadata(path: str, split: str | None) -> Path:
         return found[0]
     if found:
         raise SourceError(f"{path!r} holds {', '.join(file.name for file in found)}; give the path of one of them")
-    splits = [name for name in listing(folder) if any(map(is_metadata, listing(folder / name)))]
+    splits = [name for name in listing(folder) if any(map(is_metadata, sub_listing(folder / name)))]
     if len(splits) == 1:
         return find_metadata(path, splits[0])
     if splits:

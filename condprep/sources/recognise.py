@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from condprep.errors import SourceError
-from condprep.sources.base import is_metadata, is_picture, is_tar, listing
+from condprep.sources.base import is_metadata, is_picture, is_tar, listing, sub_listing
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -38,11 +38,11 @@ def _kind_of_folder(folder: Path) -> str:
     pictures = any(is_picture(name) for name in names)
     if any(map(is_tar, names)):
         found, kind = "tars", "webdataset"
-    elif any(name.endswith(".parquet") for name in [*names, *listing(folder / "data")]):
+    elif any(name.endswith(".parquet") for name in [*names, *sub_listing(folder / "data")]):
         found, kind = "Parquet files", "huggingface"
     else:
-        splits = [name for name in names if (folder / name).is_dir()]
-        described = splits and all(any(map(is_metadata, listing(folder / name))) for name in splits)
+        splits = [name for name in names if sub_listing(folder / name)]
+        described = splits and all(any(map(is_metadata, sub_listing(folder / name))) for name in splits)
         return "imagefolder" if described and not pictures else "folder"
     if pictures:
         raise SourceError(f"{str(folder)!r} holds pictures and {found}; choose with --source-kind folder or {kind}")

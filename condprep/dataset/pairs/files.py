@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
 from pathlib import Path
@@ -232,7 +233,9 @@ def find_listing(folder: Path) -> Path | None:
 
 
 def _holds_pictures(folder: Path) -> bool:
-    return folder.is_dir() and next(FolderSource(folder).entries(), None) is not None
+    with suppress(SourceError):  # one that nobody may read, as lost+found
+        return folder.is_dir() and next(FolderSource(folder).entries(), None) is not None
+    return False
 
 
 def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
