@@ -135,7 +135,9 @@ def parse_shard_size(text: str) -> dict[str, Any]:
     sizes: dict[str, int] = {}
     for part in text.upper().replace(" ", "").split(","):
         number, unit = (part[:-2], part[-2:]) if part[-2:] in units else (part, "")
-        if not number.isdigit():
+        if not (
+            number.isascii() and number.isdecimal()
+        ):  # int() knows digits of many scripts, and not all that isdigit() does
             raise UsageError(f"--shard-size {text!r} is neither rows (1000), bytes (500MB), nor both (1000,500MB)")
         sizes["shard_bytes" if unit else "shard_rows"] = int(number) * units.get(unit, 1)
     return sizes
