@@ -45,7 +45,9 @@ def test_maps_stay_on_the_device(name: str) -> None:
         assert (maps.dtype, maps.shape[0], maps.shape[2:]) == (torch.uint8, 2, (70, 100))
 
 
-@pytest.mark.parametrize("network", [BodyNetwork, lambda: PointNetwork(22), lambda: PointNetwork(71)], ids=str)
+@pytest.mark.parametrize(
+    "network", [BodyNetwork, lambda: PointNetwork(22), lambda: PointNetwork(71)], ids=["body", "hand", "face"]
+)
 def test_openpose_s_networks_stay_on_the_device(network: type[nn.Module]) -> None:
     """Heatmaps and PAFs are where the pictures are."""
     with fake_cuda():

@@ -14,7 +14,7 @@ from support.pictures import encoded, smooth
 from support.tars import tar
 
 import condprep
-from condprep.building.plan import check_inputs, plan_training
+from condprep.building.plan import check_inputs, make_plan
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.pairs.open import Pairs, open_pairs
 from condprep.errors import DatasetError
@@ -126,7 +126,7 @@ def test_the_plan_knows_all_of_an_entry(tmp_path: Path) -> None:
         os.utime(tmp_path / "a.tar", (1, 1))
 
     write(("1.jpg", "2.jpg"))
-    plan = plan_training(tmp_path, open_source(tmp_path / "a.tar"), {}, 10, lambda _: None)
+    plan = make_plan(tmp_path, open_source(tmp_path / "a.tar"), {}, 10, lambda _: None)
     captions["1.jpg"], captions["2.jpg"] = captions["2.jpg"], captions["1.jpg"]
     write(("1.jpg", "2.jpg"))
     with pytest.raises(DatasetError, match="changed"):
