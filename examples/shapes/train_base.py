@@ -36,15 +36,14 @@ from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
-from draw import COLOURS, SHAPES, SIDE, pictures
+from draw import SIDE, pictures
+from words import TOKENS, make_tokenizer
 
 PICTURES, HELD_OUT = 20_000, 512
 VAE_STEPS, DECODER_STEPS, UNET_STEPS, SHAPES_STEPS = 5000, 4000, 9000, 12_000
 VAE_BATCH, UNET_BATCH = 16, 32
 STAGES = ("vae", "decoder", "colours", "unet", "shapes")
-TOKENS = 24  # of a prompt
 CAPTION_DROPOUT = 0.1
-WORDS = ("a", "an", "and", "on", "background")
 
 
 class Log:
@@ -151,34 +150,6 @@ def psnr(vae: AutoencoderKL, pixels: Tensor) -> float:
 @torch.no_grad()
 def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     return torch.cat([vae.encode(as_input(part)).latent_dist.mode() for part in pixels.split(256)])
-
-
-def make_tokenizer() -> CLIPTokenizer:
-    """CLIP's, with a token for each word that `draw.py` uses; other words fall into their letters."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    letters = list(bytes_to_unicode().values())
-    vocabulary, merges = [*letters, *(letter + "</w>" for letter in letters)], []
-    words = [[*word[:-1], word[-1] + "</w>"] for word in sorted({*WORDS, *SHAPES, *COLOURS})]
-    while unfinished := [word for word in words if len(word) > 1]:
-        first, second = unfinished[0][:2]
-        merges.append((first, second))
-        vocabulary.append(first + second)
-        words = [merged(word, first, second) for word in words]
-    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
-    numbers = {token: number for number, token in enumerate(dict.fromkeys(vocabulary))}
-    return CLIPTokenizer(vocab=numbers, merges=merges, model_max_length=TOKENS)
-
-
-def merged(word: list[str], first: str, second: str) -> list[str]:
-    """The word with each `first` before a `second` made one with it."""
-    parts: list[str] = []
-    for part in word:
-        if parts and (parts[-1], part) == (first, second):
-            parts[-1] += part
-        else:
-            parts.append(part)
-    return parts
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
