@@ -25,6 +25,7 @@ Field = NDArray[np.complex64]  # (H, W)
 Tensor = tuple[NDArray[np.float32], NDArray[np.float32]]  # (H, W) each
 
 BORDER = 4  # pixels at each side, where a gradient is that of the frame
+ROUNDING = 1e-6  # of the highest score: what float32 leaves of equal ones
 NOISE = 8.0  # of a 3 x 3 Sobel gradient, which is 8 a grey level and pixel: less is rounding or compression
 
 
@@ -189,9 +190,12 @@ def _centred(parts: Tensor, strength: NDArray[np.float32]) -> Field:
 
 
 def _vertex(before: float, top: float, after: float) -> float:
-    """Where the parabola through three neighbours has its top, -0.5..0.5 from the middle one, which is the largest."""
-    curvature = 2 * top - before - after
-    return (after - before) / (2 * curvature) if curvature > 0 else 0.0
+    """Where the parabola through three neighbours has its top, -0.5..0.5 from the middle one, which is the largest.
+
+    Neighbours that differ by no more than float32 rounds in the FFT are equal: which ones it rounds, its version says.
+    """
+    curvature, slope = 2 * top - before - after, after - before
+    return slope / (2 * curvature) if curvature > 0 and abs(slope) > ROUNDING * top else 0.0
 
 
 def _signed(index: int, length: int) -> int:
