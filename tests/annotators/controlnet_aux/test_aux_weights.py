@@ -133,6 +133,6 @@ def test_memory_that_runs_out_is_no_fault_of_the_weights(
     def full(*arguments: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(adapter, "build", full)
+    monkeypatch.setattr(adapter, "build_detector", full)
     with pytest.raises(torch.OutOfMemoryError):
         load_annotator("aux:teed", weights=Weights(checkpoints("teed"), offline=True, say=lambda _: None))
