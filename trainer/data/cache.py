@@ -120,7 +120,7 @@ class LatentCache:
         Raises ModelError for latents that are no numbers, OSError where the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        mine = self.missing[group.rank :: group.size]
+        mine = _shared_out(self.missing, group)
         total, done = sum(len(shard.rows) for shard in mine), 0
         for shard in mine:
             conditions: list[Pixels] = []
@@ -173,7 +173,7 @@ class TextCache:
     ) -> None:
         """Make what is missing. encode: captions -> tensors with a row each. Raises as LatentCache.build does."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        mine = self.missing[group.rank :: group.size]
+        mine = _shared_out(self.missing, group)
         for done, number in enumerate(mine, 1):
             part = self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS]
             encoded = [encode(some) for some in _cut(part, ENCODED_CAPTIONS)]
@@ -194,6 +194,12 @@ class TextCache:
 
     def _file(self, name: str, number: int) -> Path:
         return self.folder / f"{name}-{number:05d}.npy"
+
+
+def _shared_out(missing: Sequence[T], group: ProcessGroup) -> Sequence[T]:
+    """What this process has to make. All have listed the same before the first of them makes something of it."""
+    group.barrier()
+    return missing[group.rank :: group.size]
 
 
 def distinct(captions: Iterable[str]) -> list[str]:

@@ -6,11 +6,13 @@ stored as paths) is copied into one Arrow file in the cache's folder first.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ class Rows:
     numbers: Sequence[int]  # those that are used, of the table
     split: str
     kind: str | None  # of the conditions, one of condprep.types.CONDITION_KINDS; None: it is not clear
-    stamp: str  # of the files; changes when they do
+    stamp: str  # of the files and of what is read from them; changes when one of the two does
     notes: Sequence[str]  # what was guessed
     column: str  # of the conditions, as the dataset calls it: a copy has other names
 
@@ -107,13 +109,21 @@ def open_rows(data: Data, split: str, copies: Path) -> Rows:
     pairs = _of_split(_open(data), split, data.path)
     if not pairs.captioned:
         raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
-    table, names = _mapped(pairs) or _copied(pairs, copies, data.path)
+    stamp = _stamp(pairs, data)
+    table, names = _mapped(pairs) or _copied(pairs, copies, stamp, data.path)
     numbers = range(table.num_rows)
     if data.max_rows and len(numbers) > data.max_rows:
         numbers = [n * len(numbers) // data.max_rows for n in range(data.max_rows)]  # type: ignore[assignment]
     column = pairs.columns.condition if isinstance(pairs, TablePairs) else data.condition_column
-    rows = Rows(table, names, numbers, split, pairs.said, pairs.stamp, pairs.notes, column)
+    rows = Rows(table, names, numbers, split, pairs.said, stamp, pairs.notes, column)
     return _of_kind(rows, data)
+
+
+def _stamp(pairs: Pairs, data: Data) -> str:
+    """Of the files and the columns: what is known of one column's maps must never be taken for another's."""
+    named = [data.image_column, data.condition_column, data.caption_column]
+    columns = pairs.columns.names if isinstance(pairs, TablePairs) else named
+    return sha256(json.dumps([pairs.stamp, *columns]).encode()).hexdigest()
 
 
 def splits(data: Data) -> list[str]:
@@ -185,9 +195,9 @@ def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | No
     return chosen if kind and pa.types.is_struct(kind) and kind.get_field_index("people") >= 0 else None
 
 
-def _copied(pairs: Pairs, folder: Path, path: str) -> tuple[pa.Table, Names]:
+def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table, Names]:
     """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
-    copy = folder / f"rows-{pairs.stamp[:16]}.arrow"
+    copy = folder / f"rows-{stamp[:16]}.arrow"
     if not copy.exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -28,12 +28,14 @@ from condprep.verification.tokens import TokenCounter
 from trainer.data.rows import Row, Rows, refuse
 from trainer.errors import DataError
 
+SCANNED = 2  # the version of what is looked at: a scan of another one is not believed
+
 
 @dataclass(frozen=True)
 class Scan:
     """What is known of all rows."""
 
-    fingerprint: str  # sha256 of every row's pictures and captions, in their order
+    fingerprint: str  # sha256 of every row's picture, map, captions and keypoints, in their order
     sizes: list[Size]  # (height, width) of each picture, pixels
 
 
@@ -42,7 +44,8 @@ def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None]
 
     Raises DataError that shows the first rows which verify would call an error, or when no row has a caption.
     """
-    name = sha256(f"{rows.stamp} {rows.split} {len(rows)}".encode()).hexdigest()[:16]
+    depends = [SCANNED, rows.stamp, rows.split, len(rows), rows.names.keypoints]
+    name = sha256(json.dumps(depends).encode()).hexdigest()[:16]
     file = kept / f"scan-{name}.json"
     if file.exists():
         known = read_json(file)
@@ -102,4 +105,6 @@ def _opened(data: bytes) -> Opened:
 
 def _digest(row: Row) -> bytes:
     captions = "\0".join(map(str, row.captions)).encode("utf-8", "surrogatepass")
-    return b"".join(blake2b(part, digest_size=16).digest() for part in (row.image, row.condition, captions))
+    keypoints = json.dumps(row.keypoints, sort_keys=True).encode() if row.keypoints else b""
+    parts = (row.image, row.condition, captions, keypoints)
+    return b"".join(blake2b(part, digest_size=16).digest() for part in parts)

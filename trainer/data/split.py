@@ -37,6 +37,7 @@ from trainer.recipe.recipe import Recipe
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup, ShowProgress
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
+PLACED = 2  # the version of how rows become pixels: latents of another one are not used
 PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5)  # nothing is left to chance
 
 
@@ -173,12 +174,13 @@ class Split:
         folder = keyed(
             cache_folder(recipe),
             "latents",
+            steps=PLACED,
             rows=self.fingerprint,
             vae=base.fingerprints["vae"],
             precision=str(base.vae.dtype),
             dtype=recipe.cache.dtype,
             place=[recipe.data.resolution, recipe.data.fit, self.transform.kind in NEAREST],
-            mirror=mirror,
+            mirror=mirror and [self.rows.kind, self.rows.names.keypoints is not None],
         )
         return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype)
 

@@ -54,7 +54,8 @@ class Meter:
     def read(self, accelerator: Accelerator) -> dict[str, float]:
         """The means over all processes, and start again. This waits for the device.
 
-        Raises TrainingStopped, with the rows, where a loss is not a finite number.
+        Raises TrainingStopped where a loss, with its rows, or the gradients' norm is not a finite number. A scaler of
+        fp16 finds its scale by overflows, and skips their steps.
         """
         losses = torch.cat(self.losses)
         mine = losses.new_tensor([losses.sum(), len(losses), (~losses.isfinite()).sum()])
@@ -63,9 +64,14 @@ class Meter:
         if bad:
             raise TrainingStopped(_not_finite(self.keys, losses))
         norms = torch.stack(self.norms)
+        if not accelerator.scaler and not norms.isfinite().all():
+            raise TrainingStopped(
+                "the gradients' norm is not a finite number although the losses are: the weights are spoilt. Lower train.lr"
+                ' or use train.precision = "fp32". The last checkpoint is from before'
+            )
         found = {
             "loss": total / rows,
-            "grad_norm": norms[norms.isfinite()].mean().nan_to_num().item(),  # fp16 overflows while it finds its scale
+            "grad_norm": norms[norms.isfinite()].mean().nan_to_num().item(),
             "pictures_per_second": rows / seconds,
             "data_wait": self.waited / seconds,
         }

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import numpy as np
@@ -49,23 +52,32 @@ def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_processes_share_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Two processes encode every caption once between them, and then wait for each other."""
+    """Two processes make every shard once between them, also where the first has begun before the second looks."""
     monkeypatch.setattr(cache, "SHARD_CAPTIONS", 2)
-    captions = distinct(f"caption {number}" for number in range(6))
-    done: list[str] = []
-    waited = []
-    for rank in range(2):
-        seen: list[str] = []
+    captions = distinct(f"caption {number}" for number in range(7))
+    meeting, first_waits = Barrier(2), Event()
+    encoded: list[str] = []
 
-        def encode(some: Any, seen: list[str] = seen) -> dict[str, torch.Tensor]:
-            seen.extend(some)
-            return {"prompt_embeds": torch.tensor([[captions.index(one)] for one in some])}
+    def encode(some: Sequence[str]) -> dict[str, torch.Tensor]:
+        encoded.extend(some)
+        return {"prompt_embeds": torch.tensor([[captions.index(one)] for one in some])}
 
-        group = ProcessGroup(rank, 2, lambda rank=rank: waited.append(rank))
-        TextCache(tmp_path / str(rank), captions, "fp32").build(encode, group, silent)
-        done += seen
-    assert sorted(done) == sorted(captions)
-    assert waited == [0, 1]
+    def wait(rank: int) -> None:
+        if rank == 0:
+            first_waits.set()
+        meeting.wait()
+
+    def build(rank: int) -> None:
+        TextCache(tmp_path, captions, "fp32").build(encode, ProcessGroup(rank, 2, lambda: wait(rank)), silent)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(build, 0)
+        first_waits.wait()
+        second = pool.submit(build, 1)
+        first.result()
+        second.result()
+    assert sorted(encoded) == sorted(captions)
+    assert not TextCache(tmp_path, captions, "fp32").missing
 
 
 def test_captions_are_encoded_once_and_the_empty_one_always(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Pose, column_value
 from condprep.images.decode import decode
 from trainer.data.rows import open_rows
+from trainer.data.scan import scan
 from trainer.data.transform import Transform, check_mirror, mirrored_pose
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
@@ -24,9 +25,11 @@ def person(seed: int, size: int = 64) -> Pose:
     return Pose(points)
 
 
-def pose_dataset(folder: Path) -> Path:
+def pose_dataset(folder: Path, corrected: int = 0) -> Path:
+    """corrected: how many rows have other keypoints than those that their maps were drawn of."""
     people = [[person(row), person(row + 50)] for row in range(6)]
     maps = [png(draw_poses(pair, 64, 64)) for pair in people]
+    people[:corrected] = [[person(row + 99)] for row in range(corrected)]
     return save_dataset(folder, conditioning_image=maps, keypoints=[column_value(pair) for pair in people])
 
 
@@ -40,6 +43,16 @@ def test_keypoints_are_found_and_draw_the_stored_map(tmp_path: Path) -> None:
         poses = [mirrored_pose(one, 64) for one in row.keypoints["people"]]
         twice = [mirrored_pose(one, 64) for one in column_value(poses)["people"]]
         assert np.array_equal(draw_poses(twice, 64, 64), decode(row.condition).rgb)
+
+
+def test_corrected_keypoints_are_other_rows(tmp_path: Path) -> None:
+    """The fingerprint sees keypoints: mirrored poses that are cached are never those of keypoints before a correction."""
+    found = set()
+    for corrected in (0, 1):
+        folder = pose_dataset(tmp_path / str(corrected), corrected)
+        rows = open_rows(Data(path=str(folder), kind="pose"), "train", tmp_path)
+        found.add(scan(rows, "ds", tmp_path).fingerprint)
+    assert len(found) == 2
 
 
 def test_a_mirrored_pose_exchanges_left_and_right() -> None:

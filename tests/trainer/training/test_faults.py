@@ -38,6 +38,23 @@ def test_a_vae_that_overflows_is_found_before_the_first_update(cached: bool, pla
     assert not list((tmp_path / "c").rglob("*.npy"))
 
 
+def test_gradients_that_overflow_stop_the_run_before_anything_is_saved(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses are fine and the gradients' norm is not: the run stops, and no checkpoint has the spoilt weights."""
+    clip = Learner.clip
+
+    def spoil(self: Learner) -> torch.Tensor:
+        next(self.controlnet.parameters()).grad.fill_(float("inf"))  # type: ignore[union-attr]
+        return clip(self)
+
+    monkeypatch.setattr(Learner, "clip", spoil)
+    tables: dict[str, Any] = {"train": {"steps": 4, "batch": 4, "micro_batch": 4}, "save": {"every": 1}}
+    with pytest.raises(TrainingStopped, match=r"norm is not a finite number although the losses are.*train\.lr"):
+        train(make_recipe(place, tmp_path / "output", **tables))
+    assert not list((tmp_path / "output").rglob("*.safetensors"))
+
+
 def test_a_disk_that_fills_in_a_checkpoint_leaves_the_one_before(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Half a checkpoint is removed, the error has its remedy, and with room again the run ends as any other."""
     out, save = tmp_path / "output", Learner.save

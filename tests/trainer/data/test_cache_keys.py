@@ -1,0 +1,131 @@
+"""Whatever a batch depends on is in the name of its cache: a warm cache gives the very batches of a cold one."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from support.noise import edges, picture, png
+from support.trainer_models import save_base
+from support.trainer_runs import silent
+
+from trainer.data.loader import Loader
+from trainer.data.split import open_split
+from trainer.models.families import Base, load_base
+from trainer.recipe.recipe import Data, Model
+from trainer.recipe.toml import parse_recipe
+from trainer.types import ONE_PROCESS, Batch
+
+ROWS, SIZE = 8, (64, 128)
+CHANGES: dict[str, Any] = {
+    "split": "other",
+    "image_column": "another",
+    "condition_column": "second",
+    "caption_column": "long",
+    "kind": "scribble",
+    "resolution": 64,
+    "fit": "crop",
+    "hflip": 1.0,
+    "caption_dropout": 1.0,
+    "max_rows": 4,
+}
+WITHOUT_CACHE = {"crop"}  # random needs cache.latents = false
+BESIDE = {"path", "validation", "num_workers"}  # say where rows lie and who reads them
+
+
+@pytest.fixture(scope="module", params=["arrow", "parquet"])
+def dataset(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two columns of each kind and two splits; Parquet is what is copied first."""
+    folder = tmp_path_factory.mktemp(request.param) / "ds"
+    seeds = {"train": 0, "other": 100}
+    splits = {name: _rows(seed) for name, seed in seeds.items()}
+    if request.param == "arrow":
+        datasets.DatasetDict(splits).save_to_disk(folder)
+    else:
+        for name, rows in splits.items():
+            (folder / "data").mkdir(parents=True, exist_ok=True)
+            rows.to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
+    return folder
+
+
+def _rows(seed: int) -> datasets.Dataset:
+    def stored(pixels: np.ndarray) -> dict[str, Any]:
+        return {"bytes": png(pixels), "path": None}
+
+    numbers = range(seed, seed + ROWS)
+    columns = {
+        "image": [stored(picture(number, SIZE)) for number in numbers],
+        "text": [f"short {number}" for number in numbers],
+        "conditioning_image": [stored(edges(number, SIZE)) for number in numbers],
+        "another": [stored(picture(number + 50, SIZE)) for number in numbers],
+        "second": [stored(picture(number + 70, SIZE)[..., 0]) for number in numbers],
+        "long": [f"a longer caption {number}" for number in numbers],
+    }
+    rows = datasets.Dataset.from_dict(columns)
+    for name in ("image", "conditioning_image", "another", "second"):
+        rows = rows.cast_column(name, datasets.Image())
+    return rows
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+    return load_base(Model(base=str(save_base(tmp_path_factory.mktemp("base") / "sd15", "sd15"))))
+
+
+def batches(dataset: Path, base: Base, kept: Path, **data: Any) -> list[Batch]:
+    """An epoch, read through the caches in `kept`."""
+    usual = {"path": str(dataset), "resolution": 128, "num_workers": 0, "caption_dropout": 0.0, "kind": "canny"}
+    tables = {
+        "data": usual | data,
+        "cache": {"dir": str(kept), "dtype": "fp32"},
+        "train": {"batch": 2, "micro_batch": 2},
+    }
+    split = open_split(
+        parse_recipe(tables),
+        (usual | data).get("split", "train"),
+        training=True,
+        most=data.get("max_rows", 0),
+    ).with_caches(base)
+    split.fill(ONE_PROCESS, silent)
+    return list(islice(Loader(split, 2), len(split.rows) // 2))
+
+
+@pytest.fixture(scope="module")
+def warm(dataset: Path, base: Base, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Batch]]:
+    """Caches that a run has filled, and its batches."""
+    kept = tmp_path_factory.mktemp("warm")
+    return kept, batches(dataset, base, kept)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    assert a.latents is not None
+    assert b.latents is not None
+    return (
+        (a.keys, a.captions) == (b.keys, b.captions)
+        and torch.equal(a.conditions, b.conditions)
+        and torch.equal(a.latents.mean, b.latents.mean)
+        and all(torch.equal(a.text[name], b.text[name]) for name in a.text)
+    )
+
+
+def test_every_key_is_tried() -> None:
+    """No key of [data] is forgotten here."""
+    assert CHANGES.keys() | WITHOUT_CACHE | BESIDE == Data.model_fields.keys()
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_warm_cache_gives_the_batches_of_a_cold_one(
+    key: str, dataset: Path, base: Base, tmp_path: Path, warm: tuple[Path, list[Batch]]
+) -> None:
+    """One key of the recipe is changed after a run has filled its caches: the batches are those of a run without any."""
+    kept, before = warm
+    change = {key: CHANGES[key]}
+    cold = batches(dataset, base, tmp_path / "cold", **change)
+    assert all(same(a, b) for a, b in zip(batches(dataset, base, kept, **change), cold, strict=True))
+    if key != "kind":  # which only says what the maps are
+        assert not all(map(same, before, cold)), "the change changes nothing: the test shows nothing"
