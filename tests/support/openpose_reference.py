@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -21,20 +22,24 @@ def part_of_the_reference(name: str) -> ModuleType:
     return pytest.importorskip(f"controlnet_aux.open_pose.{name}", reason="the reference, controlnet_aux, is missing")
 
 
+@cache
+def _body_class(scale: float) -> type:
+    """Its `Body` with another scale, which is a constant in the middle of a method."""
+    module = part_of_the_reference("body")
+    source = inspect.getsource(module.Body).replace("scale_search = [0.5]", f"scale_search = [{scale}]")
+    names = dict(vars(module))
+    exec(compile(source, "body.py", "exec"), names)
+    made: type = names["Body"]
+    return made
+
+
 class Reference:
     """Bodies as controlnet_aux finds them with `network` in place of the CMU network."""
 
     def __init__(self, network: Callable[[Tensor], Maps], scale: float = 0.5, device: str = "cpu") -> None:
-        """network: as `condprep.annotators.openpose.load.annotator.Openpose` takes it; scale: of 368 px, its input's height."""
-        module = pytest.importorskip(
-            "controlnet_aux.open_pose.body", reason="the reference, controlnet_aux, is not installed"
-        )
-        names = dict(vars(module))
-        # The scale is a constant in the middle of the method.
-        source = inspect.getsource(module.Body).replace("scale_search = [0.5]", f"scale_search = [{scale}]")
-        exec(compile(source, "body.py", "exec"), names)
+        """network: as `condprep.annotators.openpose.annotator.Openpose` takes it; scale: of 368 px, its input's height."""
         network = network.to(device) if isinstance(network, nn.Module) else network
-        self._body = object.__new__(names["Body"])
+        self._body = object.__new__(_body_class(scale))
         self._body.model = _Model(lambda x: network(x)[::-1]).to(device)  # PAFs come first there
 
     def __call__(self, rgb: np.ndarray) -> list[Body]:

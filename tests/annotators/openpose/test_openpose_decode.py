@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.openpose_crowds import maps, random_people
 from support.openpose_dm14 import PEOPLE
 from support.openpose_reference import Reference
+from support.thorough import examples
 
 from condprep.annotators.openpose.decode import decode_poses
 from condprep.annotators.openpose.keypoints import LIMBS, Body
@@ -51,6 +52,7 @@ def check_crowd(seed: int, size: tuple[int, int], count: int, noise: float) -> N
     check(rng, frame, random_people(rng, count), noise)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @crowds
 def test_random_crowds(seed, size, count, noise):
@@ -59,10 +61,10 @@ def test_random_crowds(seed, size, count, noise):
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(30, 1000), deadline=None)
 @crowds
-def test_a_thousand_random_crowds(seed, size, count, noise):
-    """As above, a thousand times, and other ones in every run."""
+def test_more_random_crowds(seed, size, count, noise):
+    """As above, and other ones in every run."""
     check_crowd(seed, size, count, noise)
 
 
@@ -128,7 +130,7 @@ def test_only_the_strongest_peaks_are_kept(monkeypatch):
     heatmaps[0, 3] *= heatmaps[0, 3] > 0.97
     matrices = operators(frame, "cpu")
     kept = places(find_peaks(heatmaps, matrices))
-    monkeypatch.setattr("condprep.annotators.openpose.load.peaks.MOST_PEAKS", 10**9)
+    monkeypatch.setattr("condprep.annotators.openpose.peaks.MOST_PEAKS", 10**9)
     everything = places(find_peaks(heatmaps, matrices))
     smooth = (matrices.smooth[0] @ heatmaps[:, :18].double() @ matrices.smooth[1].T).flatten(0, 1)
     expected = []
