@@ -128,6 +128,7 @@ def test_any_size_is_padded_inside_and_cropped_back(either_folder: Path, height:
     assert abs(edges - expected).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (10, 2000), (15, 17)])
 def test_pictures_smaller_than_the_stride(folder: Path, size: tuple[int, int]) -> None:
     """Any picture from 1 x 1 has a map of its size; one colour and one row are no trouble."""
@@ -139,6 +140,7 @@ def test_pictures_smaller_than_the_stride(folder: Path, size: tuple[int, int]) -
         assert annotator(batch(picture), KEYS[:1]).maps.shape == (1, 1, *size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_results_do_not_depend_on_the_batch(folder: Path, precision: str) -> None:
     """A picture's map is the same, within one grey level, in a batch of 1, 3 and 8."""
@@ -150,6 +152,7 @@ def test_results_do_not_depend_on_the_batch(folder: Path, precision: str) -> Non
         assert (parts.int() - whole).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_bf16_changes_maps_within_the_documented_bound(real_folder: Path) -> None:
     """Real weights, bf16 against fp32: at most 0.25 grey levels on average, at most 2 in 99.9 % of the pixels."""
     picture = photo(256, 320)

@@ -57,6 +57,7 @@ def parts_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "gpu.json").read_text())["parts"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fakes")
 def test_a_part_that_hangs_or_crashes_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each ends as it must and keeps what it had found; one that does not fit any more is named with the reason."""
@@ -95,6 +96,7 @@ sys.exit(budget.run_all(parsed(["--tiny", "--out", {out!r}, "--parts", "device",
 """
 
 
+@pytest.mark.slow
 def test_a_signal_ends_it_with_what_is_known(tmp_path: Path) -> None:
     """SIGTERM ends the part that runs, writes table and JSON, and leaves no process behind."""
     code = STOPPED.format(folder=str(Path(__file__).parent), out=str(tmp_path))

@@ -30,6 +30,7 @@ runpy.run_module("condprep", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(raw: Path, tmp_path: Path) -> None:
     """SIGKILL at 50 moments and more (random file operations, random calls), each resumed with other workers."""
     program = [sys.executable, Path(__file__).parents[1] / "support" / "chaos.py", raw, tmp_path, "0", str(KILLS)]
@@ -45,6 +46,7 @@ def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(raw: Path, tmp_p
     assert load_from_disk(str(tmp_path / "whole" / "operations"))["train"].num_rows > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_cleanly_and_says_how_to_go_on(raw: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and a cluster's SIGTERM: exit code 1, one line with the remedy, no stack trace; the next run finishes."""

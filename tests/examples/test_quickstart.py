@@ -22,6 +22,7 @@ from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
 from trainer.training.train import train
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STEPS = 400
 

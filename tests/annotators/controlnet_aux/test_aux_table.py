@@ -70,6 +70,7 @@ def test_the_provenance_names_the_very_files(checkpoints: Checkpoints) -> None:
     assert made["commercial"] is False
 
 
+@pytest.mark.slow
 def test_a_build_stores_and_repeats_it(raw: Path, tmp_path: Path, checkpoints: Checkpoints) -> None:
     """A build with two of them has both columns in the pictures' size, and --like makes the same maps again."""
     weights = Weights(checkpoints("pidinet_scribble"), offline=True, say=lambda _: None)
@@ -93,6 +94,7 @@ def test_a_variant_must_be_named() -> None:
         load_annotator("aux")
 
 
+@pytest.mark.slow
 def test_it_is_loaded_late_and_quietly() -> None:
     """controlnet_aux is imported by such an annotator alone, and its page of warnings does not reach the user."""
     code = (

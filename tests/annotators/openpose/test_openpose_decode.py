@@ -68,6 +68,7 @@ def test_more_random_crowds(seed, size, count, noise):
     check_crowd(seed, size, count, noise)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not PEOPLE.is_dir(), reason=f"no annotated people in {PEOPLE}")
 @pytest.mark.parametrize("noise", [0.0, 0.04])
 def test_annotated_people(noise):

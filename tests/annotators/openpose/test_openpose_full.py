@@ -52,6 +52,7 @@ def pixels(points: list, height: int, width: int, missing: int = 0) -> np.ndarra
     return np.where((places > 0).all(1, keepdims=True), places, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(100, 500), st.integers(100, 500))
 def test_crowds_are_the_reference_s(seed, count, height, width):
@@ -66,6 +67,7 @@ def test_crowds_are_the_reference_s(seed, count, height, width):
     assert np.array_equal(annotator(as_batch(rgb)).maps[0].permute(1, 2, 0).numpy(), drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (FOLDER.is_dir() and PEOPLE.is_dir()), reason=f"no network and pictures in {FOLDER}, {PEOPLE}")
 def test_real_people_are_the_reference_s():
     """A real body network on real pictures: hands and faces at the same places, and the same map byte for byte."""

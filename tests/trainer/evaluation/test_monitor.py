@@ -38,6 +38,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
     monkeypatch.setattr(FidelityMonitor, "measure", lambda *_: {"fidelity": next(waiting), "fidelity_chance": 0.1})
 
 
+@pytest.mark.slow
 def test_every_validation_measures_fidelity(place: Path, tmp_path: Path) -> None:
     """Curves in metrics.jsonl from update 0 on, the newest in the result, and the same run without measuring."""
     watched = train(make_recipe(place, tmp_path / "a", train={"steps": 4}, eval=FOLLOWED))
@@ -49,6 +50,7 @@ def test_every_validation_measures_fidelity(place: Path, tmp_path: Path) -> None
     assert equal(*(weights(tmp_path / run / "raw") for run in "ab"))
 
 
+@pytest.mark.slow
 def test_a_run_ends_when_fidelity_no_longer_rises(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two validations without better fidelity end it, with a result; the weights that followed best are kept."""
     scripted(monkeypatch, 0.0, 0.6, 0.5, 0.6)
@@ -67,6 +69,7 @@ def test_a_run_ends_when_fidelity_no_longer_rises(place: Path, tmp_path: Path, m
     assert pipe.controlnet.state_dict()["conv_in.weight"].equal(best["conv_in.weight"])
 
 
+@pytest.mark.slow
 def test_patience_outlives_a_resume(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on remembers what was best, and when."""
     scripted(monkeypatch, 0.0, 0.6, 0.5)

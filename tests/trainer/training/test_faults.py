@@ -55,6 +55,7 @@ def test_gradients_that_overflow_stop_the_run_before_anything_is_saved(
     assert not list((tmp_path / "output").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_in_a_checkpoint_leaves_the_one_before(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Half a checkpoint is removed, the error has its remedy, and with room again the run ends as any other."""
     out, save = tmp_path / "output", Learner.save

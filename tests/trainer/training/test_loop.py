@@ -54,6 +54,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return seen
 
 
+@pytest.mark.slow
 def test_ten_and_ten_are_twenty(place: Path, whole: Path, tmp_path: Path, learned: list[list[str]]) -> None:
     """10 updates, resumed for 10 more, equal 20: raw weights, average, losses and rows, bit for bit."""
     out = tmp_path / "output"
@@ -78,6 +79,7 @@ class Killed(BaseException):
     """A process's sudden end."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_its_checkpoint(
     place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +104,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     assert equal(weights(out), weights(whole))
 
 
+@pytest.mark.slow
 def test_other_sizes_of_a_pass_give_the_same_run(place: Path, whole: Path, tmp_path: Path) -> None:
     """micro_batch is free, also in the middle: the losses agree to rounding."""
     out = tmp_path / "output"
@@ -111,6 +114,7 @@ def test_other_sizes_of_a_pass_give_the_same_run(place: Path, whole: Path, tmp_p
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_auto_takes_as_many_rows_as_fit(place: Path, whole: Path, tmp_path: Path) -> None:
     """Here a whole update does; the run is the same."""
     said: list[str] = []
@@ -119,6 +123,7 @@ def test_auto_takes_as_many_rows_as_fit(place: Path, whole: Path, tmp_path: Path
     assert "train.micro_batch = 4 fits into memory" in said
 
 
+@pytest.mark.slow
 def test_cached_or_not_the_run_is_the_same(place: Path, whole: Path, tmp_path: Path) -> None:
     """Without caches the losses are those of the cached run, up to the cache's 16 bits."""
     train(make_recipe(place, tmp_path / "output", cache={"latents": False, "text": False}))
@@ -162,6 +167,7 @@ def test_a_loss_that_is_no_number_stops_with_its_rows(
     assert [path.name for path in (tmp_path / "output" / "checkpoints").iterdir()] == ["00000010"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoints_before(place: Path, whole: Path, tmp_path: Path) -> None:
     """On a small tmpfs: an error with its remedy, no half checkpoint; with room made, the run ends as any other."""
     small = tmp_path / "small"
@@ -219,6 +225,7 @@ def test_a_signal_saves_and_stops(place: Path, whole: Path, tmp_path: Path, numb
     assert result.updates == done + 2
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, tmp_path: Path) -> None:
     """`accelerate launch` on two CPUs (gloo), each with half of every update: the same losses and weights."""
     out = tmp_path / "output"

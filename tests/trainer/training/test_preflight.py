@@ -109,6 +109,7 @@ def test_predicted_memory_is_that_of_a_real_pass(base: Base, rows: int) -> None:
     )  # the inputs are made within the one, not the other
 
 
+@pytest.mark.slow
 def test_memory_grows_with_what_is_kept(base: Base) -> None:
     """Rows, the average, fp32 and uncached encoders cost memory; 8-bit states save 6 bytes a parameter."""
 

@@ -91,6 +91,7 @@ READERS: dict[str, Callable[[Path], tuple[Values, int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracker", READERS)
 def test_an_interrupted_run_is_one_run(tracker: str, place: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """4 updates, resumed for 4 more: one run with the losses of metrics.jsonl and a picture of every validation."""

@@ -155,6 +155,7 @@ def test_right_pairs_are_left_alone(name: str, size: tuple[int, int]) -> None:
     assert compare(canny(jpeg(picture)), maps[1]).verdict == "aligned"
 
 
+@pytest.mark.slow
 def test_the_map_of_another_picture_is_told() -> None:
     """Of five photographs no map passes for that of another, with the annotator or without, and 90 % are named so."""
     pictures = [photo(name) for name in NAMES]

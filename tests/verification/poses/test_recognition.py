@@ -161,6 +161,7 @@ def test_damaged_weights_leave_it_to_the_stand_in(tmp_path: Path, monkeypatch: p
     assert "alignment: the poses look like those that openpose:blaze draws" in result.notes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (FOLDER.is_dir() and PEOPLE.is_dir()), reason=f"no network and pictures in {FOLDER} and {PEOPLE}"
 )

@@ -34,6 +34,7 @@ def photographs() -> Tensor:
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
 
 
+@pytest.mark.slow
 def test_a_result_does_not_depend_on_the_batch(blaze: Blaze, photographs: Tensor) -> None:
     """Alone, in a batch, in another order, or after pictures of another size: the same bits."""
     batch = blaze.detect(photographs)
@@ -91,6 +92,7 @@ def test_it_is_loaded_by_name() -> None:
         load_annotator("openpose:blaze", params={"tiles": 4})
 
 
+@pytest.mark.slow
 def test_people_of_coco_are_found(blaze: Blaze, shared: Path) -> None:
     """Of the 12 annotated people of four COCO pictures most are found (OKS of 0.5 and more), nobody twice."""
     folder = shared / "data" / "people"

@@ -199,6 +199,7 @@ def small(path: Path, **options: Any) -> Path:
     return tiny.save(path, tiny.op("CONV_2D", [0, weight], (1, 4, 4, 2), **CONV | options))
 
 
+@pytest.mark.slow
 def test_any_damaged_byte_is_harmless(tmp_path: Path) -> None:
     """With any one byte changed, a model loads and runs, or raises WeightsError; nothing else, and no large memory."""
     sound = small(tmp_path / "sound.tflite").read_bytes()
