@@ -91,12 +91,16 @@ def test_the_fused_optimizer_is_adamw() -> None:
 
 
 def test_a_line_has_the_means_of_its_rows() -> None:
-    """Losses over rows, not over updates; gradients' norms over updates, without those that overflowed."""
+    """Losses over rows, not over updates; gradients' norms over updates, without those whose step a scaler has skipped."""
     meter = Meter()
     meter.add(StepResult(["a", "b"], torch.tensor([1.0, 2.0]), torch.tensor(1.0)))
     meter.add(StepResult(["c"], torch.tensor([3.0]), torch.tensor(float("inf"))))
     meter.add(StepResult(["d"], torch.tensor([6.0]), torch.tensor(3.0)))
-    found = meter.read(make_accelerator(recipe()))
+    accelerator = make_accelerator(recipe())
+    with pytest.raises(TrainingStopped, match="norm is not a finite number"):  # without a scaler it is no overflow
+        meter.read(accelerator)
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    found = meter.read(accelerator)
     assert (found["loss"], found["grad_norm"]) == (3.0, 2.0)
     assert meter.keys == []
 
