@@ -102,6 +102,7 @@ def test_pictures_smaller_than_the_stride(depth: Annotator, normal: Annotator, s
     assert normal(pictures, KEYS[:1]).maps.shape == (1, 3, *size)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_batch(depth: Annotator) -> None:
     """A picture's map is the same, within one grey level, in a batch of 1, 3 and 8."""
     pictures = batch(*(np.roll(photo(64, 64), 20 * n, axis=1) for n in range(8)))
@@ -111,6 +112,7 @@ def test_results_do_not_depend_on_the_batch(depth: Annotator) -> None:
         assert (parts.int() - whole).abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_bf16_changes_maps_within_the_documented_bound(weights: Weights, depth: Annotator) -> None:
     """bf16 against fp32: at most 0.25 grey levels on average, at most 2 in 99.9 % of the pixels."""
     pictures = batch(photo(192, 256))

@@ -34,6 +34,7 @@ def annotator(name: str) -> tuple[Annotator, nn.Module]:
     return Normal(midas, device="cuda", precision="fp32"), midas.network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hed", "hed:safe", "hed:mix", "depth", "normal"])
 def test_maps_stay_on_the_device(name: str) -> None:
     """Pictures of any size on the device give maps there: nothing is made on the CPU on the way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from support.openpose_dm14 import FOLDER
 from bench.gpu.parts import PARTS
 
 ROOT = Path(__file__).parents[2]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not os.environ.get("CONDPREP_THOROUGH"), reason="half an hour; set CONDPREP_THOROUGH"),
+]
 FIGURES = {  # of each part, those that must have a value
     "device": {"copy on the device", "matrix product fp32", "matrix product bf16", "matrix product fp16"},
     "tests": {"passed"},

@@ -86,6 +86,7 @@ def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.syspath_prepend(str(folder / "site"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if any(fences(page))], ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its Python and its commands run one after the other in one folder, and print what their comments say."""
@@ -96,6 +97,7 @@ def test_the_snippets_of_a_page_run(page: Path, folder: Path, monkeypatch: pytes
             run(fence, namespace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fence", [fence for fence in FENCES if fence.words.startswith("needs ")], ids=str)
 @pytest.mark.usefixtures("folder")
 def test_snippets_that_need_weights_run_where_these_are(fence: Fence) -> None:

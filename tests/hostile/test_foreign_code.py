@@ -226,6 +226,7 @@ def test_the_command_line_asks_nothing(
     assert not marker.exists()
 
 
+@pytest.mark.slow
 def test_every_loader_of_foreign_classes_is_told_not_to_run_code() -> None:
     """Whoever lets transformers or diffusers choose the class says trust_remote_code=False, and nobody says True."""
     calls = [call for package in (condprep, trainer) for call in _calls(Path(package.__path__[0]))]

@@ -185,6 +185,7 @@ def test_what_is_recorded_is_shown_and_not_trusted(built: Path, tmp_path: Path) 
         recorded.write_text(kept)
 
 
+@pytest.mark.slow
 def test_a_large_dataset_is_sampled(tmp_path: Path) -> None:
     """Of more rows than fit, the page shows the worst of every rule and others, says so, and counts all of them."""
     picture = encoded(smooth(64, 64))

@@ -216,6 +216,7 @@ def test_an_empty_map_of_a_build_is_not_that_of_a_picture_with_people() -> None:
         assert poses_compared(found, stored, "named").verdict == "unknown"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_joints_that_another_machine_puts_a_pixel_aside_are_none_that_moved(seed: int) -> None:
     """Where single joints of a built map are a pixel off it is aligned, and a shift of 2 px, a flip, a stranger are still told."""

@@ -42,6 +42,7 @@ class Silent(torch.nn.Module):
         return maps.expand(-1, 19, -1, -1), maps.expand(-1, 38, -1, -1)
 
 
+@pytest.mark.slow
 @shared
 def test_real_people_are_the_reference_s(dm14):
     """One real network, real pictures: the same people, joints and scores, and the same map byte for byte."""
@@ -58,6 +59,7 @@ def test_real_people_are_the_reference_s(dm14):
     assert found == 12
 
 
+@pytest.mark.slow
 @shared
 def test_batching_changes_speed_not_people(dm14, monkeypatch):
     """A batch gives what its pictures give alone, also where it is too large for one pass through the network."""
@@ -71,6 +73,7 @@ def test_batching_changes_speed_not_people(dm14, monkeypatch):
             assert np.allclose(bodies(a), bodies(b), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @shared
 def test_half_precision_keeps_the_people(dm14):
     """In bf16 the same number of people is found, and nine of ten joints stay within a pixel."""

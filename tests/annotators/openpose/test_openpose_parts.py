@@ -69,6 +69,7 @@ def blobs(draw: st.DrawFn, maps: int) -> Blobs:
     return Blobs(points, draw(st.sampled_from([0.0, 0.01, 0.03])))
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(blobs(22), st.integers(20, 400))
 def test_hands_have_the_reference_s_points(network, side):
@@ -78,6 +79,7 @@ def test_hands_have_the_reference_s_points(network, side):
     assert_same_hand(ours, reference_hand(network, crop))
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(blobs(71), st.integers(10, 600), st.integers(10, 600))
 def test_faces_have_the_reference_s_points(network, height, width):

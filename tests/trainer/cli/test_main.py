@@ -78,6 +78,7 @@ def own_functions(frame: FrameType | None) -> list[CodeType]:
     return [code for code in reversed(codes) if code.co_filename.startswith(folders)]
 
 
+@pytest.mark.slow
 def test_from_the_command_to_the_loss_are_seven_calls(
     made: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -99,6 +100,7 @@ def test_from_the_command_to_the_loss_are_seven_calls(
     assert max(map(len, updates)) <= 7, [code.co_qualname for code in updates[0]]
 
 
+@pytest.mark.slow
 def test_from_a_dataset_to_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     """A recipe trains, the result is a ControlNet of diffusers, and `sample` draws with it."""
     output = tmp_path / "output"
@@ -124,6 +126,7 @@ def test_from_a_dataset_to_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch
     assert Image.open(tmp_path / "made.png").size == (64, 64)
 
 
+@pytest.mark.slow
 def test_a_dry_run_trains_nothing(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     """The plan is printed, for people and as JSON; no output folder and no latents are made."""
     settings = ["--set", f"save.dir={tmp_path / 'output'}", "--set", f"cache.dir={tmp_path / 'cache'}"]

@@ -304,6 +304,7 @@ class _Broken:
         return replace(self._rows[number], image=self._image)
 
 
+@pytest.mark.slow
 def test_the_plan_counts_what_training_will_do(folders: dict[str, Path], tmp_path: Path) -> None:
     """Rows, buckets, updates and the bytes of the caches are those that come out."""
     tables: dict[str, Any] = {"model": {"base": str(folders["sdxl"])}, "train": {"epochs": 3}, "data": {"hflip": 0.5}}

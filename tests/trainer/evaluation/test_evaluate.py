@@ -55,6 +55,7 @@ def test_an_evaluation_has_every_arm(found: Fidelity) -> None:
     assert json.loads(json.dumps(found.public()))["settings"]["pictures"] == 2
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_repeatable(place: Path, found: Fidelity) -> None:
     """The same seed gives the same scores; another gives other pictures."""
     again = evaluate(place / "output", rows=4, against=place / "output" / "raw", pictures_per_prompt=2, batch=3)
@@ -64,6 +65,7 @@ def test_an_evaluation_is_repeatable(place: Path, found: Fidelity) -> None:
     assert not np.array_equal(first[0][0], third[0][0])
 
 
+@pytest.mark.slow
 def test_the_python_of_the_page_runs(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_protocol_sets_what_itnames_of(place: Path) -> None:
         evaluate(place / "output", protocol_name="their-paper")
 
 
+@pytest.mark.slow
 def test_an_evaluation_by_protocol(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Conditions are made by the protocol's annotator; what is asked for goes before it; the rest is in the settings."""
     monkeypatch.setitem(PROTOCOLS, "small", replace(PROTOCOLS["controlnet-plus-plus"], resolution=64))

@@ -203,6 +203,7 @@ def test_a_condition_is_cut_to_the_grid() -> None:
         fit_condition("missing.png")
 
 
+@pytest.mark.slow
 def test_training_from_the_command_line(place: Path, tmp_path: Path) -> None:
     """From a TOML file to a result, in a process of its own: exit code 0, the result as JSON on standard output."""
     recipe = tmp_path / "recipe.toml"

@@ -18,6 +18,7 @@ from trainer.types import Batch
 ROWS, SIDE = 2, 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_update_stays_on_the_device(family: str, tmp_path: Path) -> None:
     """From pixels and captions to the losses of rows: what was drawn on the CPU is copied, and nothing else is made there."""

@@ -26,6 +26,7 @@ def afresh() -> None:
     counters.clear()
 
 
+@pytest.mark.slow
 def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path, monkeypatch: Any) -> None:
     """A run of one size compiles the two networks once each, however many sizes its validations have."""
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))

@@ -68,6 +68,7 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_result_is_pushed_and_nothing_else(place: Path, hub: Hub, tmp_path: Path) -> None:
     """Weights, cards, recipe and samples, which diffusers loads; no checkpoints, logs, or locks."""
     said: list[str] = []
@@ -82,6 +83,7 @@ def test_the_result_is_pushed_and_nothing_else(place: Path, hub: Hub, tmp_path: 
     assert said[-1] == "pushed to https://hub/me/canny"
 
 
+@pytest.mark.slow
 def test_a_network_that_fails_costs_nothing(place: Path, hub: Hub, tmp_path: Path, monkeypatch: Any) -> None:
     """The folder is complete, the message says how to push again, and that makes no further update."""
     out = tmp_path / "output"

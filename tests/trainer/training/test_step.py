@@ -141,6 +141,7 @@ def test_gradient_checkpointing_changes_no_gradient(bases: dict[str, Path]) -> N
         torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_no_trace(bases: dict[str, Path]) -> None:
     """After a trial update the weights, the optimizer and the updates that follow are as without it."""
     results = []

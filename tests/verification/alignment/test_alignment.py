@@ -117,6 +117,7 @@ def test_parameters_of_the_annotator_are_heeded(pairs: list[tuple[np.ndarray, np
     assert all(a > b for a, b in zip(right, wrong))
 
 
+@pytest.mark.slow
 def test_a_shuffled_column_and_one_out_of_step_are_told(
     pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path
 ) -> None:

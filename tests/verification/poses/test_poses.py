@@ -226,6 +226,7 @@ def test_a_pose_of_nobody_is_a_warning_alone(tmp_path: Path) -> None:
     assert told == {0: set(), 1: {("nobody", "warning")}, 2: {("constant", "error")}}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not (FOLDER.is_dir() and PEOPLE.is_dir()), reason=f"no network and pictures in {FOLDER} and {PEOPLE}"
 )
