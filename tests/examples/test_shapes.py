@@ -49,7 +49,14 @@ def test_the_base_is_a_pipeline_folder(tmp_path: Path, monkeypatch: pytest.Monke
     import train_base
     from diffusers import StableDiffusionPipeline
 
-    for name, value in {"PICTURES": 64, "HELD_OUT": 8, "VAE_STEPS": 3, "DECODER_STEPS": 3, "UNET_STEPS": 3}.items():
+    for name, value in {
+        "PICTURES": 64,
+        "HELD_OUT": 8,
+        "VAE_STEPS": 3,
+        "DECODER_STEPS": 3,
+        "UNET_STEPS": 3,
+        "SHAPES_STEPS": 3,
+    }.items():
         monkeypatch.setattr(train_base, name, value)
     arguments = ["train_base.py", str(tmp_path / "base"), "--work", str(tmp_path / "work"), "--threads", "1"]
     monkeypatch.setattr(sys, "argv", arguments)
