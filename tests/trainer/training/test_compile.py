@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import partialmethod
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path, monkeypatch: Any
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler: g++")
+@pytest.mark.skipif(not os.environ.get("CONDPREP_THOROUGH"), reason="minutes of g++; set CONDPREP_THOROUGH")
 def test_a_compiled_update_is_the_plain_one(tmp_path: Path) -> None:
     """By inductor and g++: rows' losses, the gradients' norm and the weights of two updates agree to rounding."""
     base = save_base(tmp_path / "base")
