@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ class Lookalikes:
         self._pixels, self._splits = array("Q"), array("i")
         self._numbers: dict[str | None, int] = {}  # of the splits
         self._file = tempfile.TemporaryFile()  # noqa: SIM115, it lives as long as the survey
+        weakref.finalize(self, self._file.close)
 
     def add(self, scores: Scores) -> None:
         self._splits.append(self._numbers.setdefault(scores["split"], len(self._numbers)))
