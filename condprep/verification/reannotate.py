@@ -49,7 +49,7 @@ WOBBLE = {STAND_IN: 3.0}  # pixels at 512 by which people move as a whole in a J
 FINEST = 0.75  # pixels of a shift that is told
 
 
-class Reannotator:
+class Comparer:
     """Compares the chosen rows with the maps that an annotator makes of their pictures now."""
 
     def __init__(self, annotator: Annotator, rows: Container[int], maker: Maker = "recorded") -> None:
@@ -127,7 +127,7 @@ class Reannotator:
         return guided if guided.verdict == "shifted" or found.verdict == "unknown" else found
 
 
-def find_reannotator(
+def find_comparer(
     pairs: Pairs,
     wanted: tuple[str, Mapping[str, Any]] | None,
     sample: SampleSize | None,
@@ -135,7 +135,7 @@ def find_reannotator(
     weights: Weights,
     notes: list[str],
     trust: Sequence[str] = (),
-) -> Reannotator | None:
+) -> Comparer | None:
     """The annotator to compare with, loaded; None where there is none, and then a note says why.
 
     wanted: name and parameters, where the user gave them. sample: rows; None: all of an annotator without a network, else
@@ -159,7 +159,7 @@ def find_reannotator(
     annotator, maker = loaded
     if maker == "recognised":
         notes.append(f"alignment: the poses look like those that {full_name(annotator.name, annotator.variant)} draws")
-    return Reannotator(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)), maker)
+    return Comparer(annotator, chosen(pairs, sample or ("all" if annotator.batch_size == 1 else SAMPLE)), maker)
 
 
 def _load(

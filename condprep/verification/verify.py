@@ -31,7 +31,7 @@ from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
 
 if TYPE_CHECKING:
-    from condprep.verification.reannotate import Reannotator, SampleSize
+    from condprep.verification.reannotate import Comparer, SampleSize
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
 
@@ -74,19 +74,19 @@ def verify(
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])
     aligned = ALIGNMENT.name in [group.name for group in chosen]
-    reannotator = None
+    comparer = None
     if aligned:
         # with torch: half a gigabyte that other checks do without
-        from condprep.verification.reannotate import find_reannotator
+        from condprep.verification.reannotate import find_comparer
 
-        reannotator = find_reannotator(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
-    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), reannotator, progress)
+        comparer = find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
+    run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
     place = Path(scores) if scores else scores_path(Path(path))
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
     if not run.rows and not run.findings:
         place.unlink()
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
-    notes += _compared(place, reannotator) if aligned else []
+    notes += _compared(place, comparer) if aligned else []
     result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
     keep(result, pairs.stamp, wanted)
     return result
@@ -99,13 +99,13 @@ class _Run:
         self,
         groups: Sequence[Group],
         context: Context,
-        reannotator: Reannotator | None,
+        comparer: Comparer | None,
         progress: Callable[[Progress], None],
     ) -> None:
-        """reannotator: makes the maps again with which the group "alignment" compares; None: no annotator is known."""
-        if reannotator:
-            groups = [reannotating(one, reannotator) if one.name == ALIGNMENT.name else one for one in groups]
-        self.groups, self.context, self.reannotator, self.progress = groups, context, reannotator, progress
+        """comparer: makes the maps again with which the group "alignment" compares; None: no annotator is known."""
+        if comparer:
+            groups = [reannotating(one, comparer) if one.name == ALIGNMENT.name else one for one in groups]
+        self.groups, self.context, self.comparer, self.progress = groups, context, comparer, progress
         self.surveys = [(group.name, survey) for group in groups for survey in group.fresh_surveys()]
         self.findings: list[Finding] = []
         self.rows = 0
@@ -122,8 +122,8 @@ class _Run:
 
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
-            if self.reannotator:
-                self.reannotator.look(pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None)))
+            if self.comparer:
+                self.comparer.look(pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None)))
             for pair, scores in ordered_map(pool, self._measure, pairs, ahead=4 * workers):
                 self._judge(pair, scores)
                 if pair.row is not None:
@@ -169,11 +169,11 @@ def _sorted_out(
     return limits, (annotator, settings.get(name, {})) if annotator and name else None
 
 
-def _compared(scores: Path, reannotator: Reannotator | None) -> list[str]:
+def _compared(scores: Path, comparer: Comparer | None) -> list[str]:
     """What the rows were compared with, in words."""
     columns = pq.read_table(scores, columns=["alignment", "compared_with"]).to_pydict().values()
-    notes = [f"alignment: the annotator gave up: {reannotator.problem}"] if reannotator and reannotator.problem else []
-    return [*notes, summary(list(zip(*columns)), reannotator.name if reannotator else None)]
+    notes = [f"alignment: the annotator gave up: {comparer.problem}"] if comparer and comparer.problem else []
+    return [*notes, summary(list(zip(*columns)), comparer.name if comparer else None)]
 
 
 def _token_counter(weights: Weights, notes: list[str]) -> TokenCounter:

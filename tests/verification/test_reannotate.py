@@ -28,7 +28,7 @@ from condprep.verification import reannotate
 from condprep.verification.alignment.comparison import Alignment
 from condprep.verification.findings import VerifyResult
 from condprep.verification.opened import Opened, OpenedPair
-from condprep.verification.reannotate import NEIGHBOURS, SAMPLE, Maker, Reannotator, chosen
+from condprep.verification.reannotate import NEIGHBOURS, SAMPLE, Comparer, Maker, chosen
 from condprep.weights.find import Weights
 
 ROWS = 20
@@ -191,7 +191,7 @@ class Poses(Canny):
 
 def poses_compared(poses: Poses, stored: np.ndarray, maker: Maker) -> Alignment:
     opened = OpenedPair(Pair(0, "a"), Opened(rgb=np.full((512, 512, 3), 99, np.uint8)), Opened(rgb=stored))
-    compared = Reannotator(poses, range(1), maker)(opened)
+    compared = Comparer(poses, range(1), maker)(opened)
     assert compared is not None
     return compared.alignment
 
