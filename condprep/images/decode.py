@@ -3,9 +3,6 @@
 Pixels are (H, W, 3) uint8 sRGB, C-contiguous, upright: EXIF orientation applied, alpha composited on white, palette,
 grey, CMYK, 16 bit and ICC profiles brought to 8-bit sRGB. 16 bits become 8 by keeping the high byte. Of an animation
 the first frame is taken. Formats whose readers run an interpreter (SVG, PDF, EPS ...) are never opened.
-
-Pillow's readers are called by class and not through `Image.open`: that keeps its pixel limit, which is a global of the
-host program, out of the way of ours, and opens nothing that is not listed here.
 """
 
 from __future__ import annotations
@@ -15,8 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -27,6 +23,8 @@ from PIL import ExifTags, Image, ImageFile
 from condprep.errors import Rejected
 from condprep.images.colour import is_srgb, rgb_image, to_srgb
 from condprep.images.exif import jpeg_metadata
+from condprep.images.png import is_about_text, without_text
+from condprep.images.readers import jxl_size, reader_class, recognise
 from condprep.runtime.quiet import quiet_pillow
 
 Pixels = NDArray[np.uint8]
@@ -35,15 +33,6 @@ MinSize = Callable[[tuple[int, int]], tuple[int, int]]
 MAX_PIXELS = 200_000_000
 HUGE = 32_000_000  # pixels; larger pictures are decoded one at a time, so that threads do not add up their memory
 
-_READERS = {  # name -> how its bytes begin, and Pillow's reader; imported when it is needed
-    "JPEG": (re.compile(rb"\xff\xd8\xff"), "Jpeg"),
-    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), "Png"),
-    "WebP": (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "WebP"),
-    "AVIF": (re.compile(rb".{4}ftyp(?:.{4}){0,12}?avi[fs]", re.DOTALL), "Avif"),
-    "GIF": (re.compile(rb"GIF8[79]a"), "Gif"),
-    "BMP": (re.compile(rb"BM"), "Bmp"),
-    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), "Tiff"),
-}
 _huge = threading.Lock()
 
 
@@ -59,7 +48,7 @@ class Picture:
 def decode(
     data: bytes, *, max_pixels: int = MAX_PIXELS, allow_truncated: bool = False, min_size: MinSize | None = None
 ) -> Picture:
-    """Decode a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF. Raises Rejected("decode", reason) for what cannot be a row.
+    """Decode a picture of one of the formats in `readers`. Raises Rejected("decode", reason) for what cannot be a row.
 
     max_pixels: checked in the header, before memory for pixels is taken.
     allow_truncated: keep the readable part of a damaged picture; the rest is what its decoder leaves there.
@@ -69,7 +58,7 @@ def decode(
     Pristine is an undamaged 8-bit RGB JPEG, PNG or WebP with one frame, upright, without alpha and without an ICC
     profile other than sRGB, decoded in full.
     """
-    name = _recognise(data)
+    name = recognise(data)
     try:
         if name == "JPEG" and (picture := _fast_jpeg(data, max_pixels, allow_truncated, min_size)):
             return picture
@@ -93,7 +82,7 @@ class Header:
 
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """What the bytes before the pixels say. Raises Rejected("decode", reason) as `decode` does."""
-    name = _recognise(data)
+    name = recognise(data)
     try:
         with quiet_pillow():
             image = _open(name, data, max_pixels)
@@ -126,15 +115,6 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _recognise(data: bytes) -> str:
-    for name, (magic, _) in _READERS.items():
-        if magic.match(data):
-            return name
-    if not data:
-        raise Rejected("decode", "empty file")
-    raise Rejected("decode", f"not a picture of a known format: starts with {data[:12]!r}")
 
 
 def _reason(name: str, error: Exception) -> str:
@@ -170,7 +150,7 @@ def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: Mi
     """A grey or colour JPEG: Pillow's pixels in less of the time. None for one that has to go through Pillow."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:  # damaged, or a chroma subsampling that simplejpeg has no name for
+    except (ValueError, KeyError):  # damaged, or a chroma subsampling that simplejpeg has no name for, as 4:4:1
         return None
     if colours not in ("YCbCr", "RGB", "Gray"):
         return None
@@ -209,10 +189,23 @@ def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bo
         data += b"\xff\xd9"  # libjpeg then shows what it has; a second end marker after the first is never read
     if name == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise Rejected("decode", "truncated WebP")
-    image = _open(name, data, max_pixels)
+    try:
+        return _pixels(_open(name, data, max_pixels), name, data, max_pixels, allow_truncated)
+    except ValueError as error:
+        if name != "PNG" or not is_about_text(error):
+            raise
+    lean, profile = without_text(data)
+    image = _open(name, lean, max_pixels)
+    image.info["icc_profile"] = profile
+    picture = _pixels(image, name, lean, max_pixels, allow_truncated)
+    return replace(picture, pristine=False)  # other readers stumble over the text, too
+
+
+def _pixels(image: ImageFile.ImageFile, name: str, data: bytes, max_pixels: int, allow_truncated: bool) -> Picture:
     width, height = image.size
     _check_pixels(height, width, max_pixels)
-    with _turn_for(height, width, max_pixels):
+    # an icon's own header may promise more than its directory
+    with _alone(max_pixels) if name == "ICO" else _turn_for(height, width, max_pixels):
         intact = _load(image, allow_truncated)
         rgb = rgb_pixels(image)
     return Picture(rgb, (rgb.shape[0], rgb.shape[1]), intact and _is_pristine(image, name, data))
@@ -220,17 +213,14 @@ def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bo
 
 def _open(name: str, data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     """The picture with its header read."""
-    reader = _reader(_READERS[name][1])
+    reader = reader_class(name)
+    if name == "JPEG XL":
+        _check_pixels(*(jxl_size(data) or (1, max_pixels + 1)), max_pixels)
     try:
         return reader(io.BytesIO(data))
     except Image.DecompressionBombError:  # by Pillow's limit
         with _alone(max_pixels):
             return reader(io.BytesIO(data))
-
-
-def _reader(name: str) -> type[ImageFile.ImageFile]:
-    reader: type[ImageFile.ImageFile] = getattr(import_module(f"PIL.{name}ImagePlugin"), f"{name}ImageFile")
-    return reader
 
 
 def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> bool:

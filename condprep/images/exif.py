@@ -13,7 +13,7 @@ ICC = b"ICC_PROFILE\0"
 MULTI_PICTURE = b"MPF\0"
 
 _APP1, _APP2, _SCAN, _END = 0xE1, 0xE2, 0xDA, 0xD9
-_ORIENTATION, _SHORT = 0x0112, 3
+_ORIENTATION, _NUMBERS = 0x0112, {3: "H", 4: "I", 8: "h", 9: "i"}  # as Pillow takes them: of 2 and 4 bytes
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
@@ -53,9 +53,10 @@ def exif_orientation(exif: bytes) -> int | None:
         (start,) = struct.unpack_from(order + "I", exif, 4)
         (count,) = struct.unpack_from(order + "H", exif, start)
         for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, values, value = struct.unpack_from(order + "HHIH", exif, at)
+            tag, kind, values = struct.unpack_from(order + "HHI", exif, at)
             if tag == _ORIENTATION:
-                return value if kind == _SHORT and values == 1 and 1 <= value <= 8 else None
+                (value,) = struct.unpack_from(order + _NUMBERS.get(kind, "H"), exif, at + 8)
+                return value if kind in _NUMBERS and values == 1 and 1 <= value <= 8 else None
     except struct.error:
         return None
     return 0

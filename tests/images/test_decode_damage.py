@@ -53,7 +53,7 @@ def reason(data: bytes, **options: object) -> str:
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a picture"),
         (b"%PDF-1.7\n", "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "not a picture"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
     ],
 )
 def test_what_is_no_picture_is_named_by_its_first_bytes(data: bytes, expected: str) -> None:
