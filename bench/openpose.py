@@ -119,7 +119,7 @@ def against_the_reference(pictures: list[np.ndarray], device: str, repeats: int)
 
 def each(annotator: Callable[[torch.Tensor, Sequence[str]], Maps], batches: list[torch.Tensor]) -> None:
     for batch in batches:
-        annotator(batch, [""])
+        annotator(batch, [""] * len(batch))
 
 
 def best_of(runs: Mapping[str, tuple[Callable[[], object], int]], device: str, repeats: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from condprep.annotators.base import BaseAnnotator, check_picture
 from condprep.errors import AnnotatorError
 from condprep.types import Maps
 
@@ -43,7 +44,7 @@ class CannyParams(BaseModel):
         return (LOW if self.low is None else self.low), (HIGH if self.high is None else self.high)
 
 
-class Canny:
+class Canny(BaseAnnotator):
     """Edges as 255 on 0, one channel. Runs on the CPU (OpenCV), a picture at a time in the caller's thread."""
 
     name = "canny"
@@ -64,7 +65,7 @@ class Canny:
             "commercial": True,
         }
 
-    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8, 0 or 255."""
         import torch
 
@@ -74,7 +75,8 @@ class Canny:
         return Maps(torch.from_numpy(np.stack([edges for edges, _ in done]))[:, None], columns)
 
     def picture(self, rgb: np.ndarray, key: str) -> tuple[np.ndarray, dict[str, Any]]:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8, 0 or 255."""
+        """(H, W, 3) uint8 RGB -> (H, W) uint8, 0 or 255. Raises AnnotatorError for another array."""
+        check_picture(rgb, self.name)  # cv2.split would leave the scratch buffers as they are: the picture before
         thresholds = self.thresholds or random_thresholds(key)
         further = {} if self.thresholds else {"canny_thresholds": list(thresholds)}
         return canny(rgb, *thresholds), further

@@ -9,9 +9,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.controlnet_aux.detectors import DETECTORS, LEFT_OUT
+from condprep.annotators.described import Described
 from condprep.annotators.protocol import Annotator, AnnotatorSpec
 from condprep.errors import AnnotatorError
+from condprep.runtime.fork import check_cuda, keep_torch_usable
+from condprep.runtime.once import OncePerProcess
 
 if TYPE_CHECKING:
     from condprep.weights.find import Weights
@@ -173,15 +177,43 @@ def load_annotator(
     """Load an annotator by `name` or `name:variant`, ready to be called with a batch.
 
     `params` are the annotator's own parameters ({"low": 50}), validated before anything is loaded; `weights` says
-    where weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). Raises AnnotatorError for an
-    unknown name, variant, parameter or device and WeightsError where weights are missing or damaged.
+    where weights come from (default: CONDPREP_WEIGHTS, the Hub cache, a pinned download). One of condprep's own pickles
+    as what to load. Raises AnnotatorError for an unknown name, variant, parameter or device and WeightsError where
+    weights are missing or damaged.
     """
     from condprep.weights.find import Weights
 
     spec, variant = parse(name)
     load: Callable[..., Annotator] = _resolve(spec.load)
-    device = "cpu" if spec.cpu_only and device == "auto" else check_device(device)
-    return load(variant, validate(spec, params or {}), device=device, weights=weights or Weights())
+    weights = weights or Weights()
+    there = "cpu" if spec.cpu_only and device == "auto" else check_device(device)
+    keep_torch_usable()
+    annotator = load(variant, validate(spec, params or {}), device=there, weights=weights)
+    if isinstance(annotator, BaseAnnotator):
+        described = Described.of(annotator, device, params or {}, weights)
+        annotator.pickled = load_described, (described,)
+        _loaded.remember(repr(described), annotator)
+    return annotator
+
+
+_loaded: OncePerProcess[Annotator] = OncePerProcess()
+
+
+def load_described(described: Described) -> Annotator:
+    """The annotator as another process described it: loaded once in each process, however often it is unpickled.
+
+    Raises AnnotatorError where another condprep or other weights are here.
+    """
+    described.check_version()
+
+    def load() -> Annotator:
+        annotator = load_annotator(
+            described.name, device=described.device, params=described.params, weights=described.weights
+        )
+        described.check_weights(annotator.provenance["weights"])
+        return annotator
+
+    return _loaded.get(repr(described), load)
 
 
 def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:
@@ -220,11 +252,14 @@ def check_device(device: str) -> str:
     import torch
 
     if device == "auto":
+        check_cuda()
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise AnnotatorError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if kind == "cuda":
+        check_cuda()
     if kind == "cuda" and not torch.cuda.is_available():
         raise AnnotatorError(
             f"device {device!r} was asked for, but torch {torch.__version__} sees no CUDA device; use --device cpu"

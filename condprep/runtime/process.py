@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
-from threading import Lock
+
+from condprep.runtime.fork import Lock
 
 Setting = Callable[[], AbstractContextManager[None]]
 

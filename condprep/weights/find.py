@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from condprep.errors import UsageError, WeightsError, WeightsUnavailable
 from condprep.runtime.files import commit
@@ -22,6 +24,8 @@ from condprep.weights.pins import PINS, Hub, Pin, pin
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 SHOWN_KEYS = 3  # of a checkpoint that does not fit
 
@@ -41,7 +45,8 @@ class Weights:
 
     folder: files under the names of `table()`. strict: no variant may stand in for one whose weights are missing.
     offline: never download (HF_HUB_OFFLINE=1 stops downloads from the Hub alone). say: called with a line that the
-    user must see (a user's own file, a stand-in, a download). Raises UsageError for a folder that does not exist.
+    user must see (a user's own file, a stand-in, a download); by default such a line is logged as a warning. Raises
+    UsageError for a folder that does not exist. Pickles without `say`.
     """
 
     def __init__(
@@ -50,13 +55,19 @@ class Weights:
         *,
         strict: bool = False,
         offline: bool = False,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.folder = _existing(folder)
         self.strict = strict
         self.offline = offline
-        self.say = say
+        self.say = say or logger.warning
         self._found: dict[str, WeightFile] = {}  # so that a file is hashed, and a user's own one told, once
+
+    def __repr__(self) -> str:
+        return f"Weights({str(self.folder and self.folder.absolute())!r}, strict={self.strict}, offline={self.offline})"
+
+    def __reduce__(self) -> Any:
+        return partial(Weights, strict=self.strict, offline=self.offline), (self.folder and self.folder.absolute(),)
 
     def locate(self, name: str) -> Path | None:
         """Where the file is on disk (folder, then caches), or None. Quick: its content is not looked at."""

@@ -27,6 +27,7 @@ def annotator(name: str) -> tuple[Annotator, nn.Module]:
     if name.startswith("hed"):
         file = WeightFile(CONTROLNET, Path(), "", False)
         hed = Hed(HedNetwork(), name.partition(":")[2], file=file, device="cpu", precision="fp32")
+        hed.device = "cuda"  # where its network is about to go
         return hed, hed.network
     midas = Midas(DptHybrid(), {}, "cpu", "fp32")
     if name == "depth":

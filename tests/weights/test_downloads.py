@@ -51,6 +51,8 @@ def endpoint() -> Iterator[str]:
 
 
 GET_FROM_HUB = f"""
+import logging, sys
+logging.getLogger("condprep").addHandler(logging.StreamHandler(sys.stdout))
 from condprep.weights import pins
 from condprep.weights.find import Weights
 origin = pins.Hub("someone/weights", {REVISION!r})
@@ -78,7 +80,7 @@ def _get_from_hub(tmp_path: Path, endpoint: str, **environment: str) -> str:
 
 
 def test_a_file_comes_from_the_hub_at_the_pinned_commit(tmp_path: Path, endpoint: str) -> None:
-    """A missing file is announced with size, licence and origin, downloaded at the pinned commit, and then cached."""
+    """A missing file is announced in the log with size, licence and origin, downloaded at the pinned commit, and then cached."""
     first = _get_from_hub(tmp_path, endpoint)
     assert "downloading small.pth (0 MB; MIT) from someone/weights on the Hugging Face Hub" in first
     assert first.endswith("True True\n")

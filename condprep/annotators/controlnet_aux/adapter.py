@@ -7,7 +7,6 @@ for the resolution that is its short side, both are the identity: so pictures ar
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -20,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.controlnet_aux.builders import build_detector
 from condprep.annotators.controlnet_aux.detectors import DETECTORS, AuxDetector
 from condprep.annotators.padding import pad_to_grid
 from condprep.errors import AnnotatorError, Rejected, WeightsError
+from condprep.runtime.fork import Lock
 from condprep.types import Maps
 from condprep.weights.find import WeightFile, Weights
 
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
 REQUIREMENT = "controlnet-aux==0.0.10"  # the extra `aux`
 RESOLUTIONS = ("detect_resolution", "image_resolution")  # arguments that a detector may have
 
-_numpy_random = threading.Lock()
+_numpy_random = Lock()
 
 
-class Aux:
+class Aux(BaseAnnotator):
     """One detector of controlnet_aux."""
 
     name = "aux"
@@ -57,7 +58,7 @@ class Aux:
             "commercial": self.how.commercial,
         }
 
-    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 1 or 3, H, W) uint8, as controlnet_aux makes them of the padded pictures.
 
         Raises Rejected for pictures that are too small for the detector, AnnotatorError if it returns another size or

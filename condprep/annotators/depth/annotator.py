@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
 from condprep.annotators.precision import Precision, resolve_precision
 from condprep.images.geometry import Placement
@@ -38,7 +39,7 @@ class DepthParams(NormalParams):
     keep_raw: bool = Field(False, description="also keep the depth in 65,536 levels, in the column depth_raw")
 
 
-class Depth:
+class Depth(BaseAnnotator):
     """Relative depth, near is white, stretched to 0..255 for each picture. One channel."""
 
     name = "depth"
@@ -54,7 +55,7 @@ class Depth:
         }
 
     @torch.inference_mode()
-    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8; one depth everywhere gives 0 everywhere.
 
         `depth_raw`: a 16-bit grey PNG; the model's inverse depth is low + value / 65535 * (high - low). In bf16 a map
@@ -65,7 +66,7 @@ class Depth:
         return Maps(maps, {"depth_raw": raw_column(depth)} if self.keep_raw else {})
 
 
-class Normal:
+class Normal(BaseAnnotator):
     """Surface normals from the slope of MiDaS' depth, from the same pass of the network as the depth map."""
 
     name = "normal"
@@ -78,7 +79,7 @@ class Normal:
         self.provenance: Mapping[str, Any] = {"parameters": {"precision": precision}, **model.provenance}
 
     @torch.inference_mode()
-    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
+    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 3, H, W) uint8; red is z (towards the viewer), green y (down), blue x (right).
 
         Each is 127.5 + 127.5 n, truncated; the order is that of controlnet_aux.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Lock
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -16,6 +15,7 @@ from condprep.annotators.depth.dpt_hybrid import DptHybrid, load_network
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import autocast
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
+from condprep.runtime.fork import Lock
 from condprep.weights.find import Weights, sha256
 from condprep.weights.pins import pin
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.openpose.decode import decode_poses
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.faces import Faces
@@ -26,7 +27,7 @@ PIXELS = 32 * 184 * 280  # of the network's input in one forward: bounds the mem
 PIXELS_ON_GPU = 2**23  # and for any number of hands and faces
 
 
-class Openpose:
+class Openpose(BaseAnnotator):
     """Finds and draws people with a network that gives OpenPose's heatmaps and PAFs."""
 
     name = "openpose"
@@ -64,7 +65,7 @@ class Openpose:
     def _ready(self, network: nn.Module) -> nn.Module:
         return network.eval().to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
-    def __call__(self, rgb: Tensor, keys: Sequence[str] = ()) -> Maps:
+    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> drawn people (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column."""
         people = self.detect(rgb)
         height, width = rgb.shape[2:]

@@ -50,7 +50,7 @@ def test_real_people_are_the_reference_s(dm14):
     found = 0
     for rgb in pictures():
         theirs = reference(rgb)
-        result = dm14(as_batch(rgb))
+        result = dm14(as_batch(rgb), [""])
         ours = bodies(result.columns["keypoints"][0])
         assert len(ours) == len(theirs)
         assert all(np.abs(a - b).max() <= 1e-4 for a, b in zip(ours, theirs))
@@ -64,10 +64,10 @@ def test_real_people_are_the_reference_s(dm14):
 def test_batching_changes_speed_not_people(dm14, monkeypatch):
     """A batch gives what its pictures give alone, also where it is too large for one pass through the network."""
     batch = as_batch(*(cv2.resize(rgb, (320, 256)) for rgb in pictures()[1:]))
-    alone = [dm14(picture) for picture in batch.split(1)]
+    alone = [dm14(picture, [""]) for picture in batch.split(1)]
     for pixels in (annotator_module.PIXELS, 2 * 368 * 464):
         monkeypatch.setattr(annotator_module, "PIXELS", pixels)
-        together = dm14(batch)
+        together = dm14(batch, [""] * len(batch))
         assert torch.equal(together.maps, torch.cat([one.maps for one in alone]))
         for a, [b] in zip(together.columns["keypoints"], (one.columns["keypoints"] for one in alone)):
             assert np.allclose(bodies(a), bodies(b), rtol=0, atol=1e-4)
@@ -90,7 +90,7 @@ def test_half_precision_keeps_the_people(dm14):
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_empty_picture_gives_a_black_map(dm14, value):
     """One colour everywhere: nobody, an all-black map, an empty list."""
-    result = dm14(torch.full((2, 3, 70, 90), value, dtype=torch.uint8))
+    result = dm14(torch.full((2, 3, 70, 90), value, dtype=torch.uint8), ["", ""])
     assert not result.maps.any()
     assert result.columns["keypoints"] == [{"people": []}] * 2
 
@@ -98,7 +98,7 @@ def test_an_empty_picture_gives_a_black_map(dm14, value):
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (7, 9), (10, 10_000), (10_000, 10), (513, 511)])
 def test_any_size_gives_a_map_of_that_size(size):
     """Tiny, long and odd pictures: the map has the picture's size, and the network's input is of multiples of 8."""
-    result = Openpose(Silent(), device="cpu")(torch.zeros(2, 3, *size, dtype=torch.uint8))
+    result = Openpose(Silent(), device="cpu")(torch.zeros(2, 3, *size, dtype=torch.uint8), ["", ""])
     assert result.maps.shape == (2, 3, *size)
     assert result.maps.dtype == torch.uint8
 
@@ -106,7 +106,7 @@ def test_any_size_gives_a_map_of_that_size(size):
 @shared
 def test_keypoints_fit_the_column(dm14):
     """What is returned is a value of the declared Arrow type, with x, y and a confidence for each of 18 joints."""
-    values = dm14(as_batch(pictures()[0])).columns["keypoints"]
+    values = dm14(as_batch(pictures()[0]), [""]).columns["keypoints"]
     [stored] = pa.array(values, dm14.columns["keypoints"]).to_pylist()
     [person] = stored["people"]
     assert dm14.columns == {"keypoints": KEYPOINTS}
@@ -162,7 +162,7 @@ def test_cmu_is_loaded_and_recorded(tmp_path):
     assert annotator.provenance["weights"] == {"body_pose_model.pth": "abc"}
     assert annotator.provenance["parameters"] == {"precision": "fp32"}
     assert annotator.provenance["commercial"] is False
-    assert annotator(torch.zeros(1, 3, 20, 24, dtype=torch.uint8)).maps.shape == (1, 3, 20, 24)
+    assert annotator(torch.zeros(1, 3, 20, 24, dtype=torch.uint8), [""]).maps.shape == (1, 3, 20, 24)
 
 
 @pytest.mark.parametrize("params", [{"precision": "bf16"}, {"tiles": 3}])

@@ -64,7 +64,7 @@ def test_crowds_are_the_reference_s(seed, count, height, width):
     assert len(ours) == len(theirs)
     for pose, expected in zip(ours, theirs):
         assert_same_pose(pose, expected, height, width)
-    assert np.array_equal(annotator(as_batch(rgb)).maps[0].permute(1, 2, 0).numpy(), drawn)
+    assert np.array_equal(annotator(as_batch(rgb), [""]).maps[0].permute(1, 2, 0).numpy(), drawn)
 
 
 @pytest.mark.slow
@@ -98,9 +98,9 @@ def test_batching_changes_speed_not_people():
     annotator = full(Picky(3, 2, 200, 240))
     bright, dark = photo(200, 240), photo(200, 240) // 8
     batch = as_batch(bright, dark, bright[:, ::-1].copy())
-    together = annotator(batch)
+    together = annotator(batch, [""] * 3)
     for number, picture in enumerate(batch.split(1)):
-        alone = annotator(picture)
+        alone = annotator(picture, [""])
         assert torch.equal(together.maps[number], alone.maps[0])
         assert together.columns["keypoints"][number] == alone.columns["keypoints"][0]
     assert together.columns["keypoints"][1] == {"people": []}
@@ -112,7 +112,7 @@ def test_parts_that_are_not_asked_for_are_not_looked_for():
     body, rgb = Crowd(3, 2, 200, 240), as_batch(photo(200, 240))
     filled = {}
     for variant, networks in {"cmu": {}, "hand": {"hand": Tints(22)}, "face": {"face": Tints(71)}}.items():
-        result = Openpose(body, device="cpu", variant=variant, **networks)(rgb)
+        result = Openpose(body, device="cpu", variant=variant, **networks)(rgb, [""] * len(rgb))
         people = result.columns["keypoints"][0]["people"]
         filled[variant] = {part for part in PARTS if people[0][part]}
         assert all(len(person[part]) > 0 for person in people for part in filled[variant])
@@ -198,7 +198,7 @@ def test_variants_are_loaded_and_recorded(files, variant):
     assert (annotator.name, annotator.variant, shelf.said) == ("openpose", variant, [])
     assert annotator.provenance["weights"] == {name: f"sha256 of {name}" for name in openpose.CMU[variant]}
     assert annotator.provenance["commercial"] is False
-    assert annotator(torch.zeros(1, 3, 20, 24, dtype=torch.uint8)).columns["keypoints"] == [{"people": []}]
+    assert annotator(torch.zeros(1, 3, 20, 24, dtype=torch.uint8), [""]).columns["keypoints"] == [{"people": []}]
 
 
 @pytest.mark.parametrize("variant", ["hand", "face", "full"])

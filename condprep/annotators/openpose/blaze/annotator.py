@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.openpose.blaze.detector import PersonDetector, regions
 from condprep.annotators.openpose.blaze.landmarks import Landmarker, Poses
 from condprep.annotators.openpose.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 WEIGHTS = ("pose_detection.tflite", "pose_landmark_full.tflite")
 
 
-class Blaze:
+class Blaze(BaseAnnotator):
     """Finds and draws people. A result is the same bits whatever else is in the batch."""
 
     name = "openpose"
@@ -54,7 +55,7 @@ class Blaze:
         self._detector = PersonDetector(detector.path, device, chunk=8 if on_cpu else 64)
         self._landmarker = Landmarker(landmarks.path, device, chunk=4 if on_cpu else 32)
 
-    def __call__(self, rgb: Tensor, keys: Sequence[str] = ()) -> Maps:
+    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> drawn bodies (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column.
 
         A body is drawn exactly as its column has it: joints of a confidence above 0.3 that are inside the picture.
