@@ -198,14 +198,15 @@ def _place_all(
             placement = geometry.place((rgb.shape[0], rgb.shape[1]))
             yield Placed(number, name, key, resize(rgb, placement), placement)
         except Rejected as rejected:
-            results[number] = Reject(name, rejected.stage, rejected.reason)
+            results[number] = Reject(name, rejected.stage, rejected.reason, rejected.code)
 
 
 def _read(image: Picture) -> tuple[str, np.ndarray]:
     """The key and the pixels, (H, W, 3) uint8 RGB. Raises Rejected."""
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise Rejected("decode", f"an array of {image.shape} {image.dtype} is not (H, W, 3) uint8 RGB")
+            reason = f"an array of {image.shape} {image.dtype} is not (H, W, 3) uint8 RGB"
+            raise Rejected("decode", reason, code="unknown-format")
         own = np.array(
             image, order="C"
         )  # torch takes no read-only array, and no annotator shall write into the caller's
@@ -222,7 +223,8 @@ def _loaded(image: Image.Image) -> np.ndarray:
     try:
         return rgb_pixels(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise Rejected("decode", f"{image.format or 'the picture'} cannot be decoded: {error}") from None
+        reason = f"{image.format or 'the picture'} cannot be decoded: {error}"
+        raise Rejected("decode", reason, code="damaged") from None
 
 
 def _annotate(batch: list[Placed], runners: Mapping[str, Runner]) -> Iterator[tuple[int, Annotated | Reject]]:
@@ -241,7 +243,7 @@ def _annotated(
     columns: dict[str, Any] = {}
     for column, result in results.items():
         if isinstance(result, Rejected):
-            return Reject(placed.name, result.stage, result.reason, placed.key)
+            return Reject(placed.name, result.stage, result.reason, result.code, placed.key)
         pixels, further = result
         maps[column] = Image.fromarray(pad(pixels, placed.placement))
         columns |= further_columns(column, annotators[column], further, placed.placement)

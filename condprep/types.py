@@ -30,6 +30,7 @@ class Entry:
     size: int = -1  # how many bytes, -1 when unknown
     text: tuple[str, ...] | None = None  # captions known from the listing (metadata); None: read them with the picture
     problem: str | None = None  # why this input can only be a reject (missing file, path outside the source, ...)
+    code: str | None = None  # of the problem, one of condprep.errors.REJECTS
     condition: str | None = None  # relative path of the map that the source has of this picture
 
 
@@ -53,13 +54,9 @@ class Reject:
 
     source: str
     stage: str  # source, read, decode, fit, annotate, check or curate
-    reason: str
+    reason: str  # a sentence
+    code: str  # what it is counted with: one of condprep.errors.REJECTS, or an annotator's, a check's, a drop's own
     key: str | None = None  # sha256 of the source bytes, where they could be read
-
-    @property
-    def kind(self) -> str:
-        """What it is counted with: "stage: reason", without what follows a colon and is about the single picture."""
-        return f"{self.stage}: {self.reason.partition(':')[0]}"
 
 
 @dataclass(frozen=True, slots=True)

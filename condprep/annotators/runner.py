@@ -61,7 +61,8 @@ class Runner:
         except SystemExit as error:  # code of others must not end a build as if it were done
             raise BuildFailed(f"{self.annotator.name} wanted to end the program (SystemExit {error.code})") from error
         except Exception as error:
-            failure = Rejected("annotate", f"{self.annotator.name} failed: {_short(error)}")
+            reason = f"{self.annotator.name} failed: {_short(error)}"
+            failure = Rejected("annotate", reason, code="annotator-failed")
         else:
             self._failures = 0
             return

@@ -19,7 +19,7 @@ from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.local import build_shards
-from condprep.errors import BuildFailed, UsageError
+from condprep.errors import REJECTS, BuildFailed, UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
 from condprep.weights.find import Weights
@@ -88,7 +88,8 @@ def build(
 def _check_rejects(result: BuildResult, limit: float | None) -> None:
     rejected = sum(result.rejects.values())
     if not result.rows.get("train"):
-        reasons = ", ".join(f"{reason} ({n})" for reason, n in Counter(result.rejects).most_common(3))
+        most = Counter(result.rejects).most_common(3)
+        reasons = ", ".join(f"{code}: {REJECTS.get(code, 'see rejects.jsonl')} ({n})" for code, n in most)
         raise BuildFailed(f"none of {result.inputs} inputs became a row of the training split: {reasons}", result)
     if limit is not None and rejected > limit * result.inputs:
         share = rejected / result.inputs

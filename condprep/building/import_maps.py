@@ -65,7 +65,7 @@ class Imported:
         try:
             head, found = header(data, max_pixels=max_pixels), decode(data, max_pixels=max_pixels)
         except Rejected as rejected:
-            raise Rejected("decode", f"the map cannot be decoded: {rejected.reason}") from None
+            raise Rejected("decode", f"the map cannot be decoded: {rejected.reason}", code="damaged-map") from None
         self._check(sample, Opened(header(sample.data, max_pixels=max_pixels), picture.rgb), Opened(head, found.rgb))
         kept = not placement.changes(picture.size) and (found.pristine or _plain_grey(head, data))
         stored = data if kept else self._placed(found.rgb, placement)
@@ -78,7 +78,8 @@ class Imported:
             scores = group.measure(OpenedPair(pair, image, of_map), context)
             for check in group.checks:
                 if check.severity == "error" and check.name not in REPAIRED and (reason := check(scores)):
-                    raise Rejected("check", f"{group.name}, {check.name}: {reason}")
+                    code = f"{group.name}-{check.name}"
+                    raise Rejected("check", f"{group.name}, {check.name}: {reason}", code=code)
 
     def _placed(self, rgb: np.ndarray, placement: Placement) -> bytes:
         """PNG of the map where the picture is: grey where it is grey, of one bit where it holds 0 and 255 alone."""

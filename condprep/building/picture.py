@@ -40,7 +40,7 @@ class Input:
     entry: Entry
 
     def reject(self, why: Rejected, key: str | None) -> Reject:
-        return Reject(self.entry.name, why.stage, why.reason, key)
+        return Reject(self.entry.name, why.stage, why.reason, why.code, key)
 
 
 @dataclass(slots=True)
@@ -109,14 +109,14 @@ class PictureStage:
                 del columns[condition]
         if columns["empty"] and self.options.drop_empty:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
-            return Reject(columns["source"], "annotate", reason, draft.key)
+            return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
         split = "validation" if int(draft.key[:16], 16) < self.options.validation * 2**64 else "train"
         return Row(columns, split, max(draft.placement.scale) > 1, draft.untouched, draft.captioned)
 
     def _read(self, entry: Entry) -> tuple[str, Sample]:
         """The input and its key."""
         if entry.problem:
-            raise Rejected("source", entry.problem)
+            raise Rejected("source", entry.problem, code=entry.code or "")
         sample = self.source.read(entry)
         return sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest(), sample
 

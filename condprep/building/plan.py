@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         "size": pa.int64(),
         "text": pa.list_(pa.string()),
         "problem": pa.string(),
+        "code": pa.string(),
         "condition": pa.string(),
     }
 )

@@ -21,7 +21,7 @@ class BuildResult:
     path: Path
     inputs: int
     rows: Mapping[str, int]  # split -> rows
-    rejects: Mapping[str, int]  # "stage: reason" -> pictures
+    rejects: Mapping[str, int]  # code -> inputs
     bytes: int  # of pictures and maps
     enlarged: int  # rows whose picture was enlarged
     untouched: int  # rows that hold the source's own bytes

@@ -163,7 +163,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def show_build(result: BuildResult, as_json: bool) -> None:
-    """Inputs = rows + rejects, by reason, and what the rows are."""
+    """Inputs = rows + rejects, by code, and what the rows are."""
     if as_json:
         console.print_json(result)
     else:
@@ -174,8 +174,7 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     rows, rejected = sum(result.rows.values()), sum(result.rejects.values())
     yield "inputs", f"{result.inputs:,} = {rows:,} rows + {rejected:,} rejected"
     yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
-    for reason, n in console.by_number(result.rejects):
-        yield "rejected", f"{n:,} x {reason}"
+    yield from console.describe_rejects(result.rejects)
     for made in result.annotators:
         yield made["column"], console.describe_annotator(made)
     yield "enlarged", f"{result.enlarged:,}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from condprep.annotators.protocol import full_name
+from condprep.errors import REJECTS
 
 out, err = Console(), Console(stderr=True)
 
@@ -36,6 +37,13 @@ def show_facts(facts: Iterable[tuple[str, str]]) -> None:
 def by_number(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     """The most frequent first."""
     return sorted(counts.items(), key=lambda item: -item[1])
+
+
+def describe_rejects(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
+    """Code -> inputs, the most frequent first: the code, and what it means where it is one of condprep's."""
+    for code, inputs in by_number(counts):
+        meaning = f": {REJECTS[code]}" if code in REJECTS else ""
+        yield "rejected", f"{inputs:,} x {code}{meaning}"
 
 
 def describe_annotator(made: Mapping[str, Any]) -> str:

@@ -62,5 +62,4 @@ def _facts(summary: DatasetSummary) -> Iterator[tuple[str, str]]:
         yield column, ", ".join(f"{people} people: {rows:,}" for people, rows in counts.items())
     for made in (summary.provenance or {}).get("annotators", []):
         yield made["column"], console.describe_annotator(made)
-    for reason, inputs in (summary.rejects or {}).items():
-        yield "rejected", f"{inputs:,} x {reason}"
+    yield from console.describe_rejects(summary.rejects or {})

@@ -238,7 +238,7 @@ class _Run:
     def _reject(self, row: StoredRow, drop: Drop) -> Reject:
         values = row.values or {}
         source = str(values.get("source") or f"{row.split}:{row.number}")
-        return Reject(source, "curate", f"{drop.name}: row {row.number}: {drop.reason}", values.get("key"))
+        return Reject(source, "curate", f"{drop.name}: row {row.number}: {drop.reason}", drop.name, values.get("key"))
 
     def finish(self) -> dict[str, Any]:
         """Final names, records, card, `done.json` last. Returns the fields of the result that the dataset remembers."""
@@ -270,7 +270,7 @@ class _Run:
         return {
             "inputs": self.plan.inputs,
             "rows": dict(total.rows),
-            "dropped": {name.partition(": ")[2]: n for name, n in total.rejects.items()},
+            "dropped": dict(total.rejects),
             "repaired": dict(repairs),
             "notes": notes,
         }

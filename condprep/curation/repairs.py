@@ -93,9 +93,8 @@ class Repairer:
         rgb, pixels, how = decode(image).rgb, decode(map_).rgb, header(map_)
         if not reannotated and how.orientation == 1:
             if stored.size == rgb.shape[:2] or pixels.shape[:2] not in (stored.size, rgb.shape[:2]):
-                raise Rejected(
-                    "curate", "it cannot be told whether the map was made before the picture is turned or after"
-                )
+                reason = "it cannot be told whether the map was made before the picture is turned or after"
+                raise Rejected("curate", reason, code="left-out")
             if pixels.shape[:2] == stored.size:
                 pixels = upright(pixels, turn)
         return {

@@ -10,6 +10,7 @@ from condprep.annotators.protocol import full_name
 from condprep.dataset.contact_sheet import draw_sheet
 from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.reader import files
+from condprep.errors import REJECTS
 from condprep.runtime.files import commit_json, commit_text
 
 PREVIEW = "preview.jpg"
@@ -54,6 +55,8 @@ def _body(provenance: Mapping[str, Any]) -> str:
         f"{counts['untouched']:,} hold their source's own bytes, {counts['without_caption']:,} have no caption. "
         f"Geometry: fit `{geometry['fit']}`, resolution {geometry['resolution']}.",
         "",
+        *map(_rejected, sorted(counts["rejects"].items(), key=lambda one: (-one[1], one[0]))),
+        *[""] * bool(counts["rejects"]),
         *map(_curated, provenance.get("curation", [])),
         f"![pictures and their maps](.condprep/{PREVIEW})",
         "",
@@ -77,6 +80,12 @@ def _table_row(annotator: Mapping[str, Any]) -> str:
     parameters = ", ".join(f"{key} = {value}" for key, value in sorted(annotator["parameters"].items()))
     weights = ", ".join(f"{file} `{sha256[:12]}`" for file, sha256 in annotator["weights"].items())
     return f"| {annotator['column']} | {name} | {parameters} | {weights} | {annotator['licence']} |"
+
+
+def _rejected(item: tuple[str, int]) -> str:
+    """How many inputs became no rows for one reason."""
+    code, inputs = item
+    return f"- {inputs:,} x `{code}`" + (f": {REJECTS[code]}" if code in REJECTS else "")
 
 
 def _curated(done: Mapping[str, Any]) -> str:

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 
 from condprep.dataset.reader import Shard, batches, first_schema, is_image, schema, shards
 from condprep.errors import DatasetError
-from condprep.types import Reject
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class DatasetSummary:
     enlarged: int | None  # rows whose picture was enlarged
     people: dict[str, dict[int, int]]  # keypoints column -> people in the picture -> rows
     provenance: dict[str, Any] | None  # as the build recorded it
-    rejects: dict[str, int] | None  # "stage: reason" -> inputs, most frequent first
+    rejects: dict[str, int] | None  # code -> inputs, most frequent first
     problems: list[str] = field(default_factory=list)  # damaged files; what could be read of them is counted
 
     def to_json(self) -> str:
@@ -202,20 +201,19 @@ def _provenance(root: Path, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _rejects(path: Path) -> dict[str, int] | None:
-    """Rejects by stage and reason; what follows a reason's colon is about the single picture."""
+    """Rejects by code."""
     if not path.exists():
         return None
     counts: Counter[str] = Counter()
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            counts[reject_reason(line)] += 1
+            counts[reject_code(line)] += 1
     return dict(counts.most_common())
 
 
-def reject_reason(line: str) -> str:
-    """A line of rejects.jsonl -> "stage: reason", without what follows the colon and is about the single picture."""
+def reject_code(line: str) -> str:
+    """A line of rejects.jsonl -> the code that it is counted with."""
     try:
-        reject = json.loads(line)
-        return Reject("", reject["stage"], reject["reason"]).kind
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return str(json.loads(line)["code"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "a damaged line of rejects.jsonl"

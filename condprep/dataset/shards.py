@@ -55,7 +55,7 @@ class Counts:
     """What happened to the inputs of a shard, or of a whole build. inputs = sum of rows + sum of rejects."""
 
     rows: Counter[str] = field(default_factory=Counter)  # by split
-    rejects: Counter[str] = field(default_factory=Counter)  # by "stage: reason"
+    rejects: Counter[str] = field(default_factory=Counter)  # by code
     bytes: int = 0
     enlarged: int = 0
     untouched: int = 0
@@ -175,7 +175,7 @@ class ShardWriter:
 
     def _reject(self, reject: Reject) -> None:
         self._rejects.write(json.dumps(asdict(reject), ensure_ascii=False) + "\n")
-        self.counts.rejects[reject.kind] += 1
+        self.counts.rejects[reject.code] += 1
 
     def _close(self, split: str) -> None:
         part = self._open.pop(split)

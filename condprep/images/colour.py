@@ -75,7 +75,6 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "I" and image.format == "PPM":  # which is read as 0..65535, whatever its maximum
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F", "LAB"):
-        raise Rejected(
-            "decode", f"{image.mode} pixels have no defined range in sRGB; convert the picture to 8 or 16 bits"
-        )
+        reason = f"{image.mode} pixels have no defined range in sRGB; convert the picture to 8 or 16 bits"
+        raise Rejected("decode", reason, code="no-value-range")
     return image

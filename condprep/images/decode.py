@@ -67,7 +67,7 @@ def decode(
     except Rejected:
         raise
     except Exception as error:  # hostile bytes make parsers raise nearly anything
-        raise Rejected("decode", _reason(name, error)) from None
+        raise _rejected(name, error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
             mode = "RGBA" if image.mode in ("RGB", "L", "P") and "transparency" in image.info else image.mode
             return Header(name, mode, (image.height, image.width), _orientation(image) or 1)
     except Exception as error:  # hostile bytes make parsers raise nearly anything
-        raise Rejected("decode", _reason(name, error)) from None
+        raise _rejected(name, error) from None
 
 
 def rgb_pixels(image: Image.Image) -> Pixels:
@@ -117,18 +117,20 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def _reason(name: str, error: Exception) -> str:
+def _rejected(name: str, error: Exception) -> Rejected:
     text = str(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
-        return text.partition(",")[0]
-    cut = re.search(r"truncated|premature end of (jpeg|input)|unexpected end", text, re.IGNORECASE)
-    return f"truncated {name}" if cut else f"broken {name}: {text}"
+        return Rejected("decode", text.partition(",")[0], code="too-many-pixels")
+    if re.search(r"truncated|premature end of (jpeg|input)|unexpected end", text, re.IGNORECASE):
+        return Rejected("decode", f"truncated {name}", code="truncated")
+    return Rejected("decode", f"broken {name}: {text}", code="damaged")
 
 
 def _check_pixels(height: int, width: int, max_pixels: int) -> None:
     if height * width > max_pixels:
         found, limit = height * width / 1e6, max_pixels / 1e6
-        raise Rejected("decode", f"{width} x {height} px = {found:g} Mpx > limit {limit:g} Mpx")
+        reason = f"{width} x {height} px = {found:g} Mpx > limit {limit:g} Mpx"
+        raise Rejected("decode", reason, code="too-many-pixels")
 
 
 def _turn_for(height: int, width: int, max_pixels: int) -> AbstractContextManager[None]:
@@ -188,7 +190,7 @@ def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bo
     if name == "JPEG" and allow_truncated:
         data += b"\xff\xd9"  # libjpeg then shows what it has; a second end marker after the first is never read
     if name == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise Rejected("decode", "truncated WebP")
+        raise Rejected("decode", "truncated WebP", code="truncated")
     try:
         return _pixels(_open(name, data, max_pixels), name, data, max_pixels, allow_truncated)
     except ValueError as error:

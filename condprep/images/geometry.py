@@ -61,10 +61,8 @@ class Geometry:
         placement = self._place(size)
         scale = max(placement.scale)
         if scale > self.max_upscale:
-            raise Rejected(
-                "fit",
-                f"too small: {size[1]} x {size[0]} px would be enlarged {scale:.2f} x (limit {self.max_upscale:g})",
-            )
+            reason = f"{size[1]} x {size[0]} px would be enlarged {scale:.2f} x (limit {self.max_upscale:g})"
+            raise Rejected("fit", f"too small: {reason}", code="too-small")
         return placement
 
     def _place(self, size: Size) -> Placement:

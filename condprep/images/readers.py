@@ -58,8 +58,8 @@ def recognise(data: bytes) -> str:
         if reader.magic.match(data):
             return name
     if not data:
-        raise Rejected("decode", "empty file")
-    raise Rejected("decode", f"not a picture of a known format: starts with {data[:12]!r}")
+        raise Rejected("decode", "empty file", code="empty")
+    raise Rejected("decode", f"not a picture of a known format: starts with {data[:12]!r}", code="unknown-format")
 
 
 def reader_class(format: str) -> type[ImageFile.ImageFile]:
@@ -70,7 +70,8 @@ def reader_class(format: str) -> type[ImageFile.ImageFile]:
     except ImportError:
         if reader.extra is None:
             raise
-        raise Rejected("decode", f"no reader for {format}: pip install 'condprep[{reader.extra}]'") from None
+        reason = f"no reader for {format}: pip install 'condprep[{reader.extra}]'"
+        raise Rejected("decode", reason, code="no-reader") from None
     return found
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from condprep.building.inputs import open_inputs
-from condprep.dataset.inspect import reject_reason
+from condprep.dataset.inspect import reject_code
 from condprep.errors import CondprepError, SourceError
 from condprep.reporting.thumbnails import Thumbnail, thumbnail
 from condprep.runtime.files import read_json
 from condprep.sources.base import Source
 from condprep.types import Entry
 
-OF_A_REASON, MOST = 12, 60  # rejects that are shown
+OF_A_CODE, MOST = 12, 60  # rejects that are shown
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class ShownReject:
 class Rejects:
     """All rejects, counted, and some of them."""
 
-    reasons: Mapping[str, int]  # "stage: reason" -> inputs, most frequent first
+    codes: Mapping[str, int]  # code -> inputs, most frequent first
     shown: Sequence[ShownReject]
     note: str  # why there are no pictures, or ""
 
     @property
     def total(self) -> int:
-        return sum(self.reasons.values())
+        return sum(self.codes.values())
 
 
 def rejects(dataset: Path, source: str | None, pool: Executor) -> Rejects | None:
@@ -48,24 +48,24 @@ def rejects(dataset: Path, source: str | None, pool: Executor) -> Rejects | None
     listed = dataset / ".condprep" / "rejects.jsonl"
     if not listed.is_file():
         return None
-    reasons, shown = _read(listed)
+    codes, shown = _read(listed)
     picture, note = _pictures(dataset, source, {one["source"] for one in shown}) if shown else (_none, "")
     thumbnails = pool.map(picture, [one["source"] for one in shown])
     found = [ShownReject(one["source"], one["reason"], small) for one, small in zip(shown, thumbnails)]
-    return Rejects(dict(reasons.most_common()), found, note)
+    return Rejects(dict(codes.most_common()), found, note)
 
 
 def _read(listed: Path) -> tuple[Counter[str], list[dict[str, str]]]:
-    """Counts by reason, and the first rejects of each."""
-    reasons: Counter[str] = Counter()
+    """Counts by code, and the first rejects of each."""
+    codes: Counter[str] = Counter()
     first: dict[str, list[dict[str, str]]] = defaultdict(list)
     with listed.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
-            reason = reject_reason(line)
-            reasons[reason] += 1
-            if reasons[reason] <= OF_A_REASON and (one := _reject(line)):
-                first[reason].append(one)
-    return reasons, [one for _, of_reason in sorted(first.items()) for one in of_reason][:MOST]
+            code = reject_code(line)
+            codes[code] += 1
+            if codes[code] <= OF_A_CODE and (one := _reject(line)):
+                first[code].append(one)
+    return codes, [one for _, of_code in sorted(first.items()) for one in of_code][:MOST]
 
 
 def _reject(line: str) -> dict[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -95,7 +96,8 @@ def caption_values(value: Any) -> tuple[str, ...]:
     """The captions in a metadata value: a string, a list of strings, or nothing. Raises Rejected("read", reason)."""
     values = [] if value is None else value if isinstance(value, list) else [value]
     if not all(isinstance(one, str) for one in values):
-        raise Rejected("read", f"the caption {value!r:.80} is neither a string nor a list of strings")
+        reason = f"the caption {value!r:.80} is neither a string nor a list of strings"
+        raise Rejected("read", reason, code="bad-caption")
     return _clean(values)
 
 
@@ -112,10 +114,10 @@ def read_regular(path: Path, *, cut: int | None = None) -> bytes:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             status = os.fstat(file.fileno())
             if cut is None and (problem := file_problem(status)):
-                raise Rejected("read", problem)
+                raise problem
             return file.read(min(status.st_size, cut or MAX_FILE))  # Python takes memory for all that it is asked for
     except OSError as error:
-        raise Rejected("read", f"{path.name!r} cannot be read: {error.strerror}") from None
+        raise refused("read", f"{path.name!r} cannot be read", error) from None
 
 
 def stored_picture(stored: Any, folder: Path | None, column: str) -> bytes:
@@ -128,12 +130,14 @@ def stored_picture(stored: Any, folder: Path | None, column: str) -> bytes:
     if isinstance(data, bytes):
         return data
     if data is not None or not isinstance(path, str | None):
-        raise Rejected("read", f"{column!r} holds no picture but {data if data is not None else path!r:.80}")
+        reason = f"{column!r} holds no picture but {data if data is not None else path!r:.80}"
+        raise Rejected("read", reason, code="bad-value")
     if path is None:
-        raise Rejected("read", f"there is no picture in {column!r}")
+        raise Rejected("read", f"there is no picture in {column!r}", code="no-picture")
     found = folder and within(folder, path)
     if not found:
-        raise Rejected("read", f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}")
+        reason = f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}"
+        raise Rejected("read", reason, code="outside-source")
     return read_regular(found)
 
 
@@ -146,13 +150,28 @@ def within(folder: Path, path: str) -> Path | None:
     return Path(real) if Path(real).is_relative_to(root) else None
 
 
-def file_problem(status: os.stat_result) -> str | None:
+def file_problem(status: os.stat_result) -> Rejected | None:
     """Why a file cannot be an input, judged by its status alone."""
     if not stat.S_ISREG(status.st_mode):
-        return "not a regular file"
-    if status.st_size > MAX_FILE:
-        return f"{status.st_size} bytes > limit {MAX_FILE} bytes"
-    return None
+        return Rejected("read", "not a regular file", code="not-a-file")
+    return size_problem(status.st_size)
+
+
+def size_problem(size: int) -> Rejected | None:
+    """Why a file or member of so many bytes cannot be an input."""
+    reason = f"{size} bytes > limit {MAX_FILE} bytes"
+    return Rejected("read", reason, code="too-large-file") if size > MAX_FILE else None
+
+
+def refused(stage: str, what: str, error: OSError) -> Rejected:
+    """What the operating system refuses of one file, as a reject. what: "'1.jpg' cannot be read"."""
+    code = "missing-file" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "unreadable-file"
+    return Rejected(stage, f"{what}: {error.strerror}", code=code)
+
+
+def rejected_entry(name: str, why: Rejected, stamp: str = "", **known: Any) -> Entry:
+    """An input that can only be a reject. known: further fields of the entry."""
+    return Entry(name, stamp, problem=why.reason, code=why.code, **known)
 
 
 def stamp(*files: Path | os.stat_result) -> str:

@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from condprep.errors import SourceError
-from condprep.sources.base import MAX_CAPTION, captions, file_problem, is_picture, native, portable, read_regular, stamp
+from condprep.errors import Rejected, SourceError
+from condprep.sources.base import (
+    MAX_CAPTION,
+    captions,
+    file_problem,
+    is_picture,
+    native,
+    portable,
+    read_regular,
+    refused,
+    rejected_entry,
+    stamp,
+)
 from condprep.types import Entry, Sample
 
 
@@ -47,7 +58,8 @@ class FolderSource:
                     visited.add(inode)
                     pending += [relative + child for child in _children(path)[::-1]]
             except OSError as error:
-                yield Entry(portable(relative), "", problem=f"the folder cannot be listed: {error.strerror}")
+                reason = f"the folder cannot be listed: {error.strerror}"
+                yield rejected_entry(portable(relative), Rejected("source", reason, code="unreadable-folder"))
 
     def read(self, entry: Entry) -> Sample:
         path = self.root / native(entry.name)
@@ -73,8 +85,10 @@ def _entry(relative: str, path: Path) -> Entry:
     try:
         status = path.stat()
     except OSError as error:
-        return Entry(name, stamp(path, sidecar), problem=f"cannot be read: {error.strerror}")
-    return Entry(name, stamp(status, sidecar), size=status.st_size, problem=file_problem(status))
+        return rejected_entry(name, refused("source", "cannot be read", error), stamp(path, sidecar))
+    now, size = stamp(status, sidecar), status.st_size
+    problem = file_problem(status)
+    return rejected_entry(name, problem, now, size=size) if problem else Entry(name, now, size=size)
 
 
 def _inode(path: Path) -> tuple[int, int]:

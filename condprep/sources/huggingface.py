@@ -43,7 +43,7 @@ class HuggingFaceSource:
         try:
             row = self.dataset[entry.offset].to_pylist()[0]
         except Exception as error:  # a damaged file shows in Arrow, in datasets or in Python
-            raise Rejected("read", f"the row cannot be read: {error}") from None
+            raise Rejected("read", f"the row cannot be read: {error}", code="damaged-source") from None
         text = caption_values(row[self.caption_column]) if self.caption_column else ()
         return Sample(entry.name, stored_picture(row[self.image_column], self.folder, self.image_column), text)
 

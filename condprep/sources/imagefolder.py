@@ -23,6 +23,8 @@ from condprep.sources.base import (
     name_in,
     native,
     read_regular,
+    refused,
+    rejected_entry,
     stamp,
     sub_listing,
     within,
@@ -65,10 +67,10 @@ class ImagefolderSource:
             try:
                 entry = self._entry(row)
                 if hash(entry.name) in seen:
-                    raise Rejected("source", f"{entry.name!r} was listed before")
+                    raise Rejected("source", f"{entry.name!r} was listed before", code="listed-twice")
                 seen.add(hash(entry.name))
             except Rejected as rejected:
-                entry = Entry(f"{self.metadata.name}:{number}", "", problem=rejected.reason)
+                entry = rejected_entry(f"{self.metadata.name}:{number}", rejected)
             yield entry
 
     def read(self, entry: Entry) -> Sample:
@@ -76,17 +78,17 @@ class ImagefolderSource:
 
     def _entry(self, row: dict[str, Any] | str) -> Entry:
         if isinstance(row, str):
-            raise Rejected("source", row)
+            raise Rejected("source", row, code="bad-listing")
         name = row.get(self.image_column)
         if not isinstance(name, str) or not name:
-            raise Rejected("source", f"no {self.image_column}")
+            raise Rejected("source", f"no {self.image_column}", code="bad-listing")
         path = self._locate(name)
         try:
             status = path.stat()
         except OSError as error:
-            raise Rejected("source", f"{name!r} cannot be read: {error.strerror}") from None
+            raise refused("source", f"{name!r} cannot be read", error) from None
         if problem := file_problem(status):
-            raise Rejected("source", f"{name!r}: {problem}")
+            raise Rejected("source", f"{name!r}: {problem.reason}", code=problem.code)
         text = caption_values(next((row[column] for column in self._caption_columns if column in row), None))
         return Entry(name_in(self.metadata, str(PurePosixPath(name))), stamp(path), size=status.st_size, text=text)
 
@@ -98,7 +100,8 @@ class ImagefolderSource:
         """The picture's real path. Raises Rejected for one that leaves the folder, by `..` or by a link."""
         real = None if os.path.isabs(name) else within(self.metadata.parent, name)
         if real is None:
-            raise Rejected("read", f"{name!r} is outside the folder of {self.metadata.name}")
+            reason = f"{name!r} is outside the folder of {self.metadata.name}"
+            raise Rejected("read", reason, code="outside-source")
         return real
 
     def _rows(self) -> Iterator[MetadataRow]:

@@ -11,8 +11,8 @@ from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from condprep.errors import SourceError
-from condprep.sources.base import MAX_FILE, is_tar, listing, portable
+from condprep.errors import Rejected, SourceError
+from condprep.sources.base import is_tar, listing, portable, size_problem
 
 SEPARATOR = "#"  # between the names of a tar and of its member: no name of a tar has one
 MAX_TARS = 100_000  # what {00000..99999} may expand to
@@ -81,16 +81,14 @@ def members(file: io.BufferedReader) -> Iterator[tarfile.TarInfo | str]:
         yield f"damaged after byte {end}: {'no header' if block else 'it ends without an end marker'}"
 
 
-def member_problem(member: tarfile.TarInfo) -> str | None:
+def member_problem(member: tarfile.TarInfo) -> Rejected | None:
     """Why a member cannot be an input, whatever its content."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        return "its name leaves the tar"
+        return Rejected("source", "its name leaves the tar", code="outside-source")
     if not member.isreg() or member.issparse():
-        return "a link, device or sparse file"
-    if member.size > MAX_FILE:
-        return f"{member.size} bytes > limit {MAX_FILE} bytes"
-    return None
+        return Rejected("source", "a link, device or sparse file", code="not-a-file")
+    return size_problem(member.size)
 
 
 class _Capped(io.BufferedReader):

@@ -21,12 +21,16 @@ from condprep.sources.base import (
     captions,
     is_picture,
     portable,
+    refused,
+    rejected_entry,
     stamp,
 )
 from condprep.sources.tar import MAX_HEADER, SEPARATOR, member_problem, members, open_tar
 from condprep.types import Entry, Sample
 
 MAX_GROUP = 64  # members of one sample; those that follow count as another one, so that memory stays bounded
+TWICE = Rejected("source", "the tar holds two members of this name", code="listed-twice")
+Found = tuple[TarInfo, tuple[str, ...], Rejected | None]  # a picture, its captions, and why it cannot be an input
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,10 @@ class WebDatasetSource:
                 for item, text, problem in self._pictures(file):
                     full = f"{name}{SEPARATOR}{portable(item.name)}"
                     if hash(full) in seen:
-                        full, problem = f"{full}@{item.offset}", "the tar holds two members of this name"
+                        full, problem = f"{full}@{item.offset}", TWICE
                     seen.add(hash(full))
-                    yield Entry(full, now, item.offset_data, item.size, text, problem)
+                    where: dict[str, Any] = {"offset": item.offset_data, "size": item.size, "text": text}
+                    yield rejected_entry(full, problem, now, **where) if problem else Entry(full, now, **where)
 
     def read(self, entry: Entry) -> Sample:
         path = self.tars[entry.name.partition(SEPARATOR)[0]]
@@ -72,29 +77,29 @@ class WebDatasetSource:
                 file.seek(entry.offset)
                 data = file.read(entry.size)
         except OSError as error:
-            raise Rejected("read", f"{path.name!r} cannot be read: {error.strerror}") from None
+            raise refused("read", f"{path.name!r} cannot be read", error) from None
         if len(data) < entry.size:
-            raise Rejected("read", f"{path.name!r} was cut off after it was listed")
+            raise Rejected("read", f"{path.name!r} was cut off after it was listed", code="cut-off")
         return Sample(entry.name, data, entry.text or ())
 
-    def _pictures(self, file: io.BufferedReader) -> Iterator[tuple[TarInfo, tuple[str, ...], str | None]]:
+    def _pictures(self, file: io.BufferedReader) -> Iterator[Found]:
         """Each picture with its captions and its problem; a nameless one stands for the damaged rest."""
         for key, run in groupby(members(file), _key):
             if key is None:
                 for damage in run:
-                    yield TarInfo(""), (), str(damage)
+                    yield TarInfo(""), (), Rejected("source", str(damage), code="damaged-source")
                 continue
             while group := [item for item in islice(run, MAX_GROUP) if isinstance(item, TarInfo)]:
                 yield from self._sample(file, group)
 
-    def _sample(
-        self, file: io.BufferedReader, group: Sequence[TarInfo]
-    ) -> Iterator[tuple[TarInfo, tuple[str, ...], str | None]]:
+    def _sample(self, file: io.BufferedReader, group: Sequence[TarInfo]) -> Iterator[Found]:
         found = self._choose(group)
+        text: tuple[str, ...] = ()
+        problem = None
         try:
-            text, problem = self._captions(file, group) if found else (), None
+            text = self._captions(file, group) if found else ()
         except Rejected as rejected:
-            text, problem = (), rejected.reason
+            problem = rejected
         for item in found:
             yield item, text, member_problem(item) or problem
 

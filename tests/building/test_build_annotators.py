@@ -25,7 +25,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(raw: Path, tmp_path: P
     Image.new("RGB", (200, 200)).save(raw / "black.png")
     result = build(raw, tmp_path / "ds", ["fragile", "canny"], resolution=128)
     assert result.rows == {"train": 12}
-    assert result.rejects == {"annotate: fragile failed": 1}
+    assert result.rejects == {"annotator-failed": 1}
     assert fragile.batches[0] == 13  # small pictures: more than batch_size of them fit in the same memory
     assert sum(size for size in fragile.batches if size <= 3) >= 13
     rows = load_from_disk(str(tmp_path / "ds"))["train"]
@@ -42,7 +42,7 @@ def test_pictures_in_which_nothing_is_found_are_flagged_or_dropped(raw: Path, tm
     rows = load_from_disk(str(tmp_path / "flagged"))["train"]
     assert {row["source"] for row in rows if row["empty"]} == {"blue.png"}
     result = build(raw, tmp_path / "dropped", "canny", drop_empty=True, **SMALL)
-    assert (result.rows, result.rejects) == ({"train": 12}, {"annotate: empty map": 1})
+    assert (result.rows, result.rejects) == ({"train": 12}, {"empty-map": 1})
 
 
 def test_the_batch_is_halved_until_it_fits(fragile: Fragile) -> None:

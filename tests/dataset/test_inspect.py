@@ -70,9 +70,9 @@ def test_a_dataset_of_ours_is_counted_in_full(tmp_path: Path) -> None:
     """Rows and bytes by split, sizes, captions, enlarged pictures, people, provenance and rejects, over all files."""
     provenance = {"condprep": "1", "annotators": [{"column": "openpose", "licence": "MIT"}]}
     rejects = [
-        {"source": "a.jpg", "stage": "decode", "reason": "truncated: 17 bytes missing", "key": "k"},
-        {"source": "b.jpg", "stage": "decode", "reason": "truncated: 4 bytes missing", "key": "k"},
-        {"source": "c.txt", "stage": "read", "reason": "permission denied", "key": None},
+        {"source": "a.jpg", "stage": "decode", "reason": "17 bytes missing", "code": "truncated"},
+        {"source": "b.jpg", "stage": "decode", "reason": "4 bytes missing", "code": "truncated"},
+        {"source": "c.txt", "stage": "read", "reason": "permission denied", "code": "unreadable-file"},
     ]
     root = finished(tmp_path / "ds", provenance, rejects)
     first = [row("one"), row("one two three", scale=1.5), row("  "), row("", people=0)]
@@ -92,7 +92,7 @@ def test_a_dataset_of_ours_is_counted_in_full(tmp_path: Path) -> None:
     assert found.enlarged == 1
     assert found.people == {"keypoints": {0: 1, 1: 5, 3: 1}}
     assert found.provenance == provenance
-    assert found.rejects == {"decode: truncated": 2, "read: permission denied": 1}
+    assert found.rejects == {"truncated": 2, "unreadable-file": 1}
     assert found.problems == []
     assert json.loads(found.to_json())["sizes"] == found.sizes
 
@@ -169,10 +169,12 @@ def test_damaged_notes_are_no_obstacle(tmp_path: Path) -> None:
     """Unreadable lines of rejects.jsonl are counted as such, an unreadable provenance.json is named."""
     root = finished(tmp_path / "ds")
     write_arrow(root / "train" / "data-00000-of-00001.arrow", [row()])
-    (root / ".condprep" / "rejects.jsonl").write_text('{"stage": "read", "reason": "gone"}\n{"stage": \n[1]\n')
+    (root / ".condprep" / "rejects.jsonl").write_text(
+        '{"stage": "read", "reason": "gone", "code": "missing-file"}\n{"stage": \n[1]\n'
+    )
     (root / ".condprep" / "provenance.json").write_text("{")
     found = summarize(root)
-    assert found.rejects == {"a damaged line of rejects.jsonl": 2, "read: gone": 1}
+    assert found.rejects == {"a damaged line of rejects.jsonl": 2, "missing-file": 1}
     assert found.provenance is None
     assert "provenance.json" in found.problems[0]
 

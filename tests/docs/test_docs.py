@@ -189,7 +189,7 @@ def test_the_public_names_and_errors_are_documented() -> None:
     assert all(f"`{name}`" in text for name in condprep.__all__ if name != "__version__")
     tree = {
         name: len(indent) // 2
-        for indent, name in re.findall(r"^    ( *)(\w+Error|Weights\w+|\w+Failed)\b", text, re.MULTILINE)
+        for indent, name in re.findall(r"^    ( *)(\w+Error|Weights\w+|\w+Failed|\w+Fault)\b", text, re.MULTILINE)
     }
     classes = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, errors.CondprepError)]
     assert tree == {c.__name__: c.__mro__.index(errors.CondprepError) for c in classes if c is not errors.Rejected}

@@ -162,12 +162,13 @@ def test_a_reject_list_cannot_name_files_outside_of_the_source(raw: Path, tmp_pa
     """A dataset that lists ../secret.png among its rejects does not get that picture onto the page."""
     condprep.build(raw, tmp_path / "ds", "canny", resolution=64)
     Image.fromarray(smooth()).save(tmp_path / "secret.png")
-    line = json.dumps({"source": "../secret.png", "stage": "fit", "reason": "too small", "key": None})
+    line = json.dumps({"source": "../secret.png", "stage": "fit", "reason": "too small", "code": "too-small"})
     (tmp_path / "ds" / ".condprep" / "rejects.jsonl").write_text(line + "\nnot JSON\n")
     _, page = made(tmp_path / "ds", tmp_path, source=raw)
     assert not [found for found in page.of("img") if found["alt"] == "rejected picture"]
     assert "not in the source any more" in page.text
     assert "a damaged line of rejects.jsonl" in page.text
+    assert "too-small" in page.text
 
 
 def test_what_is_recorded_is_shown_and_not_trusted(built: Path, tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ class Aux(BaseAnnotator):
         height, width = rgb.shape[-2:]
         if max(height, width) < self.how.least:
             needed = f"aux:{self.variant} needs a long side of at least {self.how.least} px"
-            raise Rejected("annotate", f"{needed}, this one has {max(height, width)} px")
+            reason = f"{needed}, this one has {max(height, width)} px"
+            raise Rejected("annotate", reason, code="annotator-rejected")
         pictures = pad_to_grid(rgb, self.how.grid).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         maps = np.stack([self._map(picture, key) for picture, key in zip(pictures, keys, strict=True)])
         return Maps(torch.from_numpy(maps).permute(0, 3, 1, 2)[..., :height, :width].to(rgb.device))

@@ -20,7 +20,17 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
 )
 from condprep.errors import Rejected, SourceError
-from condprep.sources.base import caption_values, is_picture, listing, name_in, native, portable, read_regular, stamp
+from condprep.sources.base import (
+    caption_values,
+    is_picture,
+    listing,
+    name_in,
+    native,
+    portable,
+    read_regular,
+    rejected_entry,
+    stamp,
+)
 from condprep.sources.folder import FolderSource
 from condprep.sources.imagefolder import MetadataRow, csv_rows, json_rows, parquet_rows
 from condprep.types import Entry, Sample
@@ -75,7 +85,7 @@ class FolderPairs:
     def _pair(self, row: int | None, key: str, entry: Entry) -> Pair:
         try:
             if entry.problem:
-                raise Rejected("read", f"{entry.name}: {entry.problem}")
+                raise Rejected("read", f"{entry.name}: {entry.problem}", code=entry.code or "")
             sample = self.sample(entry)
         except Rejected as rejected:
             return Pair(row, key, problem=rejected.reason)
@@ -92,14 +102,17 @@ class FolderPairs:
                 now = f"{entry.stamp} {stamp(conditions.root / native(found))}"
                 yield replace(entry, name=name, stamp=now, condition=f"{condition}/{found}")
             else:
-                problem = f"{name} has no map of its own: there is no {condition}/{stem}.*"
-                yield replace(entry, name=name, problem=entry.problem or problem)
+                alone = f"{name} has no map of its own: there is no {condition}/{stem}.*"
+                problem, code = (entry.problem, entry.code) if entry.problem else (alone, "no-map")
+                yield replace(entry, name=name, problem=problem, code=code)
         for stem, found in maps.items():
             name = f"{condition}/{found}"
-            yield Entry(name, "", problem=f"{name} has no picture of its own: there is no {image}/{stem}.*")
+            alone = f"{name} has no picture of its own: there is no {image}/{stem}.*"
+            yield rejected_entry(name, Rejected("source", alone, code="no-picture"))
         for found in doubles:
             name = f"{condition}/{found}"
-            yield Entry(name, "", problem=f"{name} is a second map of the same picture")
+            second = f"{name} is a second map of the same picture"
+            yield rejected_entry(name, Rejected("source", second, code="second-map"))
 
     def sample(self, entry: Entry) -> Sample:
         found = FolderSource(self.root).read(entry)
@@ -169,10 +182,10 @@ class ListedPairs:
         for number, values in READERS[self.listing.suffix](self.listing):
             try:
                 if isinstance(values, str):
-                    raise Rejected("source", values)
+                    raise Rejected("source", values, code="bad-listing")
                 yield self._entry(values)
             except Rejected as rejected:
-                yield Entry(f"{self.listing.name}:{number}", "", problem=rejected.reason)
+                yield rejected_entry(f"{self.listing.name}:{number}", rejected)
 
     def _entry(self, values: Mapping[str, Any]) -> Entry:
         image, condition = (self._path(values, column) for column in (self.columns.image, self.columns.condition))
@@ -203,14 +216,16 @@ class ListedPairs:
         """The real path of a named file. Raises Rejected where it is missing or leaves the folder, by `..` or by a link."""
         name = values.get(column)
         if not isinstance(name, str) or not name:
-            raise Rejected("read", f"no {column!r}")
+            raise Rejected("read", f"no {column!r}", code="bad-listing")
         folder = os.path.realpath(self.listing.parent)
         try:
             real = Path(os.path.realpath(os.path.join(folder, name), strict=True))
         except (OSError, ValueError):  # ValueError: a NUL in the name
-            raise Rejected("read", f"{column} {name!r:.200} is missing or unreadable") from None
+            reason = f"{column} {name!r:.200} is missing or unreadable"
+            raise Rejected("read", reason, code="missing-file") from None
         if not real.is_relative_to(folder):
-            raise Rejected("read", f"{column} {name!r:.200} is outside the folder of {self.listing.name}")
+            reason = f"{column} {name!r:.200} is outside the folder of {self.listing.name}"
+            raise Rejected("read", reason, code="outside-source")
         return real
 
 

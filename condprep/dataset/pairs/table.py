@@ -20,7 +20,7 @@ from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, dig
 from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.runtime.files import read_json
-from condprep.sources.base import caption_values, stamp, stored_picture
+from condprep.sources.base import caption_values, rejected_entry, stamp, stored_picture
 from condprep.types import CONDITION_KINDS, IMPORTED, Entry, Sample
 
 TRANSFORM = "transform"  # the column in which a build says where the source lies
@@ -85,7 +85,8 @@ class TablePairs:
                     for n in islice(numbers[file.split], part.rows):
                         yield Entry(f"{file.split}:{n}", now, offset=next(rows))
             except DatasetError as error:
-                yield Entry(f"{file.split}/{file.path.name}", now, problem=str(error))
+                damaged = Rejected("source", str(error), code="damaged-source")
+                yield rejected_entry(f"{file.split}/{file.path.name}", damaged, now)
 
     def sample(self, entry: Entry) -> Sample:
         number = bisect_right(self._starts, entry.offset) - 1
@@ -94,12 +95,11 @@ class TablePairs:
             with _reading:
                 table = _table(part, tuple(self.columns.names), entry.stamp)
         except DatasetError as error:
-            raise Rejected("read", str(error)) from None
+            raise Rejected("read", str(error), code="damaged-source") from None
         values = {name: table.column(name)[entry.offset - self._starts[number]] for name in self.columns.names}
-        pair = self._pair(entry.offset, part.file.split, values)
-        if pair.problem:
-            raise Rejected("read", pair.problem)
-        return Sample(entry.name, pair.image, caption_values(pair.caption), condition=pair.condition)
+        image, condition = self._pictures(values)
+        caption = values[self.columns.caption].as_py() if self.columns.caption else None
+        return Sample(entry.name, image, caption_values(caption), condition=condition)
 
     def _parts_of(self, file: Shard) -> Iterator[RowGroup]:
         self._columns_of(file)
@@ -138,14 +138,19 @@ class TablePairs:
         name = f"{split}:{row}" if key is None else str(key)
         caption = values[self.columns.caption].as_py() if self.columns.caption else None
         try:
-            image, condition = (
-                stored_picture(values[column].as_py(), self.folder, column)
-                for column in (self.columns.image, self.columns.condition)
-            )
+            image, condition = self._pictures(values)
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
         placed = values[TRANSFORM].as_py() if TRANSFORM in values else None
         return Pair(row, name, image, condition, caption, split=split, padding=padding(placed))
+
+    def _pictures(self, values: Mapping[str, pa.Scalar]) -> tuple[bytes, bytes]:
+        """The encoded picture and its map. Raises Rejected("read", reason)."""
+        image, condition = (
+            stored_picture(values[column].as_py(), self.folder, column)
+            for column in (self.columns.image, self.columns.condition)
+        )
+        return image, condition
 
 
 _reading = Lock()  # of a part that several threads want, one reads it
