@@ -65,28 +65,27 @@ def curve(output: Path, name: str) -> list[float]:
     return [line[name] for line in found if name in line]
 
 
-@pytest.fixture(scope="module")
-def trained(place: Path) -> Path:
-    train(recipe(place / "ds", place / "output"))
-    return place / "output"
-
-
-def test_it_learns_to_follow(trained: Path) -> None:
+def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
     """Edges of what is drawn lie where unseen maps want them: three times as often as before; with other maps by chance."""
-    found, chance = curve(trained, "fidelity_f1_2px"), curve(trained, "fidelity_chance")
+    train(recipe(place / "ds", tmp_path))
+    found, chance = curve(tmp_path, "fidelity_f1_2px"), curve(tmp_path, "fidelity_chance")
     assert found[-1] >= 3 * found[0]
     assert chance[-1] <= found[0] + 0.1
-    assert curve(trained, "condition_gap")[-1] > 1.5
-    assert curve(trained, "val_loss")[-1] < curve(trained, "val_loss")[0]
+    assert curve(tmp_path, "condition_gap")[-1] > 1.5
+    assert curve(tmp_path, "val_loss")[-1] < curve(tmp_path, "val_loss")[0]
 
 
-def test_half_way_and_on_is_the_same(place: Path, trained: Path) -> None:
+def test_half_way_and_on_is_the_same(place: Path, tmp_path: Path) -> None:
     """A run that goes on from its middle ends with the same weights."""
-    shutil.copytree(trained, place / "resumed")
-    (end,) = (place / "resumed" / "checkpoints").glob(f"*{STEPS}")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    short = ("train.steps=40", "save.every=20", "eval.every=40", "eval.fidelity=false")
+    train(recipe(place / "ds", whole, *short))
+    shutil.copytree(whole, resumed)
+    (end,) = (resumed / "checkpoints").glob("*40")
     shutil.rmtree(end)
-    train(recipe(place / "ds", place / "resumed"))
-    one, other = (load_file(output / "diffusion_pytorch_model.safetensors") for output in (trained, place / "resumed"))
+    (resumed / "diffusion_pytorch_model.safetensors").unlink()
+    train(recipe(place / "ds", resumed, *short))
+    one, other = (load_file(output / "diffusion_pytorch_model.safetensors") for output in (whole, resumed))
     assert all(one[name].equal(other[name]) for name in one)
 
 

@@ -8,6 +8,7 @@ whose small kind it evaluates without the biases of its attention.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,10 @@ def leres(cls: Any, how: AuxDetector, files: Files, device: str) -> Any:
     from controlnet_aux.leres.leres.multi_depth_model_woauxi import RelDepthModel
 
     depthmap.print = _silent  # it tells every patch
+    if not hasattr(
+        depthmap.generatemask, "cache_info"
+    ):  # blurs the same 3,000 x 3,000 px anew for every picture: seconds
+        depthmap.generatemask = cache(depthmap.generatemask)
     state: Any = read_checkpoint(files["res101.pth"])
     depths = {name.removeprefix("module."): value for name, value in state["depth_model"].items()}
     network = RelDepthModel(backbone="resnext101")

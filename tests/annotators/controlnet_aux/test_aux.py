@@ -18,6 +18,7 @@ from support.aux_models import (
     load,
     picture,
     reference,
+    save_checkpoints,
     variants,
 )
 
@@ -65,24 +66,24 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
 
 
 @pytest.fixture
-def small_zoe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ZoeDepth on the smaller of its two kinds of BEiT, 112 million parameters and not 345."""
+def small_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS on ResNet-50."""
     detectors()
     from controlnet_aux import zoe
+    from controlnet_aux.leres.leres import network_auxi
 
     config = zoe.get_config("zoedepth", "infer")
-    config.midas_model_type = "DPT_BEiT_B_384"
+    config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [192, 256]
     monkeypatch.setattr(zoe, "get_config", lambda *names: config)
+    monkeypatch.setattr(network_auxi, "resnext101_stride32x8d", network_auxi.resnet50_stride32)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_zoe")
+@pytest.mark.usefixtures("small_trunks")
 @pytest.mark.parametrize("variant", ["leres++", "zoe"])
-def test_the_heavy_ones_are_the_reference_s(
-    variant: str, checkpoints: Checkpoints, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_heavy_ones_are_the_reference_s(variant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a picture off the grid: the reference's map of the padded picture, cropped, and not a word printed."""
-    folder, rgb = checkpoints(variant), picture(100, 140)
+    folder, rgb = save_checkpoints(tmp_path, variant), picture(100, 140)
     annotator = load(variant, folder)
     capsys.readouterr()
     ours = annotator(batch(rgb), KEYS[:1]).maps
