@@ -14,7 +14,7 @@ from typing import Any
 
 from condprep.building.begin import begin
 from condprep.building.existing_rows import ExistingRows
-from condprep.building.finish import finish
+from condprep.building.finish import finish, finished
 from condprep.building.options import parse_options
 from condprep.building.output_folder import disk_errors, locked
 from condprep.building.result import BuildResult, build_result
@@ -42,6 +42,7 @@ def add_columns(
     """Add a column for each annotator to a dataset that condprep built; its other columns keep their bytes.
 
     The maps are made from the stored pictures. A picture on which an annotator fails leaves the dataset as a reject.
+    The call that added the newest columns may be made again, and finds nothing to do.
     The arguments are those of `build`. Raises UsageError for a folder that is no such dataset, for a column that it
     has, and for one that was built with fit "pad", whose black border would be annotated.
     """
@@ -51,21 +52,25 @@ def add_columns(
     if not (layout.done.exists() and (layout.private / "provenance.json").exists()):
         raise UsageError(f"{dataset} is no finished dataset of condprep; --into adds to one that `condprep build` made")
     with disk_errors(layout.root), locked(layout):
-        builder, built = None, Counts()
-        if not staging.done.exists():
-            rows = ExistingRows(layout)
-            if not annotators:
-                raise UsageError("--into adds the maps of an annotator; name one with --annotator")
-            options = parse_options(annotators, params, precision, batch_size=batch_size, **rows.inherited)
-            rows.check(options.columns().values())
-            staging.private.mkdir(parents=True, exist_ok=True)
-            weights = weights or Weights()
-            builder = begin(
-                staging, rows, options, device=device, weights=weights, progress=progress, existing=rows.columns
-            )
-            if builder:
-                built = build_shards(builder, builder.pending, workers or usable_cores())
-                finish(builder, rows.rejects, rows.merge)
+        if staging.done.exists():  # of a run that was stopped, whatever it added
+            take_places(layout, staging)
+        rows = ExistingRows(layout)
+        if not annotators:
+            raise UsageError("--into adds the maps of an annotator; name one with --annotator")
+        options = parse_options(annotators, params, precision, batch_size=batch_size, **rows.inherited)
+        if rows.newest_are(options):
+            shutil.rmtree(staging.root, ignore_errors=True)
+            return build_result(layout, None, finished(layout), Counts(), time.monotonic() - began)
+        rows.check(options.columns().values())
+        staging.private.mkdir(parents=True, exist_ok=True)
+        weights = weights or Weights()
+        builder = begin(
+            staging, rows, options, device=device, weights=weights, progress=progress, existing=rows.columns
+        )
+        built = Counts()
+        if builder:
+            built = build_shards(builder, builder.pending, workers or usable_cores())
+            finish(builder, rows.rejects, rows.merge)
         counts = take_places(layout, staging)
         return build_result(layout, builder, counts, built, time.monotonic() - began)
 

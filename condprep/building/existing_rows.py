@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from itertools import accumulate, count
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from condprep.building.options import BuildOptions
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
@@ -42,10 +43,22 @@ class ExistingRows:
     def identity(self) -> dict[str, Any]:
         return {"kind": self.kind, "plan": sha256((self.layout.private / "plan.json").read_bytes()).hexdigest()}
 
+    @cached_property
+    def _requested(self) -> dict[str, Any]:
+        """Of the build that made this dataset, or else that added the newest columns to it."""
+        return dict(read_json(self.layout.private / "plan.json")["config"]["requested"])
+
+    def newest_are(self, options: BuildOptions) -> bool:
+        """Whether the newest columns are what is asked for: then a run ended just before it could say so, or is repeated."""
+        before, now = (
+            {**kept, "beside": None} for kept in (self._requested["options"], options.model_dump(mode="json"))
+        )
+        return self._requested["source"].get("kind") == self.kind and before == now
+
     @property
     def inherited(self) -> dict[str, Any]:
         """The options of the build that adds to this dataset."""
-        options = read_json(self.layout.private / "plan.json")["config"]["requested"]["options"]
+        options = self._requested["options"]
         kept = ("captions", "format", "validation", "shard_rows", "shard_bytes", "max_pixels")
         return {name: options[name] for name in kept} | {"fit": "keep", "beside": tuple(self.columns)}
 

@@ -35,13 +35,17 @@ class Shard:
 def shards(root: Path) -> list[Shard]:
     """The dataset's files, by split and name: a `save_to_disk` folder or one of Parquet files.
 
-    Raises DatasetError for a folder that is missing, holds no dataset, or a build that has not finished.
+    Raises DatasetError for a folder that is missing, holds no dataset, or one that is half built or half replaced.
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     private = root / ".condprep"
     if (private / "plan.json").exists() and not (private / "done.json").exists():
         raise DatasetError(f"{root} is a build that has not finished; run its `condprep build` again, and it goes on")
+    if (private / "into" / ".condprep" / "done.json").exists():
+        raise DatasetError(
+            f"{root} is getting columns, and that has not finished; run its `condprep build --into` again, and it goes on"
+        )
     return files(root)
 
 

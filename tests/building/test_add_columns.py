@@ -123,6 +123,19 @@ def test_parquet_and_a_second_addition(raw: Path, tmp_path: Path, fragile: Fragi
     assert not (tmp_path / "ds" / ".condprep" / "into").exists()
 
 
+def test_the_same_addition_again_has_nothing_to_do(raw: Path, tmp_path: Path) -> None:
+    """A call that ended without a word may be made again: nothing changes. With other settings, the column is in the way."""
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    added, before = add_columns(tmp_path / "ds", "canny:random"), tree(tmp_path / "ds")
+    (tmp_path / "ds" / ".condprep" / "into" / ".condprep").mkdir(parents=True)
+    again = add_columns(tmp_path / "ds", "canny:random")
+    assert (again.inputs, again.rows, again.resumed) == (added.inputs, added.rows, added.inputs)
+    assert tree(tmp_path / "ds") == before
+    assert not (tmp_path / "ds" / ".condprep" / "into").exists()
+    with pytest.raises(UsageError, match="has a column 'canny_random' already"):
+        add_columns(tmp_path / "ds", "canny:random", batch_size=3)
+
+
 def test_what_cannot_be_added_to(raw: Path, tmp_path: Path) -> None:
     """No dataset, a column that is there, padded pictures: each is said with its remedy."""
     with pytest.raises(UsageError, match="no finished dataset"):

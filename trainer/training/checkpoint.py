@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,9 +124,13 @@ class Checkpoints:
             _remove(final)
         os.replace(partial, final)
         fsync(self.folder)
-        for old in [*self][: -self.keep]:
-            _remove(old)
+        self._remove_oldest([*self])
         return final
+
+    def _remove_oldest(self, paths: Sequence[Path]) -> None:
+        """Those beyond `keep`."""
+        for old in paths[: -self.keep]:
+            _remove(old)
 
     def choose(self, resume: str, recipe: Mapping[str, Any], dataset: str) -> tuple[Checkpoint | None, list[str]]:
         """The checkpoint to go on from, None to start afresh, and what the user should know.
@@ -162,6 +166,8 @@ class Checkpoints:
                 damage = str(error)
             if not damage:
                 refuse_another(found, recipe, dataset)
+                self.abandon()  # what a run that was killed has left
+                self._remove_oldest([one for one in self if one <= path])
                 return found, [*notes, f"going on from update {found.update:,}"]
             notes.append(f"checkpoint {path} is damaged ({damage}): falling back to the one before")
         if notes:

@@ -1,0 +1,58 @@
+"""Stopped before any file operation, killed or without power, the same command ends as if it had never been stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.crash_scenarios import SCENARIOS
+from support.thorough import examples
+
+import condprep
+from condprep.dataset.layout import Layout
+from condprep.errors import DatasetError
+from condprep.runtime.files import commit_json
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+TESTS = Path(__file__).parents[1]
+
+
+def crashed(scenario: str, folder: Path, stride: int) -> dict[str, Any]:
+    """What became of a scenario, stopped before every `stride`-th operation."""
+    program = [sys.executable, "-m", "support.crash_scenarios", scenario, folder / scenario, str(stride), "0"]
+    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(("scenario", "stride"), [("build", 37), ("into", 41), ("checkpoints", 23)])
+def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> None:
+    """A few moments of each: the second run ends with the bytes of an undisturbed one, and leaves nothing behind."""
+    found = crashed(scenario, tmp_path, stride)
+    assert found["failures"] == []
+    assert found["points"] >= 4
+
+
+@pytest.mark.slow
+def test_stopped_anywhere(tmp_path: Path) -> None:
+    """The same of every command that writes, at 500 moments and more."""
+    found = {name: crashed(name, tmp_path, examples(3, 1)) for name in SCENARIOS}
+    assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
+    assert sum(one["points"] for one in found.values()) >= 500
+
+
+def test_a_dataset_in_the_middle_of_getting_columns_says_so(tmp_path: Path) -> None:
+    """While some of its files are old and some new, nobody reads it; and it is said how it goes on."""
+    (tmp_path / "train").mkdir()
+    staging = Layout(Layout(tmp_path).private / "into")
+    staging.private.mkdir(parents=True)
+    commit_json(staging.done, {})
+    with pytest.raises(DatasetError, match="condprep build --into` again"):
+        condprep.verify(tmp_path)

@@ -1,0 +1,136 @@
+"""The commands that tests/support/crash.py stops: small datasets, everything that writes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+from PIL import Image
+from support.crash import Scenario, crash
+from support.pictures import smooth
+
+import condprep
+from condprep.annotation import annotate_files
+from condprep.dataset.contact_sheet import sheet
+
+HOW = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
+FILES = [Path("raw/0.png"), Path("raw/1.png")]
+
+
+def pictures() -> None:
+    """Five of them, one of which is broken, and two of which are the same."""
+    Path("raw").mkdir()
+    for seed in range(4):
+        Image.fromarray(smooth(64, 64, seed % 3)).save(f"raw/{seed}.png")
+        Path(f"raw/{seed}.txt").write_text(f"a picture {seed}")
+    Path("raw/4.png").write_bytes(b"")
+
+
+def build(**how: object) -> None:
+    condprep.build("raw", "ds", ["canny"], **HOW, **how)  # type: ignore[arg-type]
+
+
+def dataset() -> None:
+    pictures()
+    build()
+
+
+def pairs() -> None:
+    """Two folders of pictures."""
+    for folder in ("image", "canny"):
+        Path("pairs", folder).mkdir(parents=True)
+        for seed in range(3):
+            Image.fromarray(smooth(64, 64, seed)).save(f"pairs/{folder}/{seed}.png")
+
+
+def with_scores() -> None:
+    dataset()
+    condprep.verify("ds", checks=["structure", "condition"], workers=1)
+
+
+def fill_caches() -> None:
+    """As a run does: one process, a few shards each; the networks are arithmetic."""
+    import numpy as np
+    import torch
+
+    from trainer.data import cache
+    from trainer.types import ONE_PROCESS, Latents
+
+    cache.SHARD_BYTES, cache.SHARD_CAPTIONS = 3 * 8 * 8 * 2, 2
+    shards, captions = cache.lay_out([(8, 8)] * 4, mirror=False), cache.distinct(["a", "b"])
+    grey = [np.full((8, 8, 3), value, np.uint8) for value in range(4)]
+    with cache.one_run(Path("ds.cache"), ONE_PROCESS):
+        latents = cache.LatentCache(Path("ds.cache/latents"), shards, "fp32")
+        latents.build(
+            lambda pixels: Latents(pixels[:, :1].float(), pixels[:, 1:2].float()),
+            lambda row: (grey[row.number], grey[row.number]),
+            ONE_PROCESS,
+            lambda *_: None,
+        )
+        text = cache.TextCache(Path("ds.cache/text"), captions, "fp32")
+        text.build(lambda some: {"prompt_embeds": torch.ones(len(some), 2)}, ONE_PROCESS, lambda *_: None)
+
+
+def save_checkpoints() -> None:
+    """Four updates, of which the two newest stay; goes on after the newest."""
+    from trainer.recipe.toml import parse_recipe
+    from trainer.training.checkpoint import Checkpoints
+
+    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
+    recipe = parse_recipe({"model": {"base": "b"}, "data": {"path": "p"}}).model_dump(mode="json")
+    kept = Checkpoints(Path("run/checkpoints"), 2)
+    newest, _ = kept.choose("auto", recipe, "d")
+    state = {"recipe": recipe, "dataset": "d", "position": {}}
+    for update in range(newest.update + 1 if newest else 1, 5):
+        kept.save(update, partial(write_state, update=update), state, process)  # type: ignore[arg-type]
+
+
+def write_state(folder: Path, update: int) -> None:
+    (folder / "controlnet").mkdir()
+    for name in ("controlnet/weights", "optimizer"):
+        (folder / name).write_text(f"{name} of {update}")
+
+
+def export() -> None:
+    """The result of a run whose network is one layer."""
+    import torch
+
+    from trainer.inference.export import save_result
+
+    layer = torch.nn.Linear(2, 2)
+    layer.to_json_string = lambda: "{}"  # type: ignore[operator]
+    weights = [torch.ones(2, 2), torch.ones(2)]
+    training = {"model": {"base": "b"}, "updates": 1, "batch": 1, "rows": 1, "dataset": "d", "metrics": {}}
+    condition = {"kind": "canny", "annotators": []}
+    save_result(Path("run"), layer, weights, weights, training, condition)  # type: ignore[arg-type]
+
+
+def run_folder() -> None:
+    Path("run").mkdir()
+    Path("run/recipe.toml").write_text("")
+
+
+SCENARIOS = {
+    "build": Scenario(pictures, build),
+    "parquet": Scenario(pictures, lambda: build(format="parquet")),
+    "overwrite": Scenario(dataset, lambda: build(overwrite=True)),
+    "import": Scenario(pairs, lambda: condprep.build("pairs", "ds", **HOW)),
+    "into": Scenario(dataset, lambda: condprep.add_columns("ds", ["canny:random"], workers=1)),
+    "curate": Scenario(dataset, lambda: condprep.curate("ds", "out", "duplicates", fix=True, workers=1)),
+    "verify": Scenario(dataset, lambda: condprep.verify("ds", checks=["structure", "condition"], workers=1)),
+    "report": Scenario(with_scores, lambda: condprep.report("ds", "page.html")),
+    "sheet": Scenario(dataset, lambda: sheet(Path("ds"), Path("sheet.png"))),
+    "annotate": Scenario(pictures, lambda: annotate_files(FILES, Path("maps"), annotators="canny", overwrite=True)),
+    "caches": Scenario(lambda: None, fill_caches),
+    "checkpoints": Scenario(lambda: None, save_checkpoints),
+    "export": Scenario(run_folder, export),
+}
+
+
+if __name__ == "__main__":
+    name, folder, stride, seed = sys.argv[1:]
+    print(json.dumps(asdict(crash(SCENARIOS[name], Path(folder).absolute(), int(stride), int(seed)))))
