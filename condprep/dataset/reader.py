@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.errors import DatasetError
+from condprep.errors import CondprepError, DatasetError, SourceError
+from condprep.runtime.retry import as_fault, is_passing
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
 IMAGE_FIELDS = {"bytes", "path"}  # the fields of `datasets.Image`
@@ -66,7 +67,7 @@ def schema(path: Path) -> pa.Schema:
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
             return reader.schema
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is damaged: {_first_line(error)}") from error
+        raise _damage(path, error) from error
 
 
 def first_schema(files: Sequence[Shard]) -> pa.Schema:
@@ -89,7 +90,7 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
             rows += len(batch)
             yield batch
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is damaged after row {rows}: {_first_line(error)}") from error
+        raise _damage(path, error, f" after row {rows}") from error
 
 
 def readable_rows(path: Path) -> int:
@@ -147,7 +148,7 @@ def read_part(part: RowGroup, columns: Sequence[str]) -> pa.Table:
         table.validate(full=True)
         return table
     except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} is damaged in row group {part.group}: {_first_line(error)}") from error
+        raise _damage(path, error, f" in row group {part.group}") from error
 
 
 def is_image(kind: pa.DataType) -> bool:
@@ -176,6 +177,15 @@ def _split(root: Path, path: Path) -> str:
     if path.suffix == ".parquet" and (named := SPLIT_FILE.match(path.stem)):
         return named["split"]
     return "train" if path.parent in (root, root / "data") else path.parent.name
+
+
+def _damage(path: Path, error: Exception, where: str = "") -> CondprepError:
+    """What a reader raises: damage where the content is to blame, and else what keeps it from being read."""
+    if is_passing(error):
+        return as_fault(error, str(path))
+    if isinstance(error, OSError) and error.errno is not None:
+        return SourceError(f"{path} cannot be read: {error.strerror}; mend that, or take the file away")
+    return DatasetError(f"{path} is damaged{where}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

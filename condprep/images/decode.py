@@ -26,6 +26,7 @@ from condprep.images.exif import jpeg_metadata
 from condprep.images.png import is_about_text, without_text
 from condprep.images.readers import jxl_size, reader_class, recognise
 from condprep.runtime.quiet import quiet_pillow
+from condprep.runtime.retry import is_passing
 
 Pixels = NDArray[np.uint8]
 MinSize = Callable[[tuple[int, int]], tuple[int, int]]
@@ -118,6 +119,9 @@ def upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _rejected(name: str, error: Exception) -> Rejected:
+    """What a decoder says, as a reject. Raises it as it is where the machine is to blame and not the picture."""
+    if is_passing(error):
+        raise error
     text = str(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return Rejected("decode", text.partition(",")[0], code="too-many-pixels")
@@ -229,8 +233,8 @@ def _load(image: ImageFile.ImageFile, allow_truncated: bool) -> bool:
     """Decode; whether it went through. What was decoded before a failure stays in the image, and may suffice."""
     try:
         image.load()
-    except Exception:
-        if not allow_truncated:
+    except Exception as error:
+        if not allow_truncated or is_passing(error):
             raise
         image.tile = []  # nothing more to decode
         return False

@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from condprep.errors import Rejected, SourceError
+from condprep.errors import PassingFault, Rejected, SourceError
+from condprep.runtime.retry import GOES_ON, as_fault, is_passing
 from condprep.types import Entry, Sample
 
 # the extensions that make a file an input
@@ -70,6 +71,8 @@ def listing(folder: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
+        if is_passing(error):
+            raise as_fault(error, str(folder)) from error
         raise SourceError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from None
 
 
@@ -120,6 +123,28 @@ def read_regular(path: Path, *, cut: int | None = None) -> bytes:
         raise refused("read", f"{path.name!r} cannot be read", error) from None
 
 
+def read_listed(path: Path, *, cut: int | None = None) -> bytes:
+    """The same of a file that the source has listed. Raises PassingFault where more than the file is gone."""
+    try:
+        return read_regular(path, cut=cut)
+    except Rejected:
+        check_there(path.parent)
+        raise
+
+
+def check_there(place: Path) -> None:
+    """Raises PassingFault where a folder or a file that holds many inputs was there, and is not any more."""
+    if not place.exists():
+        raise PassingFault(f"{place} is not there any more; put it back. {GOES_ON}")
+
+
+def device_of(folder: Path) -> int:
+    """On which device it lies, which tells whether something else is mounted there by now; -1 where that is unknown."""
+    with suppress(OSError):
+        return folder.stat().st_dev
+    return -1
+
+
 def stored_picture(stored: Any, folder: Path | None, column: str) -> bytes:
     """The encoded picture in a value of a picture column: its bytes, or {"bytes", "path"}, the path below `folder`.
 
@@ -164,7 +189,12 @@ def size_problem(size: int) -> Rejected | None:
 
 
 def refused(stage: str, what: str, error: OSError) -> Rejected:
-    """What the operating system refuses of one file, as a reject. what: "'1.jpg' cannot be read"."""
+    """What the operating system refuses of one file, as a reject. what: "'1.jpg' cannot be read".
+
+    Raises the error as it is where it may pass: then it is not the file's.
+    """
+    if is_passing(error):
+        raise error
     code = "missing-file" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "unreadable-file"
     return Rejected(stage, f"{what}: {error.strerror}", code=code)
 
@@ -182,7 +212,9 @@ def stamp(*files: Path | os.stat_result) -> str:
 def _stamp(file: Path | os.stat_result) -> str:
     try:
         status = file.stat() if isinstance(file, Path) else file
-    except OSError:
+    except OSError as error:
+        if is_passing(error):
+            raise
         return "-"
     return f"{status.st_size}:{status.st_mtime_ns}"
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from condprep.errors import Rejected, SourceError
+from condprep.errors import PassingFault, Rejected, SourceError
+from condprep.runtime.retry import GOES_ON, retried
 from condprep.sources.base import (
     MAX_CAPTION,
     captions,
+    device_of,
     file_problem,
     is_picture,
     native,
     portable,
-    read_regular,
+    read_listed,
     refused,
     rejected_entry,
     stamp,
@@ -35,6 +38,10 @@ class FolderSource:
     root: Path
     exclude: Path | None = None
     kind: str = "folder"
+    device: int = field(init=False, repr=False, compare=False)  # that `root` was on when the source was opened
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", device_of(self.root))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -43,7 +50,7 @@ class FolderSource:
     def entries(self) -> Iterator[Entry]:
         """Raises SourceError when `root` itself cannot be listed; a folder below it becomes a problem entry."""
         try:
-            pending = _children(self.root)[::-1]
+            pending = retried(lambda: _children(self.root), str(self.root))[::-1]
         except OSError as error:
             raise SourceError(f"the folder {str(self.root)!r} cannot be listed: {error.strerror}") from None
         visited = {_inode(folder) for folder in (self.root, self.exclude) if folder and folder.exists()}
@@ -54,18 +61,23 @@ class FolderSource:
                 yield _entry(relative, path)
                 continue
             try:
-                if (inode := _inode(path)) not in visited:
-                    visited.add(inode)
-                    pending += [relative + child for child in _children(path)[::-1]]
+                inode, children = retried(partial(_visit, path, visited), relative)
+                visited.add(inode)
+                pending += [relative + child for child in children[::-1]]
             except OSError as error:
                 reason = f"the folder cannot be listed: {error.strerror}"
                 yield rejected_entry(portable(relative), Rejected("source", reason, code="unreadable-folder"))
 
     def read(self, entry: Entry) -> Sample:
         path = self.root / native(entry.name)
-        sidecar = path.with_suffix(".txt")
-        text = captions(read_regular(sidecar, cut=MAX_CAPTION)) if sidecar.exists() else ()
-        return Sample(entry.name, read_regular(path), text)
+        sidecar = path.with_suffix(".txt")  # which may also be the name of a folder
+        try:
+            text = captions(read_listed(sidecar, cut=MAX_CAPTION)) if sidecar.is_file() else ()
+            return Sample(entry.name, read_listed(path), text)
+        except Rejected:
+            if device_of(self.root) != self.device:
+                raise PassingFault(f"{self.root} is not what was mounted there; put it back. {GOES_ON}") from None
+            raise
 
 
 def _children(folder: Path) -> list[str]:
@@ -73,6 +85,12 @@ def _children(folder: Path) -> list[str]:
     with os.scandir(folder) as found:
         names = (f"{item.name}/" if _is_folder(item) else item.name for item in found if item.name[0] != ".")
         return sorted(name for name in names if name.endswith("/") or is_picture(name))
+
+
+def _visit(folder: Path, visited: Container[tuple[int, int]]) -> tuple[tuple[int, int], list[str]]:
+    """A folder's inode and what lies in it, which is nothing where it was visited before."""
+    inode = _inode(folder)
+    return inode, [] if inode in visited else _children(folder)
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -83,7 +101,7 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 def _entry(relative: str, path: Path) -> Entry:
     name, sidecar = portable(relative), path.with_suffix(".txt")
     try:
-        status = path.stat()
+        status = retried(path.stat, relative)
     except OSError as error:
         return rejected_entry(name, refused("source", "cannot be read", error), stamp(path, sidecar))
     now, size = stamp(status, sidecar), status.st_size

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.retry import is_passing
 from condprep.sources.base import CAPTION_COLUMNS, caption_values, stored_picture
 from condprep.types import Entry, Sample
 
@@ -43,6 +44,8 @@ class HuggingFaceSource:
         try:
             row = self.dataset[entry.offset].to_pylist()[0]
         except Exception as error:  # a damaged file shows in Arrow, in datasets or in Python
+            if is_passing(error):
+                raise
             raise Rejected("read", f"the row cannot be read: {error}", code="damaged-source") from None
         text = caption_values(row[self.caption_column]) if self.caption_column else ()
         return Sample(entry.name, stored_picture(row[self.image_column], self.folder, self.image_column), text)

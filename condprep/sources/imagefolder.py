@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.retry import as_fault, is_passing, retried
 from condprep.sources.base import (
     CAPTION_COLUMNS,
     caption_values,
@@ -22,7 +23,7 @@ from condprep.sources.base import (
     listing,
     name_in,
     native,
-    read_regular,
+    read_listed,
     refused,
     rejected_entry,
     stamp,
@@ -74,7 +75,7 @@ class ImagefolderSource:
             yield entry
 
     def read(self, entry: Entry) -> Sample:
-        return Sample(entry.name, read_regular(self._locate(native(entry.name))), entry.text or ())
+        return Sample(entry.name, read_listed(self._locate(native(entry.name))), entry.text or ())
 
     def _entry(self, row: dict[str, Any] | str) -> Entry:
         if isinstance(row, str):
@@ -84,7 +85,7 @@ class ImagefolderSource:
             raise Rejected("source", f"no {self.image_column}", code="bad-listing")
         path = self._locate(name)
         try:
-            status = path.stat()
+            status = retried(path.stat, name)
         except OSError as error:
             raise refused("source", f"{name!r} cannot be read", error) from None
         if problem := file_problem(status):
@@ -179,6 +180,8 @@ def parquet_rows(path: Path) -> Iterator[MetadataRow]:
     try:
         file = pq.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
+        if is_passing(error):
+            raise as_fault(error, path.name) from error
         raise SourceError(f"{path.name} is no Parquet file: {error}") from None
     number = 0
     with file:
@@ -188,6 +191,8 @@ def parquet_rows(path: Path) -> Iterator[MetadataRow]:
                     number += 1
                     yield number, row
         except (pa.ArrowException, OSError) as error:
+            if is_passing(error):
+                raise as_fault(error, path.name) from error
             yield number + 1, f"damaged from here on: {error}"
 
 

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.retry import as_fault, is_passing
 from condprep.sources.base import is_tar, listing, portable, size_problem
 
 SEPARATOR = "#"  # between the names of a tar and of its member: no name of a tar has one
@@ -48,6 +49,8 @@ def open_tar(path: Path) -> io.BufferedReader:
     try:
         file = _Capped(io.FileIO(path))
     except OSError as error:
+        if is_passing(error):
+            raise as_fault(error, path.name) from error
         raise SourceError(f"the tar {path.name!r} cannot be opened: {error.strerror}") from None
     if packed := _COMPRESSED.get(file.peek(2)[:2]):
         file.close()
@@ -74,6 +77,8 @@ def members(file: io.BufferedReader) -> Iterator[tarfile.TarInfo | str]:
                 tar.members.clear()  # type: ignore[attr-defined]  # or the whole listing stays in memory
             end = tar.offset
     except Exception as error:  # tarfile lets through whatever its parsing of a hostile header raises
+        if is_passing(error):
+            raise as_fault(error, getattr(file.raw, "name", "")) from error
         yield f"damaged after byte {end}: {error}"
         return
     file.seek(end)

@@ -19,6 +19,7 @@ from condprep.sources.base import (
     PICTURES,
     caption_values,
     captions,
+    check_there,
     is_picture,
     portable,
     refused,
@@ -77,6 +78,7 @@ class WebDatasetSource:
                 file.seek(entry.offset)
                 data = file.read(entry.size)
         except OSError as error:
+            check_there(path)
             raise refused("read", f"{path.name!r} cannot be read", error) from None
         if len(data) < entry.size:
             raise Rejected("read", f"{path.name!r} was cut off after it was listed", code="cut-off")

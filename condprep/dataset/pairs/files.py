@@ -20,6 +20,7 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
 )
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.retry import is_passing
 from condprep.sources.base import (
     caption_values,
     is_picture,
@@ -27,6 +28,7 @@ from condprep.sources.base import (
     name_in,
     native,
     portable,
+    read_listed,
     read_regular,
     rejected_entry,
     stamp,
@@ -116,7 +118,7 @@ class FolderPairs:
 
     def sample(self, entry: Entry) -> Sample:
         found = FolderSource(self.root).read(entry)
-        return replace(found, condition=read_regular(self.root / native(entry.condition or "")))
+        return replace(found, condition=read_listed(self.root / native(entry.condition or "")))
 
 
 def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
@@ -220,7 +222,9 @@ class ListedPairs:
         folder = os.path.realpath(self.listing.parent)
         try:
             real = Path(os.path.realpath(os.path.join(folder, name), strict=True))
-        except (OSError, ValueError):  # ValueError: a NUL in the name
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            if is_passing(error):
+                raise
             reason = f"{column} {name!r:.200} is missing or unreadable"
             raise Rejected("read", reason, code="missing-file") from None
         if not real.is_relative_to(folder):
