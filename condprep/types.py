@@ -65,3 +65,11 @@ class Maps:
 
     maps: Tensor  # (B, C, H, W) uint8, C in {1, 3}, same H and W as the pictures
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # further columns, B values each
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a network has found in a batch of B pictures, from which their maps are then drawn without it."""
+
+    tensors: Sequence[Tensor]  # (B, ...) each, on the device
+    found: Sequence[Any]  # B values, on the host

@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 REFERENCE_SIDE = 512  # an annotator's batch_size is for square pictures of this side
-PENDING_BATCHES = 4  # full batches' worth of pictures that may wait for others of their shape
+PENDING_BATCHES = 16  # full batches' worth of pictures that may come while one waits for others of its shape
 
 
-def by_shape(items: Iterable[T], pixels: Callable[[T], np.ndarray | None], batch_size: int) -> Iterator[list[T]]:
+def by_shape(
+    items: Iterable[T],
+    pixels: Callable[[T], np.ndarray | None],
+    batch_size: int,
+    size: Callable[[T], int] | None = None,
+    pending: int | None = None,
+) -> Iterator[list[T]]:
     """Items whose pictures have the same shape, as many as have the pixels of `batch_size` pictures of 512 x 512.
 
-    pixels: an item's picture, (H, W, 3); of None the item leaves at once and alone.
+    pixels: an item's picture, (H, W, 3); of None the item leaves at once and alone. size, pending: how much may come
+    while an item waits; default: pixels, of PENDING_BATCHES batches.
     """
 
     def shape(item: T) -> tuple[int, ...] | None:
@@ -33,7 +40,7 @@ def by_shape(items: Iterable[T], pixels: Callable[[T], np.ndarray | None], batch
         return 0 if rgb is None else rgb.size // 3
 
     full = batch_size * REFERENCE_SIDE**2
-    return group(items, shape, area, full, PENDING_BATCHES * full)
+    return group(items, shape, area, full, PENDING_BATCHES * full if pending is None else pending, size)
 
 
 def as_batch(pictures: Sequence[np.ndarray]) -> Tensor:

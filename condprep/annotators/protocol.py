@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from condprep.types import Maps
+from condprep.types import Maps, Seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +47,22 @@ class Filter(Protocol):
 
     def picture(self, rgb: np.ndarray, key: str) -> tuple[np.ndarray, dict[str, Any]]:
         """(H, W, 3) uint8 RGB and its key -> the map (H, W) or (H, W, 3) uint8, and the row's further columns. Thread-safe."""
+        ...
+
+
+@runtime_checkable
+class Drawer(Protocol):
+    """What an annotator with a network may offer beside `__call__`: the same maps in two steps.
+
+    The second one needs no device. A build does it in the threads of the CPU, and the device goes on with the next batch.
+    """
+
+    def see(self, rgb: Tensor, keys: Sequence[str]) -> Seen:
+        """What `__call__` takes -> all that drawing needs. Does not wait for the device where it can help it."""
+        ...
+
+    def draw(self, arrays: Sequence[np.ndarray], found: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """What was seen in one picture, its part of each tensor and of `found` -> what `Filter.picture` returns. Thread-safe."""
         ...
 
 

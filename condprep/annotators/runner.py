@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from condprep.annotators.batches import as_batch, to_device
-from condprep.annotators.protocol import Annotator, Filter
+from condprep.annotators.protocol import Annotator, Drawer, Filter
+from condprep.annotators.transfer import Download
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected
-from condprep.types import Maps
+from condprep.types import Maps, Seen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,15 +38,27 @@ class Runner:
 
     def __call__(self, rgb: Tensor, keys: Sequence[str]) -> list[Result]:
         """(B, 3, H, W) uint8 RGB on any device, B keys -> B results. Raises BuildFailed when nothing works any more."""
+        return [seen if isinstance(seen, Rejected) else self.finish(seen) for seen in self.see(rgb, keys)]
+
+    def see(self, rgb: Tensor, keys: Sequence[str]) -> list[Undrawn | Rejected]:
+        """The part of it for which the device is needed; `finish`, in any thread, does the rest."""
         try:
             with self.guarded(len(keys)):
-                moved = to_device(rgb, self.annotator.device)
-                return [*_split(_checked(self.annotator(moved, keys), self.annotator, rgb))]
+                return [*self._see(to_device(rgb, self.annotator.device), keys)]
         except Rejected as rejected:
             if len(keys) == 1:
                 return [rejected]
         half = len(keys) // 2
-        return self(rgb[:half], keys[:half]) + self(rgb[half:], keys[half:])
+        return self.see(rgb[:half], keys[:half]) + self.see(rgb[half:], keys[half:])
+
+    def finish(self, undrawn: Undrawn) -> Result:
+        """Draw one picture's map, once it was seen."""
+        try:
+            undrawn.wait()
+            with self.guarded():
+                return undrawn.draw()
+        except Rejected as rejected:
+            return rejected
 
     @contextmanager
     def guarded(self, pictures: int = 1) -> Iterator[None]:
@@ -72,16 +86,43 @@ class Runner:
         raise failure
 
     def _draw_alone(self, rgb: np.ndarray, key: str) -> Drawn:
-        batch = to_device(as_batch([rgb]), self.annotator.device)
-        (drawn,) = _split(_checked(self.annotator(batch, [key]), self.annotator, batch))
-        return drawn
+        (undrawn,) = self._see(to_device(as_batch([rgb]), self.annotator.device), [key])
+        undrawn.wait()
+        return undrawn.draw()
+
+    def _see(self, rgb: Tensor, keys: Sequence[str]) -> list[Undrawn]:
+        draw: Callable[[Sequence[np.ndarray], Any], Drawn] = _as_it_is
+        if isinstance(self.annotator, Drawer):
+            seen, draw = self.annotator.see(rgb, keys), self.annotator.draw
+        else:
+            maps = _checked(self.annotator(rgb, keys), self.annotator, rgb)
+            rows = [{name: values[i] for name, values in maps.columns.items()} for i in range(len(keys))]
+            seen = Seen([maps.maps], rows)
+        download = Download(seen.tensors)
+        return [Undrawn(download, number, found, draw) for number, found in enumerate(seen.found)]
 
 
-def _split(maps: Maps) -> list[Drawn]:
-    pixels = maps.maps.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, C)
-    pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-    rows = [{name: values[i] for name, values in maps.columns.items()} for i in range(len(pixels))]
-    return list(zip(pixels, rows))
+@dataclass(frozen=True, slots=True)
+class Undrawn:
+    """What an annotator has seen in one picture."""
+
+    download: Download
+    number: int  # of the picture in its batch
+    found: Any
+    how: Callable[[Sequence[np.ndarray], Any], Drawn]
+
+    def wait(self) -> None:
+        """Until it is on the host. Raises what went wrong on the device."""
+        self.download.wait()
+
+    def draw(self) -> Drawn:
+        return self.how(self.download.arrays(self.number), self.found)
+
+
+def _as_it_is(arrays: Sequence[np.ndarray], columns: dict[str, Any]) -> Drawn:
+    """A map (C, H, W) that was drawn on the device."""
+    pixels = arrays[0].transpose(1, 2, 0)
+    return (pixels[..., 0] if pixels.shape[-1] == 1 else pixels), columns
 
 
 def _checked(maps: Maps, annotator: Annotator, rgb: Tensor) -> Maps:

@@ -1,53 +1,101 @@
-"""The device stage: networks look at batches of pictures of one shape, copied to the device once for all of them."""
+"""The device stage: networks look at batches of pictures of one shape, copied to the device once for all of them.
+
+    batches    pictures of one shard and shape
+    fill       a batch on its way to the device        in a thread, ahead of the device
+    see        what every network sees in it           in the device's own thread
+    wait       until that is on the host               in a thread that waits
+
+What is drawn and encoded of it afterwards is `picture.PictureStage.finish`, in threads of the CPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
-from condprep.annotators.batches import as_batch, by_shape, to_device
+from condprep.annotators.batches import PENDING_BATCHES, REFERENCE_SIDE, by_shape
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
+from condprep.annotators.transfer import Upload
 from condprep.building.picture import Draft, Item
 from condprep.errors import Rejected
+from condprep.types import Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures of one shape, on the device or on their way there; a reject alone has nothing there."""
+
+    items: list[Item]
+    upload: Upload | None
 
 
 class DeviceStage:
-    """The annotators that want batches, each by the column of its map. To be used by one thread."""
+    """The annotators that want batches, each by the column of its map."""
 
     def __init__(self, annotators: Mapping[str, Annotator], batch_size: int) -> None:
         """batch_size: pictures of 512 x 512 px in a call; more of smaller ones, fewer of larger ones."""
         self.networks = {column: Runner(a) for column, a in annotators.items() if a.batch_size > 1}
         self.batch_size = batch_size
 
+    @property
+    def pending(self) -> int:
+        """Bytes that pictures which wait for others of their shape, and what follows them, hold at most."""
+        together = PENDING_BATCHES * self.batch_size * bool(self.networks)
+        return together * (1 + len(self.networks)) * 3 * REFERENCE_SIDE**2
+
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Pictures of one shard and shape, whatever their timing; rejects go alone."""
         for _, of_shard in groupby(items, lambda item: item[0].shard):
-            yield from by_shape(of_shard, _pixels, self.batch_size)
+            yield from by_shape(of_shard, _pixels, self.batch_size, held, self.pending)
 
-    def annotate(self, batch: list[Item]) -> list[Item]:
-        """Run every network on the pictures of a batch; one on which one of them fails becomes a reject."""
-        drafts = [draft for _, draft in batch if isinstance(draft, Draft)]
-        if not drafts:
-            return batch
-        keys = [draft.key for draft in drafts]
-        rgb = to_device(as_batch([draft.rgb for draft in drafts]), self._device())
-        failed: dict[int, Rejected] = {}
+    def fill(self, items: list[Item]) -> Batch:
+        """Bring the pictures of a batch together, on their way to the device. Their own pixels are not needed any more."""
+        pictures = [pixels for item in items if (pixels := _pixels(item)) is not None]
+        upload = Upload(pictures, self._device()) if pictures else None
+        for _, state in items:
+            if isinstance(state, Draft):
+                state.rgb = GONE
+        return Batch(items, upload)
+
+    def see(self, batch: Batch) -> list[Item]:
+        """Run every network on a batch; a picture on which one of them fails becomes a reject. To be used by one thread."""
+        if batch.upload is None:
+            return batch.items
+        rgb = batch.upload.batch()
+        drafts = [(i, state) for i, (_, state) in enumerate(batch.items) if isinstance(state, Draft)]
+        items, keys = list(batch.items), [draft.key for _, draft in drafts]
         for column, runner in self.networks.items():
-            for i, result in enumerate(runner(rgb, keys)):
-                if isinstance(result, Rejected):
-                    failed[i] = result
+            for (i, draft), seen in zip(drafts, runner.see(rgb, keys)):
+                if isinstance(seen, Rejected):
+                    items[i] = (items[i][0], items[i][0].reject(seen, draft.key))
                 else:
-                    drafts[i].take(column, runner.annotator, result)
-        return [
-            (input, input.reject(failed[i], keys[i])) if i in failed else (input, state)
-            for i, (input, state) in enumerate(batch)
-        ]
+                    draft.undrawn[column] = (runner, seen)
+        return items
+
+    def wait(self, items: list[Item]) -> list[Item]:
+        """The same, when what the networks saw is on the host. Raises what went wrong on the device."""
+        for _, state in items:
+            if isinstance(state, Draft):
+                for _, undrawn in state.undrawn.values():
+                    undrawn.wait()
+        return items
 
     def _device(self) -> str:
         return next(iter(self.networks.values())).annotator.device
+
+
+def held(item: Item) -> int:
+    """Bytes that an input holds until it is written, at most."""
+    state = item[1]
+    return REJECT if isinstance(state, Reject) else state.held
+
+
+REJECT = 1000  # bytes, about
+GONE = np.empty((0, 0, 3), np.uint8)
 
 
 def _pixels(item: Item) -> np.ndarray | None:

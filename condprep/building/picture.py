@@ -1,9 +1,10 @@
 """One picture's way from its source to a row: what needs no other picture, so that a thread does it by itself.
 
-    prepare   read -> decode -> fit -> encode; and filters such as canny look at what is not compressed yet
+    read      the encoded picture, and how much memory decoding it will take
+    prepare   decode -> fit -> encode; and filters such as canny look at what is not compressed yet
     finish    maps -> encode -> row
 
-Between the two, networks look at batches of prepared pictures (see `device_stage`).
+Between the last two, networks look at batches of prepared pictures (see `device_stage`).
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from condprep.annotators.protocol import Annotator
-from condprep.annotators.runner import Drawn, Runner
+from condprep.annotators.runner import Drawn, Runner, Undrawn
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
-from condprep.dataset.shards import Row
+from condprep.dataset.shards import Row, size_of
 from condprep.errors import Rejected
-from condprep.images.decode import decode
+from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
 from condprep.images.geometry import Placement, compose, pad, resize
 from condprep.sources.base import Source
@@ -29,6 +30,9 @@ from condprep.types import IMPORTED, Entry, Reject, Sample
 
 if TYPE_CHECKING:
     from condprep.building.import_maps import Imported
+
+
+DECODING = 6  # bytes a pixel: decoded, and once more while it is turned, cropped or resized
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,16 @@ class Input:
         return Reject(self.entry.name, why.stage, why.reason, why.code, key)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An input that was read, or why it could not be."""
+
+    input: Input
+    state: Sample | Reject
+    key: str  # sha256 of the source bytes; "" of what could not be read
+    cost: int  # bytes that it takes, at most, until it is prepared
+
+
 @dataclass(slots=True)
 class Draft:
     """A row in the making: the fitted picture, and what is known of the row so far."""
@@ -54,6 +68,8 @@ class Draft:
     untouched: bool
     captioned: bool
     maps: dict[str, np.ndarray] = field(default_factory=dict)  # column -> (h, w) or (h, w, 3) uint8, not yet encoded
+    undrawn: dict[str, tuple[Runner, Undrawn]] = field(default_factory=dict)  # what networks have seen, by column
+    held: int = 0  # bytes that it takes, at most, from its preparation until it is written
 
     def take(self, column: str, annotator: Annotator, drawn: Drawn) -> None:
         """What an annotator drew, and what it returned beside."""
@@ -75,32 +91,53 @@ class PictureStage:
         self.filters = {
             column: Runner(a) for column, a in annotators.items() if a.batch_size == 1 and a.name != IMPORTED
         }
-        self.networks_follow = any(
-            a.batch_size > 1 for a in annotators.values()
-        )  # whether networks look at the pictures next
+        self.networks = sum(a.batch_size > 1 for a in annotators.values())  # that look at the pictures next
 
-    def prepare(self, input: Input) -> Item:
-        """Read, decode, fit, encode, and run the filters. What is wrong with the picture makes it a reject."""
-        key = None
+    def read(self, input: Input) -> Found:
+        """Read what is still encoded. What is wrong with it makes it a reject."""
         try:
-            key, sample = self._read(input.entry)
+            if input.entry.problem:
+                raise Rejected("source", input.entry.problem, code=input.entry.code or "")
+            sample = self.source.read(input.entry)
+        except Rejected as rejected:
+            return Found(input, input.reject(rejected, None), "", 0)
+        key = sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest()
+        of_map = self._cost(sample.condition) if sample.condition else 0
+        return Found(input, sample, key, self._cost(sample.data) + of_map)
+
+    def _cost(self, data: bytes) -> int:
+        return len(data) + DECODING * pixels_of(data, self.options.max_pixels)
+
+    def prepare(self, found: Found) -> Item:
+        """Decode, fit, encode, and run the filters. What is wrong with the picture makes it a reject."""
+        input, sample, key = found.input, found.state, found.key
+        if isinstance(sample, Reject):
+            return input, sample
+        try:
             draft = self._fit(input.entry, key, sample)
             for column, runner in self.filters.items():
                 with runner.guarded():
                     drawn = runner.draw(draft.rgb, key)
                 draft.take(column, runner.annotator, drawn)
-            if self.networks_follow:
+            if self.networks:
                 self._encode_maps(draft)  # pixels that wait take memory
-                draft.rgb = self._as_stored(draft)
+                stored = draft.rgb = self._as_stored(draft)
+                draft.held = (1 + self.networks) * stored.nbytes + size_of(draft.columns)  # no map is larger
             return input, draft
         except Rejected as rejected:
             return input, input.reject(rejected, key)
 
     def finish(self, item: Item) -> Row | Reject:
-        """The row, when every annotator has drawn its map."""
-        _, draft = item
+        """Draw what the networks have seen, encode it, and the row is there."""
+        input, draft = item
         if isinstance(draft, Reject):
             return draft
+        for column, (runner, undrawn) in draft.undrawn.items():
+            result = runner.finish(undrawn)
+            if isinstance(result, Rejected):
+                return input.reject(result, draft.key)
+            draft.take(column, runner.annotator, result)
+        draft.undrawn.clear()
         self._encode_maps(draft)
         columns, condition = draft.columns, self.options.condition
         if "conditioning_image" not in columns:
@@ -112,13 +149,6 @@ class PictureStage:
             return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
         split = "validation" if int(draft.key[:16], 16) < self.options.validation * 2**64 else "train"
         return Row(columns, split, max(draft.placement.scale) > 1, draft.untouched, draft.captioned)
-
-    def _read(self, entry: Entry) -> tuple[str, Sample]:
-        """The input and its key."""
-        if entry.problem:
-            raise Rejected("source", entry.problem, code=entry.code or "")
-        sample = self.source.read(entry)
-        return sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest(), sample
 
     def _fit(self, entry: Entry, key: str, sample: Sample) -> Draft:
         """Decode and place the picture, and fill the columns that are known before annotation."""

@@ -1,36 +1,58 @@
 """A shard is a job: its inputs become rows and rejects, which are written and committed together.
 
-What is in a shard follows from the plan alone, so whoever builds it, and however often, makes the same bytes. Pictures
-are pulled through the threads in the order of the plan, and a bounded number is under way: memory does not grow.
+What is in a shard follows from the plan alone, so whoever builds it, and however often, makes the same bytes. Inputs go
+through stages in the order of the plan, each stage with a thread of its own or with all workers:
+
+    feed       reads ahead, and lets pictures in as there is room            a thread; workers read
+    prepare    decode, fit, encode, filters                                  workers
+    batches    pictures of one shape are brought together                    a thread
+    see        networks look at them                                         a thread: the device's
+    wait       until what they saw is on the host                            a thread
+    finish     draw, encode                                                  workers
+    write      rows in the order of the plan                                 the caller's thread
+
+Between the stages are queues, and what is in all of them together is bounded by
+bytes where pictures are let in: memory does not grow. Whatever a stage waits for, the others go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import chain, count
+from functools import partial
+from itertools import chain, count, islice
+from typing import TypeVar
 
 import pyarrow as pa
 
 from condprep.annotators.protocol import Annotator
-from condprep.building.device_stage import DeviceStage
+from condprep.building.device_stage import REJECT, DeviceStage, held
 from condprep.building.options import BuildOptions
-from condprep.building.picture import Input, PictureStage
+from condprep.building.picture import Found, Input, Item, PictureStage
 from condprep.building.plan import Plan
 from condprep.dataset.columns import arrow_schema
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.engines.local import Threads
-from condprep.runtime.concurrency import in_order, lots, ordered_map, under_way
+from condprep.runtime.concurrency import in_order, lots
+from condprep.runtime.memory import Room, usable_memory
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.types import Reject
 
-PER_TASK = 4  # pictures that a thread does before it hands them on: handing on takes a fiftieth of a picture's time
-ENCODED_AHEAD = 64  # finished rows for each thread: none needs to stop while a shard goes onto the disk
-PIXELS_AHEAD = 16  # the same where the pictures wait as pixels, for a network
+PER_TASK = 4  # pictures that a worker does before it hands them on: handing on takes a fiftieth of a picture's time
+TASK_BYTES = 32_000_000  # of those pictures together, where it is more than one
+READ_BYTES = 64_000_000  # that are read ahead, of more than one task
+SHARE = 4  # of the memory that this process may use, pictures under way take a quarter
+BUFFER = 64_000_000  # bytes of pictures on their way between two stages, beside those that wait for others
+TASKS = 4  # a worker, that wait for it at most: what is nearer to its end waits behind them
+BATCHES_AHEAD = 3  # of the device, and of those who wait for its results
 
-Outcomes = Future[list[Row | Reject]]  # what becomes of a few inputs
+R = TypeVar("R", Item, Row | Reject)
+Outcome = Row | Reject
+_result = Future.result  # as it is: no frame of ours is between a row and who waits for it
+Work = Callable[[list[Found]], Iterable[R]]
 
 
 class ShardBuilder:
@@ -45,54 +67,112 @@ class ShardBuilder:
         annotators: Mapping[str, Annotator],
         columns: Mapping[str, pa.DataType],
         progress: Callable[[Progress], None],
+        memory: int | None = None,
     ) -> None:
-        """annotators: by the columns of their maps. columns: of the dataset, in order."""
+        """annotators: by the columns of their maps. columns: of the dataset, in order. memory: bytes of all pictures
+        that are under way; one that takes more by itself is prepared alone. Default: a quarter of what there is."""
         self.layout, self.plan, self.options, self.columns, self.progress = layout, plan, options, columns, progress
         self.pending = [shard for shard in range(plan.shards) if not layout.shard(shard).exists()]
+        self.memory = memory or usable_memory() // SHARE
         self._done, self._rejects = plan.inputs - sum(map(plan.rows, self.pending)), 0
         self._pictures = PictureStage(source, options, annotators)
         self._device = DeviceStage(annotators, plan.config["batch_size"])
 
-    def build_shard(self, shard: int, outcomes: Iterator[Outcomes]) -> Counts:
+    def build_shard(self, shard: int, outcomes: Iterator[Outcome]) -> Counts:
         """Write and commit a shard. outcomes: of its inputs, in order; no more are taken than it has."""
         suffix, most = f".{self.options.format}", self.options.shard_bytes
         with ShardWriter(self.layout.shard(shard), arrow_schema(self.columns), suffix, most) as writer:
-            while writer.counts.inputs < self.plan.rows(shard):
-                for outcome in next(outcomes).result():
-                    writer.add(outcome)
-                    self._tell(outcome)
+            for outcome in islice(outcomes, self.plan.rows(shard)):
+                writer.add(outcome)
+                self._room.free(_size(outcome))
+                self._tell(outcome)
         return writer.counts
 
-    def outcomes(self, shards: Sequence[int], threads: Threads) -> Iterator[Outcomes]:
-        """The inputs of these shards on their way through the threads, a few at a time, in the order of the plan.
+    def outcomes(self, shards: Sequence[int], threads: Threads) -> Iterator[Outcome]:
+        """What becomes of the inputs of these shards, in the order of the plan.
 
-        They are one stream: while the last rows of a shard are written, the first pictures of the next are under way.
+        They are one stream: while the last rows of a shard are written, the pictures of the next are under way.
         """
-        per_task, ahead = self._bounds(threads.workers)
-        inputs = self._inputs(shards, per_task)
-        prepare, finish = self._pictures.prepare, self._pictures.finish
+        waiting = self._device.pending
+        most = waiting + waiting // 4 + BUFFER
+        self._room = Room(max(self.memory, most + BUFFER), most, TASKS * threads.workers)
+        threads.at_end(self._room.close)
+        found = self._read(self._inputs(shards), threads)
         if not self._device.networks:
-            whole = ((None, map(finish, map(prepare, lot))) for lot in inputs)
-            return (task for _, task in under_way(threads.cpu, list, whole, ahead // per_task))
-        prepared = ordered_map(threads.cpu, list, (map(prepare, lot) for lot in inputs), ahead // per_task)
-        batches = self._device.batches(chain.from_iterable(prepared))
-        annotated = chain.from_iterable(ordered_map(threads.device, self._device.annotate, batches, 2))
-        finished = under_way(threads.cpu, list, ((item[0].number, map(finish, [item])) for item in annotated), ahead)
-        return (task for _, task in in_order(finished, lambda numbered: numbered[0]))
+            whole = threads.ahead("feed", self._feed(found, threads, self._whole))
+            return chain.from_iterable(map(_result, whole))
+        prepare: Work[Item] = partial(map, self._pictures.prepare)
+        prepared = threads.ahead("feed", self._feed(found, threads, prepare))
+        batches = self._device.batches(chain.from_iterable(map(_result, prepared)))
+        filled = threads.ahead("batches", map(self._device.fill, batches), BATCHES_AHEAD)
+        seen = threads.ahead("device", map(self._device.see, filled), BATCHES_AHEAD)
+        finished = threads.ahead("results", self._finish(map(self._device.wait, seen), threads))
+        numbered = chain.from_iterable(map(_result, finished))
+        return (outcome for _, outcome in in_order(numbered, lambda one: one[0]))
 
-    def _inputs(self, shards: Sequence[int], per_task: int) -> Iterator[list[Input]]:
+    def _inputs(self, shards: Sequence[int]) -> Iterator[list[Input]]:
         numbers = count()
         for shard in shards:
             inputs = (Input(next(numbers), shard, entry) for entry in self.plan.entries(shard))
-            yield from lots(inputs, per_task)
+            yield from lots(inputs, PER_TASK)
 
-    def _bounds(self, workers: int) -> tuple[int, int]:
-        """Pictures that a thread does before it hands them on, and pictures under way at most."""
-        waiting = 2 * self._device.batch_size * bool(self._device.networks)
-        if self.options.fit == "keep":  # then pictures may be huge
-            return 1, workers + waiting
-        return PER_TASK, (PIXELS_AHEAD if self._device.networks else ENCODED_AHEAD) * workers + waiting
+    def _read(self, inputs: Iterable[list[Input]], threads: Threads) -> Iterator[Found]:
+        """What is read, a few tasks and bytes ahead."""
+        waiting: deque[tuple[int, Future[list[Found]]]] = deque()
+        for lot in inputs:
+            size = sum(max(0, input.entry.size) for input in lot)
+            while waiting and (len(waiting) > threads.workers or size + sum(one for one, _ in waiting) > READ_BYTES):
+                yield from waiting.popleft()[1].result()
+            waiting.append((size, threads.cpu.submit(list, map(self._pictures.read, lot))))
+        while waiting:
+            yield from waiting.popleft()[1].result()
 
-    def _tell(self, outcome: Row | Reject) -> None:
+    def _feed(self, found: Iterable[Found], threads: Threads, work: Work[R]) -> Iterator[Future[list[R]]]:
+        """What was read, into the hands of the workers as there is room for it."""
+        for lot in _tasks(found):
+            cost = sum(one.cost for one in lot)
+            self._room.take(cost)
+            task = threads.cpu.submit(list, work(lot))
+            task.add_done_callback(partial(self._prepared, cost))
+            yield task
+
+    def _prepared(self, cost: int, task: Future[list[R]]) -> None:
+        if not task.cancelled() and not task.exception():  # else the build is at its end
+            self._room.keep(cost, sum(map(_size, task.result())))
+
+    def _whole(self, lot: list[Found]) -> Iterator[Outcome]:
+        """A picture's whole way, where no network looks at it."""
+        return map(self._pictures.finish, map(self._pictures.prepare, lot))
+
+    def _finish(self, batches: Iterable[list[Item]], threads: Threads) -> Iterator[Future[list[tuple[int, Outcome]]]]:
+        for lot in chain.from_iterable(lots(items, PER_TASK) for items in batches):
+            yield threads.cpu.submit(self._finish_lot, lot)
+
+    def _finish_lot(self, lot: list[Item]) -> list[tuple[int, Outcome]]:
+        before = sum(map(held, lot))
+        outcomes = [self._pictures.finish(item) for item in lot]
+        self._room.free(before - sum(map(_size, outcomes)))
+        return [(input.number, outcome) for (input, _), outcome in zip(lot, outcomes)]
+
+    def _tell(self, outcome: Outcome) -> None:
         self._done, self._rejects = self._done + 1, self._rejects + isinstance(outcome, Reject)
         self.progress(Progress("build", self._done, self.plan.inputs, self._rejects))
+
+
+def _tasks(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """A few at a time; of large pictures fewer, so that all workers have some."""
+    lot: list[Found] = []
+    for one in found:
+        if lot and (len(lot) == PER_TASK or sum(other.cost for other in lot) + one.cost > TASK_BYTES):
+            yield lot
+            lot = []
+        lot.append(one)
+    if lot:
+        yield lot
+
+
+def _size(one: Item | Outcome) -> int:
+    """Bytes that it holds."""
+    if isinstance(one, Row):
+        return one.size
+    return REJECT if isinstance(one, Reject) else held(one)

@@ -10,6 +10,7 @@ import errno
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,12 +43,12 @@ class Row:
 
     @cached_property
     def size(self) -> int:
-        """Bytes of its pictures and maps."""
-        return sum(
-            len(value["bytes"] or b"")
-            for value in self.columns.values()
-            if isinstance(value, dict) and "bytes" in value
-        )
+        return size_of(self.columns)
+
+
+def size_of(columns: Mapping[str, Any]) -> int:
+    """Bytes of a row's pictures and maps."""
+    return sum(len(value["bytes"] or b"") for value in columns.values() if isinstance(value, dict) and "bytes" in value)
 
 
 @dataclass

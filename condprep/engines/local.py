@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any, Protocol, TypeVar
 
 from condprep.dataset.shards import Counts
 from condprep.runtime.opencv import one_thread_each
+from condprep.runtime.threads import Ahead
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
 class Threads:
-    """What a builder may use of this process."""
+    """What a builder may use of this process. They end with the block: what has not begun by then is not done any more."""
 
-    workers: int
-    cpu: Executor  # `workers` threads for what is done picture by picture
-    device: Executor  # one thread, so that batches never queue against each other on the device
+    def __init__(self, workers: int) -> None:
+        self.workers, self.cpu = workers, ThreadPoolExecutor(workers, "condprep-worker")
+        self._stages: list[Ahead[Any]] = []
+        self._ending = ExitStack()
+
+    def ahead(self, name: str, items: Iterable[T], most: int = 1 << 30) -> Iterator[T]:
+        """The items of a stage, taken in a thread of its own, at most `most` of them ahead of who asks for them."""
+        stage = Ahead(items, f"condprep-{name}", most)
+        self._stages.append(stage)
+        return stage
+
+    def at_end(self, call: Callable[[], object]) -> None:
+        """To be called first of all when the block ends, to wake a stage that waits for something."""
+        self._ending.callback(call)
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+        for stage in self._stages:
+            stage.stop()
+        self.cpu.shutdown(cancel_futures=True)
+        for stage in self._stages:
+            stage.join()
 
 
 class Builder(Protocol[T]):
     """Builds shards of a plan. Building one twice changes nothing."""
 
     def outcomes(self, shards: Sequence[int], threads: Threads) -> Iterator[T]:
-        """What becomes of the inputs of these shards, in the order of the plan, on its way through the threads."""
+        """What becomes of the inputs of these shards, in the order of the plan, which the threads make meanwhile."""
         ...
 
     def build_shard(self, shard: int, outcomes: Iterator[T]) -> Counts:
@@ -36,21 +57,13 @@ class Builder(Protocol[T]):
 
 
 def build_shards(builder: Builder[T], shards: Sequence[int], workers: int) -> Counts:
-    """Build these shards in `workers` threads and one for the device. What an exception interrupts is forgotten."""
+    """Build these shards in `workers` threads and those of the stages, and write them in the caller's.
+
+    What an exception interrupts is forgotten.
+    """
     total = Counts()
-    with one_thread_each(), open_threads(workers) as threads:
+    with one_thread_each(), Threads(workers) as threads:
         outcomes = builder.outcomes(shards, threads)
         for shard in shards:
             total.merge(builder.build_shard(shard, outcomes))
     return total
-
-
-@contextmanager
-def open_threads(workers: int) -> Iterator[Threads]:
-    """Threads that end with the block: what they have not begun is not done any more."""
-    cpu, device = ThreadPoolExecutor(workers, "condprep-worker"), ThreadPoolExecutor(1, "condprep-device")
-    try:
-        yield Threads(workers, cpu, device)
-    finally:
-        cpu.shutdown(cancel_futures=True)
-        device.shutdown(cancel_futures=True)

@@ -93,6 +93,18 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         raise _rejected(name, error) from None
 
 
+def pixels_of(data: bytes, max_pixels: int = MAX_PIXELS) -> int:
+    """How many pixels `decode` takes memory for, as the header says; 0 for what it will reject."""
+    try:
+        if recognise(data) == "JPEG":
+            height, width = simplejpeg.decode_jpeg_header(data, strict=False)[:2]
+        else:
+            height, width = header(data, max_pixels=max_pixels).size
+    except (ValueError, KeyError, Rejected):
+        return 0
+    return int(height * width) if height * width <= max_pixels else 0
+
+
 def rgb_pixels(image: Image.Image) -> Pixels:
     """The canonical pixels of a picture that is already a PIL image. (H, W, 3) uint8 sRGB, a copy.
 

@@ -10,28 +10,19 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TypeVar
 
-K = TypeVar("K")
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
     """`map` in the pool's threads: results in the order of the items, at most `ahead` of them under way."""
-    for _, task in under_way(pool, function, ((None, item) for item in items), ahead):
-        yield task.result()
-
-
-def under_way(
-    pool: Executor, function: Callable[[T], R], items: Iterable[tuple[K, T]], ahead: int
-) -> Iterator[tuple[K, Future[R]]]:
-    """The same, not waited for, each with the tag that its item came with."""
-    waiting: deque[tuple[K, Future[R]]] = deque()
-    for tag, item in items:
-        waiting.append((tag, pool.submit(function, item)))
+    waiting: deque[Future[R]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
         if len(waiting) >= ahead:
-            yield waiting.popleft()
+            yield waiting.popleft().result()
     while waiting:
-        yield waiting.popleft()
+        yield waiting.popleft().result()
 
 
 def lots(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -42,29 +33,35 @@ def lots(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def group(
-    items: Iterable[T], key: Callable[[T], Hashable | None], area: Callable[[T], int], full: int, pending: int
+    items: Iterable[T],
+    key: Callable[[T], Hashable | None],
+    area: Callable[[T], int],
+    full: int,
+    pending: int,
+    size: Callable[[T], int] | None = None,
 ) -> Iterator[list[T]]:
-    """Groups of items with equal keys.
+    """Groups of items with equal keys and areas.
 
-    A group leaves when one more would exceed the area `full`; when more than `pending` area waits in all groups
-    together, the one that was begun first leaves as it is. An item whose key is None does not wait: it leaves alone.
+    A group leaves when one more would exceed the area `full`, or as it is when more than `pending` has come since it was
+    begun, so that no item waits for ever and what follows the one that waits longest is bounded. An item whose key is
+    None does not wait: it leaves alone. size: what counts as having come; default: the area.
     """
     groups: dict[Hashable, list[T]] = {}  # in the order in which they were begun
-    waiting = 0
+    begun: dict[Hashable, int] = {}
+    size, came = size or area, 0
     for item in items:
-        name = key(item)
+        name, before = key(item), came
+        came += size(item)
         if name is None:
             yield [item]
-            continue
-        groups.setdefault(name, []).append(item)
-        waiting += area(item)
-        ready = name if sum(map(area, groups[name])) + area(item) > full else None
-        if ready is None and waiting > pending:
-            ready = next(iter(groups))
-        if ready is not None:
-            leaving = groups.pop(ready)
-            waiting -= sum(map(area, leaving))
-            yield leaving
+        else:
+            if name not in groups:
+                groups[name], begun[name] = [], before
+            groups[name].append(item)
+            if area(item) * (len(groups[name]) + 1) > full:
+                yield groups.pop(name)
+        while groups and came - begun[first := next(iter(groups))] > pending:
+            yield groups.pop(first)
     yield from groups.values()
 
 

@@ -13,7 +13,7 @@ from condprep import build
 from condprep.building.begin import begin
 from condprep.building.inputs import open_inputs
 from condprep.building.options import parse_options
-from condprep.building.picture import Draft, Input, Item, PictureStage
+from condprep.building.picture import Draft, Found, Input, Item, PictureStage
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import ShardWriter
@@ -62,9 +62,9 @@ def test_while_a_shard_is_committed_the_next_one_is_under_way(
     overlapped = []
     prepare, commit = PictureStage.prepare, ShardWriter.commit
 
-    def noted(self: PictureStage, input: Input) -> Item:
-        item = prepare(self, input)
-        prepared[input.shard].set()
+    def noted(self: PictureStage, found: Found) -> Item:
+        item = prepare(self, found)
+        prepared[found.input.shard].set()
         return item
 
     def slow(self: ShardWriter) -> None:
@@ -84,9 +84,9 @@ def test_a_shard_takes_no_more_than_its_inputs(raw: Path, tmp_path: Path, monkey
     prepare, commit = PictureStage.prepare, ShardWriter.commit
     committed: list[str] = []
 
-    def late(self: PictureStage, input: Input) -> Item:
-        assert input.shard == 0 or release.wait(60)
-        return prepare(self, input)
+    def late(self: PictureStage, found: Found) -> Item:
+        assert found.input.shard == 0 or release.wait(60)
+        return prepare(self, found)
 
     def noted(self: ShardWriter) -> None:
         commit(self)
@@ -104,7 +104,7 @@ def test_a_picture_is_a_draft_or_a_reject_with_its_key(raw: Path, tmp_path: Path
     (raw / "cut.png").write_bytes(b"\x89PNG")
     source = open_inputs(raw)
     stage = PictureStage(source, parse_options("canny", **SMALL), {})
-    states = {entry.name: stage.prepare(Input(0, 0, entry))[1] for entry in source.entries()}
+    states = {entry.name: stage.prepare(stage.read(Input(0, 0, entry)))[1] for entry in source.entries()}
     rejected = states.pop("cut.png")
     assert isinstance(rejected, Reject)
     assert (rejected.source, rejected.stage, len(rejected.key or "")) == ("cut.png", "decode", 64)

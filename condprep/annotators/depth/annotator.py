@@ -16,7 +16,7 @@ from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
 from condprep.annotators.precision import Precision, resolve_precision
 from condprep.images.geometry import Placement
-from condprep.types import Maps
+from condprep.types import Maps, Seen
 from condprep.weights.find import Weights
 
 NORMAL_Z = 2 * np.pi  # the slope's scale against the raw depth, and
@@ -54,16 +54,27 @@ class Depth(BaseAnnotator):
             **model.provenance,
         }
 
-    @torch.inference_mode()
     def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) uint8; one depth everywhere gives 0 everywhere.
 
         `depth_raw`: a 16-bit grey PNG; the model's inverse depth is low + value / 65535 * (high - low). In bf16 a map
         differs from fp32's by less than 0.25 grey levels on average, and by at most 2 in 99.9 % of its pixels.
         """
+        maps, *raw = self.see(rgb, keys).tensors
+        values = [raw_value(*one) for one in zip(*(part.cpu().numpy() for part in raw))]
+        return Maps(maps, {"depth_raw": values} if self.keep_raw else {})
+
+    @torch.inference_mode()
+    def see(self, rgb: Tensor, keys: Sequence[str]) -> Seen:
+        """The maps (B, 1, H, W) uint8; with keep_raw the arguments of `raw_value`, too, of B pictures each."""
         depth = self.model(rgb)
         maps = (stretch(depth) * 255).byte()
-        return Maps(maps, {"depth_raw": raw_column(depth)} if self.keep_raw else {})
+        return Seen([maps, *raw_levels(depth)] if self.keep_raw else [maps], [None] * len(keys))
+
+    def draw(self, arrays: Sequence[np.ndarray], found: None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Of one picture: its map (1, H, W) uint8 -> (H, W), and the column."""
+        maps, *raw = arrays
+        return maps[0], {"depth_raw": raw_value(*raw)} if self.keep_raw else {}
 
 
 class Normal(BaseAnnotator):
@@ -120,11 +131,16 @@ def _mirrored(size: int, device: torch.device) -> Tensor:
     return (last - (last - torch.arange(-1, size + 1, device=device).abs()).abs()).clamp_(min=0)
 
 
-def raw_column(depth: Tensor) -> list[dict[str, Any]]:
-    """(B, 1, H, W) -> B values of the type RAW."""
-    levels = (stretch(depth) * 65535).round()[:, 0].cpu().numpy().astype(np.uint16)
-    low, high = (reduced.flatten().tolist() for reduced in (depth.amin((1, 2, 3)), depth.amax((1, 2, 3))))
-    return [{"png": _png(picture), "low": a, "high": b} for picture, a, b in zip(levels, low, high)]
+def raw_levels(depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 1, H, W) -> levels (B, H, W) int16, which are 0..65535 less 32768 (torch computes little in uint16); lowest and
+    highest depth (B,)."""
+    levels = (stretch(depth) * 65535).round()[:, 0] - 32768
+    return levels.to(torch.int16), depth.amin((1, 2, 3)), depth.amax((1, 2, 3))
+
+
+def raw_value(levels: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
+    """What `raw_levels` returns for one picture -> a value of the type RAW."""
+    return {"png": _png(levels.view(np.uint16) ^ 0x8000), "low": float(low), "high": float(high)}
 
 
 def padded(value: Mapping[str, Any], placement: Placement) -> dict[str, Any]:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.openpose.decode import decode_poses
-from condprep.annotators.openpose.draw import draw_poses
+from condprep.annotators.openpose.draw import People, draw_people, drawn
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands
 from condprep.annotators.openpose.inputs import network_input
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column_value
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose
 from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.parts import complete
 from condprep.annotators.precision import DTYPES, Precision
-from condprep.types import Maps
+from condprep.types import Maps, Seen
 
 HEIGHT = 184  # of the network's input: half of the 368 that it was trained at, as controlnet_aux runs it
 PIXELS = 32 * 184 * 280  # of the network's input in one forward: bounds the memory for pictures of any shape,
@@ -67,12 +67,15 @@ class Openpose(BaseAnnotator):
 
     def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> drawn people (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column."""
-        people = self.detect(rgb)
-        height, width = rgb.shape[2:]
-        drawn = np.stack([draw_poses(poses, height, width) for poses in people])
-        return Maps(
-            torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": [column_value(poses) for poses in people]}
-        )
+        return drawn(self.see(rgb, keys))
+
+    def see(self, rgb: Tensor, keys: Sequence[str] = ()) -> Seen:
+        """Who is in each picture, and its size."""
+        return Seen([], [(people, *rgb.shape[2:]) for people in self.detect(rgb)])
+
+    def draw(self, arrays: Sequence[np.ndarray], found: People) -> tuple[np.ndarray, dict[str, Any]]:
+        """The people of one picture -> the map (H, W, 3), and the column."""
+        return draw_people(found)
 
     @torch.inference_mode()
     def detect(self, rgb: Tensor) -> list[list[Pose]]:

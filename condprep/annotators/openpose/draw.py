@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.annotators.openpose.keypoints import LIMBS, Body, Points, Pose, present
+from condprep.annotators.openpose.keypoints import LIMBS, Body, Points, Pose, column_value, present
+from condprep.types import Maps, Seen
 
 STICK = 4  # half the width of a limb, and the radius of a joint, pixels
 
@@ -27,6 +29,23 @@ BONES = tuple((0 if i % 4 == 0 else i, i + 1) for i in range(20))
 HUES = tuple(tuple(255 * part for part in hsv_to_rgb(i / len(BONES), 1.0, 1.0)) for i in range(len(BONES)))
 HAND_POINT, HAND_RADIUS, BONE = (0, 0, 255), 4, 2  # RGB; pixels
 FACE_POINT, FACE_RADIUS = (255, 255, 255), 3
+
+
+People = tuple[Sequence[Pose], int, int]  # in a picture, and its height and width
+
+
+def draw_people(people: People) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """A map (H, W, 3) uint8 RGB, and the further column of its row."""
+    return draw_poses(*people), {"keypoints": column_value(people[0])}
+
+
+def drawn(seen: Seen) -> Maps:
+    """The people of a batch, drawn on the host (B, 3, H, W) uint8 RGB."""
+    import torch
+
+    pictures, columns = zip(*map(draw_people, seen.found))
+    maps = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+    return Maps(maps, {"keypoints": [one["keypoints"] for one in columns]})
 
 
 def draw_bodies(people: Sequence[Body], height: int, width: int) -> NDArray[np.uint8]:

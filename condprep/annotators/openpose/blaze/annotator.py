@@ -20,9 +20,9 @@ from condprep.annotators.openpose.blaze.detector import PersonDetector, regions
 from condprep.annotators.openpose.blaze.landmarks import Landmarker, Poses
 from condprep.annotators.openpose.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
 from condprep.annotators.openpose.blaze.tiles import candidates, views
-from condprep.annotators.openpose.draw import draw_bodies
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, column_value
-from condprep.types import Maps
+from condprep.annotators.openpose.draw import People, draw_people, drawn
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose
+from condprep.types import Maps, Seen
 
 if TYPE_CHECKING:
     from condprep.weights.find import WeightFile, Weights
@@ -60,10 +60,16 @@ class Blaze(BaseAnnotator):
 
         A body is drawn exactly as its column has it: joints of a confidence above 0.3 that are inside the picture.
         """
-        people = self.detect(rgb)
-        drawn = np.stack([draw_bodies(bodies, *rgb.shape[2:]) for bodies in people])
-        values = [column_value([Pose(body) for body in bodies]) for bodies in people]
-        return Maps(torch.from_numpy(drawn).permute(0, 3, 1, 2), {"keypoints": values})
+        return drawn(self.see(rgb, keys))
+
+    def see(self, rgb: Tensor, keys: Sequence[str] = ()) -> Seen:
+        """Who is in each picture, and its size."""
+        people = [[Pose(body) for body in bodies] for bodies in self.detect(rgb)]
+        return Seen([], [(poses, *rgb.shape[2:]) for poses in people])
+
+    def draw(self, arrays: Sequence[np.ndarray], found: People) -> tuple[np.ndarray, dict[str, Any]]:
+        """The people of one picture -> the map (H, W, 3), and the column."""
+        return draw_people(found)
 
     @torch.inference_mode()
     def detect(self, rgb: Tensor) -> list[list[Body]]:
