@@ -151,11 +151,11 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Commits, or forgets the shard when something went wrong: a resumed build does it anew."""
-        if kind is None:
-            self.commit()
-        else:
-            self._rejects.close()
-            shutil.rmtree(self.partial, ignore_errors=True)
+        with self._rejects:
+            if kind is None:
+                self.commit()
+            else:
+                shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, outcome: Row | Reject) -> None:
         if isinstance(outcome, Row):
