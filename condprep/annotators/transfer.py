@@ -7,6 +7,7 @@ at once: on the CPU nothing is copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class Upload:
             return
         pinned = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
         np.stack(pictures, out=pinned.numpy())
-        with torch.cuda.stream(_stream(device, "in")):
+        with torch.cuda.stream(_streams(device).into):
             # torch keeps the pinned memory until the copy is done
             self._rgb = pinned.to(device, non_blocking=True).permute(0, 3, 1, 2)
             self._there = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -62,7 +63,7 @@ class Download:
         if on_cuda is None:
             self._hosts = [tensor.cpu().numpy() for tensor in tensors]
             return
-        stream = _stream(str(on_cuda), "out")
+        stream = _streams(str(on_cuda)).out
         stream.wait_stream(torch.cuda.current_stream(on_cuda))
         with torch.cuda.stream(stream):
             self._hosts = [_pinned(tensor, stream) for tensor in tensors]
@@ -92,9 +93,16 @@ def _pinned(tensor: Tensor, stream: torch.cuda.Stream) -> np.ndarray:
     return host.numpy()
 
 
+@dataclass(frozen=True)
+class Streams:
+    """Of a device, beside the one that computes: copies of both directions and computing go on at once."""
+
+    into: torch.cuda.Stream
+    out: torch.cuda.Stream
+
+
 @lru_cache
-def _stream(device: str, direction: str) -> torch.cuda.Stream:
-    """One for each device and direction: copies of both directions and computing go on at once."""
+def _streams(device: str) -> Streams:
     import torch
 
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return Streams(torch.cuda.Stream(device), torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
