@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, pairs")
 ]
-Out = Annotated[Path | None, Option(help="the dataset's folder; the same command again resumes")]
+Out = Annotated[Path | None, Option("--out", "-o", help="the dataset's folder; the same command again resumes")]
 Into = Annotated[bool, Option("--into", help="add the maps as columns to SOURCE, a dataset of condprep; no --out")]
 
 KeepRaw = Annotated[bool, of_maps("--keep-raw", help="also keep depth in 65,536 levels, as --set depth.keep_raw=true")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,24 +14,36 @@ from rich.table import Table
 from condprep.annotators.protocol import full_name
 from condprep.errors import REJECTS
 
-out, err = Console(), Console(stderr=True)
+out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)  # no line is broken where it is piped
 
 
 def say(line: str) -> None:
     """A line that the user must see."""
-    err.print(escape(line), style="yellow", soft_wrap=True, highlight=False)
+    err.print(escape(line), style="yellow", highlight=False)
 
 
 def fail(line: str) -> None:
-    err.print(f"[bold red]error:[/] {escape(line)}", soft_wrap=True, highlight=False)
+    err.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
 
 
 def show_facts(facts: Iterable[tuple[str, str]]) -> None:
     """Names in one column, what is said of them in another."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in facts:
-        table.add_row(escape(name), escape(value))
-    out.print(table)
+    show_table((), facts)
+
+
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], emphasised: Container[str] = ()) -> None:
+    """Columns side by side on a terminal; piped, a row a line with tabs between whole values, whatever their length.
+
+    titles: none of a table that needs no header. emphasised: first values of the rows that stand out.
+    """
+    if not out.is_terminal:
+        for row in (titles, *rows) if titles else rows:
+            print(*(" ".join(value.split()) for value in row), sep="\t")
+        return
+    table = Table(*titles, show_header=bool(titles), box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*map(escape, row), style="bold" if row[0] in emphasised else None)
+    out.print(table, soft_wrap=False)
 
 
 def by_number(counts: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -28,7 +28,7 @@ from condprep.cli.progress import progress
 if TYPE_CHECKING:
     from condprep.curation.curate import CurateResult
 
-Out = Annotated[Path, Option(help="the new dataset's folder; the same command again resumes")]
+Out = Annotated[Path, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")]
 Drop = Annotated[
     list[str], Option(help="what to leave out: near-duplicates, blurry, misaligned ...; see docs/curate.md; repeatable")
 ]

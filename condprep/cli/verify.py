@@ -104,7 +104,7 @@ def show_verify(result: VerifyResult, as_json: bool) -> None:
     rate = f", {result.rows / result.seconds:.0f} rows/s" if result.seconds else ""
     clean = "" if result.findings else ": nothing to complain about"
     console.out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
-    console.out.print(f"scores: {escape(str(result.scores))}", soft_wrap=True)
+    console.out.print(f"scores: {escape(str(result.scores))}")
 
 
 def _show_rule(result: VerifyResult, broken: Sequence[str]) -> None:
@@ -116,7 +116,7 @@ def _show_rule(result: VerifyResult, broken: Sequence[str]) -> None:
     for finding in found[:MOST_FINDINGS]:
         where = "no row" if finding.row is None else f"row {finding.row}"
         line = f"  {where}  {escape(_one_line(finding.key))}: {escape(_one_line(finding.reason))}"
-        console.out.print(line, highlight=False, soft_wrap=True)
+        console.out.print(line, highlight=False)
     if len(found) > MOST_FINDINGS:
         console.out.print(f"  and {len(found) - MOST_FINDINGS:,} more")
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 from typer import Argument, Option
 
 from condprep.cli import console
@@ -29,11 +27,13 @@ def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
     if as_json:
         console.print_json([dataclasses.asdict(pin) | {"path": path and str(path)} for pin, path in rows])
         return
-    shown = Table("file", "size", "from", "licence", "sha256", "here")
-    for pin, path in rows:
-        here = escape(str(path)) if path else "no"
-        shown.add_row(pin.name, pin.megabytes, str(pin.origin), pin.licence, pin.sha256[:12], here)
-    console.out.print(shown)
+    console.show_table(
+        ("file", "size", "from", "licence", "sha256", "here"),
+        [
+            (pin.name, pin.megabytes, str(pin.origin), pin.licence, pin.sha256[:12], str(path or "no"))
+            for pin, path in rows
+        ],
+    )
 
 
 @app.command("pull")

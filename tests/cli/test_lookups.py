@@ -76,3 +76,24 @@ def test_doctor_says_what_it_looked_at(command: Command, tmp_path: Path) -> None
     assert {"python", "packages", "opencv", "disk", "memory"} <= {finding["what"] for finding in findings}
     assert ended.code == any(finding["level"] == "error" for finding in findings)
     assert "python" in ended.out
+
+
+def test_what_is_piped_is_a_row_a_line(command: Command, tmp_path: Path) -> None:
+    """Not on a terminal, a table has tabs between whole values, and no line of any verb is broken at 80 columns."""
+    found = {line.split("\t")[0]: line.split("\t") for line in command("weights", "list").out.splitlines()}
+    assert found.pop("file")[1:] == ["size", "from", "licence", "sha256", "here"]
+    assert {name: fields[3] for name, fields in found.items()} == {pin.name: pin.licence for pin in PINS}
+    lines = command("annotators").out.splitlines()
+    assert "  licence: CMU OpenPose licence, non-commercial use only; blaze: Apache-2.0" in lines
+    assert max(map(len, lines)) > 80
+
+
+@pytest.mark.parametrize("verb", ["build", "verify", "curate", "report", "annotate", "inspect", "annotators", "doctor"])
+def test_help_is_whole_at_80_columns(command: Command, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """-h is --help, and at 80 columns no option and no word of it is cut."""
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    short, long = command(verb, "-h"), command(verb, "--help")
+    assert short.code == 0
+    assert short.out == long.out
+    assert "\N{HORIZONTAL ELLIPSIS}" not in short.out
+    assert max(map(len, short.out.splitlines())) <= 80

@@ -7,10 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-from rich.table import Table
-
-from condprep.cli.console import out, print_json, say
+from condprep.cli.console import print_json, say, show_facts
 from condprep.cli.progress import progress as bars
 from condprep.runtime.progress import Progress
 
@@ -50,10 +47,7 @@ def show_plan(plan: TrainingPlan, as_json: bool) -> None:
     if as_json:
         print_json(plan.public())
         return
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, value in _lines(plan):
-        table.add_row(name, escape(value))
-    out.print(table)
+    show_facts(_lines(plan))
 
 
 def _bytes(number: int) -> str:
@@ -85,9 +79,11 @@ def show_result(result: TrainResult, as_json: bool) -> None:
     newest = result.metrics
     found = [f"{name.replace('_', ' ')} {newest[name]:.4g}" for name in SHOWN if name in newest]
     end = "" if result.finished else " (stopped; the same command goes on from there)"
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("updates", f"{result.updates:,}{end}")
-    table.add_row("measured", ", ".join(found))
-    table.add_row("time", f"{result.seconds:,.0f} s")
-    table.add_row("result" if result.finished else "run", escape(str(result.path)))
-    out.print(table)
+    show_facts(
+        [
+            ("updates", f"{result.updates:,}{end}"),
+            ("measured", ", ".join(found)),
+            ("time", f"{result.seconds:,.0f} s"),
+            ("result" if result.finished else "run", str(result.path)),
+        ]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 
@@ -12,10 +13,13 @@ from trainer.cli.evaluate import evaluate
 from trainer.cli.sample import sample
 from trainer.cli.train import train
 
+SCRIPT = "condprep-train"  # of pyproject.toml
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -29,11 +33,11 @@ for verb in (train, sample, evaluate):
 
 
 def main() -> None:
-    """The `python -m trainer` command. Exit codes: 0 done, 1 not done, 2 a mistake in what was asked for."""
+    """The `python -m trainer` command, or `condprep-train`. Exit codes: 0 done, 1 not done, 2 a mistake in what was asked for."""
     _train_is_understood(sys.argv)
     keep_freed_memory()
     try:
-        app(prog_name="python -m trainer")
+        app(prog_name=_called(sys.argv[0]))
     except CondprepError as error:
         _fail(str(error))
         sys.exit(error.exit_code)
@@ -42,10 +46,19 @@ def main() -> None:
         sys.exit(1)
 
 
+def _called(program: str) -> str:
+    """How the user calls this. As a script it works where a module of the same name would be taken for it."""
+    if Path(program).stem != SCRIPT:
+        return "python -m trainer"
+    if Path("trainer.py").exists():
+        _say(f"trainer.py in this folder is what `python -m trainer` would run here; {SCRIPT} does not")
+    return SCRIPT
+
+
 def _train_is_understood(arguments: list[str]) -> None:
     """`python -m trainer RECIPE` names no verb."""
     verbs = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    if len(arguments) > 1 and arguments[1] not in (*verbs, "--help"):
+    if len(arguments) > 1 and arguments[1] not in (*verbs, "-h", "--help"):
         arguments.insert(1, "train")
 
 
@@ -53,3 +66,9 @@ def _fail(line: str) -> None:
     from condprep.cli import console
 
     console.fail(line)
+
+
+def _say(line: str) -> None:
+    from condprep.cli import console
+
+    console.say(line)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
 
-from condprep.cli.console import out, print_json, say
+from condprep.cli.console import out, print_json, say, show_table
 from trainer.evaluation.report import columns, lines, plain
 from trainer.evaluation.result import Fidelity
 from trainer.evaluation.scores import LOWER, NAMES
@@ -22,11 +21,11 @@ def show(found: Fidelity, folder: Path, as_json: bool) -> None:
         return
     measures = columns(found)[:MOST_COLUMNS]
     titles = [NAMES[name] + (" (lower is better)" if name in LOWER else "") for name in measures]
-    table = Table("", *titles, box=None, padding=(0, 2, 0, 0))
-    for arm, scores in found.scores.items():
-        style = "bold" if arm == "controlnet" else None
-        table.add_row(arm, *(str(scores[name]) if name in scores else "" for name in measures), style=style)
-    out.print(table)
+    rows = [
+        (arm, *(str(scores[name]) if name in scores else "" for name in measures))
+        for arm, scores in found.scores.items()
+    ]
+    show_table(("", *titles), rows, emphasised={"controlnet"})
     for line in lines(found):
         say(line)
     out.print(f"report: {escape(str(folder))}")

@@ -202,3 +202,22 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("program", "usage", "noted"),
+    [("/usr/bin/condprep-train", "condprep-train", True), ("/lib/trainer/__main__.py", "python -m trainer", False)],
+)
+def test_a_script_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path, program: str, usage: str, noted: bool
+) -> None:
+    """`condprep-train` is the same command, and says where a user's trainer.py would be run by `python -m trainer`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trainer.py").touch()
+    monkeypatch.setattr(sys, "argv", [program, "-h"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    shown = capsys.readouterr()
+    assert stop.value.code == 0
+    assert f"Usage: {usage} " in shown.out
+    assert ("trainer.py in this folder is what" in shown.err) == noted
