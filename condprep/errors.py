@@ -36,6 +36,7 @@ REJECTS: Mapping[str, str] = {
     "truncated": "a picture that ends too early",
     "damaged": "a picture that cannot be decoded",
     "too-many-pixels": "a picture of more than --max-pixels",
+    "too-costly": "a picture that would take out of proportion long, or much memory, to decode",
     "no-value-range": "pixels without a defined range: 32 bits, or LAB",
     "damaged-map": "a map that came with its picture and cannot be decoded",
     "too-small": "a picture that would be enlarged more than --max-upscale",

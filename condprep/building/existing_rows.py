@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from condprep.building.options import BuildOptions
 from condprep.dataset.arrow import IMAGE
@@ -20,7 +19,9 @@ from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.shards import Counts
 from condprep.errors import UsageError
+from condprep.runtime.arrow_messages import check_arrow
 from condprep.runtime.files import read_json
+from condprep.runtime.parquet_pages import read_rows
 from condprep.sources.base import stamp
 from condprep.types import Entry, Sample
 
@@ -119,5 +120,6 @@ class ExistingRows:
 def _table(path: Path) -> pa.Table:
     """A data file; Arrow is mapped, not read."""
     if path.suffix == ".parquet":
-        return pq.read_table(path)
+        return read_rows(path)
+    check_arrow(path)
     return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()

@@ -19,6 +19,7 @@ from condprep.dataset.pairs.base import Pair, Pairs
 from condprep.errors import AnnotatorError, Rejected
 from condprep.images.decode import Header, Picture, decode, header
 from condprep.images.encode import encode_map
+from condprep.images.extent import within_its_end
 from condprep.images.geometry import Placement, pad, resize
 from condprep.types import CONDITION_KINDS, IMPORTED, Maps, Sample
 from condprep.verification import condition, structure
@@ -68,7 +69,7 @@ class Imported:
             raise Rejected("decode", f"the map cannot be decoded: {rejected.reason}", code="damaged-map") from None
         self._check(sample, Opened(header(sample.data, max_pixels=max_pixels), picture.rgb), Opened(head, found.rgb))
         kept = not placement.changes(picture.size) and (found.pristine or _plain_grey(head, data))
-        stored = data if kept else self._placed(found.rgb, placement)
+        stored = within_its_end(data) if kept else self._placed(found.rgb, placement)
         return {"conditioning_image": {"bytes": stored, "path": None}, "empty": not found.rgb.any()}
 
     def _check(self, sample: Sample, image: Opened, of_map: Opened) -> None:

@@ -24,6 +24,7 @@ from condprep.dataset.shards import Row, size_of
 from condprep.errors import Rejected
 from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
+from condprep.images.extent import within_its_end
 from condprep.images.geometry import Placement, compose, pad, resize
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample
@@ -166,7 +167,7 @@ class PictureStage:
             placement = geometry.place(decoded)
         came = self.imported.row(sample, picture, placement, options.max_pixels) if self.imported else {}
         rgb = resize(picture.rgb, placement)
-        stored = sample.data if untouched else self._encode_picture(pad(rgb, placement))
+        stored = within_its_end(sample.data) if untouched else self._encode_picture(pad(rgb, placement))
         text = entry.text if entry.text is not None else sample.text
         columns = {
             "image": {"bytes": stored, "path": None},

@@ -1,7 +1,8 @@
 """Reading a dataset where it lies: its files by split, its columns, its rows in batches, without `datasets`.
 
 Arrow files are mapped into memory and columns that are not asked for are never touched, so a dataset of any size is
-read in constant memory. Files are not trusted: every batch is validated before anything is computed from it.
+read in constant memory. Files are not trusted: what a batch takes is known before it is unpacked, and it is validated before
+anything is computed from it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.errors import CondprepError, DatasetError, SourceError
+from condprep.runtime.arrow_messages import check_arrow, check_kinds
+from condprep.runtime.parquet_pages import most_rows, read_rows
 from condprep.runtime.retry import as_fault, is_passing
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
@@ -143,8 +146,7 @@ def read_part(part: RowGroup, columns: Sequence[str]) -> pa.Table:
             found.extend(batches(path, columns))
         return pa.Table.from_batches(found)
     try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            table = file.read_row_group(part.group, columns=list(columns))
+        table = read_rows(path, columns, [part.group])
         table.validate(full=True)
         return table
     except (pa.ArrowException, OSError) as error:
@@ -157,15 +159,18 @@ def is_image(kind: pa.DataType) -> bool:
 
 
 def _arrow(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    names = schema(path).names
+    check_arrow(path)
+    check_kinds(known := schema(path), columns)
+    names = known.names
     options = pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source, options=options) as reader:
         yield from reader
 
 
 def _parquet(path: Path, columns: Sequence[str], rows_at_once: int) -> Iterator[pa.RecordBatch]:
+    at_once = most_rows(path, columns, rows_at_once)
     with pq.ParquetFile(path, memory_map=True) as file:
-        yield from file.iter_batches(rows_at_once, columns=list(columns))
+        yield from file.iter_batches(at_once, columns=list(columns))
 
 
 def _is_data(root: Path, path: Path) -> bool:

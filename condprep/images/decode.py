@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, ImageFile
 from condprep.errors import Rejected
 from condprep.images.colour import is_srgb, rgb_image, to_srgb
 from condprep.images.exif import jpeg_metadata
+from condprep.images.extent import check_jpeg, check_tiles
 from condprep.images.png import is_about_text, without_text
 from condprep.images.readers import jxl_size, reader_class, recognise
 from condprep.runtime.quiet import quiet_pillow
@@ -43,7 +44,7 @@ class Picture:
 
     rgb: Pixels  # (H, W, 3) uint8 sRGB, C-contiguous; smaller than `size` where `min_size` allowed it
     size: tuple[int, int]  # (H, W) of the full picture, upright
-    pristine: bool  # its very bytes may stand in a dataset: any reader sees exactly these pixels
+    pristine: bool  # its very bytes, up to its end, may stand in a dataset: any reader sees exactly these pixels
 
 
 def decode(
@@ -60,6 +61,8 @@ def decode(
     profile other than sRGB, decoded in full.
     """
     name = recognise(data)
+    if name == "JPEG":
+        check_jpeg(data)
     try:
         if name == "JPEG" and (picture := _fast_jpeg(data, max_pixels, allow_truncated, min_size)):
             return picture
@@ -84,6 +87,8 @@ class Header:
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """What the bytes before the pixels say. Raises Rejected("decode", reason) as `decode` does."""
     name = recognise(data)
+    if name == "JPEG":
+        check_jpeg(data)
     try:
         with quiet_pillow():
             image = _open(name, data, max_pixels)
@@ -222,6 +227,8 @@ def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bo
 def _pixels(image: ImageFile.ImageFile, name: str, data: bytes, max_pixels: int, allow_truncated: bool) -> Picture:
     width, height = image.size
     _check_pixels(height, width, max_pixels)
+    if name == "TIFF":
+        check_tiles(getattr(image, "tag_v2", {}), width, height)
     # an icon's own header may promise more than its directory
     with _alone(max_pixels) if name == "ICO" else _turn_for(height, width, max_pixels):
         intact = _load(image, allow_truncated)

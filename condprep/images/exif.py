@@ -28,19 +28,19 @@ class JpegMetadata:
 
 def jpeg_metadata(data: bytes) -> JpegMetadata:
     """Read the segments up to the pixels. Damage is no error: what is unreadable counts as absent."""
-    exif, xmp, profile, sound = b"", b"", [], False
+    exif, xmp, profile, sound = list[bytes](), b"", list[bytes](), False
     for marker, start, end in _segments(data):
         if marker == _SCAN:
             sound = True
         elif marker == _APP1 and data.startswith(EXIF, start):
-            exif += data[start + len(EXIF) : end]
+            exif.append(data[start + len(EXIF) : end])
         elif marker == _APP1 and data.startswith(XMP, start):
             xmp = data[start + len(XMP) : end]
         elif marker == _APP2 and data.startswith(ICC, start):
             profile.append(data[start + len(ICC) : end])
         elif marker == _APP2 and data.startswith(MULTI_PICTURE, start):
-            return JpegMetadata(_turn(exif, xmp) or 1, _joined(profile), sound=False)
-    turn = _turn(exif, xmp)
+            return JpegMetadata(_turn(b"".join(exif), xmp) or 1, _joined(profile), sound=False)
+    turn = _turn(b"".join(exif), xmp)
     return JpegMetadata(turn or 1, _joined(profile), sound and turn is not None)
 
 

@@ -14,15 +14,32 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def ordered_map(pool: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """`map` in the pool's threads: results in the order of the items, at most `ahead` of them under way."""
-    waiting: deque[Future[R]] = deque()
+def ordered_map(
+    pool: Executor,
+    function: Callable[[T], R],
+    items: Iterable[T],
+    ahead: int,
+    weigh: Callable[[T], int] = lambda _: 0,
+    most: int = 0,
+) -> Iterator[R]:
+    """`map` in the pool's threads: results in the order of the items, at most `ahead` of them under way.
+
+    weigh, most: nor more than weigh that much together; an item that does by itself is alone.
+    """
+    waiting: deque[tuple[int, Future[R]]] = deque()
+    total = 0
     for item in items:
-        waiting.append(pool.submit(function, item))
+        weight = weigh(item)
+        while waiting and total + weight > most:
+            total -= waiting[0][0]
+            yield waiting.popleft()[1].result()
+        waiting.append((weight, pool.submit(function, item)))
+        total += weight
         if len(waiting) >= ahead:
-            yield waiting.popleft().result()
+            total -= waiting[0][0]
+            yield waiting.popleft()[1].result()
     while waiting:
-        yield waiting.popleft().result()
+        yield waiting.popleft()[1].result()
 
 
 def lots(items: Iterable[T], size: int) -> Iterator[list[T]]:

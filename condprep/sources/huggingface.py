@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.parquet_pages import check_whole
 from condprep.runtime.retry import is_passing
 from condprep.sources.base import CAPTION_COLUMNS, caption_values, stored_picture
 from condprep.types import Entry, Sample
@@ -84,6 +85,8 @@ def _load(path: str) -> tuple[Any, str | None]:
         files = [local] if local.is_file() else _parquet_files(local)
         if not files or (local / "dataset_dict.json").exists():
             return datasets.load_from_disk(path), None
+        for file in files:
+            check_whole(file)
         return datasets.load_dataset("parquet", data_files=_by_split(files, local)), _fingerprint(files)
     except Exception as error:  # datasets, pyarrow, fsspec and the network each have their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -71,6 +71,8 @@ def members(file: io.BufferedReader) -> Iterator[tarfile.TarInfo | str]:
                 if tar.offset <= end:  # older Pythons believe a negative size
                     raise tarfile.ReadError("a header that points back")
                 end = tar.offset
+                if member.size < 0:
+                    raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
                 if member.offset_data + member.size > size:
                     raise tarfile.ReadError(f"it ends inside of {member.name!r}")
                 yield member

@@ -13,6 +13,9 @@ from condprep.errors import Rejected
 from condprep.images.decode import Header, Pixels, decode, header
 from condprep.verification.features import Features, inverted_kind, measure_features
 
+UNDER_WAY = 768 << 20  # bytes of all pairs that are looked at; a larger pair is alone
+BYTES_A_PIXEL = 12  # three of its own, and what is measured from them
+
 
 @dataclass(frozen=True, slots=True)
 class Opened:
@@ -77,3 +80,17 @@ def open_pair(pair: Pair) -> OpenedPair:
     """Decode both pictures, without raising."""
     image, condition = (Opened() if pair.problem else open_picture(data) for data in (pair.image, pair.condition))
     return OpenedPair(pair, image, condition)
+
+
+def memory_of(pair: Pair) -> int:
+    """Bytes that a pair takes while it is looked at, about; known before it is decoded."""
+    pictures = () if pair.problem else (pair.image, pair.condition)
+    return sum(len(data) + BYTES_A_PIXEL * _pixels(data) for data in pictures)
+
+
+def _pixels(data: bytes) -> int:
+    try:
+        height, width = header(data).size
+    except Rejected:
+        return 0
+    return height * width

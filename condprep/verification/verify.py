@@ -26,7 +26,7 @@ from condprep.verification.check import Context, Group, Scores, configure
 from condprep.verification.findings import Finding, VerifyResult, keep, scores_path
 from condprep.verification.groups import choose_groups
 from condprep.verification.groups import groups as all_groups
-from condprep.verification.opened import open_pair
+from condprep.verification.opened import UNDER_WAY, memory_of, open_pair
 from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
 
@@ -124,7 +124,7 @@ class _Run:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
             if self.comparer:
                 self.comparer.look(pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None)))
-            for pair, scores in ordered_map(pool, self._measure, pairs, ahead=4 * workers):
+            for pair, scores in ordered_map(pool, self._measure, pairs, 4 * workers, memory_of, UNDER_WAY):
                 self._judge(pair, scores)
                 if pair.row is not None:
                     yield {"row": pair.row, "key": pair.key} | scores

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 from PIL import Image
 from support.crash import Scenario, crash
 from support.pictures import smooth
@@ -40,11 +41,13 @@ def dataset() -> None:
 
 
 def pairs() -> None:
-    """Two folders of pictures."""
+    """Two folders: pictures with a box in them, and its edges."""
     for folder in ("image", "canny"):
         Path("pairs", folder).mkdir(parents=True)
-        for seed in range(3):
-            Image.fromarray(smooth(64, 64, seed)).save(f"pairs/{folder}/{seed}.png")
+    for seed in range(3):
+        picture = cv2.rectangle(smooth(64, 64, seed), (16, 16), (40 + seed, 48), (255, 0, 0), -1)
+        Image.fromarray(picture).save(f"pairs/image/{seed}.png")
+        Image.fromarray(cv2.Canny(picture, 100, 200)).save(f"pairs/canny/{seed}.png")
 
 
 def with_scores() -> None:

@@ -25,6 +25,7 @@ from condprep.dataset.pairs.table import TablePairs
 from condprep.dataset.reader import is_image, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
+from condprep.runtime.arrow_messages import is_compressed
 from condprep.runtime.files import commit
 from condprep.types import CONDITION_KINDS
 from condprep.verification.features import ACCEPTED, classify, measure_features
@@ -165,6 +166,8 @@ def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
     try:
         keypoints = _keypoints_column(schema(pairs.files[0].path), chosen.condition, pairs.made)
         names = Names(chosen.image, chosen.condition, chosen.caption, chosen.key, keypoints)
+        if any(is_compressed(file.path) for file in pairs.files):
+            return None
         table = pa.concat_tables([_map(file.path, names.columns) for file in pairs.files])
     except (pa.ArrowException, OSError, ValueError, DatasetError) as error:
         raise DataError(f"a file of split {pairs.files[0].split!r} is damaged: {error}") from None
