@@ -26,6 +26,7 @@ from condprep.annotators import registry
 from condprep.annotators.depth.annotator import Depth, normals, sobel, stretch
 from condprep.annotators.depth.models import is_metric
 from condprep.annotators.protocol import Annotator
+from condprep.annotators.runner import Runner
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights
 
@@ -185,6 +186,16 @@ class Brightness:
 
     def __call__(self, rgb: Tensor) -> Tensor:
         return rgb.float().mean(1, keepdim=True) + 7
+
+
+def test_what_is_seen_and_drawn_is_what_a_call_returns() -> None:
+    """Depth maps and their 65,536 levels are the same where the network's part and the drawing are steps of their own."""
+    annotator = Depth(Brightness(), "midas", device="cpu", precision="fp32", keep_raw=True)
+    rgb = torch.from_numpy(np.stack([data.astronaut()[:40, :56], data.coffee()[:40, :56]])).permute(0, 3, 1, 2)
+    whole, drawn = annotator(rgb, KEYS[:2]), Runner(annotator)(rgb, KEYS[:2])
+    for number, (pixels, columns) in enumerate(drawn):
+        assert np.array_equal(pixels, whole.maps[number, 0])
+        assert columns["depth_raw"] == whole.columns["depth_raw"][number]
 
 
 def test_keep_raw_lines_up_with_a_padded_picture(

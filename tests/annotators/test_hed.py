@@ -21,6 +21,7 @@ from torch import Tensor
 
 from condprep import load_annotator
 from condprep.annotators.hed.annotator import Hed, is_safe, scribble
+from condprep.annotators.runner import Runner
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import pins
 from condprep.weights.find import Weights
@@ -266,3 +267,13 @@ def test_an_unknown_precision_is_an_error(folder: Path) -> None:
     """`--set hed.precision=int8` quotes the key and the value."""
     with pytest.raises(AnnotatorError, match=r"hed\.precision = 'int8'"):
         hed(folder, precision="int8")
+
+
+@pytest.mark.parametrize("variant", ["", "safe", "scribble", "mix"])
+def test_what_is_seen_and_drawn_is_what_a_call_returns(folder: Path, variant: str) -> None:
+    """A build draws in threads of the CPU what the network has seen: the same maps and columns, in any style."""
+    annotator, rgb = hed(folder, variant), batch(photo(64, 64), photo(128, 64)[64:])
+    whole, drawn = annotator(rgb, KEYS[:2]), Runner(annotator)(rgb, KEYS[:2])
+    for number, (pixels, columns) in enumerate(drawn):
+        assert np.array_equal(pixels, whole.maps[number, 0])
+        assert columns == {name: values[number] for name, values in whole.columns.items()}

@@ -19,6 +19,7 @@ from condprep.annotators.openpose.blaze import annotator as blaze
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.load import OpenposeParams
 from condprep.annotators.openpose.network import BodyNetwork
+from condprep.annotators.runner import Runner
 from condprep.errors import AnnotatorError, WeightsUnavailable
 from condprep.weights.find import WeightFile
 
@@ -71,6 +72,16 @@ def test_batching_changes_speed_not_people(dm14, monkeypatch):
         assert torch.equal(together.maps, torch.cat([one.maps for one in alone]))
         for a, [b] in zip(together.columns["keypoints"], (one.columns["keypoints"] for one in alone)):
             assert np.allclose(bodies(a), bodies(b), rtol=0, atol=1e-4)
+
+
+@shared
+def test_what_is_seen_and_drawn_is_what_a_call_returns(dm14):
+    """A build draws people in threads of the CPU: the same drawing and the same column."""
+    rgb = as_batch(next(iter(pictures())))
+    whole, ((pixels, columns),) = dm14(rgb, [""]), Runner(dm14)(rgb, [""])
+    assert pixels.any()
+    assert np.array_equal(pixels, whole.maps[0].permute(1, 2, 0))
+    assert columns == {"keypoints": whole.columns["keypoints"][0]}
 
 
 @pytest.mark.slow
