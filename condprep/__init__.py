@@ -10,7 +10,10 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "build": "condprep.building.build",
     "add_columns": "condprep.building.add_columns",
-    "annotate": "condprep.annotation",
+    "annotate": "condprep.annotation.annotate",
+    "Session": "condprep.annotation.session",
+    "as_map": "condprep.annotation.datasets_map",
+    "RayAnnotator": "condprep.annotation.ray_data",
     "verify": "condprep.verification.verify",
     "curate": "condprep.curation.curate",
     "report": "condprep.reporting.report",

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data
 
 import condprep
-from condprep.annotation import Annotated
+from condprep.annotation.pictures import Annotated
 from condprep.dataset.contact_sheet import SheetRow, contact_sheet
 
 TITLES = {

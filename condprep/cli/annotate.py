@@ -47,7 +47,7 @@ def annotate(
     trust_annotator: TrustAnnotators = [],  # noqa: B006
 ) -> None:
     """Condition maps for a few pictures, at inference time for example."""
-    from condprep.annotation import annotate_files
+    from condprep.annotation.files import annotate_files
 
     written, rejects = annotate_files(
         images,

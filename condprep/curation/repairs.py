@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from condprep.annotation import load_like
+from condprep.annotation.like import load_like
 from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.runner import Runner
 from condprep.curation.drops import ALL

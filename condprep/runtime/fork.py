@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from threading import RLock
-from types import TracebackType
 from weakref import WeakSet
 
 from condprep.errors import AnnotatorError
@@ -49,9 +48,7 @@ class Lock:
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def renew(self) -> None:

@@ -13,7 +13,7 @@ from support.datasets import raw_bytes, tree
 from support.fragile import Fragile
 
 from condprep import add_columns, annotate, build
-from condprep.annotation import Annotated
+from condprep.annotation.pictures import Annotated
 from condprep.errors import UsageError
 from condprep.runtime.files import read_json
 

@@ -13,7 +13,7 @@ from support.datasets import tree
 from support.pictures import smooth
 
 import condprep
-from condprep.annotation import annotate_files
+from condprep.annotation.files import annotate_files
 from condprep.dataset.contact_sheet import sheet
 from condprep.dataset.layout import Layout
 from condprep.errors import CondprepError

@@ -18,6 +18,7 @@ from support.trainer_models import build_dataset, save_base
 from typer.testing import CliRunner
 
 import condprep
+from condprep.annotation.pictures import Annotated
 from condprep.errors import UsageError
 from trainer import load_pipeline, sample, train
 from trainer.cli.main import app
@@ -152,7 +153,7 @@ def test_condprep_makes_the_condition_of_a_controlnet(place: Path, output: Path)
     """annotate(like=output) equals annotate(like=dataset), with its annotator, parameters and geometry."""
     picture = sorted((place / "ds-pictures").glob("*.png"))[0]
     ((ours,), (theirs,)) = (condprep.annotate([picture], like=folder) for folder in (output, place / "ds"))
-    assert isinstance(ours, condprep.annotation.Annotated)
+    assert isinstance(ours, Annotated)
     (mine,), (expected,) = ours.maps.values(), theirs.maps.values()
     np.testing.assert_array_equal(np.asarray(mine), np.asarray(expected))
     assert json.loads((output / "condition.json").read_text())["annotators"][0]["params"] == {"low": 50}

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from condprep import AnnotatorSpec, Maps, annotate, build
-from condprep.annotation import Annotated, annotate_files
+from condprep.annotation.files import annotate_files
+from condprep.annotation.pictures import Annotated
 from condprep.annotators import registry
 from condprep.annotators.openpose.keypoints import KEYPOINTS, PARTS
 from condprep.errors import AnnotatorError, UsageError
