@@ -28,7 +28,7 @@ class BatchMap:
         name = self.session.image_key(batch)
         # as they are stored, where that is known: what cannot be decoded is one picture's fault, and not the batch's
         pictures = batch.pa_table[name].to_pylist() if hasattr(batch, "pa_table") else batch[name]
-        return self._session(rank).columns(map(_opened, pictures), name)
+        return self.session_of(rank).columns(map(_opened, pictures), name)
 
     def features(self, features: Mapping[str, Any]) -> Any:
         """For `map(features=...)`: those of the dataset and of what is added; needed where a whole batch may lack a value.
@@ -41,7 +41,8 @@ class BatchMap:
         added = {**dict.fromkeys(session.description.wanted, IMAGE), **session.further, "reject": pa.string()}
         return Features({**features, **Features.from_dict(datasets_features(added))})
 
-    def _session(self, rank: int | None) -> Session:
+    def session_of(self, rank: int | None) -> Session:
+        """With several GPUs, that of the rank's."""
         described = self.session.description
         if (
             rank is None
