@@ -13,6 +13,7 @@ Settings = Annotated[list[str], typer.Option("--set", help="a key, as train.lr=2
 DryRun = Annotated[bool, typer.Option("--dry-run", help="check everything, print the plan, and train nothing")]
 Resume = Annotated[str | None, typer.Option(help="auto, never or a checkpoint's folder: save.resume for this time")]
 PushToHub = Annotated[str | None, typer.Option(help="OWNER/NAME: save.push_to_hub for this time")]
+CheckCache = Annotated[bool, typer.Option("--check-cache", help="cache.check for this time: all bytes of the cache")]
 PrintRecipe = Annotated[bool, typer.Option("--print-recipe", help="print the recipe with every default, and stop")]
 
 
@@ -22,6 +23,7 @@ def train(
     dry_run: DryRun = False,
     resume: Resume = None,
     push_to_hub: PushToHub = None,
+    check_cache: CheckCache = False,
     print_recipe: PrintRecipe = False,
     as_json: Json = False,
 ) -> None:
@@ -31,6 +33,7 @@ def train(
 
     saved = {"resume": resume, "push_to_hub": push_to_hub}
     settings = [*settings, *(f"save.{key}={literal(value)}" for key, value in saved.items() if value is not None)]
+    settings += ["cache.check=true"] if check_cache else []
     chosen = load_recipe(recipe, settings)
     if print_recipe:
         print(dump_recipe(chosen), end="")

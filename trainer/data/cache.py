@@ -7,6 +7,8 @@ the int16 of the same bits):
     latents-512x768-00003.npy      (n, 2, C, h, w), the posterior's mean and std in the denoiser's space
     conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8
     prompt_embeds-00003.npy        (n, L, D); of SDXL also pooled-00003.npy, (n, P)
+
+Beside them lies what was written, 512x768-00003.json and 00003.json: a shard without it, or of other bytes, is made again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,19 +30,17 @@ from torch import Tensor
 
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
-from condprep.runtime.files import commit
 from condprep.runtime.folder import check_own
+from trainer.data.shelf import Shelf, mapped, stored_type
 from trainer.errors import ModelError
-from trainer.types import Latents, ProcessGroup, torch_dtype
+from trainer.types import Latents, ProcessGroup, Say, torch_dtype
 
 T = TypeVar("T")
 CountProgress = Callable[[int, int], None]  # done, total
 
-OPEN = 256  # mapped files at a time: each holds a file descriptor
 SHARD_BYTES = 64_000_000  # of conditions, about
 ENCODED_PIXELS = 8 * 512 * 512  # at a time
 SHARD_CAPTIONS, ENCODED_CAPTIONS = 256, 32
-TEXT = "prompt_embeds"  # what every family has; the last of a shard's files, so that it says the shard is complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,22 @@ def lay_out(buckets: Sequence[Size], mirror: bool) -> list[CacheShard]:
 class LatentCache:
     """Latents and conditions of every row of a split."""
 
-    def __init__(self, folder: Path, shards: Sequence[CacheShard], dtype: str) -> None:
+    def __init__(self, folder: Path, shards: Sequence[CacheShard], dtype: str, whole: bool = False) -> None:
+        """whole: compare every byte with what was written, and not only a few."""
         self.folder, self.shards, self.dtype = folder, shards, torch_dtype(dtype)
+        self._shelf = Shelf(folder, whole)
         self._places = {row: (shard.name, at) for shard in shards for at, row in enumerate(shard.rows)}
 
     @property
     def missing(self) -> list[CacheShard]:
-        return [shard for shard in self.shards if not self._file("conditions", shard.name).exists()]
+        """What is not there, or not as it was written."""
+        return [shard for shard in self.shards if not self._shelf.holds(shard.name, partial(self._fits, shard))]
+
+    def _fits(self, shard: CacheShard, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+        """Whether an array is one of the shard's."""
+        if name.startswith("conditions"):
+            return dtype == np.uint8 and [*shape] in [[len(shard.rows), planes, *shard.size] for planes in (1, 3)]
+        return dtype == stored_type(self.dtype) and len(shape) == 5 and [*shape[:2]] == [len(shard.rows), 2]
 
     def build(
         self,
@@ -114,13 +123,15 @@ class LatentCache:
         views: Callable[[CachedRow], tuple[Pixels, Pixels]],
         group: ProcessGroup,
         progress: CountProgress,
+        say: Say = lambda _: None,
     ) -> None:
         """Make what is missing. encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
 
-        Raises ModelError for latents that are no numbers, OSError where the disk is full.
+        say: is told what is made again because it is damaged. Raises ModelError for latents that are no numbers, OSError where the disk is full.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         mine = _shared_out(self.missing, group)
+        self._shelf.tell(say, group)
         total, done = sum(len(shard.rows) for shard in mine), 0
         for shard in mine:
             conditions: list[Pixels] = []
@@ -130,10 +141,8 @@ class LatentCache:
                 conditions += maps
                 latents.append(self._encoded(encode, np.stack(pixels)))
                 progress(done := done + len(some), total)
-            _save(self._file("latents", shard.name), torch.cat(latents))
-            _save(
-                self._file("conditions", shard.name), _fewest_planes(np.stack(conditions))
-            )  # last: now it is complete
+            arrays = {"latents": torch.cat(latents), "conditions": _fewest_planes(np.stack(conditions))}
+            self._shelf.put(shard.name, {f"{kind}-{shard.name}.npy": array for kind, array in arrays.items()})
         group.barrier()
 
     def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
@@ -156,36 +165,50 @@ class LatentCache:
 class TextCache:
     """What the text encoders make of every caption that occurs, and of the empty one, each once."""
 
-    def __init__(self, folder: Path, captions: Sequence[str], dtype: str) -> None:
-        """captions: as `distinct` gives them."""
+    def __init__(self, folder: Path, captions: Sequence[str], dtype: str, whole: bool = False) -> None:
+        """captions: as `distinct` gives them; whole: as of LatentCache."""
         self.folder, self.captions, self.dtype = folder, captions, torch_dtype(dtype)
+        self._shelf = Shelf(folder, whole)
         self._numbers = {caption: number for number, caption in enumerate(captions)}
         self._names: list[str] = []
 
     @property
     def missing(self) -> list[int]:
-        """Numbers of shards."""
+        """Numbers of shards that are not there, or not as they were written."""
         count = -(-len(self.captions) // SHARD_CAPTIONS)
-        return [number for number in range(count) if not self._file(TEXT, number).exists()]
+        return [n for n in range(count) if not self._shelf.holds(f"{n:05d}", partial(self._fits, n))]
+
+    def _fits(self, number: int, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
+        rows = len(self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS])
+        return dtype == stored_type(self.dtype) and len(shape) > 1 and shape[0] == rows
 
     def build(
-        self, encode: Callable[[Sequence[str]], Mapping[str, Tensor]], group: ProcessGroup, progress: CountProgress
+        self,
+        encode: Callable[[Sequence[str]], Mapping[str, Tensor]],
+        group: ProcessGroup,
+        progress: CountProgress,
+        say: Say = lambda _: None,
     ) -> None:
         """Make what is missing. encode: captions -> tensors with a row each. Raises as LatentCache.build does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         mine = _shared_out(self.missing, group)
+        self._shelf.tell(say, group)
         for done, number in enumerate(mine, 1):
             part = self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS]
             encoded = [encode(some) for some in _cut(part, ENCODED_CAPTIONS)]
-            for name in sorted(encoded[0], key=lambda name: name == TEXT):
-                tensor = torch.cat([one[name] for one in encoded]).to(self.dtype)
-                _save(self._file(name, number), finite(tensor, "a text encoder").cpu())
+            arrays = {
+                f"{name}-{number:05d}.npy": torch.cat([one[name] for one in encoded]).to(self.dtype)
+                for name in sorted(encoded[0])
+            }
+            self._shelf.put(
+                f"{number:05d}", {name: finite(array, "a text encoder").cpu() for name, array in arrays.items()}
+            )
             progress(done, len(mine))
         group.barrier()
 
     def read(self, captions: Sequence[str]) -> dict[str, Tensor]:
         """B captions -> {"prompt_embeds": (B, L, D), ...}."""
-        self._names = self._names or [path.name.rpartition("-")[0] for path in self.folder.glob("*-00000.npy")]
+        self._names = self._names or [name.rpartition("-")[0] for name in self._shelf.names("00000")]
         places = [divmod(self._numbers[caption], SHARD_CAPTIONS) for caption in captions]
         return {
             name: _tensor([_row(self._file(name, shard), at) for shard, at in places], self.dtype)
@@ -223,20 +246,9 @@ def _fewest_planes(conditions: Pixels) -> Tensor:
     return torch.from_numpy(conditions[..., :1] if grey else conditions).permute(0, 3, 1, 2)
 
 
-def _save(path: Path, tensor: Tensor) -> None:
-    plain = tensor.contiguous()
-    array = (plain.view(torch.int16) if plain.dtype == torch.bfloat16 else plain).numpy()
-
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-
-    commit(path, write)
-
-
 def _row(path: Path, at: int) -> np.ndarray:
     """One row of a shard, where it lies."""
-    row: np.ndarray = _mapped(path)[at]
+    row: np.ndarray = mapped(path)[at]
     return row
 
 
@@ -244,12 +256,6 @@ def _tensor(rows: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:
     """B rows, copied together by numpy: torch would wake a second team of threads, which slows down the training's own."""
     joined = np.empty((len(rows), *rows[0].shape), rows[0].dtype)  # contiguous, also where rows are broadcast
     return torch.from_numpy(np.stack(rows, out=joined)).view(dtype)
-
-
-@lru_cache(OPEN)
-def _mapped(path: Path) -> np.ndarray:
-    mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    return mapped
 
 
 def _cut(items: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -7,6 +7,7 @@ stored as paths) is copied into one Arrow file in the cache's folder first.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,7 @@ from trainer.errors import DataError
 from trainer.recipe.recipe import Data
 
 COPIED = pa.schema({"image": pa.binary(), "condition": pa.binary(), "text": pa.list_(pa.string()), "key": pa.string()})
+END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 COPIED_AT_ONCE = 64  # rows of a copy in memory
 LOOKED_AT = 16  # maps that tell the kind of a dataset which does not say it
 MOST_SHOWN = 3  # wrong rows in a message
@@ -201,7 +203,7 @@ def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | No
 def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table, Names]:
     """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
     copy = folder / f"rows-{stamp[:16]}.arrow"
-    if not copy.exists():
+    if not _is_whole(copy):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             commit(copy, lambda partial: _copy(pairs, partial, path))
@@ -210,6 +212,16 @@ def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table
                 folder.rmdir()
             raise
     return _map(copy, COPIED.names), Names("image", "condition", "text", "key")
+
+
+def _is_whole(copy: Path) -> bool:
+    """Whether a copy is as it was written: it ends as a stream does, and all of it can be read."""
+    try:
+        with copy.open("rb") as file:
+            file.seek(-len(END), os.SEEK_END)
+            return file.read() == END and _map(copy, COPIED.names).schema.equals(COPIED)
+    except (pa.ArrowException, OSError, ValueError, DatasetError):
+        return False
 
 
 def _copy(pairs: Pairs, partial: Path, path: str) -> None:

@@ -20,7 +20,7 @@ from condprep.errors import Rejected
 from condprep.images.decode import header
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map, usable_cores
-from condprep.runtime.files import commit_text, read_json
+from condprep.runtime.files import commit_text
 from condprep.verification import structure
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
@@ -47,13 +47,28 @@ def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None]
     depends = [SCANNED, rows.stamp, rows.split, len(rows), rows.names.keypoints]
     name = sha256(json.dumps(depends).encode()).hexdigest()[:16]
     file = kept / f"scan-{name}.json"
-    if file.exists():
-        known = read_json(file)
-        return Scan(known["fingerprint"], [(h, w) for h, w in known["sizes"]])
+    if known := _known(file, len(rows)):
+        return known
     found = _measure_rows(rows, path, progress)
     kept.mkdir(parents=True, exist_ok=True)
-    commit_text(file, json.dumps({"fingerprint": found.fingerprint, "sizes": found.sizes}))
+    commit_text(file, _written(found))
     return found
+
+
+def _written(found: Scan) -> str:
+    text = json.dumps({"fingerprint": found.fingerprint, "sizes": found.sizes})
+    return f"{text}\n{sha256(text.encode()).hexdigest()}\n"
+
+
+def _known(file: Path, rows: int) -> Scan | None:
+    """What was written down; None where it was not, or not like this: then the rows are looked at again."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        known = json.loads(text.partition("\n")[0])
+        found = Scan(known["fingerprint"], [(h, w) for h, w in known["sizes"]])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return found if text == _written(found) and len(found.sizes) == rows else None
 
 
 def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None]) -> Scan:

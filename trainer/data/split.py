@@ -34,7 +34,7 @@ from trainer.data.transform import NEAREST, Transform, check_mirror
 from trainer.errors import DataError, MachineError
 from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
-from trainer.types import ONE_PROCESS, Batch, ProcessGroup, ShowProgress
+from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
 PLACED = 2  # the version of how rows become pixels: latents of another one are not used
@@ -121,10 +121,10 @@ class Split:
         """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
         return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
 
-    def fill(self, group: ProcessGroup, progress: ShowProgress) -> None:
+    def fill(self, group: ProcessGroup, progress: ShowProgress, say: Say = lambda _: None) -> None:
         """Encode what is not cached yet, on the base's device; another run that fills the same cache is waited for.
 
-        Raises MachineError where the disk has no room, ModelError, DataError, OSError.
+        say: is told what is made again because it is damaged. Raises MachineError where the disk has no room, ModelError, DataError, OSError.
         """
         assert self.base is not None
         vae, base = self.base.vae, self.base
@@ -136,9 +136,10 @@ class Split:
                     self._decoded,
                     group,
                     lambda done, total: progress(f"latents of {self.rows.split}", done, total),
+                    say,
                 )
             if self.text:
-                self.text.build(base.encode_text, group, lambda done, total: progress("text", done, total))
+                self.text.build(base.encode_text, group, lambda done, total: progress("text", done, total), say)
 
     def cache_bytes(self) -> dict[str, int]:
         """What latents (with conditions) and text take on disk, but for the files' headers. {} without a cache."""
@@ -182,7 +183,7 @@ class Split:
             place=[recipe.data.resolution, recipe.data.fit, self.transform.kind in NEAREST],
             mirror=mirror and [self.rows.kind, self.rows.names.keypoints is not None],
         )
-        return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype)
+        return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype, recipe.cache.check)
 
     def _text_cache(self, base: Base) -> TextCache | None:
         recipe = self.recipe
@@ -197,7 +198,7 @@ class Split:
             precision=str(base.text_encoders[0].dtype),
             dtype=recipe.cache.dtype,
         )
-        return TextCache(folder, captions, recipe.cache.dtype)
+        return TextCache(folder, captions, recipe.cache.dtype, recipe.cache.check)
 
 
 def open_split(

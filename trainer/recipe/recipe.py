@@ -92,6 +92,7 @@ class Cache(Table):
     text: bool = Field(default=True, description="the text encoders' output for every caption, and the empty one")
     dir: str = Field(default="", description='its folder; "" is beside the dataset')
     dtype: Precision = Field(default="fp16", description="of the stored latents and embeddings")
+    check: bool = Field(default=False, description="compare every byte with what was written, and not only a few")
 
 
 class Train(Table):

@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 DIGITS = 8
 # What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
 MAY_DIFFER = {
-    *("data.path", "data.num_workers", "data.validation", "cache.latents", "cache.text", "cache.dir"),
+    *("data.path", "data.num_workers", "data.validation", "cache.latents", "cache.text", "cache.dir", "cache.check"),
     *("train.micro_batch", "train.device", "train.gradient_checkpointing", "train.compile"),
     *("eval", "log", "save", "model.safetensors"),
 }

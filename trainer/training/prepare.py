@@ -40,7 +40,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     learner = make_learner(recipe, accelerator)
     micro_batch = preflight(learner, train, held_out, group, say)
     journal = Journal(accelerator, recipe, checkpoint.update if checkpoint else 0)
-    train, held_out = fill_caches(learner.base, train, held_out, group, progress)
+    train, held_out = fill_caches(learner.base, train, held_out, group, progress, say)
     validator = Validator(learner, held_out, group)
     loader = Loader(train, micro_batch, group, pin=accelerator.device.type == "cuda")
     loop = TrainingLoop(learner, loader, validator, checkpoints, journal, say, progress)
@@ -76,11 +76,11 @@ def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
 
 
 def fill_caches(
-    base: Base, train: Split, held_out: Split | None, group: ProcessGroup, progress: ShowProgress
+    base: Base, train: Split, held_out: Split | None, group: ProcessGroup, progress: ShowProgress, say: Say
 ) -> tuple[Split, Split | None]:
     """The rows with filled caches; what is not needed any more leaves the device."""
     train, held_out = train.with_caches(base), held_out and held_out.with_caches(base)
     for split in filter(None, (train, held_out)):
-        split.fill(group, progress)
+        split.fill(group, progress, say)
     base.offload(vae=train.recipe.cache.latents, text=train.recipe.cache.text)
     return train, held_out
