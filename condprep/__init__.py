@@ -16,6 +16,7 @@ _PUBLIC = {
     "RayAnnotator": "condprep.annotation.ray_data",
     "verify": "condprep.verification.verify",
     "curate": "condprep.curation.curate",
+    "split": "condprep.curation.split",
     "report": "condprep.reporting.report",
     "load_annotator": "condprep.annotators.registry",
     "Annotator": "condprep.annotators.protocol",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from condprep.building.finish import finish, finished
 from condprep.building.options import parse_options
 from condprep.building.output_folder import disk_errors, locked
 from condprep.building.result import BuildResult, build_result
-from condprep.dataset.layout import DATA_FOLDERS, FILES, Layout
+from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, SPLITS, Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.local import build_shards
 from condprep.errors import UsageError
@@ -90,6 +91,11 @@ def take_places(layout: Layout, staging: Layout) -> Counts:
     for name in {file["name"] for file in before} - {file["name"] for file in counts.files}:
         if name.partition("/")[0] in DATA_FOLDERS:
             (layout.root / name).unlink(missing_ok=True)
+    for split in set(SPLITS) - counts.rows.keys():
+        for name in SPLIT_FILES:
+            (layout.root / split / name).unlink(missing_ok=True)
+        with suppress(OSError):  # there is none, or it holds files of the user's
+            (layout.root / split).rmdir()
     staging.done.replace(layout.done)
     shutil.rmtree(staging.root)
     return counts

@@ -21,6 +21,7 @@ from condprep.annotators.runner import Drawn, Runner, Undrawn
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
 from condprep.dataset.shards import Row, size_of
+from condprep.dataset.splits import split_of
 from condprep.errors import Rejected
 from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
@@ -148,7 +149,7 @@ class PictureStage:
         if columns["empty"] and self.options.drop_empty:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
             return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
-        split = "validation" if int(draft.key[:16], 16) < self.options.validation * 2**64 else "train"
+        split = split_of(draft.key, self.options.validation)
         return Row(columns, split, max(draft.placement.scale) > 1, draft.untouched, draft.captioned)
 
     def _fit(self, entry: Entry, key: str, sample: Sample) -> Draft:

@@ -166,8 +166,12 @@ def show_build(result: BuildResult, as_json: bool) -> None:
     """Inputs = rows + rejects, by code, and what the rows are."""
     if as_json:
         console.print_json(result)
-    else:
-        console.show_facts(_facts(result))
+        return
+    console.show_facts(_facts(result))
+    if "validation" not in result.rows:
+        console.say(
+            f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation 0.02` does it"
+        )
 
 
 def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:

@@ -17,6 +17,7 @@ from condprep.cli.curate import curate
 from condprep.cli.doctor import doctor
 from condprep.cli.inspect import inspect
 from condprep.cli.report import report
+from condprep.cli.split import split
 from condprep.cli.verify import verify
 from condprep.errors import BuildFailed, CondprepError
 from condprep.runtime.malloc import keep_freed_memory
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (build, inspect, verify, curate, report, annotate, annotators, doctor):
+for verb in (build, inspect, verify, curate, split, report, annotate, annotators, doctor):
     app.command()(verb)
 app.add_typer(weights.app, name="weights")
 

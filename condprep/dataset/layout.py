@@ -22,6 +22,7 @@ from condprep.runtime.files import commit, commit_json
 SPLITS = ("train", "validation", "test")  # a build makes the first two
 DATA_FOLDERS = (*SPLITS, "data")  # that hold the rows, as Arrow or Parquet
 FILES = ("dataset_dict.json", "README.md")  # beside them
+SPLIT_FILES = ("dataset_info.json", "state.json")  # of a split of Arrow files
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def shards(root: Path) -> list[Shard]:
         raise DatasetError(f"{root} is a build that has not finished; run its `condprep build` again, and it goes on")
     if (private / "into" / ".condprep" / "done.json").exists():
         raise DatasetError(
-            f"{root} is getting columns, and that has not finished; run its `condprep build --into` again, and it goes on"
+            f"{root} is being changed, and that has not finished; run its `condprep build --into` or `condprep split` "
+            "again, and it goes on"
         )
     return files(root)
 

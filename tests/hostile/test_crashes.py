@@ -54,5 +54,5 @@ def test_a_dataset_in_the_middle_of_getting_columns_says_so(tmp_path: Path) -> N
     staging = Layout(Layout(tmp_path).private / "into")
     staging.private.mkdir(parents=True)
     commit_json(staging.done, {})
-    with pytest.raises(DatasetError, match="condprep build --into` again"):
+    with pytest.raises(DatasetError, match="condprep build --into` or `condprep split` again"):
         condprep.verify(tmp_path)

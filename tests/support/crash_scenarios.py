@@ -124,6 +124,7 @@ SCENARIOS = {
     "import": Scenario(pairs, lambda: condprep.build("pairs", "ds", **HOW)),
     "into": Scenario(dataset, lambda: condprep.add_columns("ds", ["canny:random"], workers=1)),
     "curate": Scenario(dataset, lambda: condprep.curate("ds", "out", "duplicates", fix=True, workers=1)),
+    "split": Scenario(dataset, lambda: condprep.split("ds", 0.8)),
     "verify": Scenario(dataset, lambda: condprep.verify("ds", checks=["structure", "condition"], workers=1)),
     "report": Scenario(with_scores, lambda: condprep.report("ds", "page.html")),
     "sheet": Scenario(dataset, lambda: sheet(Path("ds"), Path("sheet.png"))),

@@ -1,0 +1,41 @@
+"""`condprep split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from condprep.cli import console
+from condprep.cli.options import Json
+from condprep.cli.progress import progress
+
+Validation = Annotated[float, Option(help="share of the rows that is held out, 0 to below 1")]
+By = Annotated[
+    Literal["key", "group"], Option(help="what decides: each picture's key, or the folder or tar that it comes from")
+]
+
+
+def split(
+    dataset: Annotated[Path, Argument(help="a dataset of condprep")],
+    validation: Validation,
+    by: By = "key",
+    as_json: Json = False,
+) -> None:
+    """Hold out rows of a finished dataset: they move to its split `validation`, and nothing is encoded anew."""
+    from condprep.curation.split import split as run
+
+    with progress() as advance:
+        result = run(dataset, validation, by=by, progress=advance)
+    if as_json:
+        console.print_json(result)
+        return
+    console.show_facts(
+        [
+            ("rows", ", ".join(f"{name} {rows:,}" for name, rows in result.rows.items())),
+            ("moved", f"{result.moved:,}" if result.moved else "none: all are where they belong"),
+            ("time", f"{result.seconds:.1f} s"),
+            ("dataset", str(result.path)),
+        ]
+    )

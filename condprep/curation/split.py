@@ -1,0 +1,172 @@
+"""`condprep.split`: held-out rows of a dataset that has none, or another share of them.
+
+Rows move between the splits `train` and `validation` and keep their bytes. The dataset is written anew beside its files, which
+then take their places, as where columns are added: killed at any moment, the same call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from condprep.building.add_columns import take_places
+from condprep.building.output_folder import disk_errors, locked
+from condprep.building.plan import Plan
+from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
+from condprep.dataset.card import write_card
+from condprep.dataset.layout import Layout, place_files
+from condprep.dataset.reader import batches
+from condprep.dataset.shards import Counts, ShardWriter
+from condprep.dataset.splits import split_of
+from condprep.errors import DatasetError, UsageError
+from condprep.runtime.files import commit_json, read_json
+from condprep.runtime.progress import Progress
+
+By = Literal["key", "group"]
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What `split` made."""
+
+    path: Path
+    rows: Mapping[str, int]  # split -> rows
+    moved: int  # rows that are in another split now
+    seconds: float
+
+
+def split(
+    dataset: str | Path,
+    validation: float,
+    *,
+    by: By = "key",
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> SplitResult:
+    """Hold out a share of the rows of a dataset that condprep built, 0 to below 1; rows of `test` stay there.
+
+    by: what decides. "key": each picture's own key, as `build(validation=...)` does. "group": the folder, or the tar, that a
+    picture comes from, all of whose pictures stay together. Raises UsageError for a share that cannot be, a dataset of
+    others, and groups of which there is one only.
+    """
+    began = time.monotonic()
+    if not 0 <= validation < 1:
+        raise UsageError(f"validation = {validation}: it must be a share, 0 to below 1; 0.02 is one row in 50")
+    if by not in get_args(By):
+        raise UsageError(f"by = {by!r}: it must be {' or '.join(get_args(By))}")
+    layout = Layout(Path(dataset))
+    if not layout.done.exists() or not Records(layout).provenance:
+        raise UsageError(f"{dataset} is no finished dataset of condprep; make one of it with `condprep build` first")
+    with disk_errors(layout.root), locked(layout):
+        staging = Layout(layout.private / "into")
+        if staging.done.exists():  # of a run that was stopped, whatever it did
+            take_places(layout, staging)
+        run = _Run(layout, staging, validation, by, progress)
+        moved = run.moved
+        if moved:
+            run.copy()
+            run.finish()
+        shutil.rmtree(staging.root, ignore_errors=True)
+    return SplitResult(layout.root, dict(Counts.load(layout.done).rows), moved, time.monotonic() - began)
+
+
+class _Run:
+    """One call of `split`."""
+
+    def __init__(
+        self, layout: Layout, staging: Layout, validation: float, by: By, progress: Callable[[Progress], None]
+    ) -> None:
+        self.layout, self.staging, self.progress = layout, staging, progress
+        self.validation, self.by = validation, by
+        self.rows, self.records = StoredRows(layout.root, {}), Records(layout)
+        rows = {layout.root / file["name"]: file["rows"] for file in Counts.load(layout.done).files}
+        self.lengths = [rows[file.path] for file in self.rows.files]
+        self.plan = Plan(staging.private, self._asked, sum(self.lengths), self._shard_rows, self.rows.listing)
+
+    @cached_property
+    def _asked(self) -> dict[str, Any]:
+        return {"validation": self.validation, "by": self.by, "listing": self.rows.listing}
+
+    @property
+    def _shard_rows(self) -> int:
+        return int(self.records.options["shard_rows"])
+
+    @cached_property
+    def moved(self) -> int:
+        """How many rows are not where they belong. Raises UsageError where all of them are one group."""
+        groups, moved = set(), 0
+        for file in self.rows.files:
+            for batch in batches(file.path, ["key", "source"]):
+                for row in batch.to_pylist():
+                    moved += self._belongs(file.split, row) != file.split
+                    groups.add(_group(row["source"]) if self.by == "group" and len(groups) < 2 else "")
+        if self.by == "group" and len(groups) < 2:
+            raise UsageError(f"all rows of {self.layout.root} come from one folder or tar; split them by key")
+        return moved
+
+    def _belongs(self, now: str, row: Mapping[str, Any]) -> str:
+        if now == "test":
+            return now
+        decides = row["key"] if self.by == "key" else sha256(_group(row["source"]).encode()).hexdigest()
+        return split_of(decides, self.validation)
+
+    def copy(self) -> None:
+        """Every shard that is not there yet, of the same rows in the same order."""
+        asked = self.staging.private / "split.json"
+        if not asked.exists() or read_json(asked) != self._asked:
+            shutil.rmtree(self.staging.root, ignore_errors=True)
+            self.staging.private.mkdir(parents=True)
+            commit_json(asked, self._asked)
+        rows, done = self._rows(), 0
+        for shard in range(self.plan.shards):
+            of_shard = islice(rows, self.plan.rows(shard))
+            if self.staging.shard(shard).exists():
+                done += sum(1 for _ in of_shard)
+                continue
+            limit = int(self.records.options["shard_bytes"])
+            with ShardWriter(self.staging.shard(shard), self.rows.schema, f".{self.rows.form}", limit) as writer:
+                for row in of_shard:
+                    writer.add(as_row(row, self.rows))
+                    done += 1
+                    self.progress(Progress("build", done, self.plan.inputs))
+
+    def _rows(self) -> Iterator[StoredRow]:
+        for row in self.rows.read(self.lengths, 0, self.plan.inputs):
+            if row.values is None:
+                raise DatasetError(
+                    f"row {row.number} of {self.layout.root} cannot be read; `condprep verify` tells which file is damaged"
+                )
+            yield replace(row, split=self._belongs(row.split, row.values))
+
+    def finish(self) -> None:
+        """Names, plan, card, `done.json` last; then the files take their places."""
+        self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
+        staging = self.staging
+        counts = [Counts.load(staging.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
+        total = place_files(staging, counts, self.rows.features, self.rows.form, self.plan.id, self.records.rejects)
+        total.rejects = Counter(Counts.load(self.layout.done).rejects)
+        commit_json(staging.private / "plan.json", self._plan())
+        before = self.records.provenance or {}
+        write_card(staging, before | {"counts": before["counts"] | {"rows": total.rows, "bytes": total.bytes}})
+        commit_json(staging.done, vars(total))
+        take_places(self.layout, staging)
+
+    def _plan(self) -> dict[str, Any]:
+        """That of the build, whose command with this share finds its dataset finished."""
+        plan: dict[str, Any] = read_json(self.layout.private / "plan.json")
+        if self.by == "key":
+            plan["config"]["requested"]["options"]["validation"] = self.validation
+        return plan
+
+
+def _group(source: str) -> str:
+    """The folder of a file; of a member its tar, and the folder in it."""
+    tar, inside, member = source.rpartition(".tar#")
+    return tar + inside + member.rpartition("/")[0]

@@ -1,0 +1,8 @@
+"""Which rows are held out: that follows from a row's key alone, so a picture keeps its split wherever it is built again."""
+
+from __future__ import annotations
+
+
+def split_of(key: str, validation: float) -> str:
+    """key: sha256, hex. validation: the share of all keys that is held out; a larger one holds the same ones out, and more."""
+    return "validation" if int(key[:16], 16) < validation * 2**64 else "train"

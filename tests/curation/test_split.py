@@ -1,0 +1,120 @@
+"""`condprep split`: held-out rows of a finished dataset are those of a build that holds out the same share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_dataset, load_from_disk
+from support.command import Command
+from support.datasets import tree
+
+from condprep import build, split, verify
+from condprep.curation.split import _group
+from condprep.errors import UsageError
+from condprep.runtime.files import read_json
+
+SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 5}
+
+
+def rows(dataset: Path) -> dict[str, list[dict[str, Any]]]:
+    """Every row with all its columns, pictures as bytes, by split."""
+    return {name: part.with_format("arrow")[:].to_pylist() for name, part in load_from_disk(str(dataset)).items()}
+
+
+@pytest.fixture
+def ds(raw: Path, tmp_path: Path) -> Path:
+    """A dataset of 12 rows, none held out, with a reject."""
+    (raw / "broken.jpg").write_bytes(b"no picture")
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    return tmp_path / "ds"
+
+
+def test_rows_are_held_out_as_if_it_had_been_built_so(ds: Path, raw: Path, tmp_path: Path) -> None:
+    """The splits are those of a build with that share, row for row and byte for byte, and its command finds them done."""
+    condprep_rejects = (ds / ".condprep" / "rejects.jsonl").read_bytes()
+    build(raw, tmp_path / "other", "canny", validation=0.4, **SMALL)
+    result = split(ds, 0.4)
+    assert rows(ds) == rows(tmp_path / "other")
+    assert 0 < result.rows["validation"] == result.moved < 12
+    assert (ds / ".condprep" / "rejects.jsonl").read_bytes() == condprep_rejects
+    again = build(raw, ds, "canny", validation=0.4, **SMALL)
+    assert (again.rows, again.rejects, again.resumed) == (result.rows, {"unknown-format": 1}, 13)
+    assert read_json(ds / ".condprep" / "provenance.json")["counts"]["rows"] == result.rows
+    assert verify(ds, checks=["structure"]).rows == 12
+
+
+def test_a_picture_keeps_its_split(ds: Path) -> None:
+    """A larger share holds out the same rows and more; the same one again changes nothing; none brings all back."""
+    whole = {row["key"]: row for row in rows(ds)["train"]}
+    split(ds, 0.3)
+    some, before = {row["key"] for row in rows(ds)["validation"]}, tree(ds)
+    assert split(ds, 0.3).moved == 0
+    assert tree(ds) == before
+    split(ds, 0.7)
+    assert some < {row["key"] for row in rows(ds)["validation"]}
+    assert dict(split(ds, 0).rows) == {"train": 12}
+    assert {row["key"]: row for row in rows(ds)["train"]} == whole
+    assert not (ds / "validation").exists()
+
+
+def test_groups_stay_together(ds: Path) -> None:
+    """By group, the pictures of a folder are all held out, or none of them is."""
+    split(ds, 0.6, by="group")
+    found = {name: {row["source"].rpartition("/")[0] for row in part} for name, part in rows(ds).items()}
+    assert found["train"] | found["validation"] == {"group0", "group1", "group2"}
+    assert not found["train"] & found["validation"]
+
+
+@pytest.mark.parametrize(
+    ("source", "group"),
+    [
+        ("a.jpg", ""),
+        ("clip/a.jpg", "clip"),
+        ("x/clip#1/a.jpg", "x/clip#1"),
+        ("sub/x.tar#a.jpg", "sub/x.tar#"),
+        ("x.tar#clip/a.jpg", "x.tar#clip"),
+    ],
+)
+def test_a_group_is_a_folder_or_a_tar(source: str, group: str) -> None:
+    """Of files their folder, of members the tar and the folder in it."""
+    assert _group(source) == group
+
+
+def test_parquet_keeps_its_form(raw: Path, tmp_path: Path) -> None:
+    """A dataset of Parquet files is one again, and `load_dataset` finds both splits."""
+    build(raw, tmp_path / "ds", "canny", format="parquet", **SMALL)
+    result = split(tmp_path / "ds", 0.4)
+    found = load_dataset(str(tmp_path / "ds"), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(part) for name, part in found.items()} == dict(result.rows)
+    assert set(found) == {"train", "validation"}
+
+
+def test_what_cannot_be_split(ds: Path, raw: Path, tmp_path: Path) -> None:
+    """A share that is none, a folder that is no dataset of condprep, one group: each is said with its remedy."""
+    for share in (-0.1, 1.0, float("nan")):
+        with pytest.raises(UsageError, match="must be a share, 0 to below 1"):
+            split(ds, share)
+    with pytest.raises(UsageError, match=r"no finished dataset of condprep; make one of it with `condprep build`"):
+        split(raw, 0.1)
+    with pytest.raises(UsageError, match="by = 'folder': it must be key or group"):
+        split(ds, 0.1, by="folder")  # type: ignore[arg-type]
+    for path in (raw / "group1", raw / "group2"):
+        shutil.rmtree(path)
+    build(raw, tmp_path / "one", "canny", **SMALL, source_kind="folder")
+    (raw / "broken.jpg").unlink()
+    with pytest.raises(UsageError, match="come from one folder or tar; split them by key"):
+        split(tmp_path / "one", 0.5, by="group")
+
+
+def test_the_command(command: Command, ds: Path, raw: Path, tmp_path: Path) -> None:
+    """A build that holds nothing out says with which command that is done, and that command does it."""
+    ended = command("build", raw, "-a", "canny", "-o", tmp_path / "fresh", "--resolution", "64")
+    assert f"condprep split {tmp_path / 'fresh'} --validation 0.02" in ended.err
+    ended = command("split", ds, "--validation", "0.4")
+    assert ended.code == 0
+    assert "validation " in ended.out
+    assert command("split", ds, "--validation", "0.4", "--json").json["moved"] == 0
+    assert command("split", ds, "--validation", "2").code == 2
