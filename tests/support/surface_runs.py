@@ -66,6 +66,10 @@ def _inspect(folder: Path) -> Arguments:
     return "inspect", build_repeats(folder)
 
 
+def _split(folder: Path) -> Arguments:
+    return "split", build_repeats(folder), "--validation", 0.5
+
+
 def _verify(folder: Path) -> Arguments:
     return "verify", build_repeats(folder)
 
@@ -107,6 +111,7 @@ JSON_RUNS: dict[str, tuple[str, Callable[[Path], Arguments]]] = {
     "condprep inspect": ("condprep", _inspect),
     "condprep verify": ("condprep", _verify),
     "condprep curate": ("condprep", _curate),
+    "condprep split": ("condprep", _split),
     "condprep annotators": ("condprep", lambda _: ("annotators",)),
     "condprep doctor": ("condprep", lambda folder: ("doctor", folder)),
     "condprep weights list": ("condprep", _weights_list),
