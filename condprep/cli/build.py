@@ -168,7 +168,7 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         console.print_json(result)
         return
     console.show_facts(_facts(result))
-    if "validation" not in result.rows:
+    if result.rows and "validation" not in result.rows:
         console.say(
             f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation 0.02` does it"
         )

@@ -21,7 +21,8 @@ def test_a_build_from_the_command_line(command: Command, raw: Path, tmp_path: Pa
     arguments = ("build", raw, "--annotator", "canny", "--out", tmp_path / "ds", *SMALL)
     ended = command(*arguments)
     assert ended.code == 0
-    assert ended.err.startswith("no rows are held out") and ended.err.count("\n") == 1
+    assert ended.err.startswith("no rows are held out")
+    assert ended.err.count("\n") == 1
     assert "12 = 12 rows + 0 rejected" in ended.out
     assert "canny; low = 100; high = 200; Apache-2.0" in ended.out
     assert load_from_disk(str(tmp_path / "ds"))["train"].num_rows == 12
