@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from io import BytesIO
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
+from condprep.annotation.rows import png
 from condprep.annotation.session import Session
 from condprep.annotators.registry import parse
 from condprep.dataset.arrow import IMAGE
@@ -28,7 +32,7 @@ class BatchMap:
         name = self.session.image_key(batch)
         # as they are stored, where that is known: what cannot be decoded is one picture's fault, and not the batch's
         pictures = batch.pa_table[name].to_pylist() if hasattr(batch, "pa_table") else batch[name]
-        return self.session_of(rank).columns(map(_opened, pictures), name)
+        return self.session_of(rank).columns(map(_opened, pictures), name, StoredPng.of)
 
     def features(self, features: Mapping[str, Any]) -> Any:
         """For `map(features=...)`: those of the dataset and of what is added; needed where a whole batch may lack a value.
@@ -65,11 +69,38 @@ def as_map(annotators: str | Sequence[str] = (), **how: Any) -> BatchMap:
     return BatchMap(Session(annotators, **how))
 
 
+class StoredPng(PngImageFile):
+    """A picture of which only the PNG is held until somebody looks at it, and which is saved as that.
+
+    A batch of `datasets` is a thousand pictures, whose pixels may be gigabytes; it would compress them one after the
+    other, too.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(BytesIO(data))
+        self._data: bytes | None = data
+
+    @classmethod
+    def of(cls, picture: Image.Image) -> StoredPng:
+        return cls(png(picture))
+
+    def load(self) -> Any:
+        """From here on its pixels may be changed, so they are what is saved."""
+        self._data = None
+        return super().load()
+
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+        if self._data is not None and format == "PNG" and not params and hasattr(fp, "write"):
+            fp.write(self._data)
+        else:
+            super().save(fp, format, **params)
+
+
 def _opened(picture: Any) -> Any:
     """A picture that lies where only `datasets` can read it ("hf://...", "zip://...")."""
     if isinstance(picture, Mapping) and not picture.get("bytes") and "://" in (picture.get("path") or ""):
-        from datasets import Image
+        import datasets
 
         with suppress(Exception):  # of whatever storage; then it is a picture that is not there
-            return Image().decode_example(dict(picture))
+            return datasets.Image().decode_example(dict(picture))
     return picture

@@ -13,6 +13,7 @@ from PIL import Image
 
 from condprep.errors import Rejected
 from condprep.images.decode import decode, rgb_pixels
+from condprep.runtime.fork import Lock
 from condprep.sources.base import read_regular
 
 # A file, its bytes, a PIL picture, (H, W, 3) uint8 RGB, or {"bytes": ..., "path": ...} as `datasets` stores pictures
@@ -64,10 +65,14 @@ def _array(image: np.ndarray) -> tuple[str, np.ndarray]:
     return sha256(own.tobytes()).hexdigest(), own
 
 
+_one_at_a_time = [Lock() for _ in range(64)]  # a picture that is there twice would be read from its file by two threads
+
+
 def _loaded(image: Image.Image) -> np.ndarray:
     """The pixels of a PIL picture, which is decoded only now where it was opened from a file. Raises Rejected."""
     try:
-        return rgb_pixels(image)
+        with _one_at_a_time[id(image) % len(_one_at_a_time)]:
+            return rgb_pixels(image)
     except (OSError, SyntaxError, ValueError) as error:
         reason = f"{image.format or 'the picture'} cannot be decoded: {error}"
         raise Rejected("decode", reason, code="damaged") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -14,17 +14,17 @@ from condprep.annotation.description import Description
 from condprep.annotation.pictures import Annotated, Picture
 from condprep.errors import UsageError
 from condprep.images.encode import encode_map, encode_picture
-from condprep.runtime.concurrency import lots
 from condprep.types import ImageFormat, Reject
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from torch import Tensor
 
-LOT = 128  # samples of a stream that are looked at together: some batches for the networks
 FORMATS: Mapping[str, ImageFormat] = {"jpg": "jpeg", "jpeg": "jpeg", "webp": "webp"}  # keys of WebDataset; others: PNG
 
 Encode = Callable[[Image.Image], Any]
+R = TypeVar("R")
+Finish = Callable[[int, Annotated | Reject], R]  # a picture's number and its result -> what is wanted of it
 
 
 class RowSession(ABC):
@@ -36,6 +36,10 @@ class RowSession(ABC):
     def __call__(self, images: Iterable[Picture]) -> list[Annotated | Reject]:
         """Maps of `images`, in their order; a picture that cannot be read or annotated is a Reject with its reason."""
 
+    @abstractmethod
+    def stream(self, images: Iterable[Picture], finish: Finish[R]) -> Iterator[R]:
+        """finish(number, result) of each of `images`, in their order, as they come: done by a thread."""
+
     @property
     @abstractmethod
     def further(self) -> Mapping[str, pa.DataType]:
@@ -46,20 +50,19 @@ class RowSession(ABC):
         """Whether the pictures that were annotated are others than those that were given, so that rows need them."""
         return self.description.geometry.fit != "keep"
 
-    def columns(
-        self, images: Iterable[Picture], image: str, encode: Encode = lambda picture: picture
-    ) -> dict[str, Any]:
+    def columns(self, images: Iterable[Picture], image: str, encode: Encode) -> dict[str, list[Any]]:
         """Column -> a value for each picture: each map and, where they are changed, the pictures as `image`, encoded;
         what the annotators found besides; and `reject`."""
-        results = self(images)
-        good = [result if isinstance(result, Annotated) else None for result in results]
-        pictures = {image: [one and encode(one.image) for one in good]} if self.changes_pictures else {}
-        return {
-            **pictures,
-            **{column: [one and encode(one.maps[column]) for one in good] for column in self.description.wanted},
-            **{name: [one and one.columns[name] for one in good] for name in self.further},
-            "reject": [said(result) for result in results],
-        }
+        made = list(self.stream(images, lambda _, result: self._row(result, image, encode)))
+        names = [*([image] if self.changes_pictures else []), *self.description.wanted, *self.further, "reject"]
+        return {name: [row.get(name) for row in made] for name in names}
+
+    def _row(self, result: Annotated | Reject, image: str, encode: Encode) -> dict[str, Any]:
+        """What is added to a row; nothing but `reject` where that says why."""
+        if isinstance(result, Reject):
+            return {"reject": f"{result.stage}: {result.reason}"}
+        pictures = {image: result.image, **result.maps} if self.changes_pictures else result.maps
+        return {**{name: encode(picture) for name, picture in pictures.items()}, **result.columns, "reject": ""}
 
     def table(self, images: Iterable[Picture]) -> dict[str, list[Any]]:
         """Columns for a data frame: each map as PNG, what the annotators found besides, and `reject`.
@@ -71,18 +74,23 @@ class RowSession(ABC):
 
     def sample(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """One row with its maps: for WebDataset's `.map`, or the transform of a Dataset of torch."""
-        return next(self.samples([sample]))
+        (row,) = self.samples([sample])
+        return row
 
     def samples(self, samples: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Rows with their maps, one for each that comes, some batches at a time: for WebDataset's `.compose`.
+        """Rows with their maps, one for each that comes, networks looking at batches: for WebDataset's `.compose`.
 
         A map is what the picture is: PNG, a PIL picture or an array. It is None where `reject` says why, which else is
         "". Rows with a `__key__` are WebDataset's, and name files of a tar: "canny.png", "keypoints.json", "reject.txt".
         """
-        for lot in lots(samples, LOT):
-            found = self.columns([one[self.image_key(one)] for one in lot], "image")
-            for number, sample in enumerate(lot):
-                yield self._beside(sample, {column: values[number] for column, values in found.items()})
+        under_way: dict[int, Mapping[str, Any]] = {}
+
+        def pictures() -> Iterator[Any]:
+            for number, sample in enumerate(samples):
+                under_way[number] = sample
+                yield sample[self.image_key(sample)]
+
+        yield from self.stream(pictures(), lambda number, result: self._beside(under_way.pop(number), result))
 
     def collate(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch of tensors from rows, for a DataLoader's `collate_fn`.
@@ -115,20 +123,21 @@ class RowSession(ABC):
         there = f"the keys {', '.join(map(repr, row))}" if isinstance(row, Mapping) else f"a {type(row).__name__}"
         raise UsageError(f"a row is {there} and has no picture {' or '.join(map(repr, wanted))}: say image=KEY")
 
-    def _beside(self, sample: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-        name, row, in_tar = self.image_key(sample), dict(sample), "__key__" in sample
-        given = row[name]
-        if self.changes_pictures:
-            row[name] = found["image"] and as_given(given, found["image"], FORMATS.get(name, "png"))
-        for column in self.description.wanted:
-            row[f"{column}.png" if in_tar else column] = found[column] and as_given(given, found[column])
-        row |= {f"{column}.json" if in_tar else column: found[column] for column in self.further}
-        return row | {"reject.txt" if in_tar else "reject": found["reject"]}
-
-
-def said(result: Annotated | Reject) -> str:
-    """ "decode: truncated JPEG", or "" of what is no reject."""
-    return f"{result.stage}: {result.reason}" if isinstance(result, Reject) else ""
+    def _beside(self, sample: Mapping[str, Any], result: Annotated | Reject) -> dict[str, Any]:
+        """The row, and what is added to it."""
+        name = self.image_key(sample)
+        given = sample[name]
+        made = self._row(result, name, lambda picture: as_given(given, picture))
+        if isinstance(made.get(name), bytes) and isinstance(result, Annotated) and name in FORMATS:
+            made[name] = encode_picture(np.asarray(result.image), FORMATS[name])
+        endings = {
+            **dict.fromkeys(self.description.wanted, ".png"),
+            **dict.fromkeys(self.further, ".json"),
+            "reject": ".txt",
+        }
+        in_tar = "__key__" in sample
+        changed = {name: made.get(name)} if self.changes_pictures else {}
+        return {**sample, **changed, **{key + ending * in_tar: made.get(key) for key, ending in endings.items()}}
 
 
 def png(picture: Image.Image) -> bytes:
@@ -136,14 +145,13 @@ def png(picture: Image.Image) -> bytes:
     return encode_map(np.asarray(picture), binary=False)
 
 
-def as_given(given: Any, made: Image.Image, image_format: ImageFormat = "png") -> Any:
+def as_given(given: Any, made: Image.Image) -> Any:
     """What was made of a picture, in the form in which that was given."""
     if isinstance(given, np.ndarray):
         return np.asarray(made)
     if isinstance(given, Image.Image | str | Path):
         return made
-    data = png(made) if image_format == "png" else encode_picture(np.asarray(made), image_format)
-    return {"bytes": data, "path": None} if isinstance(given, Mapping) else data
+    return {"bytes": png(made), "path": None} if isinstance(given, Mapping) else png(made)
 
 
 def _stacked(pictures: Sequence[Image.Image]) -> Tensor:

@@ -6,23 +6,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from condprep.annotation.description import Description, describe
 from condprep.annotation.pictures import Annotated, Picture, name_of, read_picture
-from condprep.annotation.rows import RowSession
+from condprep.annotation.rows import Finish, RowSession
 from condprep.annotators.batches import as_batch, by_shape, to_device
 from condprep.annotators.protocol import Annotator
-from condprep.annotators.runner import Drawn, Runner
+from condprep.annotators.runner import Result, Runner, Undrawn
 from condprep.building.picture import further_columns
 from condprep.dataset.columns import further_column
 from condprep.errors import Rejected, UsageError
 from condprep.images.geometry import Placement, pad, resize
-from condprep.runtime.concurrency import ordered_map, usable_cores
+from condprep.runtime.concurrency import in_order, ordered_map, usable_cores
 from condprep.runtime.fork import Lock, check_cuda, keep_torch_usable
 from condprep.runtime.once import OncePerProcess
 from condprep.types import Reject
@@ -31,19 +32,20 @@ from condprep.weights.find import Weights
 if TYPE_CHECKING:
     import pyarrow as pa
 
-AHEAD = 4  # pictures a thread that may be decoded and wait for the networks
+R = TypeVar("R")
+
+AHEAD = 4  # pictures a thread that may be decoded and wait, and as many that may be drawn
 
 
 @dataclass
 class Placed:
     """A picture on its way through a session."""
 
-    number: int
     name: str
     key: str  # sha256 of the bytes or pixels
     rgb: np.ndarray  # (*content, 3) uint8
     placement: Placement
-    drawn: dict[str, Drawn] = field(default_factory=dict)  # column -> map and further columns
+    seen: dict[str, Undrawn | Result] = field(default_factory=dict)  # column -> what its annotator made of it so far
 
     def reject(self, why: Rejected) -> Reject:
         return Reject(self.name, why.stage, why.reason, why.code, self.key)
@@ -123,15 +125,22 @@ class Session(RowSession):
         """Maps of `images`, in their order; a picture that cannot be read or annotated is a Reject with its reason."""
         if isinstance(images, str | Path | bytes | Image.Image | Mapping):
             raise UsageError("images is one picture; give a list of them: [picture]")
-        runners, listed = self._loaded(), list(images)
-        workers = max(1, min(self.description.workers or usable_cores(), len(listed)))
-        results: dict[int, Annotated | Reject] = {}
-        batch_size = max(runner.annotator.batch_size for runner in runners.values())
-        with ThreadPoolExecutor(workers, "condprep") as pool:
-            items = ordered_map(pool, partial(self._prepare, runners), enumerate(listed), AHEAD * workers)
-            for batch in by_shape(items, _waiting, batch_size):
-                results.update(self._annotate(batch, runners))
-        return [results[number] for number in range(len(listed))]
+        return list(self.stream(images, lambda _, result: result))
+
+    def stream(self, images: Iterable[Picture], finish: Finish[R]) -> Iterator[R]:
+        """finish(number, result) of each of `images`, in their order, as they come: done by a thread.
+
+        What is under way is bounded by the pictures that a network looks at together, whose sum of pixels is.
+        """
+        runners = self._loaded()
+        workers = self.description.workers or usable_cores()
+        pool = ThreadPoolExecutor(workers, "condprep")
+        try:
+            items = ordered_map(pool, partial(self._prepare, runners), enumerate(images), AHEAD * workers)
+            seen = in_order(self._see(items, runners), itemgetter(0))
+            yield from ordered_map(pool, partial(_finish, runners, finish), seen, AHEAD * workers)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _loaded(self) -> dict[str, Runner]:
         with self._loading:
@@ -148,46 +157,32 @@ class Session(RowSession):
         try:
             key, rgb = read_picture(image)
             placement = self.description.geometry.place((rgb.shape[0], rgb.shape[1]))
-            placed = Placed(number, name, key, resize(rgb, placement), placement)
+            placed = Placed(name, key, resize(rgb, placement), placement)
             for column, runner in runners.items():
                 if _is_filter(runner):
                     with runner.guarded():
-                        placed.drawn[column] = runner.draw(placed.rgb, key)
+                        placed.seen[column] = runner.draw(placed.rgb, key)
             return number, placed
         except Rejected as rejected:
             return number, Reject(name, rejected.stage, rejected.reason, rejected.code, key)
 
-    def _annotate(
-        self, batch: Sequence[Item], runners: Mapping[str, Runner]
-    ) -> Iterator[tuple[int, Annotated | Reject]]:
-        """Pictures of one shape through every network, and what has become of them."""
-        placed = [one for _, one in batch if isinstance(one, Placed)]
-        failed = self._run_networks(placed, runners) if placed else {}
-        for number, one in batch:
-            if isinstance(one, Reject):
-                yield number, one
-            elif number in failed:
-                yield number, one.reject(failed[number])
-            else:
-                yield number, _annotated(one, runners)
-
-    def _run_networks(self, placed: Sequence[Placed], runners: Mapping[str, Runner]) -> dict[int, Rejected]:
-        """Fills `drawn`; the pictures on which a network fails, by number."""
+    def _see(self, items: Iterator[Item], runners: Mapping[str, Runner]) -> Iterator[Item]:
+        """What the networks see in pictures of one shape together, and each by itself where there is no network."""
         networks = {column: runner for column, runner in runners.items() if not _is_filter(runner)}
-        failed: dict[int, Rejected] = {}
         if not networks:
-            return failed
-        device = next(iter(networks.values())).annotator.device
-        with self._device:
-            rgb, keys = to_device(as_batch([one.rgb for one in placed]), device), [one.key for one in placed]
-            found = {column: runner(rgb, keys) for column, runner in networks.items()}
-        for column, results in found.items():
-            for one, result in zip(placed, results):
-                if isinstance(result, Rejected):
-                    failed[one.number] = result
-                else:
-                    one.drawn[column] = result
-        return failed
+            yield from items
+            return
+        annotators = [runner.annotator for runner in networks.values()]
+        for batch in by_shape(items, _waiting, max(one.batch_size for one in annotators)):
+            placed = [one for _, one in batch if isinstance(one, Placed)]
+            if placed:
+                keys = [one.key for one in placed]
+                with self._device:
+                    rgb = to_device(as_batch([one.rgb for one in placed]), annotators[0].device)
+                    for column, runner in networks.items():
+                        for one, seen in zip(placed, runner.see(rgb, keys)):
+                            one.seen[column] = seen
+            yield from batch
 
 
 _sessions: OncePerProcess[Session] = OncePerProcess()
@@ -214,11 +209,21 @@ def _waiting(item: Item) -> np.ndarray | None:
     return item[1].rgb if isinstance(item[1], Placed) else None
 
 
-def _annotated(placed: Placed, runners: Mapping[str, Runner]) -> Annotated:
+def _finish(runners: Mapping[str, Runner], finish: Finish[R], item: Item) -> R:
+    number, one = item
+    return finish(number, one if isinstance(one, Reject) else _annotated(one, runners))
+
+
+def _annotated(placed: Placed, runners: Mapping[str, Runner]) -> Annotated | Reject:
+    """Draws what was seen."""
     maps: dict[str, Image.Image] = {}
     columns: dict[str, Any] = {}
     for column, runner in runners.items():
-        pixels, further = placed.drawn[column]
+        seen = placed.seen[column]
+        result = runner.finish(seen) if isinstance(seen, Undrawn) else seen
+        if isinstance(result, Rejected):
+            return placed.reject(result)
+        pixels, further = result
         maps[column] = Image.fromarray(pad(pixels, placed.placement))
         columns |= further_columns(column, runner.annotator, further, placed.placement)
     return Annotated(Image.fromarray(pad(placed.rgb, placed.placement)), maps, columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from datasets.fingerprint import Hasher
+from PIL import Image
 from support.counting import install
 
 from condprep import as_map
@@ -46,6 +48,18 @@ def test_maps_are_columns_and_bad_pictures_stop_nothing(rows: datasets.Dataset) 
     for number in (0, 1, 4):
         row = mapped[number]
         np.testing.assert_array_equal(np.asarray(row["canny"]), cv2.Canny(np.asarray(row["image"]), 100, 200))
+
+
+def test_maps_are_held_compressed_until_somebody_looks() -> None:
+    """A batch's maps are PNGs, which `datasets` stores as they are; a picture that was changed is saved as it is then."""
+    rgb = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    (made,) = as_map("canny")({"image": [rgb]})["canny"]
+    stored = datasets.Image().encode_example(made)
+    assert made._im is None  # not decoded for it
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(stored["bytes"]))), cv2.Canny(rgb, 100, 200))
+    made.putpixel((0, 0), 77)
+    changed = datasets.Image().encode_example(made)
+    assert Image.open(io.BytesIO(changed["bytes"])).getpixel((0, 0)) == 77
 
 
 def test_pictures_that_are_changed_are_replaced(rows: datasets.Dataset) -> None:
@@ -85,13 +99,14 @@ TWICE = """
 import sys, datasets, condprep, condprep.annotation.session
 rows = datasets.load_from_disk(sys.argv[1])
 calls = []
-call = condprep.annotation.session.Session.__call__
-condprep.annotation.session.Session.__call__ = lambda *given: calls.append(1) or call(*given)
+stream = condprep.annotation.session.Session.stream
+condprep.annotation.session.Session.stream = lambda *given: calls.append(1) or stream(*given)
 rows.map(condprep.as_map("canny", params={"canny": {"low": int(sys.argv[2])}}), batched=True, with_rank=True)
 print(len(calls))
 """
 
 
+@pytest.mark.slow
 def test_the_second_process_reads_the_cache(rows: datasets.Dataset, tmp_path: Path) -> None:
     """The same call in another process annotates nothing again; another parameter does."""
     rows.select(range(5)).save_to_disk(tmp_path / "rows")  # it would open the file that is gone

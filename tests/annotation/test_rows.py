@@ -20,7 +20,6 @@ from PIL import Image
 from support.counting import install
 
 from condprep import Session
-from condprep.annotation import rows
 from condprep.errors import UsageError
 
 
@@ -82,26 +81,24 @@ def test_a_sample_gets_its_map_in_the_form_of_its_picture(files: list[bytes], tm
     np.testing.assert_array_equal(read(sample["canny"]), edges(files[0]))
 
 
-def test_a_stream_is_annotated_in_lots(files: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many samples leave as come, in order; networks see batches, and no more is read ahead than a lot."""
+def test_a_stream_is_annotated_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many samples leave as come, in order; networks see batches of the annotator's pixels, and few more are read."""
     counting = install(monkeypatch)
-    monkeypatch.setattr(rows, "LOT", 4)
-    session, read = Session("counting"), []
+    session, read = Session("counting", workers=1), []
 
     def samples() -> Iterator[dict[str, Any]]:
-        for number in range(10):
+        for number in range(40):
             read.append(number)
-            yield {"image": np.full((8, 8, 3), number, np.uint8), "number": number}
+            yield {"image": np.full((512, 512, 3), number, np.uint8), "number": number}
 
     stream = session.samples(samples())
     first = next(stream)
-    assert read == [0, 1, 2, 3]
-    assert [int(one["counting"][0, 0]) for one in (first, *stream)] == list(range(10))
+    assert len(read) <= 4 + 8 + 4  # a batch, what is decoded ahead, what is drawn ahead
+    assert [int(one["counting"][0, 0]) for one in (first, *stream)] == list(range(40))
     network: Any = session.annotators["counting"]
-    assert (network.batches, counting.loads) == (3, ["cpu"])
+    assert (network.batches, counting.loads) == (10, ["cpu"])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:webdataset")
 @pytest.mark.parametrize("way", ["map", "compose"])
 def test_webdataset_reads_maps_and_writes_them(files: list[bytes], tmp_path: Path, way: str) -> None:
     """Through `.map` and `.compose` a sample gets files named as WebDataset names them, which its writer writes."""

@@ -79,6 +79,13 @@ def test_any_kind_of_picture_and_none(raw: Path) -> None:
     assert [one.stage for one in rejects if isinstance(one, Reject)] == ["read", "read", "read", "read", "decode"]
 
 
+def test_one_picture_many_times(raw: Path) -> None:
+    """A PIL picture that is not decoded yet may be in the list any number of times: threads take turns to read its file."""
+    with Image.open(raw / "group1" / "01.png") as picture:
+        results = Session("canny", workers=8)([picture] * 40)
+    assert len({pixels(result, "canny").tobytes() for result in results}) == 1
+
+
 def test_mistakes_are_told_when_it_is_made(raw: Path) -> None:
     """An unknown name, a wrong parameter or size, two ways to say what is wanted: before anything is loaded."""
     for wrong in ({"annotators": "cany"}, {}, {"annotators": "canny", "params": {"canny": {"low": -1}}}, {"annotators": "canny", "resolution": 0}, {"annotators": "canny", "like": raw}):  # fmt: skip
