@@ -12,6 +12,7 @@ from typing import Any
 from condprep.building.begin import begin
 from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
+from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.options import parse_options
 from condprep.building.output_folder import check_folders, disk_errors, locked
 from condprep.building.paired_source import PairedSource
@@ -19,6 +20,7 @@ from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.local import build_shards
+from condprep.engines.processes import build_shards as build_on_devices
 from condprep.errors import REJECTS, BuildFailed, UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
@@ -37,6 +39,7 @@ def build(
     split: str | None = None,
     workers: int | None = None,
     device: str = "auto",
+    devices: str | Sequence[str] | None = None,
     weights: Weights | None = None,
     overwrite: bool = False,
     max_rejects: float | None = None,
@@ -49,13 +52,14 @@ def build(
     annotators: names as `canny` or `openpose:blaze`; each gives a column. None: the source is a dataset of pairs as `verify`
     reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
+    devices: a process for each of several instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
     Raises UsageError (or its children) for what the caller got wrong and BuildFailed when no row came out, more than
     `max_rejects` (a share, 0..1) of the inputs were rejected, or the disk is full.
     """
     began = time.monotonic()
-    chosen = parse_options(annotators, **options)
+    chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
     pictures = open_inputs(
@@ -73,12 +77,15 @@ def build(
         )
     with disk_errors(layout.root), locked(layout):
         weights = weights or Weights()
-        builder = begin(
-            layout, pictures, chosen, overwrite=overwrite, device=device, weights=weights, progress=progress
-        )
-        built = Counts()
+        first, built = several[0] if several else device, Counts()
+        builder = begin(layout, pictures, chosen, overwrite=overwrite, device=first, weights=weights, progress=progress)
         if builder:
-            built = build_shards(builder, builder.pending, workers or usable_cores())
+            threads = workers or usable_cores()
+            if several:
+                job = OpenBuilder(layout, pictures, chosen, weights, builder.columns)
+                built = build_on_devices(job, builder.hand_over(), several, threads, builder.tell)
+            else:
+                built = build_shards(builder, builder.pending, threads)
             finish(builder)
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
     _check_rejects(result, max_rejects)

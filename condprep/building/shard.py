@@ -18,7 +18,7 @@ bytes where pictures are let in: memory does not grow. Whatever a stage waits fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from itertools import chain, count, islice
@@ -88,7 +88,16 @@ class ShardBuilder:
                 self._tell(outcome)
         return writer.counts
 
-    def outcomes(self, shards: Sequence[int], threads: Threads) -> Iterator[Outcome]:
+    def hand_over(self) -> list[int]:
+        """The shards that are missing, for builders in other processes; the networks of this one are given up."""
+        del self._pictures, self._device
+        return self.pending
+
+    def tell(self, done: int, rejects: int) -> None:
+        """How many inputs other processes have done, and how many of them are rejects."""
+        self.progress(Progress("build", self._done + done, self.plan.inputs, rejects))
+
+    def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[Outcome]:
         """What becomes of the inputs of these shards, in the order of the plan.
 
         They are one stream: while the last rows of a shard are written, the pictures of the next are under way.
@@ -110,7 +119,7 @@ class ShardBuilder:
         numbered = chain.from_iterable(map(_result, finished))
         return (outcome for _, outcome in in_order(numbered, lambda one: one[0]))
 
-    def _inputs(self, shards: Sequence[int]) -> Iterator[list[Input]]:
+    def _inputs(self, shards: Iterable[int]) -> Iterator[list[Input]]:
         numbers = count()
         for shard in shards:
             inputs = (Input(next(numbers), shard, entry) for entry in self.plan.entries(shard))

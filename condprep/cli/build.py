@@ -12,6 +12,7 @@ from condprep.cli import console
 from condprep.cli.options import (
     Annotators,
     Device,
+    Devices,
     ImageColumn,
     Json,
     Overwrite,
@@ -131,6 +132,7 @@ def build(
     batch_size: BatchSize = None,
     workers: Workers = None,
     device: Device = "auto",
+    devices: Devices = None,
     weights: WeightsFolder = None,
     strict_weights: StrictWeights = False,
 ) -> None:

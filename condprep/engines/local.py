@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from condprep.dataset.shards import Counts
@@ -47,7 +49,7 @@ class Threads:
 class Builder(Protocol[T]):
     """Builds shards of a plan. Building one twice changes nothing."""
 
-    def outcomes(self, shards: Sequence[int], threads: Threads) -> Iterator[T]:
+    def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[T]:
         """What becomes of the inputs of these shards, in the order of the plan, which the threads make meanwhile."""
         ...
 
@@ -56,14 +58,29 @@ class Builder(Protocol[T]):
         ...
 
 
-def build_shards(builder: Builder[T], shards: Sequence[int], workers: int) -> Counts:
+def build_shards(
+    builder: Builder[T],
+    shards: Iterable[int],
+    workers: int,
+    done: Callable[[int, Counts], None] = lambda *_: None,
+) -> Counts:
     """Build these shards in `workers` threads and those of the stages, and write them in the caller's.
 
-    What an exception interrupts is forgotten.
+    shards: taken by a stage, in its thread, as it has room for more. done: is told of each that is committed. What an
+    exception interrupts is forgotten.
     """
-    total = Counts()
-    with one_thread_each(), Threads(workers) as threads:
-        outcomes = builder.outcomes(shards, threads)
+    total, under_way = Counts(), deque[int]()
+
+    def noted() -> Iterator[int]:
         for shard in shards:
-            total.merge(builder.build_shard(shard, outcomes))
+            under_way.append(shard)
+            yield shard
+
+    with one_thread_each(), Threads(workers) as threads:
+        outcomes = builder.outcomes(noted(), threads)
+        for first in outcomes:  # of a shard; none is empty
+            shard = under_way.popleft()
+            counts = builder.build_shard(shard, chain([first], outcomes))
+            total.merge(counts)
+            done(shard, counts)
     return total

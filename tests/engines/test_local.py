@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 import cv2
@@ -25,9 +25,9 @@ class Numbers:
     def double(self, shard: int) -> int:
         return 2 * shard
 
-    def outcomes(self, shards: Sequence[int], threads: Threads) -> Iterator[Future[int]]:
+    def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[Future[int]]:
         self.asked.append(list(shards))
-        yield from [threads.cpu.submit(self.double, shard) for shard in shards]
+        yield from [threads.cpu.submit(self.double, shard) for shard in self.asked[-1]]
 
     def build_shard(self, shard: int, outcomes: Iterator[Future[int]]) -> Counts:
         if shard == self.broken:
