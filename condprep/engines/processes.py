@@ -71,7 +71,12 @@ class _Pool:
         self._idle, self._processes = deque(devices), len(devices)
         self._workers: dict[Connection, Worker] = {}
         self._deaths = 0  # since a shard was committed
-        self._heard = {"asked": self._asked, "told": self._told, "built": self._built, "failed": self._failed}
+        self._heard: dict[str, Callable[[Worker, Any], None]] = {
+            "asked": self._asked,
+            "told": self._told,
+            "built": self._built,
+            "failed": self._failed,
+        }
 
     def start(self) -> None:
         """A process for each device that has none, while there are shards to hand out."""
@@ -141,7 +146,7 @@ class _Pool:
         if self._deaths >= TRIES:
             raise BuildFailed(
                 f"{TRIES} processes died one after the other, the last one on {worker.device} with exit code "
-                f"{worker.process.exitcode} over shard {(worker.shards or ['none'])[0]}; where memory is short, take fewer "
+                f"{worker.process.exitcode} over shard {next(iter(worker.shards), 'none')}; where memory is short, take fewer "
                 "--devices or --workers, or a smaller --batch-size; the same command goes on"
             )
 
