@@ -17,7 +17,7 @@ from PIL import Image
 from skimage import data
 
 from condprep.dataset.contact_sheet import SheetRow, contact_sheet
-from condprep.dataset.pairs.open import SheetRow as StoredPair
+from condprep.dataset.pairs.open import Pair as StoredPair
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
 from condprep.verification.quality.checks import CURATION, measure
