@@ -1,7 +1,7 @@
 """Pictures per second and peak memory of training, against diffusers' own script, in one run.
 
     python -m bench train --size tiny|sd15|sdxl [--resolution 512] [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...]
-                          [--batch N] [--checkpointing] [--once]
+                          [--batch N] [--checkpointing] [--once] [--beside]
 
 Builds a base with random weights at that size (no download) and a dataset of drawn pictures, then trains with the same
 batch, precision, rows and number of threads that decode, each in a process of its own:
@@ -11,6 +11,9 @@ batch, precision, rows and number of threads that decode, each in a process of i
     cached     with both caches
     average    with both caches and the moving average of the weights
     compiled   as cached, with train.compile = true; on a CPU, which compiles for minutes, only by --only
+
+With --beside there are four runs, all cached: alone and beside a process that keeps a core busy, with threads that wait
+as the trainer has them (OMP_WAIT_POLICY = PASSIVE) and with threads that spin (ACTIVE).
 
 Every run is made twice: a short one fills its caches, the long one is measured by the clock at the end of its optimizer's
 steps (of every tenth on a GPU, which is waited for there), so that neither start-up nor the result count for its speed.
@@ -28,7 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,14 +171,14 @@ def peer(script: Path, folder: Path, size: Size, precision: str, workers: int, u
     return [str(script), *(f"--{name}={value}" for name, value in options.items()), *flags]
 
 
-def measure(folder: Path, command: Sequence[str], updates: int) -> Measured:
-    """Run a program of that many updates. Raises RunFailed."""
+def measure(folder: Path, command: Sequence[str], updates: int, **more: str) -> Measured:
+    """Run a program of that many updates. more: of its environment. Raises RunFailed."""
     began = time.time()
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(folder / "measured"), *command],
         capture_output=True,
         text=True,
-        env=environment(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error"),
+        env=environment(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error", **more),
     )
     if done.returncode:
         raise RunFailed(f"{' '.join(command)}\n{done.stderr[-3000:]}")
@@ -225,6 +229,35 @@ def run(name: str, command: Callable[[int], list[str]], arguments: argparse.Name
     }
 
 
+@contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """With that many processes that do nothing but compute."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def beside(command: Callable[[int], list[str]], arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Alone and beside a busy process, waiting and spinning: pictures per second, and the share of waiting alone."""
+    measure(folder, command(1), 1)
+    found: list[dict[str, Any]] = []
+    for policy in ("PASSIVE", "ACTIVE"):
+        for others in (0, 1):
+            shutil.rmtree(folder / "ours", ignore_errors=True)
+            with busy(others):
+                done = measure(folder, command(arguments.updates), arguments.updates, OMP_WAIT_POLICY=policy)
+            speed = done.speed(chosen(arguments).batch)
+            first = found[0]["pictures_per_second"] if found else speed
+            name = f"{'beside a busy process' if others else 'alone'}, {policy.lower()}"
+            found.append({"run": name, "pictures_per_second": speed, "share": speed / first})
+            print(found[-1], file=sys.stderr, flush=True)
+    return found
+
+
 def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="tiny")
@@ -237,6 +270,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"))
     parser.add_argument("--only", nargs="+", metavar="RUN", help="some of the runs above")
     parser.add_argument("--once", action="store_true", help="no run before, to fill the caches")
+    parser.add_argument(
+        "--beside", action="store_true", help="alone and beside a busy process, instead of the runs above"
+    )
     parser.add_argument("--json", action="store_true")
     return parser
 
@@ -250,7 +286,14 @@ def main() -> None:
         folder, on_gpu = Path(name), torch.cuda.is_available()
         make_base(folder / "base", arguments.size, "cuda" if on_gpu else "cpu")
         make_dataset(folder / "ds", chosen(arguments))
-        for way, command in ways(arguments, folder, on_gpu).items():
+        known = ways(arguments, folder, on_gpu)
+        if arguments.beside:
+            table = Table("run", "pictures/s", "of the first")
+            found = beside(known["cached"], arguments, folder)
+            for row in found:
+                table.add_row(row["run"], f"{row['pictures_per_second']:.1f}", f"{row['share']:.0%}")
+            known = {}
+        for way, command in known.items():
             try:
                 row = run(way, command, arguments, folder)
             except RunFailed as failed:

@@ -21,6 +21,7 @@ from condprep.cli.split import split
 from condprep.cli.verify import verify
 from condprep.errors import BuildFailed, CondprepError
 from condprep.runtime.malloc import keep_freed_memory
+from condprep.runtime.openmp import wait_passively
 
 app = typer.Typer(
     help="Pictures in, ControlNet training pairs out: maps that line up to the pixel, in Hugging Face datasets.",
@@ -53,6 +54,7 @@ def main() -> None:
     """The `condprep` command. Exit codes: 0 done, 1 not (all) done, 2 a mistake in what was asked for."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    wait_passively()
     keep_freed_memory()
     try:
         app()

@@ -9,6 +9,7 @@ import typer
 
 from condprep.errors import CondprepError
 from condprep.runtime.malloc import keep_freed_memory
+from condprep.runtime.openmp import wait_passively
 from trainer.cli.evaluate import evaluate
 from trainer.cli.sample import sample
 from trainer.cli.train import train
@@ -35,6 +36,7 @@ for verb in (train, sample, evaluate):
 def main() -> None:
     """The `python -m trainer` command, or `condprep-train`. Exit codes: 0 done, 1 not done, 2 a mistake in what was asked for."""
     _train_is_understood(sys.argv)
+    wait_passively()
     keep_freed_memory()
     try:
         app(prog_name=_called(sys.argv[0]))
