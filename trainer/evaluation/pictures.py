@@ -44,13 +44,27 @@ def generate_arrays(
 @torch.no_grad()
 def through_vae(pipe: Any, pictures: Sequence[Pixels]) -> list[Pixels]:
     """Pictures (H, W, 3) uint8, encoded and decoded: the best that any ControlNet of this base could give."""
-    vae, found = pipe.vae, []
-    for rgb in pictures:
-        pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].to(vae.device, vae.dtype) / 127.5 - 1
-        decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
-        levels = ((decoded[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
-        found.append(levels.permute(1, 2, 0).cpu().numpy())
+    found = []
+    with _without_overflow(pipe.vae) as vae:
+        for rgb in pictures:
+            pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].to(vae.device, vae.dtype) / 127.5 - 1
+            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+            levels = ((decoded[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
+            found.append(levels.permute(1, 2, 0).cpu().numpy())
     return found
+
+
+@contextmanager
+def _without_overflow(vae: Any) -> Iterator[Any]:
+    """A VAE that overflows in fp16, in fp32: as its pipeline has it when it decodes. There and back, no weight changes."""
+    overflows = vae.dtype == torch.float16 and vae.config.force_upcast
+    if overflows:
+        vae.to(torch.float32)
+    try:
+        yield vae
+    finally:
+        if overflows:
+            vae.to(torch.float16)
 
 
 @contextmanager

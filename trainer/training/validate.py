@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,8 @@ class Validator:
                 batch = next(held_out_batches(self.split, AT_ONCE))
                 loss_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
             if self.samples.requests:
-                with self._encoders():
-                    self.samples.rehearse(self.learner.base.pipeline(controlnet))
+                with self._pipeline(controlnet) as pipe:
+                    self.samples.rehearse(pipe)
 
     def _losses(self, controlnet: ControlNetModel) -> HeldOutLosses | None:
         if self.split is None or not self.settings.loss_rows:
@@ -90,32 +91,35 @@ class Validator:
         """What the monitor measures; nothing where the recipe does not ask for it."""
         if self.monitor is None:
             return {}
-        with self._encoders():
-            return self.monitor.measure(self.learner.base.pipeline(controlnet))
+        with self._pipeline(controlnet) as pipe:
+            return self.monitor.measure(pipe)
 
     def _pictures(self, controlnet: ControlNetModel) -> list[Image.Image]:
         """The samples; the processes share them out."""
         from accelerate.utils import gather_object
 
         mine = range(self.group.rank, len(self.samples.requests), self.group.size)
-        with self._encoders():
-            pipe = self.learner.base.pipeline(controlnet)
+        with self._pipeline(controlnet) as pipe:
             made = self.samples.generate(pipe, [self.samples.requests[number] for number in mine])
         return [picture for _, picture in sorted(gather_object(list(zip(mine, made))), key=lambda pair: pair[0])]
 
     @contextmanager
-    def _encoders(self) -> Iterator[None]:
-        """VAE and text encoders on the device, in the precision of a pipeline, and afterwards as they were."""
+    def _pipeline(self, controlnet: ControlNetModel) -> Iterator[Any]:
+        """A pipeline of the base, all of it on the device; afterwards VAE and text encoders lie where they were.
+
+        A VAE that stays in float32 is not cast to and fro, which would change its weights: the pipeline has a copy.
+        """
         base, device = self.learner.base, self.learner.accelerator.device
         modules: list[Any] = [base.vae, *base.text_encoders]
-        before = [(module, module.device, module.dtype) for module in modules]
+        before = [(module, module.device) for module in modules]
         for module in modules:
-            module.to(device, base.unet.dtype)
+            module.to(device)
+        own = base.vae.dtype == base.unet.dtype
         try:
-            yield
+            yield replace(base, vae=base.vae if own else deepcopy(base.vae).to(base.unet.dtype)).pipeline(controlnet)
         finally:
-            for module, place, precision in before:
-                module.to(place, precision)
+            for module, place in before:
+                module.to(place)
 
 
 def _uncompiled() -> AbstractContextManager[None]:
@@ -126,10 +130,11 @@ def _uncompiled() -> AbstractContextManager[None]:
 
 def losses_remark(losses: HeldOutLosses, update: int, total: int) -> str:
     """What the losses say to a person."""
+    bands = "from the least noise to the most " + ", ".join(f"{gap:.2f}" for gap in losses.gaps)
     if losses.used or update < LATE * total:
-        return f"update {update:,}: held-out loss {losses.loss:.4f}; {losses.sentence()}"
+        return f"update {update:,}: held-out loss {losses.loss:.4f}; {losses.sentence()} ({bands})"
     return (
         f"update {update:,} of {total:,}: held-out loss {losses.loss:.4f}; wrong conditions make no difference"
-        f" ({losses.gap:.2f} x), so the ControlNet does not follow them. It often comes suddenly, after thousands of"
+        f" ({losses.gap:.2f} x; {bands}), so the ControlNet does not follow them. It often comes suddenly, after thousands of"
         " updates; else check the pairs with `condprep verify`, raise train.batch or train.lr, or train longer"
     )

@@ -64,6 +64,17 @@ def test_the_vae_round_trip_is_that_of_the_pipeline(place: Path, rows: list[Exam
     assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 1
 
 
+def test_a_vae_that_overflows_in_fp16_makes_its_round_trip_in_fp32(place: Path, rows: list[Example]) -> None:
+    """As the pipeline decodes; afterwards it is in fp16 again, with the weights that it had."""
+    pipe: Any = load_pipeline(place / "output")
+    vae, seen = pipe.vae.half(), []
+    before = [weight.clone() for weight in vae.parameters()]
+    vae.encoder.register_forward_pre_hook(lambda module, given: seen.append(given[0].dtype))
+    through_vae(pipe, [rows[0].original])
+    assert seen == [torch.float32]
+    assert all(a.dtype == torch.float16 and a.equal(b) for a, b in zip(vae.parameters(), before))
+
+
 def test_another_controlnet_is_put_in_and_taken_out(place: Path, tmp_path: Path) -> None:
     """Within the context the pipeline has the other one; one of another base is refused."""
     pipe: Any = load_pipeline(place / "output")
