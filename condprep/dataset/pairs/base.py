@@ -13,6 +13,7 @@ from condprep.annotators.kinds import kind_of_annotator
 from condprep.errors import SourceError
 from condprep.types import Entry, Sample
 
+FARTHEST = 1e5  # pixels, and times a picture is scaled: a transform of more is not believed
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
 IMAGE_NAMES = (
     "image",
@@ -57,6 +58,8 @@ class Pair:
         0,
         0,
     )  # pixels of black that its build put above and left; opposite as many, or one more
+    further: bytes = b""  # the picture of a further column, where one is read
+    transform: Sequence[float] | None = None  # source pixel -> stored pixel, [sx, 0, tx, 0, sy, ty], where it is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,15 @@ def padding(transform: Any) -> tuple[int, int]:
         return 0, 0
     left, top = (round(at) if isinstance(at, float) and math.isfinite(at) else 0 for at in transform[2::3])
     return max(0, top), max(0, left)
+
+
+def read_transform(value: Any) -> list[float] | None:
+    """A row's `transform`, [sx, 0, tx, 0, sy, ty]; None where it is no such list, since rows may be anybody's."""
+    if not isinstance(value, list) or len(value) != 6:
+        return None
+    if not all(isinstance(one, float) and abs(one) < FARTHEST for one in value):
+        return None
+    return value if min(value[0], value[4]) > 1 / FARTHEST and not (value[1] or value[3]) else None
 
 
 def digest(stamps: Iterable[str]) -> str:

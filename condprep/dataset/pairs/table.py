@@ -16,7 +16,16 @@ from typing import Any
 import pyarrow as pa
 
 from condprep.annotators.protocol import full_name
-from condprep.dataset.pairs.base import Columns, Made, Pair, choose_columns, digest, kind_of_name, padding
+from condprep.dataset.pairs.base import (
+    Columns,
+    Made,
+    Pair,
+    choose_columns,
+    digest,
+    kind_of_name,
+    padding,
+    read_transform,
+)
 from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.runtime.files import read_json
@@ -36,6 +45,7 @@ class TablePairs:
     folder: Path | None  # pictures stored as paths lie below it
     made: Made | None
     imported: str | None = None  # the kind that was recorded for maps that were imported
+    further: str | None = None  # a column of pictures that is read, too
 
     @property
     def said(self) -> str | None:
@@ -121,9 +131,10 @@ class TablePairs:
     def _columns_of(self, file: Shard) -> list[str]:
         """Those that are read. Raises DatasetError where the file is damaged, or lacks one."""
         there = set(schema(file.path).names)
-        if missing := set(self.columns.names) - there:
+        wanted = [*self.columns.names, *([self.further] if self.further else [])]
+        if missing := set(wanted) - there:
             raise DatasetError(f"{file.path} has no column {sorted(missing)[0]!r}, unlike the files before")
-        return list(dict.fromkeys([*self.columns.names, *({TRANSFORM} & there)]))
+        return list(dict.fromkeys([*wanted, *({TRANSFORM} & there)]))
 
     def _pairs(
         self, batch: pa.RecordBatch, split: str, numbers: Iterator[int], only: Container[int] | None
@@ -138,19 +149,27 @@ class TablePairs:
         name = f"{split}:{row}" if key is None else str(key)
         caption = values[self.columns.caption].as_py() if self.columns.caption else None
         try:
-            image, condition = self._pictures(values)
+            image, condition, *further = self._pictures(values)
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
         placed = values[TRANSFORM].as_py() if TRANSFORM in values else None
-        return Pair(row, name, image, condition, caption, split=split, padding=padding(placed))
-
-    def _pictures(self, values: Mapping[str, pa.Scalar]) -> tuple[bytes, bytes]:
-        """The encoded picture and its map. Raises Rejected("read", reason)."""
-        image, condition = (
-            stored_picture(values[column].as_py(), self.folder, column)
-            for column in (self.columns.image, self.columns.condition)
+        known = read_transform(placed)
+        return Pair(
+            row,
+            name,
+            image,
+            condition,
+            caption,
+            split=split,
+            padding=padding(placed),
+            further=b"".join(further),
+            transform=known,
         )
-        return image, condition
+
+    def _pictures(self, values: Mapping[str, pa.Scalar]) -> list[bytes]:
+        """The encoded picture, its map, and that of the further column. Raises Rejected("read", reason)."""
+        columns = filter(None, (self.columns.image, self.columns.condition, self.further))
+        return [stored_picture(values[column].as_py(), self.folder, column) for column in columns]
 
 
 _reading = Lock()  # of a part that several threads want, one reads it
@@ -165,7 +184,7 @@ def _table(part: RowGroup, columns: tuple[str, ...], stamp: str) -> pa.Table:
 def open_table(files: Sequence[Shard], folder: Path | None, wanted: Mapping[str, str | None]) -> TablePairs:
     """Pairs of those files. Raises SourceError where the columns of pictures and maps are not clear."""
     known = first_schema(files)
-    pictures = [column.name for column in known if _holds_pictures(column.type)]
+    pictures = [column.name for column in known if is_picture(column.type)]
     columns = choose_columns(pictures, [name for name in known.names if name not in pictures], wanted)
     if not folder or not (one := _recorded(folder, columns.condition)):
         return TablePairs(files, columns, folder, None)
@@ -189,7 +208,7 @@ def open_hub(name: str, wanted: Mapping[str, str | None]) -> TablePairs:
     return open_table(sorted(files, key=lambda file: (file.split != "train", file.split, file.path.name)), None, wanted)
 
 
-def _holds_pictures(kind: pa.DataType) -> bool:
+def is_picture(kind: pa.DataType) -> bool:
     return is_image(kind) or bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
