@@ -29,6 +29,11 @@ class TrainingStopped(CondprepError):
     """Training ended before its last update: a loss that is not finite, or a full disk."""
 
 
+def readable_bytes(size: float) -> str:
+    """ "1.2 GB", and below a gigabyte "340.0 MB"."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
+
+
 def first_line(error: Exception) -> str:
     """What an error of another library says, in one line; its class where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

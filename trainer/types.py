@@ -52,6 +52,25 @@ class Latents:
 
 
 @dataclass(frozen=True, slots=True)
+class Draws:
+    """All that is random about B rows."""
+
+    timesteps: Tensor  # (B,) int64
+    posterior: Tensor  # (B, C, h, w): which latents are drawn from the VAE's posterior
+    noise: Tensor  # (B, C, h, w): what is added to them, and has to be found again
+    further: Tensor | None = None  # (B, C, h, w): what is added, too, and has not
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Draws:
+        """With every tensor changed."""
+        further = None if self.further is None else change(self.further)
+        return Draws(change(self.timesteps), change(self.posterior), change(self.noise), further)
+
+    def to(self, device: torch.device | str) -> Draws:
+        """The same on a device, without waiting for the copies."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """B pairs of one bucket. What is not cached is None (latents) or empty (text), and `Base.complete` makes it."""
 
@@ -63,6 +82,8 @@ class Batch:
     pixels: Tensor | None = None  # (B, 3, H, W) uint8; None where latents are cached
     text: Mapping[str, Tensor] = field(default_factory=dict)  # "prompt_embeds" (B, L, D); SDXL: "pooled" (B, P)
     time_ids: Tensor | None = None  # SDXL: (B, 6), original height and width, crop top and left, height and width
+    mask: Tensor | None = None  # (B, 1, h, w), 0..1: what each latent counts in the loss; None: all count
+    draws: Draws | None = None  # of rows that are trained on, where they have been drawn ahead
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device, without waiting for the copies."""
@@ -89,6 +110,8 @@ class Batch:
             pixels=None if self.pixels is None else change(self.pixels),
             text={name: change(tensor) for name, tensor in self.text.items()},
             time_ids=None if self.time_ids is None else change(self.time_ids),
+            mask=None if self.mask is None else change(self.mask),
+            draws=self.draws and self.draws.each(change),
         )
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from condprep.cli.console import print_json, say, show_facts
 from condprep.cli.progress import progress as bars
 from condprep.runtime.progress import Progress
+from trainer.errors import readable_bytes
 
 if TYPE_CHECKING:
     from trainer.training.plan import TrainingPlan
@@ -50,10 +51,6 @@ def show_plan(plan: TrainingPlan, as_json: bool) -> None:
     show_facts(_lines(plan))
 
 
-def _bytes(number: int) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
-
-
 def _lines(plan: TrainingPlan) -> Sequence[tuple[str, str]]:
     sizes = [(f"{width} x {height} px", rows) for (height, width), rows in plan.buckets.items()]
     rest = sum(rows for _, rows in sizes[MOST_BUCKETS:])
@@ -66,8 +63,8 @@ def _lines(plan: TrainingPlan) -> Sequence[tuple[str, str]]:
         *([("", f"and {rest:,} rows in {len(sizes) - MOST_BUCKETS} other buckets")] if rest else []),
         ("resampled", f"{plan.resampled:,} rows" if plan.resampled else "none: every row has its training size"),
         ("updates", f"{plan.updates:,} of {plan.batch:,} pictures, {plan.epochs:.1f} epochs"),
-        ("cache", f"{_bytes(plan.cache_bytes)} on disk"),
-        ("memory", f"{_bytes(plan.peak_bytes)} on each device, about"),
+        ("cache", f"{readable_bytes(plan.cache_bytes)} on disk"),
+        ("memory", f"{readable_bytes(plan.peak_bytes)} on each device, about"),
     ]
 
 

@@ -124,8 +124,10 @@ class LatentCache:
         group: ProcessGroup,
         progress: CountProgress,
         say: Say = lambda _: None,
-    ) -> None:
-        """Make what is missing. encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
+    ) -> bool:
+        """Make what is missing; False where this process has made nothing.
+
+        encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
 
         say: is told what is made again because it is damaged. Raises ModelError for latents that are no numbers, OSError where the disk is full.
         """
@@ -144,6 +146,7 @@ class LatentCache:
             arrays = {"latents": torch.cat(latents), "conditions": _fewest_planes(np.stack(conditions))}
             self._shelf.put(shard.name, {f"{kind}-{shard.name}.npy": array for kind, array in arrays.items()})
         group.barrier()
+        return bool(mine)
 
     def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
         """(B, H, W, 3) -> (B, 2, C, h, w) on the CPU."""
@@ -153,10 +156,13 @@ class LatentCache:
     def read(self, rows: Iterable[CachedRow]) -> tuple[Latents, Tensor]:
         """B rows of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) uint8."""
         places = [self._places[row] for row in rows]
-        latents = _tensor([_row(self._file("latents", name), at) for name, at in places], self.dtype)
+        latents = [_row(self._file("latents", name), at) for name, at in places]
+        mean, std = (
+            _tensor([row[n] for row in latents], self.dtype) for n in range(2)
+        )  # contiguous: pinned without a copy
         grey_or_not = [_row(self._file("conditions", name), at) for name, at in places]
         conditions = [np.broadcast_to(one, (3, *one.shape[1:])) for one in grey_or_not]
-        return Latents(latents[:, 0], latents[:, 1]), _tensor(conditions, torch.uint8)
+        return Latents(mean, std), _tensor(conditions, torch.uint8)
 
     def _file(self, kind: str, name: str) -> Path:
         return self.folder / f"{kind}-{name}.npy"

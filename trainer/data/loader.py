@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from trainer.data.sampler import SampledRow, share, updates
 from trainer.data.split import Split
+from trainer.models.objective import draw_for_training
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup
 
 
@@ -50,8 +52,13 @@ class Loader:
             yield from share(update, self.micro_batch, self.group.rank, self.group.size)
 
     def _read(self, sampled: Sequence[SampledRow]) -> Batch:
-        batch = self.split.batch(sampled)
-        return batch.pinned() if self.pin else batch
+        """Rows and what is random about them: a millisecond an update, which a thread has and the loop has not."""
+        base, batch = self.split.base, self.split.batch(sampled)
+        assert base is not None
+        height, width = batch.conditions.shape[2:]
+        shape = (len(batch), *base.latent_shape((height, width)))
+        drawn = replace(batch, draws=draw_for_training(batch, self.split.recipe.train, base.timesteps, shape))
+        return drawn.pinned() if self.pin else drawn
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         for number, batch in enumerate(batches, 1):

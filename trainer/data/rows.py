@@ -21,8 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from condprep.dataset.pairs.base import read_transform
 from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
-from condprep.dataset.pairs.table import TablePairs
+from condprep.dataset.pairs.table import TRANSFORM, TablePairs, is_picture
 from condprep.dataset.reader import is_image, schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
@@ -33,7 +34,11 @@ from condprep.verification.features import ACCEPTED, classify, measure_features
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
 
-COPIED = pa.schema({"image": pa.binary(), "condition": pa.binary(), "text": pa.list_(pa.string()), "key": pa.string()})
+COPIED = pa.schema(
+    {"image": pa.binary(), "condition": pa.binary(), "text": pa.list_(pa.string()), "key": pa.string()}
+    | {TRANSFORM: pa.list_(pa.float64()), "mask": pa.binary()}
+)
+COPY = 2  # the version of what is copied
 END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
 COPIED_AT_ONCE = 64  # rows of a copy in memory
 LOOKED_AT = 16  # maps that tell the kind of a dataset which does not say it
@@ -49,6 +54,7 @@ class Row:
     condition: bytes
     captions: tuple[str, ...]  # at least one
     keypoints: Mapping[str, Any] | None = None  # of poses, in OpenPose's layout
+    mask: bytes | None = None  # what counts of it, where the recipe names a column of masks
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,13 @@ class Names:
     caption: str
     key: str | None
     keypoints: str | None = None
+    transform: str | None = None
+    mask: str | None = None
 
     @property
     def columns(self) -> list[str]:
-        return list(filter(None, (self.image, self.condition, self.caption, self.key, self.keypoints)))
+        named = (self.image, self.condition, self.caption, self.key, self.keypoints, self.transform, self.mask)
+        return list(dict.fromkeys(filter(None, named)))
 
 
 @dataclass(frozen=True)
@@ -84,8 +93,12 @@ class Rows:
 
     def __getitem__(self, number: int) -> Row:
         image, condition = (_bytes(self._value(name, number)) for name in (self.names.image, self.names.condition))
-        keypoints = self._value(self.names.keypoints, number)
-        return Row(self.key(number), image, condition, self.captions(number), keypoints)
+        keypoints, mask = self._value(self.names.keypoints, number), self.names.mask and self.mask(number)
+        return Row(self.key(number), image, condition, self.captions(number), keypoints, mask or None)
+
+    def mask(self, number: int) -> bytes:
+        """What counts of a row, an encoded picture; b"" where the row has none."""
+        return _bytes(self._value(self.names.mask, number) or b"")
 
     def key(self, number: int) -> str:
         """What the dataset calls a row."""
@@ -95,6 +108,10 @@ class Rows:
     def captions(self, number: int) -> tuple[str, ...]:
         captions = self._value(self.names.caption, number)
         return tuple(captions) or ("",) if isinstance(captions, list) else (captions,)
+
+    def transform(self, number: int) -> list[float] | None:
+        """[sx, 0, tx, 0, sy, ty]: the way from the source's pixels to the stored ones, where the dataset says it."""
+        return read_transform(self._value(self.names.transform, number))
 
     def _value(self, column: str | None, number: int) -> Any:
         return column and self.table.column(column)[self.numbers[number]].as_py()
@@ -113,6 +130,7 @@ def open_rows(data: Data, split: str, copies: Path) -> Rows:
     if not pairs.captioned:
         raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
     stamp = _stamp(pairs, data)
+    pairs = _masked(pairs, data)
     table, names = _mapped(pairs) or _copied(pairs, copies, stamp, data.path)
     numbers = range(table.num_rows)
     if data.max_rows and len(numbers) > data.max_rows:
@@ -126,7 +144,30 @@ def _stamp(pairs: Pairs, data: Data) -> str:
     """Of the files and the columns: what is known of one column's maps must never be taken for another's."""
     named = [data.image_column, data.condition_column, data.caption_column]
     columns = pairs.columns.names if isinstance(pairs, TablePairs) else named
-    return sha256(json.dumps([pairs.stamp, *columns]).encode()).hexdigest()
+    masks = [["masks", data.mask_column]] if data.mask_column else []
+    return sha256(json.dumps([pairs.stamp, *columns, *masks]).encode()).hexdigest()
+
+
+def _masked(pairs: Pairs, data: Data) -> Pairs:
+    """With the column of masks that the recipe names. Raises DataError where there is none."""
+    if not data.mask_column:
+        return pairs
+    if not isinstance(pairs, TablePairs):
+        raise DataError(
+            f"data.mask_column = {data.mask_column!r}, but {data.path} has no further columns: it is no table"
+        )
+    pictures = [column.name for column in schema(pairs.files[0].path) if is_picture(column.type)]
+    if data.mask_column not in pictures:
+        raise DataError(
+            f"data.mask_column = {data.mask_column!r}, but the columns of pictures of {data.path} are {', '.join(pictures)}"
+        )
+    return replace(pairs, further=data.mask_column)
+
+
+def refuse_changed(rows: Rows, data: Data) -> None:
+    """Raises DataError where the files of rows are no longer those that were opened."""
+    if _stamp(_of_split(_open(data), rows.split, data.path), data) != rows.stamp:
+        raise DataError(f"{data.path} has changed since it was opened: what was made of it is discarded; start again")
 
 
 def splits(data: Data) -> list[str]:
@@ -166,14 +207,17 @@ def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
     chosen = pairs.columns
     assert chosen.caption  # open_rows has checked it
     try:
-        keypoints = _keypoints_column(schema(pairs.files[0].path), chosen.condition, pairs.made)
-        names = Names(chosen.image, chosen.condition, chosen.caption, chosen.key, keypoints)
+        known = schema(pairs.files[0].path)
+        keypoints = _keypoints_column(known, chosen.condition, pairs.made)
+        transform = TRANSFORM if TRANSFORM in known.names else None
+        names = Names(chosen.image, chosen.condition, chosen.caption, chosen.key, keypoints, transform, pairs.further)
         if any(is_compressed(file.path) for file in pairs.files):
             return None
         table = pa.concat_tables([_map(file.path, names.columns) for file in pairs.files])
     except (pa.ArrowException, OSError, ValueError, DatasetError) as error:
         raise DataError(f"a file of split {pairs.files[0].split!r} is damaged: {error}") from None
-    return (table, names) if all(_embedded(table.column(c)) for c in (names.image, names.condition)) else None
+    pictures = filter(None, (names.image, names.condition, names.mask))
+    return (table, names) if all(_embedded(table.column(c)) for c in pictures) else None
 
 
 def _map(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -202,7 +246,7 @@ def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | No
 
 def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table, Names]:
     """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
-    copy = folder / f"rows-{stamp[:16]}.arrow"
+    copy = folder / f"rows-{stamp[:16]}-v{COPY}.arrow"
     if not _is_whole(copy):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -211,7 +255,8 @@ def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table
             with suppress(OSError):  # not empty
                 folder.rmdir()
             raise
-    return _map(copy, COPIED.names), Names("image", "condition", "text", "key")
+    masks = "mask" if isinstance(pairs, TablePairs) and pairs.further else None
+    return _map(copy, COPIED.names), Names("image", "condition", "text", "key", None, TRANSFORM, masks)
 
 
 def _is_whole(copy: Path) -> bool:
@@ -236,7 +281,8 @@ def _copied_row(pair: Pair, path: str) -> dict[str, Any]:
     captions = pair.caption if isinstance(pair.caption, list) else [pair.caption]
     if not all(isinstance(caption, str) for caption in captions):
         refuse(path, [(pair.key, f"the caption is no text but {pair.caption!r:.100}")])
-    return {"image": pair.image, "condition": pair.condition, "text": captions, "key": pair.key}
+    known = {"text": captions, "key": pair.key, TRANSFORM: pair.transform, "mask": pair.further}
+    return {"image": pair.image, "condition": pair.condition} | known
 
 
 def refuse(path: str, wrong: Sequence[tuple[str, str]]) -> None:

@@ -31,10 +31,11 @@ class Chance:
     caption: float
     top: float
     left: float
+    order: float
 
     @classmethod
     def of(cls, row: SampledRow, seed: int) -> Chance:
-        return cls(*np.random.default_rng((seed, row.epoch, row.number)).random(5).tolist())
+        return cls(*np.random.default_rng((seed, row.epoch, row.number)).random(6).tolist())
 
 
 def updates(buckets: Sequence[Hashable], batch: int, seed: int) -> Iterator[list[SampledRow]]:
@@ -53,3 +54,11 @@ def share(update: Sequence[SampledRow], micro_batch: int, rank: int, processes: 
     together = micro_batch * processes
     starts = range(rank * micro_batch, len(update), together)
     return [update[start : start + micro_batch] for start in starts]
+
+
+def shuffled(caption: str, keep: int, order: float) -> str:
+    """The tags of a caption, parted by commas, in an order that is drawn, 0..1; the first `keep` stay where they are."""
+    tags = [tag.strip() for tag in caption.split(",")]
+    rest = tags[keep:]
+    random = np.random.default_rng(int(order * 2**53))
+    return ", ".join([*tags[:keep], *(rest[n] for n in random.permutation(len(rest)))])

@@ -76,6 +76,7 @@ def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None]) -
     with ThreadPoolExecutor(usable_cores()) as pool:
         for seen, (scores, content) in enumerate(ordered_map(pool, _MeasureRow(rows), range(len(rows)), ahead=64), 1):
             reasons = [reason for check in structure.STRUCTURE.checks if (reason := _error(check, scores))]
+            reasons += [scores["mask"]] if scores["mask"] else []
             wrong += [(scores["key"], reason) for reason in reasons[:1]]
             digest.update(content)
             sizes.append((scores["image_height"], scores["image_width"]))
@@ -105,7 +106,19 @@ class _MeasureRow:
             row = Row(f"{self.rows.split}:{number}", b"", b"", ())
         pair = Pair(number, row.key, caption=list(row.captions))
         opened = OpenedPair(pair, _opened(row.image), _opened(row.condition))
-        return dict(structure.measure(opened, self.context)) | {"key": row.key}, _digest(row)
+        scores = dict(structure.measure(opened, self.context))
+        return scores | {"key": row.key, "mask": _mask_problem(row, opened.image)}, _digest(row)
+
+
+def _mask_problem(row: Row, image: Opened) -> str | None:
+    """What is wrong with a row's mask; None where nothing is, and where it has none to have."""
+    if row.mask is None:
+        return None
+    mask = _opened(row.mask)
+    if mask.problem or mask.rgb is None or image.rgb is None:
+        return mask.problem and f"its mask cannot be read: {mask.problem}"
+    (height, width), (h, w) = image.rgb.shape[:2], mask.rgb.shape[:2]
+    return None if (height, width) == (h, w) else f"its mask has {w} x {h} px, the picture {width} x {height}"
 
 
 def _opened(data: bytes) -> Opened:
@@ -121,5 +134,5 @@ def _opened(data: bytes) -> Opened:
 def _digest(row: Row) -> bytes:
     captions = "\0".join(map(str, row.captions)).encode("utf-8", "surrogatepass")
     keypoints = json.dumps(row.keypoints, sort_keys=True).encode() if row.keypoints else b""
-    parts = (row.image, row.condition, captions, keypoints)
+    parts = (row.image, row.condition, captions, keypoints, *([row.mask] if row.mask is not None else []))
     return b"".join(blake2b(part, digest_size=16).digest() for part in parts)

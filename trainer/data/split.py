@@ -27,18 +27,18 @@ from trainer.data.cache import (
     one_run,
     stored_bytes,
 )
-from trainer.data.rows import Rows, open_rows, splits
-from trainer.data.sampler import Chance, SampledRow
+from trainer.data.rows import Rows, open_rows, refuse_changed, splits
+from trainer.data.sampler import Chance, SampledRow, shuffled
 from trainer.data.scan import scan
-from trainer.data.transform import NEAREST, Transform, check_mirror
-from trainer.errors import DataError, MachineError
+from trainer.data.transform import NEAREST, Transform, check_mirror, source_of
+from trainer.errors import DataError, MachineError, readable_bytes
 from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
 PLACED = 2  # the version of how rows become pixels: latents of another one are not used
-PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5)  # nothing is left to chance
+PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5, order=0.0)  # nothing is left to chance
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,43 @@ class Split:
             pixels=pixels,
             text=self.text.read(captions) if self.text else {},
             time_ids=None if placed[0] is None else torch.tensor(placed),
+            mask=self._masks(rows, chances) if self.rows.names.mask else None,
         )
 
     def _caption(self, number: int, chance: Chance) -> str:
         if chance.drop < self.recipe.data.caption_dropout:
             return ""
-        captions = self.rows.captions(number)
-        return captions[int(chance.caption * len(captions))]
+        captions, text = self.rows.captions(number), self.recipe.text
+        chosen = captions[int(chance.caption * len(captions))]
+        return shuffled(chosen, text.keep, chance.order) if text.shuffle and self.training else chosen
 
     def _time_ids(self, number: int, chance: Chance) -> Sequence[int] | None:
         assert self.base is not None
         placement = self.transform.place(self.sizes[number], (chance.top, chance.left))
+        source, (above, beside) = source_of(self.rows.transform(number), self.sizes[number])
         (top, left, _, _), (down, right) = placement.box, placement.scale
-        return self.base.time_ids(self.sizes[number], (round(top * down), round(left * right)), placement.canvas)
+        crop = round((above + top) * down), round((beside + left) * right)
+        return self.base.time_ids(source, crop, placement.canvas)
 
     def _decoded(self, row: CachedRow, at: tuple[float, float] = (0.5, 0.5)) -> tuple[Pixels, Pixels]:
-        try:
+        with self._named(row):
             return self.transform(self.rows[row.number], row.mirrored, at)
+
+    def _masks(self, rows: Sequence[CachedRow], chances: Sequence[Chance]) -> Tensor:
+        """(B, 1, h, w) float32, 0..1: what each latent counts. They are small, and read anew each time."""
+        assert self.base is not None
+        masks = []
+        for row, chance in zip(rows, chances):
+            with self._named(row):
+                mask = self.transform.mask(self.rows.mask(row.number), row.mirrored, (chance.top, chance.left))
+            masks.append(mask.mean(-1, dtype=np.float32) / 255)
+        return torch.nn.functional.avg_pool2d(torch.from_numpy(np.stack(masks))[:, None], self.base.factor)
+
+    @contextmanager
+    def _named(self, row: CachedRow) -> Iterator[None]:
+        """What is rejected, as a DataError that names the row."""
+        try:
+            yield
         except Rejected as rejected:
             raise DataError(f"row {self.rows.key(row.number)} of {self.recipe.data.path}: {rejected.reason}") from None
 
@@ -127,19 +147,31 @@ class Split:
         say: is told what is made again because it is damaged. Raises MachineError where the disk has no room, ModelError, DataError, OSError.
         """
         assert self.base is not None
-        vae, base = self.base.vae, self.base
+        base = self.base
         with one_run(cache_folder(self.recipe), group):
             self._check_room()
             if self.latents:
-                self.latents.build(
-                    lambda pixels: base.encode_pixels(pixels.to(vae.device)),
-                    self._decoded,
-                    group,
-                    lambda done, total: progress(f"latents of {self.rows.split}", done, total),
-                    say,
-                )
+                self._fill_latents(self.latents, base, group, progress, say)
             if self.text:
                 self.text.build(base.encode_text, group, lambda done, total: progress("text", done, total), say)
+
+    def _fill_latents(
+        self, latents: LatentCache, base: Base, group: ProcessGroup, progress: ShowProgress, say: Say
+    ) -> None:
+        """Raises DataError where the dataset has changed meanwhile; then nothing is kept that could be of other rows."""
+        made = latents.build(
+            lambda pixels: base.encode_pixels(pixels.to(base.vae.device)),
+            self._decoded,
+            group,
+            lambda done, total: progress(f"latents of {self.rows.split}", done, total),
+            say,
+        )
+        try:
+            if made:
+                refuse_changed(self.rows, self.recipe.data)
+        except DataError:
+            shutil.rmtree(latents.folder, ignore_errors=True)
+            raise
 
     def cache_bytes(self) -> dict[str, int]:
         """What latents (with conditions) and text take on disk, but for the files' headers. {} without a cache."""
@@ -164,7 +196,7 @@ class Split:
         free = shutil.disk_usage(folder := cache_folder(self.recipe)).free
         if wanted - there > free:
             raise MachineError(
-                f"the cache in {folder} needs {(wanted - there) / 1e9:.1f} GB more, and its disk has {free / 1e9:.1f} GB: "
+                f"the cache in {folder} needs {readable_bytes(wanted - there)} more, and its disk has {readable_bytes(free)}: "
                 "name a folder elsewhere with cache.dir, or say cache.latents = false"
             )
 

@@ -7,7 +7,7 @@ nearest neighbour, since a mixed value would mean nothing; the others like pictu
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -57,6 +57,12 @@ class Transform:
         placement = self.place((pixels.shape[0], pixels.shape[1]), at)
         return resize(pixels, placement), self._resized(condition, placement)
 
+    def mask(self, mask: bytes, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> Pixels:
+        """A row's mask, (H, W, 3) uint8, the way of its picture. Raises Rejected for one that cannot be decoded."""
+        pixels = decode(mask).rgb
+        seen = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
+        return resize(seen, self.place((pixels.shape[0], pixels.shape[1]), at))
+
     def _resized(self, condition: Pixels, placement: Placement) -> Pixels:
         if self.kind not in NEAREST or placement.content == placement.box[2:]:
             return resize(condition, placement)
@@ -70,6 +76,19 @@ class Transform:
         assert row.keypoints is not None  # check_mirror has seen to it
         height, width = condition.shape[:2]
         return draw_poses([mirrored_pose(person, width) for person in row.keypoints["people"]], height, width)
+
+
+def source_of(transform: Sequence[float] | None, stored: Size) -> tuple[Size, tuple[float, float]]:
+    """The size of a stored picture's source, and what was cut off above and left of it, in stored pixels.
+
+    transform: as condprep writes it; it has cut the middle out, so as much is gone on the other side, to within a pixel of
+    the source. Without one the picture is its own source.
+    """
+    if transform is None:
+        return stored, (0.0, 0.0)
+    sx, _, tx, _, sy, ty = transform
+    height, width = stored
+    return (round((height - 2 * ty) / sy), round((width - 2 * tx) / sx)), (max(0.0, -ty), max(0.0, -tx))
 
 
 def check_mirror(kind: str | None, keypoints: bool) -> None:

@@ -38,7 +38,7 @@ def load_pipeline(
     from diffusers import ControlNetModel
 
     from trainer.models.families import load_base
-    from trainer.recipe.recipe import Model
+    from trainer.recipe.recipe import Model, Text
 
     training, condition = _records(Path(output))
     place = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,7 +49,8 @@ def load_pipeline(
         raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
     controlnet = ControlNetModel.from_pretrained(folder)
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
-    pipeline = load_base(model).pipeline(controlnet).to(place, torch_dtype(chosen))
+    text = Text.model_validate(training["text"])
+    pipeline = load_base(model, text).pipeline(controlnet).to(place, torch_dtype(chosen))
     return _checking(pipeline, condition["kind"])
 
 
@@ -115,7 +116,7 @@ def _records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """training.json and condition.json."""
     try:
         training, condition = (read_json(output / name) for name in (TRAINING, CONDITION))
-        return {"model": training["model"]}, {"kind": condition["kind"]}
+        return {"model": training["model"], "text": training.get("text", {})}, {"kind": condition["kind"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{output} holds no result of the trainer: {TRAINING} or {CONDITION} is missing or damaged ({error})"

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from trainer.models.text import CHUNK
+from trainer.recipe.recipe import Model, Text
 from trainer.types import Batch, Latents, PredictionType
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
     from torch import Tensor
 
-    from trainer.recipe.recipe import Model
+    from trainer.models.parts import Parts
 
 
 @dataclass
@@ -33,7 +33,9 @@ class Base(ABC):
     text_encoders: list[Any]
     tokenizers: list[Any]
     scheduler: DDPMScheduler  # with the betas and the prediction type that are trained with
-    fingerprints: Mapping[str, str]  # {"vae": ..., "text": ...}: sha256 of weights and configuration
+    fingerprints: Mapping[str, str]  # {"vae": ..., "text": ..., "unet": ...}: sha256 of weights and configuration
+    text: Text = field(default_factory=Text)  # the recipe's words for captions
+    empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
 
     family: ClassVar[str]
 
@@ -46,10 +48,19 @@ class Base(ABC):
         """Pixels per latent, along a side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(C, h, w) of a picture, (height, width) in pixels."""
+        return int(self.vae.config.latent_channels), size[0] // self.factor, size[1] // self.factor
+
+    @property
+    def timesteps(self) -> range:
+        """From which training chooses."""
+        return range(len(self.scheduler.alphas_cumprod))
+
     @classmethod
     @abstractmethod
-    def load(cls, folder: Path, model: Model) -> Base:
-        """A base from a pipeline's folder. Raises ModelError where a part is missing, damaged or does not fit."""
+    def load(cls, parts: Parts, model: Model, text: Text) -> Base:
+        """A base of its parts. Raises ModelError where one is missing, damaged or does not fit."""
 
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
@@ -93,6 +104,11 @@ class Base(ABC):
     @abstractmethod
     def offload(self, *, vae: bool, text: bool) -> None:
         """The VAE, the text encoders, or both leave the device; `to` brings them back."""
+
+    @property
+    def chunks(self) -> int:
+        """Of a caption."""
+        return self.text.max_tokens // CHUNK
 
     def complete(self, batch: Batch) -> Batch:
         """The batch with what is not cached: latents of its pixels, embeddings of its captions."""

@@ -9,34 +9,43 @@ from typing import Any
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.models.base import Base
-from trainer.models.parts import folder_of
-from trainer.recipe.recipe import Model
+from trainer.models.parts import INDEX, FolderParts, Parts, check_channels, folder_of
+from trainer.recipe.recipe import Model, Text
 
 FAMILIES = {"sd": "trainer.models.sd:StableDiffusion", "sdxl": "trainer.models.sdxl:StableDiffusionXL"}
+PLAIN = Text()
 
 __all__ = ["FAMILIES", "Base", "family_of", "load_base"]
 
 
-def load_base(model: Model) -> Base:
+def load_base(model: Model, text: Text = PLAIN) -> Base:
     """The base model of a recipe, from its folder or the Hub. Raises ModelError that says what is missing or wrong."""
-    folder = folder_of(model.base, model.revision, model.safetensors)
-    family = family_of(folder)
+    family, parts = _opened(model)
     if model.family not in ("auto", family):
         raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
     module, _, name = FAMILIES[family].partition(":")
-    loaded: Base = getattr(import_module(module), name).load(folder, model)
+    loaded: Base = getattr(import_module(module), name).load(parts, model, text)
     return loaded
+
+
+def _opened(model: Model) -> tuple[str, Parts]:
+    """Family and parts of a folder, a name on the Hub, or a single file."""
+    if Path(model.base).is_file():
+        from trainer.models.single_file import open_single_file
+
+        file = open_single_file(Path(model.base), model.config)
+        return file.family, file
+    folder = folder_of(model.base, model.revision, model.safetensors)
+    return family_of(folder), FolderParts(folder, model.safetensors)
 
 
 def family_of(folder: Path) -> str:
     """The key of FAMILIES. Raises ModelError for a pipeline of another kind."""
-    pipeline = _config(folder / "model_index.json").get("_class_name", "")
+    pipeline = _config(folder / INDEX).get("_class_name", "")
     unet = _config(folder / "unet" / "config.json") if (folder / "unet").is_dir() else {}
     if not (str(pipeline).startswith("StableDiffusion") and unet):
         raise ModelError(f"{folder} holds a {pipeline or 'pipeline without a class'}; known are {', '.join(FAMILIES)}")
-    into, out = unet.get("in_channels", 4), unet.get("out_channels", 4)
-    if into != out:
-        raise ModelError(f"{folder} has a UNet of {into} input channels for {out}: it is for inpainting or editing")
+    check_channels(folder, unet)
     return "sdxl" if unet.get("addition_embed_type") == "text_time" else "sd"
 
 

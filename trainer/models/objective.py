@@ -6,6 +6,7 @@ depends on the seed, the epoch and the row's key alone: not on the batch it is i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -13,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainer.types import Batch, PredictionType
+from trainer.types import Batch, Draws, PredictionType
 
 if TYPE_CHECKING:
     from trainer.models.base import Base
+    from trainer.recipe.recipe import Train
 
 
 @dataclass(frozen=True)
@@ -52,47 +54,58 @@ class Diffusion:
         return self.alphas[timesteps][:, None, None, None]
 
 
-@dataclass(frozen=True)
-class Draws:
-    """All that is random about B rows."""
-
-    timesteps: Tensor  # (B,) int64
-    posterior: Tensor  # (B, C, h, w): which latents are drawn from the VAE's posterior
-    noise: Tensor  # (B, C, h, w): what is added to them
-
-    def to(self, device: torch.device | str) -> Draws:
-        return Draws(*(t.to(device, non_blocking=True) for t in (self.timesteps, self.posterior, self.noise)))
-
-
-def squared_errors(prediction: Tensor, target: Tensor) -> Tensor:
-    """(B,) float32: the mean squared error of each row."""
-    return (prediction.float() - target.float()).square().mean((1, 2, 3))
+def squared_errors(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(B,) float32: the mean squared error of each row. mask: (B, 1, h, w), by which errors are multiplied."""
+    errors = (prediction.float() - target.float()).square()
+    return (errors if mask is None else errors * mask).mean((1, 2, 3))
 
 
 def row_losses(base: Base, controlnet: Any, diffusion: Diffusion, batch: Batch, draws: Draws) -> Tensor:
     """(B,) float32: how far the denoiser, steered by the ControlNet, is off. The batch is complete, on the device."""
     assert batch.latents is not None
     latents = batch.latents.sample(draws.posterior)
-    noisy = diffusion.add_noise(latents, draws.noise, draws.timesteps).to(base.unet.dtype)
+    added = draws.noise if draws.further is None else draws.noise + draws.further
+    noisy = diffusion.add_noise(latents, added, draws.timesteps).to(base.unet.dtype)
     prediction = base.predict(controlnet, noisy, draws.timesteps, batch)
-    return squared_errors(prediction, diffusion.target(latents, draws.noise, draws.timesteps))
+    return squared_errors(prediction, diffusion.target(latents, draws.noise, draws.timesteps), batch.mask)
 
 
-def draw(batch: Batch, *, seed: int, timesteps: range, pin: bool = False) -> Draws:
-    """Draws for the rows of a complete batch, on the CPU. timesteps: from which to choose.
+def draw_for_training(batch: Batch, train: Train, timesteps: range, shape: Sequence[int] | None = None) -> Draws:
+    """As the recipe wants them; else as `draw`."""
+    offset, further = train.noise_offset, train.input_perturbation
+    return draw(batch, seed=train.seed, timesteps=timesteps, shape=shape, offset=offset, further=further)
 
-    pin: in page-locked memory, from which a GPU copies without being waited for.
+
+def draw(
+    batch: Batch,
+    *,
+    seed: int,
+    timesteps: range,
+    shape: Sequence[int] | None = None,
+    offset: float = 0.0,
+    further: float = 0.0,
+) -> Draws:
+    """Draws for the rows of a batch, on the CPU. timesteps: from which to choose; shape: of latents that are not there yet.
+
+    offset: times a value for each channel is added to its noise (Guttenberg, 2023). further: times noise is added that the
+    denoiser is not to find again (Ning et al., 2023).
     """
-    assert batch.latents is not None
-    shape = batch.latents.mean.shape  # (B, C, h, w)
-    chosen = torch.empty(len(batch), dtype=torch.int64, pin_memory=pin)
-    posterior, noise = (torch.empty(shape, pin_memory=pin) for _ in range(2))
+    if shape is None:
+        assert batch.latents is not None
+        shape = batch.latents.mean.shape  # (B, C, h, w)
+    chosen = torch.empty(len(batch), dtype=torch.int64)
+    posterior, noise = torch.empty(tuple(shape)), torch.empty(tuple(shape))
+    more = torch.empty(tuple(shape)) if further else None
     for i, (epoch, key) in enumerate(zip(batch.epochs, batch.keys)):
         generator = torch.Generator().manual_seed(_seed(seed, epoch, key))
         chosen[i] = torch.randint(timesteps.start, timesteps.stop, (), generator=generator)
         torch.randn(shape[1:], generator=generator, out=posterior[i])
         torch.randn(shape[1:], generator=generator, out=noise[i])
-    return Draws(chosen, posterior, noise)
+        if offset:
+            noise[i] += offset * torch.randn(shape[1], 1, 1, generator=generator)
+        if more is not None:
+            more[i] = further * torch.randn(*shape[1:], generator=generator)
+    return Draws(chosen, posterior, noise, more)
 
 
 def _seed(seed: int, epoch: int, key: str) -> int:

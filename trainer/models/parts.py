@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from condprep.runtime.files import read_json
 from trainer.errors import ModelError, first_line
 
 if TYPE_CHECKING:
@@ -16,21 +18,50 @@ if TYPE_CHECKING:
 
 # what a ControlNet has in common with the denoiser that it steers
 SAME = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+INDEX = "model_index.json"  # of a pipeline's folder
 GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
+
+
+class Parts(Protocol):
+    """What a base is made of, wherever it lies. All raise ModelError for what is missing, damaged or of another kind."""
+
+    def network(self, kind: Any, part: str) -> Any:
+        """One of its networks, of a class of diffusers or transformers: frozen, float32, in eval mode."""
+        ...
+
+    def config(self, kind: Any, part: str) -> Any:
+        """A tokenizer or scheduler."""
+        ...
+
+    def setting(self, name: str, default: Any) -> Any:
+        """Of the pipeline itself."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderParts:
+    """Of a folder of diffusers, whose model_index.json has been read."""
+
+    folder: Path
+    safetensors: bool
+
+    def network(self, kind: Any, part: str) -> Any:
+        return read_part(kind, self.folder, part, self.safetensors)
+
+    def config(self, kind: Any, part: str) -> Any:
+        return read_config(kind, self.folder, part)
+
+    def setting(self, name: str, default: Any) -> Any:
+        return read_json(self.folder / INDEX).get(name, default)
 
 
 def folder_of(name: str, revision: str, safetensors: bool) -> Path:
     """The folder of a pipeline: a local one, or a download into the Hub's cache. Raises ModelError."""
     path = Path(name)
     if path.is_dir():
-        if not (path / "model_index.json").is_file():
-            raise ModelError(f"model.base {name!r} is no diffusers pipeline: it has no model_index.json")
+        if not (path / INDEX).is_file():
+            raise ModelError(f"model.base {name!r} is no diffusers pipeline: it has no {INDEX}")
         return path
-    if path.is_file():
-        raise ModelError(
-            f"model.base {name!r} is a single file; make a folder of it with "
-            "StableDiffusionPipeline.from_single_file(...).save_pretrained(...)"
-        )
     if name in GONE:
         raise ModelError(f"model.base {name!r} is gone from the Hub; its maintained copy is {GONE[name]!r}")
     if name.count("/") != 1 or path.is_absolute():
@@ -38,10 +69,17 @@ def folder_of(name: str, revision: str, safetensors: bool) -> Path:
     return _download(name, revision, safetensors)
 
 
+def check_channels(where: Path, unet: Mapping[str, Any]) -> None:
+    """Raises ModelError for a UNet's configuration that takes more than latents."""
+    into, out = unet.get("in_channels", 4), unet.get("out_channels", 4)
+    if into != out:
+        raise ModelError(f"{where} has a UNet of {into} input channels for {out}: it is for inpainting or editing")
+
+
 def _download(name: str, revision: str, safetensors: bool) -> Path:
     from diffusers import DiffusionPipeline
 
-    with _explained(f"model.base {name!r} is neither a folder nor to be had from the Hub", safetensors):
+    with explained(f"model.base {name!r} is neither a folder nor to be had from the Hub", safetensors):
         how: Any = {"use_safetensors": safetensors or None, "safety_checker": None, "trust_remote_code": False}
         return Path(DiffusionPipeline.download(name, revision=revision or None, **how))
 
@@ -50,7 +88,7 @@ def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bo
     """A frozen network of a pipeline's folder, float32, in eval mode: kind.from_pretrained. Raises ModelError."""
     if not (folder / part).is_dir():
         raise ModelError(f"{folder} has no {part}")
-    with _explained(f"{folder / part} cannot be loaded", safetensors):
+    with explained(f"{folder / part} cannot be loaded", safetensors):
         return frozen(_pretrained(kind, str(folder), safetensors, subfolder=part, variant=_variant(folder / part)))
 
 
@@ -58,7 +96,7 @@ def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
     """A network with a folder or Hub name of its own, float32. Raises ModelError."""
     if not Path(name).is_dir() and (name.count("/") != 1 or Path(name).parent.is_dir()):
         raise ModelError(f"there is no folder {name!r}, and a name on the Hub is OWNER/NAME")
-    with _explained(f"{name!r} cannot be loaded", safetensors):
+    with explained(f"{name!r} cannot be loaded", safetensors):
         return _pretrained(kind, name, safetensors)
 
 
@@ -66,7 +104,7 @@ def read_config(kind: Callable[..., Any], folder: Path, part: str) -> Any:
     """A tokenizer or scheduler of a pipeline's folder. Raises ModelError."""
     if not (folder / part).is_dir():
         raise ModelError(f"{folder} has no {part}")
-    with _explained(f"{folder / part} cannot be loaded", safetensors=True):
+    with explained(f"{folder / part} cannot be loaded", safetensors=True):
         return kind.from_pretrained(str(folder), subfolder=part)  # type: ignore[attr-defined]
 
 
@@ -82,7 +120,7 @@ def _variant(folder: Path) -> str | None:
 
 
 @contextmanager
-def _explained(what: str, safetensors: bool) -> Iterator[None]:
+def explained(what: str, safetensors: bool = False) -> Iterator[None]:
     """What diffusers, transformers, safetensors and the Hub raise, as a ModelError of one line."""
     try:
         yield

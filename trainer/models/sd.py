@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +20,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
 from trainer.models.base import Base
-from trainer.models.parts import fingerprint, frozen, mismatches, read_config, read_model, read_part
-from trainer.recipe.recipe import Model
+from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_model
+from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
+from trainer.recipe.recipe import Model, Text
 from trainer.types import Batch, Latents
 
 # channels of the condition embedder, as ControlNetModel's default; each further one halves
@@ -35,24 +35,35 @@ class StableDiffusion(Base):
     pipeline_kind: ClassVar[Any] = StableDiffusionControlNetPipeline
 
     @classmethod
-    def load(cls, folder: Path, model: Model) -> StableDiffusion:
-        strict = model.safetensors
+    def load(cls, parts: Parts, model: Model, text: Text) -> StableDiffusion:
         vae = (
-            frozen(read_model(AutoencoderKL, model.vae, strict))
+            frozen(read_model(AutoencoderKL, model.vae, model.safetensors))
             if model.vae
-            else read_part(AutoencoderKL, folder, "vae", strict)
+            else parts.network(AutoencoderKL, "vae")
         )
-        encoders = [read_part(kind, folder, part, strict) for part, _, kind in cls.text_parts]
-        tokenizers = [read_config(CLIPTokenizer, folder, part) for _, part, _ in cls.text_parts]
-        unet = read_part(UNet2DConditionModel, folder, "unet", strict)
-        scheduler = _scheduler(read_config(DDPMScheduler, folder, "scheduler"), model.prediction_type)
+        encoders = [parts.network(kind, part) for part, _, kind in cls.text_parts]
+        tokenizers = [parts.config(CLIPTokenizer, part) for _, part, _ in cls.text_parts]
+        unet = parts.network(UNet2DConditionModel, "unet")
+        scheduler = _scheduler(parts.config(DDPMScheduler, "scheduler"), model.prediction_type)
+        vocabularies = [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]
+        zero = cls._empty_is_zero(parts)
         fingerprints = {
             "vae": fingerprint([vae], vae.config.scaling_factor, vae.config.shift_factor),
-            "text": fingerprint(encoders, [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]),
+            "text": fingerprint(
+                encoders,
+                vocabularies,
+                *["the empty one is zeros"] * zero,
+                *[] if text.plain else [[text.max_tokens, text.clip_skip]],
+            ),
+            "unet": fingerprint([unet]),
         }
-        base = cls(model, unet, vae, encoders, tokenizers, scheduler, fingerprints)
+        base = cls(model, unet, vae, encoders, tokenizers, scheduler, fingerprints, text, zero)
         base._check()
         return base
+
+    @classmethod
+    def _empty_is_zero(cls, parts: Parts) -> bool:
+        return False
 
     def _check(self) -> None:
         """The parts fit each other. Raises ModelError."""
@@ -63,15 +74,24 @@ class StableDiffusion(Base):
         if channels != expected:
             vae = self.model.vae or self.model.base
             raise ModelError(f"the VAE of {vae} has {channels} latent channels, the UNet takes {expected}")
+        skipped, layers = self.text.clip_skip, min(one.config.num_hidden_layers for one in self.text_encoders)
+        if skipped >= layers:
+            raise ModelError(f"text.clip_skip = {skipped}, but a text encoder of {self.model.base} has {layers} layers")
 
     def _text_width(self) -> int:
         return int(self.text_encoders[0].config.hidden_size)
 
     @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        """The text encoder's output; with `text.clip_skip` an earlier layer's, after the last norm, as diffusers has it."""
         encoder = self.text_encoders[0]
-        ids = _token_ids(self.tokenizers[0], encoder, captions)
-        return {"prompt_embeds": encoder(ids)[0]}
+        ids = token_chunks(self.tokenizers[0], encoder, captions, self.chunks)
+        output = encoder(ids, output_hidden_states=bool(self.text.clip_skip))
+        states = output[0]
+        if self.text.clip_skip:
+            inner = getattr(encoder, "text_model", encoder)  # of transformers before 5
+            states = inner.final_layer_norm(output.hidden_states[-1 - self.text.clip_skip])
+        return {"prompt_embeds": one_after_the_other(states, self.chunks)}
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> Latents:
@@ -125,7 +145,7 @@ class StableDiffusion(Base):
                 )
 
     def pipeline(self, controlnet: ControlNetModel) -> DiffusionPipeline:
-        return self.pipeline_kind(
+        made = self.pipeline_kind(
             unet=self.unet,
             vae=self.vae,
             controlnet=controlnet,
@@ -133,6 +153,7 @@ class StableDiffusion(Base):
             **self._text_modules(),
             **self._pipeline_rest(),
         )
+        return made if self.text.plain else hears_as_trained(made, self.encode_text)
 
     def _text_modules(self) -> dict[str, Any]:
         modules: dict[str, Any] = {}
@@ -161,11 +182,3 @@ def _scheduler(scheduler: DDPMScheduler, prediction_type: str) -> DDPMScheduler:
     if prediction_type not in ("epsilon", "v_prediction"):
         raise ModelError(f"the base predicts {prediction_type!r}; epsilon and v_prediction can be trained")
     return DDPMScheduler.from_config(scheduler.config, prediction_type=prediction_type)
-
-
-def _token_ids(tokenizer: Any, encoder: Any, captions: Iterable[str]) -> Tensor:
-    """(B, L) int64: each caption cut or filled to the encoder's length, on its device."""
-    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    tokens = tokenizer(list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    ids: Tensor = tokens.input_ids
-    return ids.to(encoder.device)

@@ -17,8 +17,12 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 Strings = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists
 
-Schedule = Literal["constant", "constant_with_warmup", "linear", "cosine"]
+Schedule = Literal["constant", "constant_with_warmup", "linear", "polynomial", "cosine"]
+Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
 Precision = Literal["bf16", "fp16", "fp32"]
+
+
+LEAST_FACTOR = 0.01  # of prodigy's own rate: less is a rate by a slip
 
 
 class Table(BaseModel):
@@ -31,10 +35,14 @@ class Model(Table):
     base: str = Field(
         default="stable-diffusion-v1-5/stable-diffusion-v1-5",
         min_length=1,
-        description="base model: a diffusers pipeline folder, or its name on the Hub",
+        description="base model: a diffusers pipeline folder, its name on the Hub, or a single safetensors file",
     )
     revision: str = Field(
         default="", description='of the base on the Hub: branch, tag or commit; "" is its main branch'
+    )
+    config: str = Field(
+        default="",
+        description='of a single file: a diffusers folder or Hub name with its configuration and tokenizers; "" finds it by the weights',
     )
     family: Literal["auto", "sd", "sdxl"] = Field(
         default="auto", description="what the base must be; auto takes what it is"
@@ -62,6 +70,9 @@ class Data(Table):
     caption_column: str = Field(
         default="text", min_length=1, description="the captions: a string, or several to choose from"
     )
+    mask_column: str = Field(
+        default="", description='weights of the loss, a grey picture a row: white counts, black does not; "" for none'
+    )
     kind: Literal["auto", "canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"] = (
         Field(default="auto", description="kind of condition that the dataset must hold; auto takes what is there")
     )
@@ -85,6 +96,24 @@ class Data(Table):
     num_workers: Count = Field(default=4, description="threads that decode pictures; 0 decodes in the loop")
 
 
+class Text(Table):
+    """The captions, as they are learned from."""
+
+    max_tokens: int = Field(
+        default=75, ge=75, le=750, multiple_of=75, description="that a caption may have; more than 75 in chunks of 75"
+    )
+    clip_skip: int = Field(default=0, ge=0, le=24, description="last layers of the text encoders that are not asked")
+    shuffle: bool = Field(
+        default=False, description="tags, parted by commas, in another order each time; needs cache.text = false"
+    )
+    keep: Count = Field(default=1, description="first tags that stay where they are when the others are shuffled")
+
+    @property
+    def plain(self) -> bool:
+        """Whether captions are encoded as the pipelines of diffusers encode them by themselves."""
+        return self.max_tokens == Text.model_fields["max_tokens"].default and not self.clip_skip
+
+
 class Cache(Table):
     """What is computed once and read from disk in every epoch."""
 
@@ -104,15 +133,20 @@ class Train(Table):
     micro_batch: Positive | Literal["auto"] = Field(
         default=4, description="pictures per forward pass of a process; auto measures what fits"
     )
-    lr: float = Field(default=1e-5, gt=0, le=1, description="peak learning rate")
+    lr: float = Field(default=1e-5, gt=0, le=1, description="peak learning rate; of prodigy a factor, 1 is usual")
     schedule: Schedule = Field(
         default="constant_with_warmup", description="of the learning rate; all but constant begin with the warm-up"
     )
     warmup: Count = Field(default=500, description="updates until the peak")
-    optimizer: Literal["adamw", "adamw8bit"] = Field(default="adamw", description="adamw8bit needs bitsandbytes")
-    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = Field(default=(0.9, 0.999), description="of AdamW")
-    eps: float = Field(default=1e-8, gt=0, le=1, description="of AdamW")
-    weight_decay: float = Field(default=0.01, ge=0, le=1, description="of AdamW")
+    power: float = Field(default=2.0, gt=0, description="of the polynomial schedule; 1 is linear")
+    optimizer: Optimizer = Field(
+        default="adamw", description="adamw8bit needs bitsandbytes, prodigy finds its own rate and needs prodigyopt"
+    )
+    betas: Annotated[tuple[Beta, Beta], Field(strict=False)] = Field(
+        default=(0.9, 0.999), description="of all but adafactor"
+    )
+    eps: float = Field(default=1e-8, gt=0, le=1, description="of all but adafactor")
+    weight_decay: float = Field(default=0.01, ge=0, le=1, description="of the optimizer")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")
     precision: Precision = Field(
         default="bf16", description="of the forward and backward pass; master weights are fp32"
@@ -123,6 +157,15 @@ class Train(Table):
         default=False, description="torch.compile, once for each size of a batch; needs a C++ compiler"
     )
     snr_gamma: float = Field(default=0.0, ge=0, description="min-SNR weighting of the loss, 5 is usual; 0 is none")
+    noise_offset: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="noise that a channel has in common, so that brightness is learned; 0.05 is usual",
+    )
+    input_perturbation: float = Field(
+        default=0.0, ge=0, le=1, description="further noise, which is not to be predicted; 0.1 is usual"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of everything that is drawn at random")
 
     @model_validator(mode="before")
@@ -135,7 +178,10 @@ class Train(Table):
 class Ema(Table):
     """The moving average of the weights, which is what is used afterwards."""
 
-    enabled: bool = Field(default=True, description="keep an average, in fp32 on the device")
+    enabled: bool = Field(default=True, description="keep an average, in fp32")
+    device: Literal["auto", "cpu"] = Field(
+        default="auto", description="auto is that of the training; cpu leaves a GPU its memory, and is a little slower"
+    )
     decay: float = Field(default=0.9999, ge=0, lt=1, description="of the average, approached over the first updates")
 
 
@@ -192,6 +238,7 @@ class Recipe(Table):
 
     model: Model = Model()
     data: Data = Data()
+    text: Text = Text()
     cache: Cache = Cache()
     train: Train = Train()
     ema: Ema = Ema()
@@ -207,10 +254,16 @@ class Recipe(Table):
             raise ValueError(f"train.steps = {train.steps} and train.epochs = {train.epochs}: give one of the two")
         if isinstance(micro, int) and train.batch % micro:
             raise ValueError(f"train.batch = {train.batch} is not a multiple of train.micro_batch = {micro}")
+        if train.optimizer == "prodigy" and train.lr < LEAST_FACTOR:
+            raise ValueError(
+                f"train.lr = {train.lr:g} is a factor of the rate that prodigy finds by itself: say train.lr = 1.0"
+            )
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(
                 'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'
             )
+        if self.text.shuffle and self.cache.text:
+            raise ValueError("text.shuffle = true cannot be cached: say cache.text = false, or text.shuffle = false")
         if self.eval.stop_when and not (self.eval.fidelity and self.eval.every):
             raise ValueError(
                 f"eval.stop_when = {self.eval.stop_when} waits for better fidelity: say eval.fidelity = true, and eval.every"

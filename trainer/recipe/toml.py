@@ -92,7 +92,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if len(location) == 1:
         return f"{key} = {problem['input']!r} must be a table: [{key}]"
     field = Recipe.model_fields[location[0]].annotation.model_fields[location[1]]  # type: ignore[union-attr]
-    return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {literal(field.default)})"
+    meant = _nearest_value(field, problem["input"])
+    return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {literal(field.default)}){meant}"
 
 
 def _nearest(location: Sequence[str]) -> str:
@@ -105,6 +106,13 @@ def _nearest(location: Sequence[str]) -> str:
     elsewhere = [full for full in known if len(location) == 2 and full.endswith(f".{location[1]}")]
     meant = (elsewhere or near)[:1]
     return f"; did you mean {meant[0]}?" if meant else f"; known: {', '.join(own or known)}"
+
+
+def _nearest_value(field: FieldInfo, value: Any) -> str:
+    """ "; did you mean "adamw8bit"?", where it must be one of some strings."""
+    known = [part for part in get_args(field.annotation) if isinstance(part, str)]
+    near = difflib.get_close_matches(value, known, n=1) if isinstance(value, str) else []
+    return f"; did you mean {literal(near[0])}?" if near else ""
 
 
 def describe(field: FieldInfo) -> str:

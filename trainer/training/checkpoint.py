@@ -1,6 +1,6 @@
 """Checkpoints: folders that are either complete and proven to be so, or not there.
 
-output/checkpoints/00000500/    what accelerate and the loop write, and manifest.json: size and sha256 of every file,
+output/checkpoints/00000500/    what `LearnerState.write` writes, and manifest.json: size and sha256 of every file,
                                 the recipe, the dataset's fingerprint, the position in the data
 """
 
@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -21,18 +21,16 @@ from condprep.runtime.files import commit_json, fsync, read_json
 from trainer.errors import CheckpointError, TrainingStopped, first_line
 from trainer.recipe.recipe import by_key
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
 MANIFEST = "manifest.json"
 DIGITS = 8
 # What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
 MAY_DIFFER = {
     *("data.path", "data.num_workers", "data.validation", "cache.latents", "cache.text", "cache.dir", "cache.check"),
-    *("train.micro_batch", "train.device", "train.gradient_checkpointing", "train.compile"),
+    *("train.micro_batch", "train.device", "ema.device", "train.gradient_checkpointing", "train.compile"),
     *("eval", "log", "save", "model.safetensors"),
 }
 LENGTHS = {"train.steps", "train.epochs"}  # may, too, where the learning rate does not depend on them
+PARTS = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}  # of a base, by the names of its fingerprints
 ENDLESS = ("constant", "constant_with_warmup")
 
 
@@ -71,29 +69,20 @@ class Checkpoints:
         """Oldest first."""
         return iter(sorted(path for path in self.folder.glob("[0-9]" * DIGITS) if path.is_dir()))
 
-    def save(
-        self, update: int, write: Callable[[Path], None], state: Mapping[str, Any], accelerator: Accelerator
-    ) -> None:
-        """Write one on all processes. write: into a folder, on every process; state: the rest of the manifest.
+    def save(self, update: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
+        """Write one. write: into a folder; state: the rest of the manifest.
 
         Raises TrainingStopped where it cannot be written; the ones before stay.
         """
-        main, barrier = accelerator.is_main_process, accelerator.wait_for_everyone
         try:
-            if main:
-                self.begin(update)
-            barrier()
-            write(self.partial(update))
-            barrier()
-            if main:
-                self.commit(update, state)
+            write(self.begin(update))
+            self.commit(update, state)
         except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and to safetensors
             self.abandon()
             raise TrainingStopped(
                 f"the checkpoint of update {update:,} could not be written: {first_line(error)}. Make room;"
                 " the checkpoints before it are whole, and the same command goes on from the newest"
             ) from error
-        barrier()
 
     def begin(self, update: int) -> Path:
         """An empty folder to write the checkpoint into. What an interrupted one has left is removed."""
@@ -184,6 +173,18 @@ def refuse_another(checkpoint: Checkpoint, recipe: Mapping[str, Any], dataset: s
         raise CheckpointError(
             f"checkpoint {checkpoint.path} is of another run: {'; '.join(found)}. Choose another save.dir, or undo this"
         )
+
+
+def refuse_another_base(checkpoint: Checkpoint, fingerprints: Mapping[str, str]) -> None:
+    """Raises CheckpointError for a checkpoint whose base had other weights, which the recipe need not show."""
+    before = checkpoint.manifest.get("base", {})  # of an older version: it is not known
+    for part, name in PARTS.items():
+        if part in before and before[part] != fingerprints[part]:
+            raise CheckpointError(
+                f"checkpoint {checkpoint.path} was trained on a base with another {name} (fingerprint {before[part][:12]},"
+                f" now {fingerprints[part][:12]}): model.base was changed, or a newer one was downloaded. Choose another"
+                " save.dir, or undo this: name the earlier commit in model.revision"
+            )
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -16,13 +16,15 @@ from trainer.data.loader import Loader
 from trainer.evaluation.monitor import best_so_far, fidelity_remark, is_settled, unknown_remark
 from trainer.inference.export import save_controlnet
 from trainer.recipe.layout import FAITHFUL
-from trainer.training.checkpoint import Checkpoint, Checkpoints
+from trainer.training.checkpoint import Checkpoint
 from trainer.training.journal import Journal, Meter
 from trainer.training.optimizer import learning_rate
 from trainer.training.plan import total_updates
+from trainer.training.state import read_state
 from trainer.training.step import Learner, StepResult
 from trainer.training.stop import Stop
 from trainer.training.validate import Validator, losses_remark
+from trainer.training.writer import CheckpointWriter
 from trainer.types import Say, ShowProgress
 
 
@@ -33,7 +35,7 @@ class TrainingLoop:
     learner: Learner
     loader: Loader
     validator: Validator
-    checkpoints: Checkpoints
+    writer: CheckpointWriter
     journal: Journal
     say: Say
     progress: ShowProgress
@@ -51,7 +53,7 @@ class TrainingLoop:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from there."""
-        self.learner.load(checkpoint.path, checkpoint.update)
+        self.learner.restore(read_state(checkpoint.path, self.learner.controlnet), checkpoint.update)
         self.loader.load_state_dict(checkpoint.manifest["position"])
         self.update = self.saved = checkpoint.update
         self.metrics = dict(checkpoint.manifest["metrics"])
@@ -66,21 +68,23 @@ class TrainingLoop:
             while self.update < self.total and not self.has_settled():
                 rate = learning_rate(self.recipe.train, self.update + 1, self.total)
                 step = self.learner.step(islice(batches, self.loader.passes), rate)
-                self.record(step, rate)
+                self.record(step)
                 if self.between_updates():
+                    self.writer.wait()
                     return False
         self.finish()
         return True
 
-    def record(self, step: StepResult, rate: float) -> None:
+    def record(self, step: StepResult) -> None:
         """Count an update that is done."""
         self.update += 1
         self.meter.add(step)
-        self.metrics |= {"lr": rate, "epoch": self.update * self.recipe.train.batch / self.rows}
+        self.metrics |= {"lr": self.learner.rate, "epoch": self.update * self.recipe.train.batch / self.rows}
         self.progress("updates", self.update, self.total)
 
     def between_updates(self) -> bool:
         """Log, validate and save where it is due. True where the run has been asked to stop."""
+        self.writer.check()
         due = self.update % self.recipe.log.every == 0
         if due:
             self.log()
@@ -97,6 +101,7 @@ class TrainingLoop:
             self.validate()
         if self.saved < self.update:
             self.save_checkpoint()
+        self.writer.wait()
 
     def log(self) -> None:
         """A line of metrics. Raises TrainingStopped for a loss that is not finite: so nothing of it is ever saved."""
@@ -142,9 +147,10 @@ class TrainingLoop:
         return is_settled(self.metrics, self.update, self.recipe.eval.stop_when, self.recipe.eval.every)
 
     def save_checkpoint(self) -> None:
-        """All that the next update depends on. Raises TrainingStopped where it cannot be written."""
+        """All that the next update depends on. Raises TrainingStopped where it, or the one before, cannot be written."""
         self.log()
-        self.checkpoints.save(self.update, self.learner.save, self.manifest(), self.accelerator)
+        if self.accelerator.is_main_process:
+            self.writer.save(self.update, self.learner.state(), self.manifest())
         self.saved = self.update
         self.meter.reset()
 
@@ -153,11 +159,13 @@ class TrainingLoop:
         return {
             "recipe": self.recipe.model_dump(mode="json"),
             "dataset": self.loader.split.fingerprint,
+            "base": dict(self.learner.base.fingerprints),
             "position": self.loader.state_dict(),
-            "metrics": self.metrics,
+            "metrics": dict(self.metrics),
             "condprep": __version__,
         }
 
     def close(self) -> None:
-        """The trackers write what they still have."""
+        """Checkpoint and trackers write what they still have."""
+        self.writer.close()
         self.journal.close()

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from trainer.training.optimizer import state_bytes
 from trainer.types import Batch, torch_dtype
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from trainer.models.base import Base
     from trainer.recipe.recipe import Recipe
-
-MOMENTS = {"adamw": 8, "adamw8bit": 2}  # bytes that the optimizer keeps of a parameter
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,9 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
         _fill(controlnet, torch.float32, requires_grad=True)
         batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
         passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))
-    training = trained * (MOMENTS[recipe.train.optimizer] + (4 if recipe.ema.enabled else 0))
-    return Memory(frozen + 4 * trained, training, passes)
+    average = 4 * trained if recipe.ema.enabled and recipe.ema.device == "auto" else 0
+    shapes = [tuple(parameter.shape) for parameter in controlnet.parameters()]
+    return Memory(frozen + 4 * trained, state_bytes(recipe.train.optimizer, shapes) + average, passes)
 
 
 def parameters(module: nn.Module) -> int:

@@ -49,7 +49,7 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     """
     make_accelerator(recipe)
     train, validation = open_splits(recipe)
-    base = load_base(recipe.model)
+    base = load_base(recipe.model, recipe.text)
     base.new_controlnet(recipe.model.init)
     buckets = Counter(train.buckets)
     largest = max(buckets, key=lambda size: size[0] * size[1])

@@ -13,8 +13,9 @@ import psutil
 import torch
 
 from trainer.data.sampler import SampledRow
-from trainer.errors import MachineError
+from trainer.errors import MachineError, readable_bytes
 from trainer.training.memory import parameters, predict_memory
+from trainer.training.optimizer import state_bytes
 from trainer.training.validate import Validator
 from trainer.types import Batch, ProcessGroup, Say, torch_dtype
 
@@ -37,7 +38,9 @@ class MicroBatch:
 def preflight(learner: Learner, train: Split, held_out: Split | None, group: ProcessGroup, say: Say) -> int:
     """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
     base, recipe = learner.base, learner.recipe
-    check_disk(Path(recipe.save.dir), parameters(learner.controlnet), recipe.save.keep, recipe.ema.enabled)
+    shapes = [tuple(parameter.shape) for parameter in learner.controlnet.parameters()]
+    moments = state_bytes(recipe.train.optimizer, shapes)
+    check_disk(Path(recipe.save.dir), parameters(learner.controlnet), recipe.save.keep, recipe.ema.enabled, moments)
     batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)
@@ -156,19 +159,20 @@ def _forget() -> None:
 
 
 def _gigabytes(size: int | None) -> str:
-    return f" ({size / 1e9:.1f} GB)" if size else ""
+    return f" ({readable_bytes(size)})" if size else ""
 
 
-def check_disk(folder: Path, parameters: int, keep: int, average: bool) -> None:
+def check_disk(folder: Path, parameters: int, keep: int, average: bool, moments: int) -> None:
     """Raises MachineError where the checkpoints and the result of that many parameters do not fit into a folder.
 
-    Kept checkpoints, one that is being written, and the result: weights, two moments, and the average, in fp32.
+    Kept checkpoints, one that is being written, and the result: weights and the average, in fp32, and the optimizer's
+    moments, of so many bytes.
     """
-    checkpoint = parameters * 4 * (3 + average)
+    checkpoint = parameters * 4 * (1 + average) + moments
     needed = (keep + 1) * checkpoint + parameters * 4 * (1 + average)
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise MachineError(
-            f"{folder} has {free / 1e9:.1f} GB free, and {keep} checkpoints of {checkpoint / 1e9:.1f} GB, one more while it"
-            f" is written, and the result take {needed / 1e9:.1f} GB: make room, lower save.keep, or choose another save.dir"
+            f"{folder} has {readable_bytes(free)} free, and {keep} checkpoints of {readable_bytes(checkpoint)}, one more"
+            f" while it is written, and the result take {readable_bytes(needed)}: make room, lower save.keep, or choose another save.dir"
         )

@@ -15,12 +15,13 @@ from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import dump_recipe
-from trainer.training.checkpoint import Checkpoint, Checkpoints
+from trainer.training.checkpoint import Checkpoint, Checkpoints, refuse_another_base
 from trainer.training.journal import Journal
 from trainer.training.loop import TrainingLoop
 from trainer.training.preflight import preflight
 from trainer.training.step import Learner
 from trainer.training.validate import Validator
+from trainer.training.writer import CheckpointWriter
 from trainer.types import ProcessGroup, Say, ShowProgress, torch_dtype
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
     learner = make_learner(recipe, accelerator)
+    if checkpoint:
+        refuse_another_base(checkpoint, learner.base.fingerprints)
     micro_batch = preflight(learner, train, held_out, group, say)
     journal = Journal(accelerator, recipe, checkpoint.update if checkpoint else 0)
     train, held_out = fill_caches(learner.base, train, held_out, group, progress, say)
     validator = Validator(learner, held_out, group)
     loader = Loader(train, micro_batch, group, pin=accelerator.device.type == "cuda")
-    loop = TrainingLoop(learner, loader, validator, checkpoints, journal, say, progress)
+    loop = TrainingLoop(learner, loader, validator, CheckpointWriter(checkpoints), journal, say, progress)
     if checkpoint:
         loop.resume(checkpoint)
     if accelerator.is_main_process:
@@ -68,7 +71,7 @@ def choose_checkpoint(
 
 def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
     """The recipe's base on the device, and a ControlNet that is to learn."""
-    base = load_base(recipe.model)
+    base = load_base(recipe.model, recipe.text)
     torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
     base.to(accelerator.device, torch_dtype(recipe.train.precision))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,17 +11,16 @@ from torch import Tensor
 
 from trainer.errors import TrainingStopped
 from trainer.models.base import Base
-from trainer.models.objective import Diffusion, Draws, draw, row_losses
-from trainer.training.optimizer import make_optimizer
-from trainer.types import Batch
+from trainer.models.objective import Diffusion, draw_for_training, row_losses
+from trainer.training.optimizer import effective_rate, make_optimizer
+from trainer.training.state import LearnerState
+from trainer.types import Batch, Draws
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import ControlNetModel
 
     from trainer.recipe.recipe import Recipe
-
-CONTROLNET, AVERAGE = "controlnet", "ema.safetensors"  # in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,6 @@ class Learner:
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
         self.prepared, self.optimizer = accelerator.prepare(controlnet, optimizer)
         self.ema = _average(controlnet, recipe)
-        accelerator.register_save_state_pre_hook(self._save_plain)
-        accelerator.register_load_state_pre_hook(self._load_plain)
 
     def accumulate(self, passes: int) -> None:
         """Fix how many forward passes an update has on this process."""
@@ -73,9 +69,19 @@ class Learner:
             keys += batch.keys
             losses.append(of_rows.detach())
         if self.ema:
-            self.ema.step(self.controlnet.parameters())
+            self.ema.step(self._where_the_average_is())
         assert norm is not None  # the last pass has synchronised
         return StepResult(keys, torch.cat(losses), norm)
+
+    @property
+    def rate(self) -> float:
+        """Of the last update."""
+        return effective_rate(self.optimizer)
+
+    def _where_the_average_is(self) -> list[Tensor]:
+        """The parameters on the average's device: themselves, or a copy for an average on the CPU."""
+        there = self.ema.shadow_params[0].device
+        return [parameter.detach().to(there).requires_grad_() for parameter in self.controlnet.parameters()]
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -84,9 +90,9 @@ class Learner:
     def drawn(self, batch: Batch) -> tuple[Batch, Draws]:
         """The batch, complete and on the device, and what is random about its rows."""
         device = self.accelerator.device
-        batch, timesteps = self.base.complete(batch.to(device)), range(len(self.diffusion.alphas))
-        seed, pin = self.recipe.train.seed, device.type == "cuda"
-        return batch, draw(batch, seed=seed, timesteps=timesteps, pin=pin).to(device)
+        batch = self.base.complete(batch.to(device))
+        draws = batch.draws or draw_for_training(batch, self.recipe.train, self.base.timesteps)
+        return batch, draws.to(device)
 
     def backward(self, losses: Tensor, draws: Draws) -> None:
         """Gradients of the rows' weighted losses, (B,)."""
@@ -105,8 +111,8 @@ class Learner:
         Raises TrainingStopped where the loss is not finite, torch.OutOfMemoryError where it does not fit.
         """
         passes, self.accelerator.gradient_accumulation_steps = self.accelerator.gradient_accumulation_steps, 1
-        scaler = self.accelerator.scaler
-        scale = scaler.state_dict() if scaler else {}
+        scaler, groups = self.accelerator.scaler, self.optimizer.param_groups
+        scale, settings = scaler.state_dict() if scaler else {}, [dict(group) for group in groups]
         try:
             batch, draws = self.drawn(batch)
             with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
@@ -122,6 +128,9 @@ class Learner:
         finally:
             self.optimizer.zero_grad()
             self.optimizer.optimizer.state.clear()
+            for group, before in zip(groups, settings):  # in which prodigy keeps what it has found
+                group.clear()
+                group.update(before)
             if scaler:
                 scaler.load_state_dict(scale)
             self.accelerator.gradient_accumulation_steps = passes
@@ -136,37 +145,24 @@ class Learner:
         """A frozen copy of the best weights in the base's precision, to be validated."""
         return snapshot(self.controlnet, self.weights("best"), self.base.unet.dtype)
 
-    def save(self, folder: Path) -> None:
-        """Everything that the next update depends on, but the rows. Called by every process."""
-        from safetensors.torch import save_file
+    def state(self) -> LearnerState:
+        """Everything that the next update depends on, but the rows: the tensors themselves, which the next update changes."""
+        scaler, average = self.accelerator.scaler, self.weights("best") if self.ema else []
+        scale = scaler.state_dict() if scaler else {}
+        return LearnerState(self.controlnet, self.weights("raw"), self.optimizer.state_dict(), average, scale)
 
-        self.accelerator.save_state(str(folder))
-        if self.ema and self.accelerator.is_main_process:
-            shadows = {str(n): weight.contiguous() for n, weight in enumerate(self.ema.shadow_params)}
-            save_file(shadows, folder / AVERAGE)
-
-    def load(self, folder: Path, update: int) -> None:
-        """What `save` wrote after that update."""
-        from safetensors.torch import load_file
-
-        self.accelerator.load_state(str(folder))
-        self.accelerator.step = 0  # it counts passes, of which an update may have had more or fewer then
+    @torch.no_grad()
+    def restore(self, state: LearnerState, update: int) -> None:
+        """Be as after that update."""
+        for parameter, weight in zip(self.controlnet.parameters(), state.weights, strict=True):
+            parameter.copy_(weight)
+        self.optimizer.load_state_dict(state.optimizer)
+        if self.accelerator.scaler and state.scaler:
+            self.accelerator.scaler.load_state_dict(state.scaler)
         if self.ema:
-            shadows = load_file(folder / AVERAGE)
-            for n, weight in enumerate(self.ema.shadow_params):
-                weight.copy_(shadows[str(n)])
+            for mine, weight in zip(self.ema.shadow_params, state.average, strict=True):
+                mine.copy_(weight)
             self.ema.optimization_step = update
-
-    def _save_plain(self, models: list[Any], weights: list[Any], folder: str) -> None:
-        """The ControlNet as a folder of diffusers, whatever wraps it: one process can go on where several stopped."""
-        weights.clear()
-        if self.accelerator.is_main_process:
-            self.controlnet.save_pretrained(Path(folder) / CONTROLNET)
-
-    def _load_plain(self, models: list[Any], folder: str) -> None:
-        models.clear()
-        loaded = type(self.controlnet).from_pretrained(Path(folder) / CONTROLNET)
-        self.controlnet.load_state_dict(loaded.state_dict())
 
 
 def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe, device: str) -> None:
@@ -189,7 +185,10 @@ def _average(controlnet: ControlNetModel, recipe: Recipe) -> Any:
 
     if not recipe.ema.enabled:
         return None
-    return EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
+    average = EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
+    if recipe.ema.device == "cpu":
+        average.to("cpu")
+    return average
 
 
 def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torch.dtype) -> ControlNetModel:
@@ -200,7 +199,8 @@ def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torc
         copy = type(controlnet).from_config(controlnet.config)
     names = [name for name, _ in controlnet.named_parameters()]
     # a copy even where the dtype is the same: assign would share the tensors with the training
-    state = {name: weight.detach().to(dtype, copy=True) for name, weight in zip(names, weights)}
+    place = controlnet.device  # an average may lie elsewhere
+    state = {name: weight.detach().to(place, dtype, copy=True) for name, weight in zip(names, weights)}
     copy.load_state_dict(state, assign=True)
     frozen: ControlNetModel = copy.requires_grad_(False).eval()
     return frozen

@@ -54,6 +54,7 @@ def export(loop: TrainingLoop) -> None:
     recipe, split, learner = loop.recipe, loop.loader.split, loop.learner
     training = {
         "model": recipe.model.model_dump(mode="json"),
+        "text": recipe.text.model_dump(mode="json"),
         "family": learner.base.family,
         "updates": loop.update,
         "batch": recipe.train.batch,

@@ -27,6 +27,7 @@ CHANGES: dict[str, Any] = {
     "image_column": "another",
     "condition_column": "second",
     "caption_column": "long",
+    "mask_column": "second",
     "kind": "scribble",
     "resolution": 64,
     "fit": "crop",
@@ -108,6 +109,8 @@ def same(a: Batch, b: Batch) -> bool:
     return (
         (a.keys, a.captions) == (b.keys, b.captions)
         and torch.equal(a.conditions, b.conditions)
+        and (a.mask is None) == (b.mask is None)
+        and (a.mask is None or b.mask is None or torch.equal(a.mask, b.mask))
         and torch.equal(a.latents.mean, b.latents.mean)
         and all(torch.equal(a.text[name], b.text[name]) for name in a.text)
     )

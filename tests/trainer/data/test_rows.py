@@ -11,6 +11,7 @@ import datasets
 import pytest
 from support.noise import save_dataset
 
+from condprep.dataset.pairs.base import read_transform
 from trainer.data.rows import open_rows
 from trainer.errors import DataError
 from trainer.recipe.recipe import Data
@@ -72,6 +73,18 @@ def test_every_dataset_that_verify_reads_can_be_trained_on(
     before = copy.stat().st_mtime_ns
     open_rows(Data(path=str(path)), "train", tmp_path / "copies")
     assert copy.stat().st_mtime_ns == before
+
+
+def test_a_copy_has_the_transforms(built: Path, tmp_path: Path) -> None:
+    """The way from the source is read from Arrow and Parquet alike, and what is no transform is not believed."""
+    expected = open_rows(Data(path=str(built)), "train", tmp_path)
+    path, count = parquet(built, tmp_path)
+    rows = open_rows(Data(path=str(path)), "train", tmp_path / "copies")
+    known = [expected.transform(number) for number in range(count)]
+    assert [rows.transform(number) for number in range(count)] == known
+    assert known[0] == [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    for wrong in ([0.0] * 6, [1.0] * 6, [1.0, 0.0, float("nan"), 0.0, 1.0, 0.0], [1.0], "no", [None] * 6):
+        assert read_transform(wrong) is None
 
 
 @pytest.mark.parametrize("parquet", [False, True])

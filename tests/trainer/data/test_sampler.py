@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.sampler import SampledRow, share, updates
+from trainer.data.sampler import Chance, SampledRow, share, shuffled, updates
 
 
 @given(
@@ -52,3 +53,24 @@ def test_seeds_and_epochs_shuffle_anew() -> None:
     assert order(1) == order(1) != order(2)
     assert sorted(order(1)[:32]) == sorted(order(1)[32:]) == list(range(32))
     assert order(1)[:32] != order(1)[32:]
+
+
+def test_what_is_drawn_for_a_row_does_not_depend_on_what_is_drawn_after_it() -> None:
+    """A further draw changes none of those before it: runs go on as they were."""
+    row = SampledRow(3, 5)
+    chance = Chance.of(row, seed=7)
+    expected = np.random.default_rng((7, 5, 3)).random(5).tolist()
+    assert [chance.mirror, chance.drop, chance.caption, chance.top, chance.left] == expected
+
+
+def test_tags_are_shuffled_and_the_first_stay() -> None:
+    """Every order of the others is drawn, none is lost, and the same chance gives the same order."""
+    tags = "a cat, red, big , soft"
+    found = {shuffled(tags, 1, number / 100) for number in range(100)}
+    assert len(found) == 6
+    assert all(
+        one.startswith("a cat, ") and sorted(one.split(", ")) == ["a cat", "big", "red", "soft"] for one in found
+    )
+    assert shuffled(tags, 1, 0.3) == shuffled(tags, 1, 0.3)
+    assert shuffled(tags, 4, 0.3) == "a cat, red, big, soft"
+    assert shuffled("one tag", 0, 0.3) == "one tag"

@@ -94,14 +94,30 @@ def test_cached_or_not_the_batches_are_the_same(
 
 
 def test_sizes_tell_the_denoiser_what_was_cut(folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path) -> None:
-    """SDXL's time ids are the stored size, where the bucket begins in the resized picture, and the bucket's size."""
+    """SDXL's time ids are the source's size, where the bucket begins in the resized picture, and the bucket's size."""
     wanted = recipe(folders, tmp_path, "buckets", data={"resolution": 64, "fit": "crop"}, cache=OFF)
     split = open_split(wanted, "train", training=True).with_caches(bases["sdxl"])
     wide = next(number for number, size in enumerate(split.sizes) if size[1] > size[0])
     ids = split.batch([SampledRow(wide, 0)]).time_ids
     height, width = split.sizes[wide]
     assert ids is not None
-    assert ids.tolist() == [[height, width, 0, round((width - height) / 2 * 64 / height), 64, 64]]
+    _, _, tx, _, _, ty = split.rows.transform(wide) or ()  # where the source's corner is, in stored pixels
+    corner = [round(-ty * 64 / height), round(((width - height) / 2 - tx) * 64 / height)]
+    assert ids[0, 2:].tolist() == [*corner, 64, 64]
+    assert ids[0, :2].tolist() == pytest.approx([64, 128], abs=1), (
+        "the pictures that were drawn; they are stored larger"
+    )
+
+
+def test_what_the_build_cut_is_told_too(bases: dict[str, Base], tmp_path: Path) -> None:
+    """Pictures of 128 x 64 that a build has cut to squares of 64: the denoiser hears of 128 x 64, begun at 32."""
+    pictures = save_pictures(tmp_path / "wide", 8, (128, 64))
+    condprep.build(pictures, tmp_path / "ds", "canny", resolution=64, fit="crop")
+    wanted = recipe({"ds": tmp_path / "ds"}, tmp_path, cache=OFF)
+    split = open_split(wanted, "train", training=True).with_caches(bases["sdxl"])
+    ids = split.batch([SampledRow(0, 0), SampledRow(5, 0)]).time_ids
+    assert ids is not None
+    assert ids.tolist() == [[64, 128, 0, 32, 64, 64]] * 2
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16", "fp32"])
@@ -242,7 +258,7 @@ def test_a_disk_without_room_is_noticed_before_encoding(
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(MachineError, match=r"needs .* GB more.*cache\.dir"):
+        with pytest.raises(MachineError, match=r"needs 0\.1 MB more, and its disk has 0\.0 MB.*cache\.dir"):
             ready(wanted, bases["sd15"])
     assert not files(tmp_path)
     ready(wanted, bases["sd15"])

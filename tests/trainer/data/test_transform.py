@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.noise import edges, picture, png
 
+from condprep.images.geometry import Geometry
 from trainer.data.rows import Row
-from trainer.data.transform import Transform
+from trainer.data.transform import Transform, source_of
 
 
 def test_a_row_at_its_training_size_is_untouched() -> None:
@@ -56,6 +58,21 @@ def test_picture_and_map_go_the_same_way(
     top, left, h, w = placement.box
     assert 0 <= top <= height - h
     assert 0 <= left <= width - w
+
+
+@given(
+    height=st.integers(16, 4000),
+    width=st.integers(16, 4000),
+    fit=st.sampled_from(["bucket", "crop", "pad", "keep"]),
+)
+def test_a_stored_picture_says_what_its_source_was(height: int, width: int, fit: Any) -> None:
+    """From the transform of any build: the source's size to a pixel, and exactly what was cut off above and left."""
+    placement = Geometry(512, fit, max_upscale=math.inf).place((height, width))
+    source, crop = source_of(placement.transform, placement.canvas)
+    scale = placement.scale
+    assert source == pytest.approx((height, width), abs=1 + 1 / min(scale))
+    assert crop == pytest.approx((placement.box[0] * scale[0], placement.box[1] * scale[1]))
+    assert source_of(None, (64, 32)) == ((64, 32), (0, 0))
 
 
 def test_a_random_crop_reaches_every_place() -> None:

@@ -65,20 +65,41 @@ def test_a_base_is_recognised_and_frozen(family: str, bases: dict[str, Base]) ->
 def test_text_is_what_the_pipeline_of_diffusers_makes(
     family: str, bases: dict[str, Base], folders: dict[str, Path]
 ) -> None:
-    """encode_text equals `encode_prompt`, also for the empty caption and one that is too long; a row does not depend on the others."""
+    """encode_text equals `encode_prompt`, also of one that is too long; the empty caption is what no prompt is to it.
+
+    A row does not depend on the others.
+    """
     pipeline: Any = DiffusionPipeline.from_pretrained(folders[family])
     found = bases[family].encode_text(CAPTIONS)
-    expected = pipeline.encode_prompt(
-        CAPTIONS, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False
-    )
-    torch.testing.assert_close(found["prompt_embeds"], expected[0])
     assert found["prompt_embeds"].shape[:2] == (3, TOKENS)
+    check_text(found, pipeline, CAPTIONS)
     assert ("pooled" in found) == (family == "sdxl")
-    if family == "sdxl":
-        torch.testing.assert_close(found["pooled"], expected[2])
     alone = bases[family].encode_text(CAPTIONS[1:2])
     for name, tensor in alone.items():
         torch.testing.assert_close(tensor, found[name][1:2])
+
+
+def check_text(found: dict[str, Any], pipeline: Any, captions: list[str]) -> None:
+    """As the pipeline encodes them; "" as a prompt that is not given."""
+    made = pipeline.encode_prompt(captions, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True)
+    for name, own, nothing in zip(("prompt_embeds", "pooled"), made[::2], made[1::2]):
+        for row, caption in enumerate(captions):
+            torch.testing.assert_close(found[name][row], own[row] if caption else nothing[row])
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_base_says_whether_no_prompt_is_zeros(copy: Callable[[str], Path], zeros: bool) -> None:
+    """SDXL's `force_zeros_for_empty_prompt`: embeddings and pooled text of "", the cache's key, and the pipeline of ours."""
+    folder = copy("sdxl")
+    rewrite("model_index.json", force_zeros_for_empty_prompt=zeros)(folder)
+    base = load_base(Model(base=str(folder)))
+    found = base.encode_text(CAPTIONS)
+    check_text(found, DiffusionPipeline.from_pretrained(folder), CAPTIONS)
+    assert all(tensor[1].any().item() != zeros for tensor in found.values())
+    pipeline: Any = base.pipeline(base.new_controlnet("unet"))
+    assert pipeline.config.force_zeros_for_empty_prompt == zeros
+    rewrite("model_index.json", force_zeros_for_empty_prompt=not zeros)(folder)
+    assert load_base(Model(base=str(folder))).fingerprints["text"] != base.fingerprints["text"]
 
 
 def test_latents_are_the_posterior_in_the_denoisers_space(bases: dict[str, Base]) -> None:
@@ -286,13 +307,6 @@ def test_a_base_that_is_not_there_says_where_it_was_looked_for(
     model["base"] = model["base"].replace("SD15", str(folders["sd15"]))
     with pytest.raises(ModelError, match=said.replace("(", r"\(")):
         load_base(Model(**model))  # type: ignore[arg-type]
-
-
-def test_a_single_file_is_no_base(tmp_path: Path) -> None:
-    """A checkpoint in one file gets the way to make a folder of it."""
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(ModelError, match="from_single_file"):
-        load_base(Model(base=str(tmp_path / "model.safetensors")))
 
 
 @pytest.mark.parametrize("other", ["sdxl", "factor4"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
-from trainer.models.objective import Diffusion, draw, squared_errors
+from trainer.models.objective import Diffusion, draw, draw_for_training, row_losses, squared_errors
+from trainer.recipe.recipe import Train
 from trainer.types import Batch, Latents
 
 SHAPE = (4, 8, 8)
@@ -63,6 +67,16 @@ def test_the_error_of_a_row_is_its_own() -> None:
     assert torch.allclose(errors[3:4], squared_errors(prediction[3:4], target[3:4]))
 
 
+def test_what_is_masked_does_not_count() -> None:
+    """Errors are multiplied by the mask: of a half that is black nothing counts, of one that is grey a half."""
+    prediction, target = torch.randn(2, 3, *SHAPE)
+    mask = torch.ones(3, 1, 8, 8)
+    assert squared_errors(prediction, target, mask).equal(squared_errors(prediction, target))
+    mask[0, :, :4], mask[1], mask[2] = 0, 0.5, 0
+    found, whole = squared_errors(prediction, target, mask), (prediction - target).square()
+    assert torch.allclose(found, torch.stack([whole[0, :, 4:].mean() / 2, whole[1].mean() / 2, torch.tensor(0.0)]))
+
+
 def rows(*drawn: tuple[str, int], shape: tuple[int, ...] = (4, 8, 8)) -> Batch:
     """A batch of (key, epoch); draws look at nothing else but the latents' shape."""
     empty = torch.zeros(len(drawn), *shape)
@@ -79,6 +93,60 @@ def test_what_is_random_belongs_to_the_row() -> None:
     assert together.posterior[2].equal(alone.posterior[0])
     assert not together.noise[3].equal(alone.noise[0])
     assert not draw(rows(("c", 3)), seed=8, timesteps=range(1000)).noise.equal(alone.noise)
+
+
+def test_further_noise_changes_nothing_that_was_drawn_before() -> None:
+    """With an offset and a perturbation the timesteps, the posterior and the noise itself are those without them."""
+    batch = rows(("a", 1), ("b", 2))
+    plain = draw(batch, seed=7, timesteps=range(1000))
+    assert plain.further is None
+    found = draw(batch, seed=7, timesteps=range(1000), offset=0.5, further=0.1)
+    assert found.timesteps.equal(plain.timesteps)
+    assert found.posterior.equal(plain.posterior)
+    offset = found.noise - plain.noise
+    torch.testing.assert_close(offset, offset[:, :, :1, :1].expand_as(offset), atol=1e-6, rtol=0)
+    assert found.further is not None
+    assert draw(batch, seed=7, timesteps=range(1000), further=0.1).noise.equal(plain.noise)
+
+
+def test_noise_of_a_recipe_has_its_sizes() -> None:
+    """Over 2,000 rows: channels' offsets vary by `noise_offset`, the further noise by `input_perturbation`."""
+    many = rows(*((str(n), 1) for n in range(2000)), shape=(2, 4, 4))
+    plain = draw_for_training(many, Train(), range(1000))
+    found = draw_for_training(many, Train(noise_offset=0.2, input_perturbation=0.1), range(1000))
+    assert (found.noise - plain.noise).std().item() == pytest.approx(0.2, rel=0.05)
+    assert found.further is not None
+    assert found.further.std().item() == pytest.approx(0.1, rel=0.05)
+    assert (found.further * found.noise).mean().abs() < 0.002
+
+
+class Witness:
+    """A base that sees what the denoiser sees, and says that there is nothing."""
+
+    unet = torch.zeros(())  # on the CPU, float32
+
+    def predict(self, controlnet: Any, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch) -> torch.Tensor:
+        self.noisy = noisy
+        return torch.zeros_like(noisy)
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_perturbation_is_as_in_the_scripts_of_diffusers(prediction_type: str) -> None:
+    """train_text_to_image.py: new_noise = noise + perturbation goes into the latents, and noise alone is the target."""
+    scheduler, diffusion = pair(prediction_type)
+    batch, witness = rows(*((str(n), 1) for n in range(3))), Witness()
+    batch = replace(batch, latents=Latents(torch.randn(3, *SHAPE), torch.rand(3, *SHAPE)))
+    draws = draw(batch, seed=1, timesteps=range(1000), offset=0.1, further=0.2)
+    losses = row_losses(witness, None, diffusion, batch, draws)  # type: ignore[arg-type]
+    assert batch.latents is not None
+    assert draws.further is not None
+    latents = batch.latents.sample(draws.posterior)
+    noisy = scheduler.add_noise(latents, draws.noise + draws.further, draws.timesteps)
+    torch.testing.assert_close(witness.noisy, noisy)
+    target = draws.noise
+    if prediction_type == "v_prediction":
+        target = scheduler.get_velocity(latents, draws.noise, draws.timesteps)
+    torch.testing.assert_close(losses, target.square().mean((1, 2, 3)))
 
 
 def test_draws_are_normal_uniform_and_independent() -> None:

@@ -13,6 +13,7 @@ from support.trainer_models import save_base
 from support.trainer_runs import equal, make_place, make_recipe, weights
 
 from trainer.errors import TrainingStopped
+from trainer.training.state import LearnerState
 from trainer.training.step import Learner
 from trainer.training.train import train
 
@@ -58,17 +59,17 @@ def test_gradients_that_overflow_stop_the_run_before_anything_is_saved(
 @pytest.mark.slow
 def test_a_disk_that_fills_in_a_checkpoint_leaves_the_one_before(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Half a checkpoint is removed, the error has its remedy, and with room again the run ends as any other."""
-    out, save = tmp_path / "output", Learner.save
+    out, write = tmp_path / "output", LearnerState.write
 
-    def fill(self: Learner, folder: Path) -> None:
-        save(self, folder)
+    def fill(self: LearnerState, folder: Path) -> None:
+        write(self, folder)
         if folder.name.startswith("00000004"):
             (folder / "ema.safetensors").write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
     tables: dict[str, Any] = {"train": {"steps": 6, "batch": 4, "micro_batch": 4}, "save": {"every": 2}}
     with monkeypatch.context() as patched:
-        patched.setattr(Learner, "save", fill)
+        patched.setattr(LearnerState, "write", fill)
         with pytest.raises(TrainingStopped, match=r"checkpoint of update 4 could not .*No space left.*Make room"):
             train(make_recipe(place, out, **tables))
     assert [path.name for path in (out / "checkpoints").iterdir()] == ["00000002"]

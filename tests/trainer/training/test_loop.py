@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.trainer_models import save_base
 from support.trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import CheckpointError, TrainingStopped
@@ -136,6 +137,26 @@ def test_another_recipe_does_not_go_on(place: Path, whole: Path) -> None:
     with pytest.raises(CheckpointError, match=r"train\.lr was 0\.001, is 0\.002"):
         train(make_recipe(place, whole, train={"lr": 2e-3}))
     assert (whole / "training.json").exists()
+
+
+def test_other_base_weights_do_not_go_on(place: Path, whole: Path, tmp_path: Path) -> None:
+    """A base that has changed under its name is refused, and the part that has changed is named."""
+    out = tmp_path / "output"
+    shutil.copytree(whole / "checkpoints", out / "checkpoints")
+    shutil.copy(whole / "recipe.toml", out)
+    changed = save_base(tmp_path / "base", seed=1)
+    for part in ("vae", "text_encoder", "tokenizer"):
+        shutil.rmtree(changed / part)
+        shutil.copytree(place / "base" / part, changed / part)
+    own, kept = place / "base", place / "kept"
+    own.rename(kept)
+    changed.rename(own)
+    try:
+        with pytest.raises(CheckpointError, match=r"trained on a base with another UNet.*model\.revision"):
+            train(make_recipe(place, out))
+    finally:
+        own.rename(changed)
+        kept.rename(own)
 
 
 def test_a_folder_of_other_things_is_left_alone(place: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator, DistributedType
-from diffusers.optimization import get_scheduler
+from diffusers.optimization import get_polynomial_decay_schedule_with_warmup, get_scheduler
 
 from trainer.errors import MachineError, TrainingStopped
 from trainer.recipe.recipe import Recipe
@@ -69,6 +69,22 @@ def test_the_schedules_are_those_of_diffusers_half_a_step_later(schedule: str) -
         assert low - 1e-12 <= rate <= high + 1e-12
         assert rate > 0
     assert learning_rate(train, 10, 50) == 1e-3
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
+def test_the_polynomial_is_that_of_diffusers_half_a_step_later(power: float) -> None:
+    """As the others, of any power; the power 1 is linear."""
+    train = recipe(train={"lr": 1e-3, "schedule": "polynomial", "warmup": 10, "power": power}).train
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    scheduler = get_polynomial_decay_schedule_with_warmup(optimizer, 10, 50, lr_end=0.0, power=power)
+    (factor,) = scheduler.lr_lambdas
+    linear = recipe(train={"lr": 1e-3, "schedule": "linear", "warmup": 10}).train
+    for update in range(1, 51):
+        rate = learning_rate(train, update, 50)
+        low, high = sorted(1e-3 * factor(step) for step in (update - 1, update))
+        assert low - 1e-12 <= rate <= high + 1e-12
+        assert rate > 0
+        assert (rate == pytest.approx(learning_rate(linear, update, 50))) == (power == 1 or update <= 11)
 
 
 def test_a_constant_rate_has_no_warm_up() -> None:

@@ -15,6 +15,7 @@ from trainer.recipe.recipe import Recipe, Train
 from trainer.training import optimizer
 from trainer.training.machine import make_accelerator
 from trainer.training.optimizer import make_optimizer
+from trainer.training.state import read_state
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,9 @@ def test_a_saved_learner_goes_on_exactly(base: Path, tmp_path: Path) -> None:
     for _ in range(2):
         whole.step([batch], RATE)
     first.step([batch], RATE)
-    first.save(tmp_path)
+    first.state().write(tmp_path)
     second = make_learner(base, optimizer="adamw8bit")
-    second.load(tmp_path, update=1)
+    second.restore(read_state(tmp_path, second.controlnet), update=1)
     second.step([batch], RATE)
     assert all(a.equal(b) for a, b in zip(weights(second), weights(whole)))
 

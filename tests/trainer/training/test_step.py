@@ -20,6 +20,7 @@ from trainer.models.families import Base, load_base
 from trainer.models.objective import Diffusion, draw, row_losses
 from trainer.recipe.recipe import Recipe
 from trainer.training.condition_gap import BANDS, loss_sums, mean_losses
+from trainer.training.state import read_state
 from trainer.training.step import snapshot
 from trainer.types import Batch, Latents
 
@@ -177,10 +178,10 @@ def test_a_saved_learner_goes_on_exactly(bases: dict[str, Path], tmp_path: Path)
         whole.step([batch], RATE)
     for _ in range(2):
         first.step([batch], RATE)
-    first.save(tmp_path)
+    first.state().write(tmp_path)
     second = make_learner(bases["sd15"])
     stir(second.controlnet)
-    second.load(tmp_path, update=2)
+    second.restore(read_state(tmp_path, second.controlnet), update=2)
     for _ in range(2):
         second.step([batch], RATE)
     for which in ("raw", "best"):

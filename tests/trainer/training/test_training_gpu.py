@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support.device import DEVICE, ON_CUDA, memory, on_device, peak
 from support.trainer_models import save_pictures
-from support.trainer_runs import lines, make_place, make_recipe
+from support.trainer_runs import lines, make_place, make_recipe, weights
 
 import condprep
 from trainer.errors import MachineError
@@ -56,6 +56,14 @@ def test_what_saves_memory_changes_no_loss(place: Path, tmp_path: Path, table: d
     """Checkpointing, and other sizes of a forward pass, give the losses of a plain run within 0.5 %."""
     expected = losses(place, tmp_path / "plain", DEVICE)
     assert losses(place, tmp_path / "other", DEVICE, train=table) == pytest.approx(expected, rel=5e-3)
+
+
+def test_an_average_on_the_cpu_is_the_same(place: Path, tmp_path: Path) -> None:
+    """Of six updates with validation: the averaged weights are those of an average on the device, within rounding."""
+    for name in ("auto", "cpu"):
+        losses(place, tmp_path / name, DEVICE, ema={"decay": 0.9, "device": name}, eval={"every": 6, "samples": 1})
+    mine, expected = (weights(tmp_path / name / "ema") for name in ("cpu", "auto"))
+    assert max((mine[name] - expected[name]).abs().max().item() for name in mine) < 1e-4
 
 
 def test_three_and_three_are_six(place: Path, tmp_path: Path) -> None:

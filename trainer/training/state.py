@@ -1,0 +1,80 @@
+"""What the next update depends on, but the rows: taken as it is, copied, written, and read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from trainer.inference.export import save_controlnet
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+
+CONTROLNET, OPTIMIZER, SCALER, AVERAGE = (
+    "controlnet",
+    "optimizer.bin",
+    "scaler.pt",
+    "ema.safetensors",
+)  # in a checkpoint
+
+
+@dataclass(frozen=True)
+class LearnerState:
+    """Of one process, which is that of all: they have learned the same. Nothing random belongs to a process."""
+
+    controlnet: ControlNetModel  # of which the configuration is taken
+    weights: Sequence[Tensor]  # in the parameters' order
+    optimizer: Mapping[str, Any]  # as its state_dict says
+    average: Sequence[Tensor]  # empty where there is none
+    scaler: Mapping[str, Any]  # of fp16; empty else
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        tensors = tree_leaves((list(self.weights), dict(self.optimizer), list(self.average)))
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
+    def copied(self) -> LearnerState:
+        """In the CPU's memory, of which no update changes anything."""
+        weights, optimizer, average, scaler = tree_map(
+            _copied, (list(self.weights), dict(self.optimizer), list(self.average), dict(self.scaler))
+        )
+        return replace(self, weights=weights, optimizer=optimizer, average=average, scaler=scaler)
+
+    def write(self, folder: Path) -> None:
+        """The ControlNet as a folder of diffusers, whatever wraps it: one process can go on where several stopped."""
+        from safetensors.torch import save_file
+
+        save_controlnet(folder / CONTROLNET, self.controlnet, self.weights)
+        torch.save(self.optimizer, folder / OPTIMIZER)
+        if self.scaler:
+            torch.save(self.scaler, folder / SCALER)
+        if self.average:
+            save_file({str(n): weight.contiguous() for n, weight in enumerate(self.average)}, folder / AVERAGE)
+
+
+def read_state(folder: Path, controlnet: ControlNetModel) -> LearnerState:
+    """What `write` has written, on the CPU. controlnet: whose weights and parameters' order it has."""
+    from safetensors.torch import load_file
+
+    stored = type(controlnet).from_pretrained(folder / CONTROLNET).state_dict()
+    weights = [stored[name] for name, _ in controlnet.named_parameters()]
+    average = load_file(folder / AVERAGE) if (folder / AVERAGE).exists() else {}
+    scaler = _loaded(folder / SCALER) if (folder / SCALER).exists() else {}
+    in_order = [average[str(n)] for n in range(len(average))]
+    return LearnerState(controlnet, weights, _loaded(folder / OPTIMIZER), in_order, scaler)
+
+
+def _copied(value: Any) -> Any:
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+def _loaded(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return loaded
