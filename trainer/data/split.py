@@ -27,6 +27,7 @@ from trainer.data.cache import (
     one_run,
     stored_bytes,
 )
+from trainer.data.old_caches import cache_name, make_room
 from trainer.data.rows import Rows, open_rows, refuse_changed, splits
 from trainer.data.sampler import Chance, SampledRow, shuffled
 from trainer.data.scan import scan
@@ -37,7 +38,6 @@ from trainer.recipe.recipe import Recipe
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
-PLACED = 2  # the version of how rows become pixels: latents of another one are not used
 PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5, order=0.0)  # nothing is left to chance
 
 
@@ -193,10 +193,13 @@ class Split:
         missing = {name for name, known in caches.items() if known and known.missing}
         wanted = sum(size for name, size in self.cache_bytes().items() if name in missing) if missing else 0
         there = sum(stored_bytes(known.folder) for name, known in caches.items() if known and name in missing)
-        free = shutil.disk_usage(folder := cache_folder(self.recipe)).free
-        if wanted - there > free:
+        folder, lacking = cache_folder(self.recipe), wanted - there
+        free = shutil.disk_usage(folder).free
+        if lacking > free:
+            free = make_room(folder, lacking)
+        if lacking > free:
             raise MachineError(
-                f"the cache in {folder} needs {readable_bytes(wanted - there)} more, and its disk has {readable_bytes(free)}: "
+                f"the cache in {folder} needs {readable_bytes(lacking)} more, and its disk has {readable_bytes(free)}: "
                 "name a folder elsewhere with cache.dir, or say cache.latents = false"
             )
 
@@ -206,8 +209,7 @@ class Split:
             return None
         folder = keyed(
             cache_folder(recipe),
-            "latents",
-            steps=PLACED,
+            cache_name("latents"),
             rows=self.fingerprint,
             vae=base.fingerprints["vae"],
             precision=str(base.vae.dtype),
@@ -224,7 +226,7 @@ class Split:
         captions = self.captions()
         folder = keyed(
             cache_folder(recipe),
-            "text",
+            cache_name("text"),
             captions=captions,
             encoders=base.fingerprints["text"],
             precision=str(base.text_encoders[0].dtype),

@@ -9,7 +9,8 @@ import torch
 
 from condprep.runtime.files import commit_text
 from trainer.data.loader import Loader
-from trainer.data.split import Split, open_splits
+from trainer.data.old_caches import outdated_notes
+from trainer.data.split import Split, cache_folder, open_splits
 from trainer.models.base import Base
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
@@ -34,7 +35,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     if accelerator.device.type == "cpu" and recipe.train.device == "auto":
         say("PyTorch finds no GPU here: training on the CPU")
     train, held_out = open_splits(recipe, group, progress)
-    for note in train.rows.notes:
+    for note in [*train.rows.notes, *outdated_notes(cache_folder(recipe))]:
         say(note)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
