@@ -122,12 +122,14 @@ class Split:
     def _masks(self, rows: Sequence[CachedRow], chances: Sequence[Chance]) -> Tensor:
         """(B, 1, h, w) float32, 0..1: what each latent counts. They are small, and read anew each time."""
         assert self.base is not None
-        masks = []
+        masks, factor = [], self.base.factor
         for row, chance in zip(rows, chances):
             with self._named(row):
                 mask = self.transform.mask(self.rows.mask(row.number), row.mirrored, (chance.top, chance.left))
-            masks.append(mask.mean(-1, dtype=np.float32) / 255)
-        return torch.nn.functional.avg_pool2d(torch.from_numpy(np.stack(masks))[:, None], self.base.factor)
+            height, width = mask.shape[0] // factor, mask.shape[1] // factor
+            latents = mask.reshape(height, factor, width, factor, 3)
+            masks.append(latents.mean((1, 3, 4), dtype=np.float32) / 255)
+        return torch.from_numpy(np.stack(masks)[:, None])
 
     @contextmanager
     def _named(self, row: CachedRow) -> Iterator[None]:
