@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from condprep.annotation.rows import png
-from condprep.annotation.session import Session
+from condprep.annotation.session import Session, described
 from condprep.annotators.registry import parse
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.columns import datasets_features
@@ -41,7 +42,7 @@ class BatchMap:
         """
         from datasets import Features
 
-        session = self.session.on("cpu")
+        session = described(replace(self.session.description, device="cpu"), keep=False)
         added = {**dict.fromkeys(session.description.wanted, IMAGE), **session.further, "reject": pa.string()}
         return Features({**features, **Features.from_dict(datasets_features(added))})
 

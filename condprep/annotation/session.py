@@ -188,15 +188,15 @@ class Session(RowSession):
 _sessions: OncePerProcess[Session] = OncePerProcess()
 
 
-def described(description: Description) -> Session:
-    """The session of this process that does what the description says."""
+def described(description: Description, *, keep: bool = True) -> Session:
+    """The session of this process that does what the description says. keep: for who unpickles it again and again."""
 
     def make() -> Session:
         session = Session.__new__(Session)
         session._begin(description)
         return session
 
-    return _sessions.get(repr(description), make)
+    return _sessions.get(repr(description), make, keep=keep)
 
 
 def _is_filter(runner: Runner) -> bool:

@@ -22,8 +22,9 @@ class OncePerProcess(Generic[T]):
     def remember(self, description: str, thing: T) -> None:
         self._here[description] = thing
 
-    def get(self, description: str, make: Callable[[], T]) -> T:
-        """The one that is here, else a new one; kept in any case."""
+    def get(self, description: str, make: Callable[[], T], *, keep: bool = True) -> T:
+        """The one that is here, else a new one. keep: for as long as the process lives."""
         with self.lock:
             thing = self._kept.get(description) or self._here.get(description) or make()
-            return self._kept.setdefault(description, thing)
+            self._here[description] = thing
+            return self._kept.setdefault(description, thing) if keep else thing

@@ -64,7 +64,7 @@ class Weights:
         self._found: dict[str, WeightFile] = {}  # so that a file is hashed, and a user's own one told, once
 
     def __repr__(self) -> str:
-        return f"Weights({str(self.folder and self.folder.absolute())!r}, strict={self.strict}, offline={self.offline})"
+        return f"Weights({self.folder and str(self.folder.absolute())!r}, strict={self.strict}, offline={self.offline})"
 
     def __reduce__(self) -> Any:
         return partial(Weights, strict=self.strict, offline=self.offline), (self.folder and self.folder.absolute(),)

@@ -18,6 +18,7 @@ from PIL import Image
 from support.counting import install
 
 from condprep import as_map
+from condprep.annotation import session
 
 
 @pytest.fixture
@@ -87,11 +88,12 @@ def test_an_iterable_dataset_takes_the_same_function(rows: datasets.Dataset) -> 
 
 def test_features_hold_where_a_whole_batch_has_nothing(rows: datasets.Dataset) -> None:
     """With `features`, a first batch of bad pictures alone does not fix the type of the others' maps."""
-    function = as_map("canny:random")
+    function, kept = as_map("canny:random"), set(session._sessions._kept)
     mapped = rows.select([2, 5, 0, 1]).map(
         function, batched=True, batch_size=2, features=function.features(rows.features)
     )
     assert mapped.features["canny"] == datasets.Image()
+    assert set(session._sessions._kept) == kept  # the networks that told their columns are not held
     assert [value is None for value in mapped["canny_thresholds"][:]] == [True, True, False, False]
 
 
