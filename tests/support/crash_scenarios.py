@@ -7,7 +7,6 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 from PIL import Image
@@ -83,13 +82,12 @@ def save_checkpoints() -> None:
     from trainer.recipe.toml import parse_recipe
     from trainer.training.checkpoint import Checkpoints
 
-    process = SimpleNamespace(is_main_process=True, wait_for_everyone=lambda: None)
     recipe = parse_recipe({"model": {"base": "b"}, "data": {"path": "p"}}).model_dump(mode="json")
     kept = Checkpoints(Path("run/checkpoints"), 2)
     newest, _ = kept.choose("auto", recipe, "d")
     state = {"recipe": recipe, "dataset": "d", "position": {}}
     for update in range(newest.update + 1 if newest else 1, 5):
-        kept.save(update, partial(write_state, update=update), state, process)  # type: ignore[arg-type]
+        kept.save(update, partial(write_state, update=update), state)
 
 
 def write_state(folder: Path, update: int) -> None:
