@@ -6,7 +6,7 @@ channels_last memory, so that both views share the same bytes. Sizes are (height
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -17,6 +17,9 @@ FitMode = Literal["crop", "bucket", "pad", "keep"]
 ImageFormat = Literal["jpeg", "png", "webp"]
 ConditionKind = Literal["canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"]
 CONDITION_KINDS: tuple[ConditionKind, ...] = get_args(ConditionKind)
+Note = Callable[[str, str], None]  # what has to be said (a kind, the same for all of it), and of which file or input
+NAMED = 1000  # of a kind, in records; people are shown three
+KINDS = 200  # of notes; names of files are anybody's
 IMPORTED = "imported"  # stands for an annotator where the maps came with the pictures
 
 
@@ -46,6 +49,28 @@ class Sample:
     text: tuple[str, ...] = ()
     columns: Mapping[str, Any] | None = None
     condition: bytes | None = None  # the encoded map, of a source of pairs
+    note: str | None = None  # what has to be said of how its captions were read
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What was left out, or not read as it stands, by kind: how many there are, and the first of them by name. A Note."""
+
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)  # kind -> {"count": 7, "names": [...]}, as in JSON
+
+    def __call__(self, kind: str, name: str) -> None:
+        self._add(kind, 1, [name])
+
+    def merge(self, other: Mapping[str, Mapping[str, Any]]) -> None:
+        for kind, noted in other.items():
+            self._add(kind, noted["count"], noted["names"])
+
+    def _add(self, kind: str, count: int, names: Sequence[str]) -> None:
+        if kind not in self.found and len(self.found) >= KINDS:
+            kind = "and of other kinds"
+        noted = self.found.setdefault(kind, {"count": 0, "names": []})
+        noted["count"] += count
+        noted["names"] += names[: NAMED - len(noted["names"])]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ def build(
     condition_column: str | None = None,
     caption_column: str | None = None,
     split: str | None = None,
+    config: str | None = None,
+    follow_links: Sequence[str | os.PathLike[str]] = (),
     workers: int | None = None,
     device: str = "auto",
     devices: str | Sequence[str] | None = None,
@@ -48,7 +50,8 @@ def build(
 ) -> BuildResult:
     """Turn the pictures of `source` into a Hugging Face dataset of training pairs at `out`.
 
-    source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id) or WebDataset tars.
+    source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id), WebDataset tars or zips.
+    config: of a dataset with several. follow_links: folders outside of the source that its links and rows may lead to.
     annotators: names as `canny` or `openpose:blaze`; each gives a column. None: the source is a dataset of pairs as `verify`
     reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
@@ -69,6 +72,9 @@ def build(
         condition_column=condition_column,
         caption_column=caption_column,
         split=split,
+        config=config,
+        all_captions=chosen.captions == "list",
+        follow_links=[Path(folder) for folder in follow_links],
         exclude=layout.root.absolute(),
     )
     if isinstance(pictures, PairedSource) == bool(chosen.annotators):

@@ -22,8 +22,8 @@ from condprep.errors import UsageError
 from condprep.runtime.arrow_messages import check_arrow
 from condprep.runtime.files import read_json
 from condprep.runtime.parquet_pages import read_rows
-from condprep.sources.base import stamp
-from condprep.types import Entry, Sample
+from condprep.sources.base import stamp, unsaid
+from condprep.types import Entry, Note, Sample
 
 
 class ExistingRows:
@@ -87,7 +87,7 @@ class ExistingRows:
         if taken := set(columns) & set(self.columns):
             raise UsageError(f"{self.layout.root} has a column {sorted(taken)[0]!r} already")
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         numbers = count()
         for file in self.files:
             path = self.layout.root / file["name"]

@@ -45,7 +45,7 @@ def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:
         "geometry": {"resolution": options.resolution, "fit": options.fit, "max_upscale": options.max_upscale},
         "source": config["requested"]["source"],
         "format": options.format,
-        "counts": {"inputs": builder.plan.inputs} | {k: v for k, v in vars(total).items() if k != "files"},
+        "counts": {"inputs": builder.plan.inputs} | total.figures(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from condprep.building.paired_source import open_paired
@@ -20,6 +21,9 @@ def open_inputs(
     condition_column: str | None = None,
     caption_column: str | None = None,
     split: str | None = None,
+    config: str | None = None,
+    all_captions: bool = True,
+    follow_links: Sequence[Path] = (),
     exclude: Path | None = None,
 ) -> Source:
     """The pictures at `path` (see `condprep.sources.open.open_source`), or for the kind "pairs" its pictures and maps.
@@ -29,7 +33,7 @@ def open_inputs(
     """
     if kind == "pairs":
         named = {"image": image_column, "condition": condition_column, "caption": caption_column}
-        return open_paired(str(path), named, split)
+        return open_paired(str(path), named, split, config, follow_links)
     if kind and kind not in INPUT_KINDS:
         raise SourceError(f"unknown kind of source {kind!r}; known: {', '.join(INPUT_KINDS)}")
     if condition_column is not None:
@@ -37,5 +41,13 @@ def open_inputs(
             f"--condition-column {condition_column!r} means nothing for pictures that get their maps from an annotator"
         )
     return sources.open_source(
-        path, kind, image_column=image_column, caption_column=caption_column, split=split, exclude=exclude
+        path,
+        kind,
+        image_column=image_column,
+        caption_column=caption_column,
+        split=split,
+        config=config,
+        all_captions=all_captions,
+        follow_links=follow_links,
+        exclude=exclude,
     )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from condprep.dataset.pairs.open import Pairs, reopen
 from condprep.dataset.pairs.table import TablePairs
 from condprep.errors import SourceError
-from condprep.types import Entry, Sample
+from condprep.sources.base import unsaid
+from condprep.types import Entry, Note, Sample
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,26 @@ class PairedSource:
     def identity(self) -> Mapping[str, Any]:
         return {"kind": self.kind} | dict(self.pairs.identity)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         return self.pairs.entries()
 
     def read(self, entry: Entry) -> Sample:
         return self.pairs.sample(entry)
 
 
-def open_paired(path: str, columns: Mapping[str, str | None], split: str | None) -> PairedSource:
+def open_paired(
+    path: str,
+    columns: Mapping[str, str | None],
+    split: str | None,
+    config: str | None = None,
+    follow_links: Sequence[Path] = (),
+) -> PairedSource:
     """The pairs at `path`. columns: {"image": ..., "condition": ..., "caption": ...}, guessed where they are None.
 
     Raises SourceError where there are no pairs, or it is not clear which column or split holds them.
     """
     try:
-        pairs = reopen(path, columns)
+        pairs = reopen(path, columns, config, follow_links)
     except SourceError as error:
         raise SourceError(f"{error}. To make maps for pictures that have none, name an --annotator") from None
     if not isinstance(pairs, TablePairs):

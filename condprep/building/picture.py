@@ -69,6 +69,7 @@ class Draft:
     columns: dict[str, Any]
     untouched: bool
     captioned: bool
+    note: str | None = None  # what has to be said of how its captions were read
     maps: dict[str, np.ndarray] = field(default_factory=dict)  # column -> (h, w) or (h, w, 3) uint8, not yet encoded
     undrawn: dict[str, tuple[Runner, Undrawn]] = field(default_factory=dict)  # what networks have seen, by column
     held: int = 0  # bytes that it takes, at most, from its preparation until it is written
@@ -150,7 +151,7 @@ class PictureStage:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
             return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
         split = split_of(draft.key, self.options.validation)
-        return Row(columns, split, max(draft.placement.scale) > 1, draft.untouched, draft.captioned)
+        return Row(columns, split, max(draft.placement.scale) > 1, draft.untouched, draft.captioned, draft.note)
 
     def _fit(self, entry: Entry, key: str, sample: Sample) -> Draft:
         """Decode and place the picture, and fill the columns that are known before annotation."""
@@ -179,7 +180,7 @@ class PictureStage:
             "height": placement.canvas[0],
             "transform": compose(placement, decoded, picture.size),
         }
-        return Draft(key, rgb, placement, dict(sample.columns or columns | came), untouched, captioned=any(text))
+        return Draft(key, rgb, placement, dict(sample.columns or columns | came), untouched, any(text), sample.note)
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)

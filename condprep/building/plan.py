@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from condprep.errors import DatasetError
 from condprep.runtime.concurrency import lots
 from condprep.runtime.files import commit, commit_json, read_json
 from condprep.sources.base import Source
-from condprep.types import Entry
+from condprep.types import Entry, Notes
 
 SCHEMA = pa.schema(
     {
@@ -46,6 +46,9 @@ class Plan:
     inputs: int
     shard_rows: int
     listing: str  # sha256 over all entries: tells whether the inputs are still the same
+    notes: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the source said of what is no input, as in condprep.types.Notes
 
     @property
     def id(self) -> str:
@@ -72,19 +75,21 @@ class Plan:
         if not path.exists():
             return None
         stored = read_json(path)
-        return cls(folder, stored["config"], stored["inputs"], stored["shard_rows"], stored["listing"])
+        return cls(
+            folder, stored["config"], stored["inputs"], stored["shard_rows"], stored["listing"], stored.get("notes", {})
+        )
 
 
 def make_plan(
     folder: Path, source: Source, config: Mapping[str, Any], shard_rows: int, seen: Callable[[int], None]
 ) -> Plan:
     """List the source once and write the plan; `seen` is told the number of inputs found so far."""
-    digest, inputs = hashlib.sha256(), 0
+    digest, inputs, notes = hashlib.sha256(), 0, Notes()
 
     def write(partial: Path) -> None:
         nonlocal inputs
         with pq.ParquetWriter(partial, SCHEMA) as writer:
-            for entries in lots(source.entries(), shard_rows):
+            for entries in lots(source.entries(notes), shard_rows):
                 for entry in entries:
                     _add(digest, entry)
                 batch = record_batch([_row(entry) for entry in entries], SCHEMA)
@@ -93,10 +98,10 @@ def make_plan(
                 seen(inputs)
 
     commit(folder / "plan.parquet", write)
-    plan = Plan(folder, config, inputs, shard_rows, digest.hexdigest())
+    plan = Plan(folder, config, inputs, shard_rows, digest.hexdigest(), notes.found)
     commit_json(
         folder / "plan.json",
-        {"config": config, "inputs": inputs, "shard_rows": shard_rows, "listing": plan.listing},
+        {"config": config, "inputs": inputs, "shard_rows": shard_rows, "listing": plan.listing, "notes": plan.notes},
     )
     return plan
 

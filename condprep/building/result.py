@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from condprep.building.shard import ShardBuilder
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError
+from condprep.types import Notes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class BuildResult:
     annotators: Sequence[Mapping[str, Any]]  # provenance, one each
     resumed: int  # inputs that an earlier run had done already
     seconds: float  # of this run
+    notes: Mapping[str, Mapping[str, Any]] = field(
+        default_factory=dict
+    )  # what was left out: {kind: {"count", "names"}}
 
 
 def build_result(
@@ -41,6 +45,9 @@ def build_result(
     plan = builder.plan if builder else Plan.load(layout.private)
     if plan is None:
         raise DatasetError(f"{layout.private / 'plan.json'} is gone; start afresh with --overwrite")
+    notes = Notes()
+    notes.merge(plan.notes)
+    notes.merge(counts.notes)
     return BuildResult(
         path=layout.root,
         inputs=plan.inputs,
@@ -53,4 +60,5 @@ def build_result(
         annotators=plan.config["annotators"],
         resumed=plan.inputs - built.inputs,
         seconds=seconds,
+        notes=notes.found,
     )

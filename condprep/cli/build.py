@@ -11,8 +11,10 @@ from typer import Argument, Context, Option
 from condprep.cli import console
 from condprep.cli.options import (
     Annotators,
+    Config,
     Device,
     Devices,
+    FollowLinks,
     ImageColumn,
     Json,
     Overwrite,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from condprep.building.result import BuildResult
 
 Source = Annotated[
-    str, Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, pairs")
+    str, Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, zips, pairs")
 ]
 Out = Annotated[Path | None, Option("--out", "-o", help="the dataset's folder; the same command again resumes")]
 Into = Annotated[bool, Option("--into", help="add the maps as columns to SOURCE, a dataset of condprep; no --out")]
@@ -51,10 +53,10 @@ Primary = Annotated[str | None, of_maps(help="whose map is also conditioning_ima
 DropEmpty = Annotated[bool, of_maps("--drop-empty", help="reject pictures in which nothing is found")]
 
 SourceKind = Annotated[
-    Literal["folder", "imagefolder", "huggingface", "webdataset", "pairs"] | None,
+    Literal["folder", "imagefolder", "huggingface", "webdataset", "zip", "pairs"] | None,
     of_source(
         metavar="KIND",
-        help="folder, imagefolder, huggingface, webdataset or pairs, where the source is taken for another",
+        help="folder, imagefolder, huggingface, webdataset, zip or pairs, where the source is taken for another",
     ),
 ]
 Split = Annotated[str | None, of_source(help="split of the source")]
@@ -90,6 +92,7 @@ MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger s
 
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
 
+SHOWN = 3  # names of a kind of note; --json has up to a thousand
 ADDED = ("params", "precision", "batch_size", "workers", "device", "weights")  # what `add_columns` is told
 INTO = {  # the options that `--into` heeds
     *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
@@ -116,6 +119,8 @@ def build(
     condition_column: ConditionColumn = None,
     condition_kind: KindOfCondition = None,
     caption_column: CaptionColumn = None,
+    config: Config = None,
+    follow_links: FollowLinks = [],  # noqa: B006
     captions: Captions = "first",
     max_pixels: MaxPixels = 200_000_000,
     allow_truncated: AllowTruncated = False,
@@ -164,6 +169,13 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**options, **size, "params": parse_settings(settings)}
 
 
+def _notes(result: BuildResult) -> Iterator[tuple[str, str]]:
+    """What was left out, or not read as it stands: a line a kind, with the first names."""
+    for kind, noted in sorted(result.notes.items(), key=lambda item: -item[1]["count"]):
+        names = ", ".join(console.one_line(name) for name in noted["names"][:SHOWN])
+        yield "note", f"{noted['count']:,} x {kind}: {names}{' ...' * (noted['count'] > SHOWN)}"
+
+
 def show_build(result: BuildResult, as_json: bool) -> None:
     """Inputs = rows + rejects, by code, and what the rows are."""
     if as_json:
@@ -181,6 +193,7 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     yield "inputs", f"{result.inputs:,} = {rows:,} rows + {rejected:,} rejected"
     yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
     yield from console.describe_rejects(result.rejects)
+    yield from _notes(result)
     for made in result.annotators:
         yield made["column"], console.describe_annotator(made)
     yield "enlarged", f"{result.enlarged:,}"

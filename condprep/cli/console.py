@@ -66,6 +66,11 @@ def describe_annotator(made: Mapping[str, Any]) -> str:
     return "; ".join([name, *parameters, *weights, made["licence"]])
 
 
+def one_line(text: str) -> str:
+    """Text of a dataset as one line without control characters."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:300]
+
+
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
 

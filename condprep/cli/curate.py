@@ -12,7 +12,9 @@ from condprep.cli import console
 from condprep.cli.options import (
     CaptionColumn,
     ConditionColumn,
+    Config,
     Device,
+    FollowLinks,
     ImageColumn,
     Json,
     Overwrite,
@@ -49,6 +51,8 @@ def curate(
     image_column: ImageColumn = None,
     condition_column: ConditionColumn = None,
     caption_column: CaptionColumn = None,
+    config: Config = None,
+    follow_links: FollowLinks = [],  # noqa: B006
     workers: Workers = None,
     device: Device = "auto",
     weights: WeightsFolder = None,
@@ -67,6 +71,8 @@ def curate(
             image_column=image_column,
             condition_column=condition_column,
             caption_column=caption_column,
+            config=config,
+            follow_links=follow_links,
             settings=parse_settings(settings),
             workers=workers,
             device=device,

@@ -29,6 +29,13 @@ Settings = Annotated[list[str], of_maps("--set", help="an annotator's parameter,
 ImageColumn = Annotated[str | None, of_source(help="column of the pictures; of pairs in folders the folder")]
 ConditionColumn = Annotated[str | None, of_source(help="column, or folder, of the condition maps")]
 CaptionColumn = Annotated[str | None, of_source(help="column of the captions")]
+Config = Annotated[str | None, of_source(help="config of a dataset that has several")]
+FollowLinks = Annotated[
+    list[Path],
+    of_source(
+        "--follow-links", metavar="FOLDER", help="links, and paths in rows, may lead into this folder, too; repeatable"
+    ),
+]
 
 Scores = Annotated[
     Path | None,

@@ -11,6 +11,8 @@ from condprep.cli import console
 from condprep.cli.options import (
     CaptionColumn,
     ConditionColumn,
+    Config,
+    FollowLinks,
     ImageColumn,
     Scores,
     WeightsFolder,
@@ -34,6 +36,8 @@ def report(
     image_column: ImageColumn = None,
     condition_column: ConditionColumn = None,
     caption_column: CaptionColumn = None,
+    config: Config = None,
+    follow_links: FollowLinks = [],  # noqa: B006
     scores: Scores = None,
     workers: Workers = None,
     weights: WeightsFolder = None,
@@ -49,6 +53,8 @@ def report(
             image_column=image_column,
             condition_column=condition_column,
             caption_column=caption_column,
+            config=config,
+            follow_links=follow_links,
             pairs=pairs,
             seed=seed,
             scores=scores,

@@ -13,7 +13,9 @@ from condprep.cli import console
 from condprep.cli.options import (
     CaptionColumn,
     ConditionColumn,
+    Config,
     Device,
+    FollowLinks,
     ImageColumn,
     Json,
     Scores,
@@ -60,6 +62,8 @@ def verify(
     image_column: ImageColumn = None,
     condition_column: ConditionColumn = None,
     caption_column: CaptionColumn = None,
+    config: Config = None,
+    follow_links: FollowLinks = [],  # noqa: B006
     scores: Scores = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -75,6 +79,8 @@ def verify(
             image_column=image_column,
             condition_column=condition_column,
             caption_column=caption_column,
+            config=config,
+            follow_links=follow_links,
             checks=names(checks),
             annotator=annotator,
             sample=parse_sample(sample),
@@ -115,12 +121,7 @@ def _show_rule(result: VerifyResult, broken: Sequence[str]) -> None:
     console.out.print(line, highlight=False)
     for finding in found[:MOST_FINDINGS]:
         where = "no row" if finding.row is None else f"row {finding.row}"
-        line = f"  {where}  {escape(_one_line(finding.key))}: {escape(_one_line(finding.reason))}"
+        line = f"  {where}  {escape(console.one_line(finding.key))}: {escape(console.one_line(finding.reason))}"
         console.out.print(line, highlight=False)
     if len(found) > MOST_FINDINGS:
         console.out.print(f"  and {len(found) - MOST_FINDINGS:,} more")
-
-
-def _one_line(text: str) -> str:
-    """Text of a dataset as one line without control characters."""
-    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())[:300]

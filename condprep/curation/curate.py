@@ -73,6 +73,8 @@ def curate(
     image_column: str | None = None,
     condition_column: str | None = None,
     caption_column: str | None = None,
+    config: str | None = None,
+    follow_links: Sequence[str | os.PathLike[str]] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     workers: int | None = None,
     device: str = "auto",
@@ -96,9 +98,16 @@ def curate(
         raise UsageError(f"--keep {keep}: it must be one of {', '.join(KEEP)}")
     layout = Layout(Path(out))
     check_folders(Path(dataset), layout.root)
-    columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
-    run = _Run(StoredRows(dataset, columns), layout, names, keep, fix, progress)
-    how: dict[str, Any] = columns | {"settings": settings, "workers": workers, "device": device, "weights": weights}
+    columns: dict[str, Any] = {
+        "image_column": image_column,
+        "condition_column": condition_column,
+        "caption_column": caption_column,
+    }
+    opening = {"config": config, "follow_links": [Path(folder) for folder in follow_links]}
+    run = _Run(StoredRows(dataset, columns | opening), layout, names, keep, fix, progress)
+    how: dict[str, Any] = (
+        columns | opening | {"settings": settings, "workers": workers, "device": device, "weights": weights}
+    )
     how |= {"trust_annotators": trust_annotators}
     with disk_errors(layout.root), locked(layout):
         run.begin(None if overwrite else Plan.load(layout.private), how)
@@ -132,7 +141,9 @@ class _Run:
     def begin(self, plan: Plan | None, how: Mapping[str, Any]) -> None:
         """Decide what becomes of every row, or read what was decided. how: arguments of `verify`."""
         asked = {"drop": list(self.names), "keep": self.keep, "fix": self.fix, "settings": how["settings"] or {}}
-        source = {"kind": "curation", "dataset": self.rows.listing} | {k: v for k, v in how.items() if "column" in k}
+        source = {"kind": "curation", "dataset": self.rows.listing} | {
+            k: v for k, v in how.items() if "column" in k or (k == "config" and v)
+        }
         config = {
             "condprep": __version__,
             "requested": {"options": self.records.options, "source": source, "curate": asked},
@@ -280,7 +291,7 @@ class _Run:
         before = self.records.provenance
         if not before or not total.rows:
             return
-        counts = before["counts"] | {k: v for k, v in vars(total).items() if k != "files"}
+        counts = before["counts"] | total.figures()
         counts["rejects"] = Counter(before["counts"]["rejects"]) + total.rejects
         done = self.plan.config["requested"]["curate"] | {name: made[name] for name in ("dropped", "repaired")}
         write_card(self.layout, before | {"counts": counts, "curation": [*before.get("curation", []), done]})

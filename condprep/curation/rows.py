@@ -22,7 +22,8 @@ from condprep.dataset.reader import Shard, batches, first_schema, is_image
 from condprep.dataset.shards import Row
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.runtime.files import read_json
-from condprep.sources.base import stamp, stored_picture
+from condprep.sources.base import stamp
+from condprep.sources.reach import stored_picture
 from condprep.types import IMPORTED
 
 
@@ -38,15 +39,16 @@ class StoredRow:
 class StoredRows:
     """The rows of Arrow or Parquet files on this disk."""
 
-    def __init__(self, dataset: str | os.PathLike[str], columns: dict[str, str | None]) -> None:
-        """columns: {"image_column": ...}, as for `open_pairs`. Raises UsageError for any other dataset."""
+    def __init__(self, dataset: str | os.PathLike[str], columns: dict[str, Any]) -> None:
+        """columns: {"image_column": ..., "config": ...}, as for `open_pairs`. Raises UsageError for any other dataset."""
         pairs = open_pairs(os.fspath(dataset), **columns)
-        if not isinstance(pairs, TablePairs) or pairs.folder is None:
+        if not isinstance(pairs, TablePairs) or pairs.reach.root is None:
             raise UsageError(
                 f"the rows of {os.fspath(dataset)!r} are not in Arrow or Parquet files on this disk, and only those can be "
                 "copied as they are; make a dataset of it with `condprep build` first"
             )
-        self.dataset, self.root, self.files = os.fspath(dataset), pairs.folder, pairs.files
+        self.dataset, self.root, self.files = os.fspath(dataset), pairs.reach.root, pairs.files
+        self.reach = pairs.reach
         self.image, self.condition, self.caption = pairs.columns.image, pairs.columns.condition, pairs.columns.caption
         self._read = pairs.columns.names  # what verify reads of a row
         if stray := {file.split for file in self.files} - set(SPLITS):
@@ -114,7 +116,7 @@ class StoredRows:
             stored = values[column.name] if is_image(column.type) else None
             if stored and stored["bytes"] is None:
                 with suppress(Rejected):
-                    values[column.name] = {"bytes": stored_picture(stored, self.root, column.name), "path": None}
+                    values[column.name] = {"bytes": stored_picture(stored, self.reach, column.name), "path": None}
         return values
 
 

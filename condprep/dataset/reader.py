@@ -36,8 +36,10 @@ class Shard:
     split: str
 
 
-def shards(root: Path) -> list[Shard]:
+def shards(root: Path, config: str | None = None) -> list[Shard]:
     """The dataset's files, by split and name: a `save_to_disk` folder or one of Parquet files.
+
+    config: of those that the README.md of a Parquet dataset has.
 
     Raises DatasetError for a folder that is missing, holds no dataset, or one that is half built or half replaced.
     """
@@ -51,11 +53,13 @@ def shards(root: Path) -> list[Shard]:
             f"{root} is being changed, and that has not finished; run its `condprep build --into` or `condprep split` "
             "again, and it goes on"
         )
-    return files(root)
+    return files(root, config)
 
 
-def files(root: Path) -> list[Shard]:
+def files(root: Path, config: str | None = None) -> list[Shard]:
     """The same, also of a build that is just finishing. Raises DatasetError where there are none."""
+    if foreign := _foreign_parquet(root, config):
+        return foreign
     paths = [*root.glob("*.arrow"), *root.glob("*/*.arrow"), *root.glob("*.parquet"), *root.glob("*/*.parquet")]
     found = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
     if not found:
@@ -177,6 +181,17 @@ def _parquet(path: Path, columns: Sequence[str], rows_at_once: int) -> Iterator[
 def _is_data(root: Path, path: Path) -> bool:
     """`datasets` leaves cache files beside its own; folders whose name starts with a dot are private."""
     return not path.name.startswith("cache-") and not path.relative_to(root).parts[0].startswith(".")
+
+
+def _foreign_parquet(root: Path, config: str | None) -> list[Shard]:
+    """The Parquet files of a dataset that others made, by the splits that `datasets` tells; none where it is of Arrow files."""
+    if (root / ".condprep").is_dir() or any(root.glob("*.arrow")) or any(root.glob("*/*.arrow")):
+        return []
+    from condprep.sources.huggingface import find_parquet, parquet_splits
+
+    names = find_parquet(root)
+    splits = parquet_splits(root, names, config) if names else {}
+    return [Shard(root / name, split) for split, of_split in splits.items() for name in of_split]
 
 
 def _split(root: Path, path: Path) -> str:

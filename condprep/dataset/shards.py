@@ -23,7 +23,7 @@ from condprep.dataset.arrow import record_batch
 from condprep.errors import DatasetError
 from condprep.runtime.files import fsync, read_json
 from condprep.runtime.folder import is_plain
-from condprep.types import Reject
+from condprep.types import Notes, Reject
 
 BATCH_ROWS, BATCH_BYTES = (
     100,
@@ -40,6 +40,7 @@ class Row:
     enlarged: bool
     untouched: bool  # the source's own bytes were kept
     captioned: bool
+    note: str | None = None  # what has to be said of how its captions were read
 
     @cached_property
     def size(self) -> int:
@@ -62,6 +63,7 @@ class Counts:
     untouched: int = 0
     without_caption: int = 0
     files: list[dict[str, Any]] = field(default_factory=list)  # {"name", "split", "rows", "bytes"} in order
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in condprep.types.Notes
 
     @property
     def inputs(self) -> int:
@@ -73,6 +75,8 @@ class Counts:
         self.enlarged += row.enlarged
         self.untouched += row.untouched
         self.without_caption += not row.captioned
+        if row.note:
+            Notes(self.notes)(row.note, row.columns["source"])
 
     def merge(self, other: Counts) -> None:
         self.rows += other.rows
@@ -81,6 +85,11 @@ class Counts:
         self.enlarged += other.enlarged
         self.untouched += other.untouched
         self.without_caption += other.without_caption
+        Notes(self.notes).merge(other.notes)
+
+    def figures(self) -> dict[str, Any]:
+        """What provenance keeps of them."""
+        return {name: value for name, value in vars(self).items() if name not in ("files", "notes")}
 
     @classmethod
     def load(cls, path: Path) -> Counts:

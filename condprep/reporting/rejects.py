@@ -93,12 +93,12 @@ def _pictures(dataset: Path, source: str | None, names: set[str]) -> tuple[Calla
 
 def _open(source: str, identity: Mapping[str, Any]) -> Source:
     """The source with the options that the build had. Raises SourceError where it is another one."""
-    columns = {
+    columns: dict[str, Any] = {
         f"{role}_column": identity.get(f"{role}_column") or identity.get(role)
         for role in ("image", "condition", "caption")
     }
     split = identity.get("split") or next(iter(identity.get("splits", [])), None)  # the latter of pairs
-    opened = open_inputs(source, identity["kind"], split=split, **columns)
+    opened = open_inputs(source, identity["kind"], split=split, config=identity.get("config"), **columns)
     if opened.identity != identity:
         raise SourceError(f"{source!r} is not what the dataset was built from")
     return opened

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,8 @@ def report(
     caption_column: str | None = None,
     pairs: int = 400,
     seed: int = 0,
+    config: str | None = None,
+    follow_links: Sequence[str | os.PathLike[str]] = (),
     scores: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     weights: Weights | None = None,
@@ -53,7 +55,7 @@ def report(
 
     source: what the dataset was built from; its rejects are then shown with their pictures. pairs: the most pairs that
     are shown, the worst of each rule and others drawn at random (the same ones for the same seed); fewer where the page
-    would exceed 10 MB. The columns, scores, workers and weights are those of `verify`; columns that are not named are
+    would exceed 10 MB. The columns, config, follow_links, scores, workers and weights are those of `verify`; columns that are not named are
     those of its last run. Raises UsageError (or its children) where there is no dataset of pairs.
     """
     from condprep.reporting.collect import collect
@@ -65,12 +67,14 @@ def report(
     place = Path(scores) if scores else scores_path(Path(path))
     named = {"image": image_column, "condition": condition_column, "caption": caption_column}
     columns = named if any(named.values()) else named_columns(place)
-    opened = reopen(path, columns)
+    opened = reopen(path, columns, config, [Path(folder) for folder in follow_links])
     result = kept_result(str(path), place, opened.stamp, columns) or verify(
         path,
         image_column=columns["image"],
         condition_column=columns["condition"],
         caption_column=columns["caption"],
+        config=config,
+        follow_links=follow_links,
         scores=place,
         workers=workers,
         weights=weights,

@@ -1,4 +1,4 @@
-"""What a source is, and the rules that every kind shares: what counts as a picture, how captions read, how much is read."""
+"""What a source is, and the rules that every kind shares: how much is read, what a name and a stamp are."""
 
 from __future__ import annotations
 
@@ -11,16 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from condprep.errors import PassingFault, Rejected, SourceError
-from condprep.runtime.retry import GOES_ON, as_fault, is_passing
-from condprep.types import Entry, Sample
+from condprep.errors import PassingFault, Rejected
+from condprep.runtime.retry import GOES_ON, is_passing
+from condprep.types import Entry, Note, Sample
 
-# the extensions that make a file an input
-PICTURES = frozenset({"jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "bmp", "tif", "tiff", "gif"})
-CAPTION_COLUMNS = ("text", "caption")  # tried in this order where the user names no column
-METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # what makes a folder an imagefolder
 MAX_FILE = 1 << 30  # bytes; a larger file or member is a problem entry, so that one input cannot exhaust memory
-MAX_CAPTION = 1 << 16  # bytes of one caption file that are read; what follows is cut
+CAPTION_COLUMNS = ("text", "caption")  # tried in this order where the user names no column
 
 
 class Source(Protocol):
@@ -28,7 +24,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """ "folder", "imagefolder", "huggingface", "webdataset" or "pairs"."""
+        """ "folder", "imagefolder", "huggingface", "webdataset", "zip" or "pairs"."""
         ...
 
     @property
@@ -36,10 +32,11 @@ class Source(Protocol):
         """What must not change between a build and its resumption, as JSON: kind, options, digests. No absolute path."""
         ...
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = ...) -> Iterator[Entry]:
         """Every input, in an order that depends on nothing but the content. Reads no picture.
 
-        An input that cannot be used is an entry with its `problem`, so that inputs = rows + rejects.
+        An input that cannot be used is an entry with its `problem`, so that inputs = rows + rejects. note: is told what
+        lies there and is no input, and what was not read as it stands.
         """
         ...
 
@@ -48,66 +45,8 @@ class Source(Protocol):
         ...
 
 
-def is_picture(name: str) -> bool:
-    """Whether the extension makes a file an input. Its content is looked at only when it is decoded."""
-    stem, _, extension = name.rpartition(".")
-    return bool(stem) and extension.lower() in PICTURES
-
-
-def is_metadata(name: str) -> bool:
-    """Whether a file name is that of an imagefolder's listing."""
-    return name in METADATA
-
-
-def is_tar(name: str) -> bool:
-    """Whether a file name is that of a tar, packed ones included: they are recognised to be refused with a reason."""
-    return re.search(r"\.(tar|tgz|tar\.\w+)$", name) is not None
-
-
-def listing(folder: Path) -> list[str]:
-    """The names in a folder, sorted, hidden ones left out; none if there is no such folder. Raises SourceError."""
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        if is_passing(error):
-            raise as_fault(error, str(folder)) from error
-        raise SourceError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from None
-
-
-def sub_listing(folder: Path) -> list[str]:
-    """The same of a folder inside a source: one that nobody may read (lost+found) does not spoil the others."""
-    with suppress(SourceError):
-        return listing(folder)
-    return []
-
-
-def existing_folder(path: str) -> Path:
-    """The folder at `path`. Raises SourceError if there is none."""
-    if not Path(path).is_dir():
-        raise SourceError(f"there is no folder {path!r}")
-    return Path(path)
-
-
-def captions(data: bytes) -> tuple[str, ...]:
-    """One caption per non-empty line; UTF-8, bad bytes replaced, cut at MAX_CAPTION bytes."""
-    return _clean(data[:MAX_CAPTION].decode("utf-8-sig", "replace").splitlines())
-
-
-def caption_values(value: Any) -> tuple[str, ...]:
-    """The captions in a metadata value: a string, a list of strings, or nothing. Raises Rejected("read", reason)."""
-    values = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(one, str) for one in values):
-        reason = f"the caption {value!r:.80} is neither a string nor a list of strings"
-        raise Rejected("read", reason, code="bad-caption")
-    return _clean(values)
-
-
-def _clean(values: list[str]) -> tuple[str, ...]:
-    """Stripped, not empty, not endless, and storable: JSON can spell half a surrogate pair, which is no text."""
-    texts = (one[:MAX_CAPTION].replace("\0", "\ufffd").encode("utf-8", "replace").decode().strip() for one in values)
-    return tuple(text for text in texts if text)
+def unsaid(kind: str, name: str) -> None:
+    """A Note for who has heard it before."""
 
 
 def read_regular(path: Path, *, cut: int | None = None) -> bytes:
@@ -143,36 +82,6 @@ def device_of(folder: Path) -> int:
     with suppress(OSError):
         return folder.stat().st_dev
     return -1
-
-
-def stored_picture(stored: Any, folder: Path | None, column: str) -> bytes:
-    """The encoded picture in a value of a picture column: its bytes, or {"bytes", "path"}, the path below `folder`.
-
-    Raises Rejected("read", reason), also for values of other types: `bytes(10**12)` would be a terabyte of zeros.
-    """
-    fields = stored if isinstance(stored, dict) else {"bytes": stored}
-    data, path = fields.get("bytes"), fields.get("path")
-    if isinstance(data, bytes):
-        return data
-    if data is not None or not isinstance(path, str | None):
-        reason = f"{column!r} holds no picture but {data if data is not None else path!r:.80}"
-        raise Rejected("read", reason, code="bad-value")
-    if path is None:
-        raise Rejected("read", f"there is no picture in {column!r}", code="no-picture")
-    found = folder and within(folder, path)
-    if not found:
-        reason = f"{column!r} is a path that is missing or outside of the dataset: {path!r:.200}"
-        raise Rejected("read", reason, code="outside-source")
-    return read_regular(found)
-
-
-def within(folder: Path, path: str) -> Path | None:
-    """The real path of `path` in `folder`, whether it exists or not; None if it leads out, links followed."""
-    try:
-        real, root = os.path.realpath(folder / path), os.path.realpath(folder)
-    except ValueError:  # a NUL in the path
-        return None
-    return Path(real) if Path(real).is_relative_to(root) else None
 
 
 def file_problem(status: os.stat_result) -> Rejected | None:

@@ -10,33 +10,40 @@ from pathlib import Path
 from typing import Any
 
 from condprep.errors import PassingFault, Rejected, SourceError
-from condprep.runtime.retry import GOES_ON, retried
+from condprep.runtime.retry import GOES_ON, as_fault, is_passing, retried
 from condprep.sources.base import (
-    MAX_CAPTION,
-    captions,
     device_of,
     file_problem,
-    is_picture,
     native,
     portable,
     read_listed,
     refused,
     rejected_entry,
     stamp,
+    unsaid,
 )
-from condprep.types import Entry, Sample
+from condprep.sources.kinds import is_junk, is_picture, kind_left
+from condprep.sources.text import MAX_CAPTION, read_captions
+from condprep.types import Entry, Note, Sample
+
+SIDECARS = (".txt", ".TXT", ".Txt")
+OTHER_SPLIT = "left out: pictures of other splits"
 
 
 @dataclass(frozen=True)
 class FolderSource:
     """Every picture below `root`, by relative path, in the order of the paths' code points.
 
-    Hidden files and folders are skipped, and so is the folder `exclude`. Links to files are followed. Each real
-    folder is visited once, under the name that sorts first, so links to folders are followed and loops are harmless.
+    Hidden files and folders, and those that systems leave about, are skipped, and so is the folder `exclude`. Links to files
+    are followed. Each real folder is visited once, under the name that sorts first, so links to folders are followed and
+    loops are harmless.
     """
 
     root: Path
     exclude: Path | None = None
+    each_line: bool = True  # whether each line of a caption file is a caption; else all of them are one
+    split: str | None = None
+    only: frozenset[str] | None = None  # of the split: folders, with a slash at the end, and pictures; None: all
     kind: str = "folder"
     device: int = field(init=False, repr=False, compare=False)  # that `root` was on when the source was opened
 
@@ -45,12 +52,12 @@ class FolderSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind}
+        return {"kind": self.kind} | ({"split": self.split} if self.split else {})
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         """Raises SourceError when `root` itself cannot be listed; a folder below it becomes a problem entry."""
         try:
-            pending = retried(lambda: _children(self.root), str(self.root))[::-1]
+            pending = retried(partial(self._children, "", note), str(self.root))[::-1]
         except OSError as error:
             raise SourceError(f"the folder {str(self.root)!r} cannot be listed: {error.strerror}") from None
         visited = {_inode(folder) for folder in (self.root, self.exclude) if folder and folder.exists()}
@@ -61,36 +68,86 @@ class FolderSource:
                 yield _entry(relative, path)
                 continue
             try:
-                inode, children = retried(partial(_visit, path, visited), relative)
+                inode, children = retried(partial(self._visit, relative, visited, note), relative)
                 visited.add(inode)
-                pending += [relative + child for child in children[::-1]]
+                pending += children[::-1]
             except OSError as error:
                 reason = f"the folder cannot be listed: {error.strerror}"
                 yield rejected_entry(portable(relative), Rejected("source", reason, code="unreadable-folder"))
 
     def read(self, entry: Entry) -> Sample:
         path = self.root / native(entry.name)
-        sidecar = path.with_suffix(".txt")  # which may also be the name of a folder
+        sidecar = find_sidecar(path)
         try:
-            text = captions(read_listed(sidecar, cut=MAX_CAPTION)) if sidecar.is_file() else ()
-            return Sample(entry.name, read_listed(path), text)
+            data = read_listed(sidecar, cut=MAX_CAPTION) if sidecar else b""
+            text = read_captions(data, each_line=self.each_line)
+            return Sample(entry.name, read_listed(path), text.texts, note=text.note)
         except Rejected:
             if device_of(self.root) != self.device:
                 raise PassingFault(f"{self.root} is not what was mounted there; put it back. {GOES_ON}") from None
             raise
 
+    def _visit(self, folder: str, visited: Container[tuple[int, int]], note: Note) -> tuple[tuple[int, int], list[str]]:
+        """A folder's inode and what lies in it, which is nothing where it was visited before."""
+        inode = _inode(self.root / folder)
+        return inode, [] if inode in visited else self._children(folder, note)
 
-def _children(folder: Path) -> list[str]:
-    """Pictures and sub-folders, sorted. A folder's name ends with "/", which makes the order that of whole paths."""
-    with os.scandir(folder) as found:
-        names = (f"{item.name}/" if _is_folder(item) else item.name for item in found if item.name[0] != ".")
-        return sorted(name for name in names if name.endswith("/") or is_picture(name))
+    def _children(self, folder: str, note: Note) -> list[str]:
+        """Paths of pictures and sub-folders, sorted. A folder's ends with "/", which makes the order that of whole paths."""
+        with os.scandir(self.root / folder) as found:
+            names = [f"{item.name}/" if _is_folder(item) else item.name for item in found]
+        pictures = {name for name in names if not is_junk(name) and is_picture(name)}
+        folders = {name for name in names if name.endswith("/") and not is_junk(name[:-1])}
+        stems = {os.path.splitext(name)[0] for name in pictures}
+        for name in sorted(set(names) - pictures - folders):
+            if not is_sidecar(name, stems):
+                note(kind_left(name.rstrip("/")), portable(folder + name))
+        if self.only is not None and folder not in self.only:
+            others = {name for name in pictures if folder + name not in self.only}
+            for name in sorted(others):
+                note(OTHER_SPLIT, portable(folder + name))
+            pictures -= others
+        return [folder + name for name in sorted(pictures | folders)]
 
 
-def _visit(folder: Path, visited: Container[tuple[int, int]]) -> tuple[tuple[int, int], list[str]]:
-    """A folder's inode and what lies in it, which is nothing where it was visited before."""
-    inode = _inode(folder)
-    return inode, [] if inode in visited else _children(folder)
+def walk(root: Path, exclude: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below, with a slash at its end, and the files in it, sorted, without junk; each real folder once.
+
+    Raises SourceError where the root cannot be listed; what cannot be listed below it is left out.
+    """
+    if not root.is_dir():
+        raise SourceError(f"there is no folder {str(root)!r}")
+    visited = {_inode(folder) for folder in (exclude,) if folder and folder.exists()}
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        try:
+            inode = _inode(root / folder)
+            if inode in visited:
+                continue
+            visited.add(inode)
+            with os.scandir(root / folder) as found:
+                items = sorted((item for item in found if not is_junk(item.name)), key=lambda item: item.name)
+        except OSError as error:
+            if is_passing(error):
+                raise as_fault(error, str(root / folder)) from error
+            if not folder:
+                raise SourceError(f"the folder {str(root)!r} cannot be listed: {error.strerror}") from None
+            continue
+        below = [item.name for item in items if _is_folder(item)]
+        yield folder, [item.name for item in items if not _is_folder(item)]
+        pending += [f"{folder}{name}/" for name in reversed(below)]
+
+
+def is_sidecar(name: str, stems: Container[str]) -> bool:
+    """Whether a file holds the captions of a picture with one of those stems."""
+    stem, extension = os.path.splitext(name)
+    return extension in SIDECARS and stem in stems
+
+
+def find_sidecar(path: Path) -> Path | None:
+    """The caption file of a picture: a regular one, whatever else is called like it."""
+    return next((found for one in SIDECARS if (found := path.with_suffix(one)).is_file()), None)
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -99,7 +156,7 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
 
 
 def _entry(relative: str, path: Path) -> Entry:
-    name, sidecar = portable(relative), path.with_suffix(".txt")
+    name, sidecar = portable(relative), find_sidecar(path) or path.with_suffix(".txt")
     try:
         status = retried(path.stat, relative)
     except OSError as error:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from glob import escape
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.parquet_pages import check_whole
 from condprep.runtime.retry import is_passing
-from condprep.sources.base import CAPTION_COLUMNS, caption_values, stored_picture
-from condprep.types import Entry, Sample
+from condprep.sources.base import CAPTION_COLUMNS, portable, unsaid
+from condprep.sources.folder import walk
+from condprep.sources.kinds import is_parquet
+from condprep.sources.reach import Reach, stored_picture
+from condprep.sources.splits import choose_split, find_splits, read_config
+from condprep.sources.text import Captions, read_values
+from condprep.types import Entry, Note, Sample
 
-_SHARD = re.compile(r"(.+)-\d+-of-\d+\.parquet$")
+UNUSED = "not used: a Parquet file of no split"
 _FOOTER = 1 << 16  # bytes at the end of a Parquet file that tell it from another one of the same size
 
 
@@ -29,15 +34,20 @@ class HuggingFaceSource:
     caption_column: str | None
     split: str | None
     fingerprint: str
-    folder: Path | None  # where paths in rows may lead; None: from the Hub, or a single Parquet file
+    reach: Reach  # where paths in rows may lead
+    unused: tuple[str, ...] = ()  # Parquet files that lie there and are of no split
+    config: str | None = None  # as the user named it
     kind: str = "huggingface"
 
     @property
     def identity(self) -> dict[str, Any]:
         columns = {"image_column": self.image_column, "caption_column": self.caption_column}
+        columns |= {"config": self.config} if self.config else {}
         return {"kind": self.kind, "fingerprint": self.fingerprint, "split": self.split} | columns
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
+        for name in self.unused:
+            note(UNUSED, portable(name))
         for row in range(len(self.dataset)):
             yield Entry(f"{self.split}:{row}" if self.split else str(row), self.fingerprint, offset=row)
 
@@ -48,19 +58,30 @@ class HuggingFaceSource:
             if is_passing(error):
                 raise
             raise Rejected("read", f"the row cannot be read: {error}", code="damaged-source") from None
-        text = caption_values(row[self.caption_column]) if self.caption_column else ()
-        return Sample(entry.name, stored_picture(row[self.image_column], self.folder, self.image_column), text)
+        text = read_values(row[self.caption_column]) if self.caption_column else Captions(())
+        picture = stored_picture(row[self.image_column], self.reach, self.image_column)
+        return Sample(entry.name, picture, text.texts, note=text.note)
 
 
 def open_huggingface(
-    path: str, *, image_column: str | None, caption_column: str | None, split: str | None
+    path: str,
+    *,
+    image_column: str | None,
+    caption_column: str | None,
+    split: str | None,
+    config: str | None = None,
+    also: tuple[Path, ...] = (),
 ) -> HuggingFaceSource:
-    """Open a dataset; the columns and the split need naming only where there is a choice. Raises SourceError."""
+    """Open a dataset; columns, split and config need naming only where there is a choice. Raises SourceError.
+
+    also: where pictures that are stored as paths may lie beside the dataset's own folder or cache.
+    """
     import datasets
 
-    loaded, fingerprint = _load(path)
+    found = _local(path, split, config) if Path(path).exists() else from_hub(path, config)
+    loaded = found.dataset
     if isinstance(loaded, datasets.DatasetDict):
-        split = _only(split, list(loaded), f"splits in {path!r}", "--split")
+        split = choose_split(loaded, split, repr(path))
         loaded = loaded[split]
     elif split is not None:
         raise SourceError(f"{path!r} has no splits; leave out --split {split}")
@@ -70,49 +91,79 @@ def open_huggingface(
         loaded = loaded.cast_column(image_column, datasets.Image(decode=False))
     # "arrow": a row is what is stored; as Python values, every feature that can would decode itself or open its path
     loaded = loaded.with_format("arrow").select_columns([image_column, *filter(None, [caption_column])])
-    folder = Path(path) if Path(path).is_dir() else None
-    return HuggingFaceSource(loaded, image_column, caption_column, split, fingerprint or loaded._fingerprint, folder)
+    reach = replace(found.reach, also=found.reach.also + also)
+    fingerprint = found.fingerprint or loaded._fingerprint
+    return HuggingFaceSource(loaded, image_column, caption_column, split, fingerprint, reach, found.unused, config)
 
 
-def _load(path: str) -> tuple[Any, str | None]:
-    """The dataset, and a fingerprint for Parquet: that of `datasets` would change with the place of the files."""
+class Loaded(NamedTuple):
+    """A dataset as `datasets` gives it, and what it does not say of it."""
+
+    dataset: Any  # a Dataset or DatasetDict
+    fingerprint: str | None  # of Parquet: that of `datasets` would change with the place of the files
+    reach: Reach
+    unused: tuple[str, ...] = ()
+
+
+def _local(path: str, split: str | None, config: str | None) -> Loaded:
     import datasets
 
-    local = Path(path)
+    place = Path(path)
+    root = place.parent if place.is_file() else place
+    names = [place.name] if place.is_file() else find_parquet(root)
+    reach = Reach(root if place.is_dir() else None)
+    if not names or (root / "dataset_dict.json").exists():
+        _refuse_config(path, config)
+        return Loaded(_tried(path, lambda: datasets.load_from_disk(path)), None, reach)
+    splits = find_splits(root, names, {}) if place.is_file() else parquet_splits(root, names, config)
+    chosen = choose_split(splits, split, repr(path))
+    files = [root / name for name in splits[chosen]]
+    for file in files:
+        _tried(path, partial(check_whole, file))
+    patterns = {chosen: [escape(str(file)) for file in files]}
+    loaded = _tried(path, lambda: datasets.load_dataset("parquet", data_files=patterns))
+    unused = tuple(name for name in names if not any(name in of for of in splits.values()))
+    return Loaded(loaded, _fingerprint(files), reach, unused)
+
+
+def from_hub(name: str, config: str | None) -> Loaded:
+    """A dataset on the Hub, and the caches that its pictures may lie in as files. Raises SourceError."""
+    import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    cached = Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"))
+    reach = Reach(None, (cached, Path(datasets.config.DOWNLOADED_DATASETS_PATH)))
+    return Loaded(_tried(name, lambda: datasets.load_dataset(name, config)), None, reach)
+
+
+def _tried(path: str, load: Callable[[], Any]) -> Any:
+    """Raises SourceError where a dataset cannot be loaded."""
     try:
-        if not local.exists():
-            return datasets.load_dataset(path), None
-        files = [local] if local.is_file() else _parquet_files(local)
-        if not files or (local / "dataset_dict.json").exists():
-            return datasets.load_from_disk(path), None
-        for file in files:
-            check_whole(file)
-        return datasets.load_dataset("parquet", data_files=_by_split(files, local)), _fingerprint(files)
+        return load()
     except Exception as error:  # datasets, pyarrow, fsspec and the network each have their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if local.exists():
+        if Path(path).exists():
             raise SourceError(f"{path!r} is no dataset that can be read: {reason}") from None
+        hint = "; choose one with --config" if "onfig name is missing" in reason else ""
         raise SourceError(
-            f"there is no file or folder {path!r}, and as a dataset on the Hub it cannot be loaded: {reason}"
+            f"there is no file or folder {path!r}, and as a dataset on the Hub it cannot be loaded: {reason}{hint}"
         ) from None
 
 
-def _parquet_files(folder: Path) -> list[Path]:
-    hidden = re.compile(r"(^|/)\.")
-    return [
-        path for path in sorted(folder.rglob("*.parquet")) if not hidden.search(path.relative_to(folder).as_posix())
-    ]
+def _refuse_config(path: str, config: str | None) -> None:
+    if config is not None:
+        raise SourceError(f"{path!r} is a saved dataset and has no configs; leave out --config {config}")
 
 
-def _by_split(files: list[Path], folder: Path) -> dict[str, list[str]]:
-    """Patterns for `datasets`: the split is in the name (train-00000-of-00002.parquet), or is the sub-folder's."""
-    splits: dict[str, list[str]] = {}
-    for file in files:
-        named = _SHARD.match(file.name)
-        inside = file.parent.name if file.parent not in (folder, folder.parent, folder / "data") else "train"
-        split = re.sub(r"\W", "_", named[1] if named else inside)
-        splits.setdefault(split, []).append(escape(str(file)))
-    return splits
+def parquet_splits(root: Path, names: Sequence[str], config: str | None) -> dict[str, list[str]]:
+    """Split -> its Parquet files among those `names`. Raises SourceError, also where a config is to be chosen."""
+    return find_splits(root, names, read_config(root, config))
+
+
+def find_parquet(root: Path) -> list[str]:
+    """The Parquet files of rows below a folder, relative to it, sorted. Raises SourceError where it cannot be listed."""
+    return sorted(folder + name for folder, names in walk(root) for name in names if is_parquet(name))
 
 
 def _fingerprint(files: list[Path]) -> str:

@@ -1,208 +1,205 @@
-"""An imagefolder: pictures listed, with their captions, in metadata.jsonl, metadata.csv or metadata.parquet."""
+"""An imagefolder: pictures listed, with their captions, in metadata.jsonl, metadata.csv or metadata.parquet, split by split."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from hashlib import file_digest
-from itertools import islice
-from pathlib import Path, PurePosixPath
+import posixpath
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from hashlib import file_digest, sha256
+from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
-from condprep.runtime.retry import as_fault, is_passing, retried
-from condprep.sources.base import (
-    CAPTION_COLUMNS,
-    caption_values,
-    existing_folder,
-    file_problem,
-    is_metadata,
-    listing,
-    name_in,
-    native,
-    read_listed,
-    refused,
-    rejected_entry,
-    stamp,
-    sub_listing,
-    within,
-)
-from condprep.types import Entry, Sample
+from condprep.runtime.retry import retried
+from condprep.sources.base import Source, file_problem, native, portable, read_listed, refused, stamp, unsaid
+from condprep.sources.folder import OTHER_SPLIT, FolderSource, walk
+from condprep.sources.kinds import existing_folder, is_metadata, is_picture
+from condprep.sources.listed import Found, Listed, Listing, name_of
+from condprep.sources.metadata import read_rows
+from condprep.sources.reach import Reach
+from condprep.sources.splits import choose_split, find_splits, read_config
+from condprep.types import Entry, Note, Sample
 
-MAX_LINE = 1 << 20  # bytes of one line of JSON or CSV; a longer one is a problem entry
-
-MetadataRow = tuple[int, dict[str, Any] | str]  # number (line or row, from 1), and the values or why there are none
+UNLISTED = "left out: pictures that no listing names"
+UNUSED = "not used: a metadata file of no split; give its path as the source to read it"
 
 
 @dataclass(frozen=True)
 class ImagefolderSource:
-    """The rows of a metadata file, in its order; pictures that it does not name are no inputs.
+    """The rows of the metadata files of a split, file by file; pictures that they do not name are no inputs.
 
-    A row names its picture relative to the metadata file, and never outside that folder. A row that cannot be used
-    (malformed, duplicate, its file missing or outside) is a problem entry called `metadata.jsonl:LINE`.
+    A row names its picture relative to its metadata file, and never outside that folder; links lead as far as `reach`.
     """
 
-    metadata: Path
+    root: Path
+    listings: tuple[str, ...]  # relative to the root
     image_column: str = "file_name"
-    caption_column: str | None = None  # None: the first of CAPTION_COLUMNS that a row has
+    caption_column: str | None = None
+    gather: bool = True
     split: str | None = None
+    reach: Reach = field(default_factory=lambda: Reach(None))
+    exclude: Path | None = None
+    only: frozenset[str] | None = None  # folders and pictures of the split; None: all
+    filtered: bool = False  # whether rows of other splits are among those of the listings
+    unused: tuple[str, ...] = ()  # metadata files that lie there and are not those of the split
     kind: str = "imagefolder"
-    sha256: str = field(init=False)
+    digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        with self.metadata.open("rb") as file:
-            object.__setattr__(self, "sha256", file_digest(file, "sha256").hexdigest())
-        self._check_columns()
+        digests = [f"{name} {_sha256(self.root / name)}" for name in self.listings]
+        object.__setattr__(self, "digest", sha256("\0".join(digests).encode("utf-8", "surrogateescape")).hexdigest())
+        self._listed.check_columns()
 
     @property
     def identity(self) -> dict[str, Any]:
         columns = {"image_column": self.image_column, "caption_column": self.caption_column}
-        return {"kind": self.kind, "metadata": self.metadata.name, "sha256": self.sha256, "split": self.split} | columns
+        return {
+            "kind": self.kind,
+            "metadata": list(self.listings),
+            "sha256": self.digest,
+            "split": self.split,
+        } | columns
 
-    def entries(self) -> Iterator[Entry]:
-        seen: set[int] = set()  # hashes, 70 bytes a row; the names themselves would take several times that
-        for number, row in self._rows():
-            try:
-                entry = self._entry(row)
-                if hash(entry.name) in seen:
-                    raise Rejected("source", f"{entry.name!r} was listed before", code="listed-twice")
-                seen.add(hash(entry.name))
-            except Rejected as rejected:
-                entry = rejected_entry(f"{self.metadata.name}:{number}", rejected)
-            yield entry
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
+        seen: set[int] = set()
+        for entry in self._listed.entries(note, seen):
+            if self.filtered and self.only and not entry.problem and not _holds(self.only, native(entry.name)):
+                note(OTHER_SPLIT, entry.name)
+            else:
+                yield entry
+        for name in self.unused:
+            note(UNUSED, portable(name))
+        if note is not unsaid:
+            self._note_others(note, seen)
 
     def read(self, entry: Entry) -> Sample:
-        return Sample(entry.name, read_listed(self._locate(native(entry.name))), entry.text or ())
+        name = native(entry.name)
+        path = None if os.path.isabs(name) else self.reach.real(name)
+        if path is None:
+            raise Rejected("read", f"{entry.name!r} is outside the folder", code="outside-source")
+        return Sample(entry.name, read_listed(path), entry.text or ())
 
-    def _entry(self, row: dict[str, Any] | str) -> Entry:
-        if isinstance(row, str):
-            raise Rejected("source", row, code="bad-listing")
-        name = row.get(self.image_column)
-        if not isinstance(name, str) or not name:
-            raise Rejected("source", f"no {self.image_column}", code="bad-listing")
-        path = self._locate(name)
+    def describes(self, listing: str, inside: Container[str]) -> bool:
+        """Whether a listing names a picture of the split, whose pictures or their folders are `inside`."""
+        folder = posixpath.dirname(listing)
+        names = (row.get(self.image_column) for _, row in read_rows(self.root / listing) if isinstance(row, dict))
+        return any(isinstance(name, str) and _holds(inside, self._path(folder, name)) for name in names)
+
+    @property
+    def _listed(self) -> Listed:
+        listings = [Listing(portable(name), self.root / name, partial(self._find, name)) for name in self.listings]
+        return Listed(listings, self.image_column, self.caption_column, self.gather)
+
+    def _find(self, listing: str, name: str) -> Found:
+        """Raises Rejected for a picture that is missing, or that leaves the listing's folder by `..` or by a link."""
+        folder, file = posixpath.split(listing)
+        path = self._path(folder, name)
+        inside = posixpath.relpath(path, folder or ".")
+        real = None if os.path.isabs(name) or inside.startswith("../") or inside == ".." else self.reach.real(path)
+        if real is None:
+            raise Rejected("read", f"{name!r} is outside the folder of {file}", code="outside-source")
         try:
-            status = retried(path.stat, name)
+            status = retried(real.stat, name)
         except OSError as error:
             raise refused("source", f"{name!r} cannot be read", error) from None
         if problem := file_problem(status):
             raise Rejected("source", f"{name!r}: {problem.reason}", code=problem.code)
-        text = caption_values(next((row[column] for column in self._caption_columns if column in row), None))
-        return Entry(name_in(self.metadata, str(PurePosixPath(name))), stamp(path), size=status.st_size, text=text)
+        return Found(name_of(listing, path), stamp(real), 0, status.st_size)
 
-    @property
-    def _caption_columns(self) -> Sequence[str]:
-        return CAPTION_COLUMNS if self.caption_column is None else (self.caption_column,)
+    def _path(self, folder: str, name: str) -> str:
+        r"""Relative to the root; backslashes separate, as in `images\a.jpg`, unless a file is called like that."""
+        literal, slashed = (posixpath.normpath(posixpath.join(folder, one)) for one in (name, name.replace("\\", "/")))
+        return slashed if slashed != literal and not os.path.lexists(self.root / literal) else literal
 
-    def _locate(self, name: str) -> Path:
-        """The picture's real path. Raises Rejected for one that leaves the folder, by `..` or by a link."""
-        real = None if os.path.isabs(name) else within(self.metadata.parent, name)
-        if real is None:
-            reason = f"{name!r} is outside the folder of {self.metadata.name}"
-            raise Rejected("read", reason, code="outside-source")
-        return real
-
-    def _rows(self) -> Iterator[MetadataRow]:
-        return {".jsonl": json_rows, ".csv": csv_rows, ".parquet": parquet_rows}[self.metadata.suffix](self.metadata)
-
-    def _check_columns(self) -> None:
-        """Raises SourceError for a column that the user named and the first rows do not have."""
-        rows = [row for _, row in islice(self._rows(), 100) if isinstance(row, dict)]
-        known = dict.fromkeys(column for row in rows for column in row)
-        for option, column in (("--image-column", self.image_column), ("--caption-column", self.caption_column)):
-            if rows and column is not None and column not in known:
-                raise SourceError(
-                    f"{self.metadata.name} has no column {column!r}; name one with {option}: {', '.join(known)}"
-                )
+    def _note_others(self, note: Note, seen: set[int]) -> None:
+        """What the folder holds beside: pictures that no row names, and files of other kinds."""
+        others = FolderSource(self.root, self.exclude, only=self.only)
+        for entry in others.entries(lambda kind, name: None if _is_metadata(name) else note(kind, name)):
+            if hash(entry.name) not in seen:
+                note(UNLISTED, entry.name)
 
 
-def find_metadata(path: str, split: str | None) -> Path:
-    """The metadata file of an imagefolder: the path itself, in its folder, or in the folder of the split. Raises SourceError."""
-    if Path(path).is_file() and split is None:
-        return Path(path)
-    folder = existing_folder(os.path.join(path, split or ""))
-    found = [folder / name for name in listing(folder) if is_metadata(name)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise SourceError(f"{path!r} holds {', '.join(file.name for file in found)}; give the path of one of them")
-    splits = [name for name in listing(folder) if any(map(is_metadata, sub_listing(folder / name)))]
-    if len(splits) == 1:
-        return find_metadata(path, splits[0])
-    if splits:
-        raise SourceError(f"{path!r} has the splits {', '.join(splits)}; choose one with --split")
-    raise SourceError(f"there is no metadata.jsonl, metadata.csv or metadata.parquet in {str(folder)!r}")
+def open_imagefolder(
+    path: str,
+    *,
+    image_column: str | None,
+    caption_column: str | None,
+    split: str | None,
+    config: str | None,
+    gather: bool,
+    also: tuple[Path, ...] = (),
+    exclude: Path | None = None,
+) -> Source:
+    """The pictures of a folder's split that metadata files name; all of them, where it has no metadata file.
+
+    path: a folder, or a listing, which then is the only one. Raises SourceError where there is none, or a split is to be chosen.
+    """
+    columns: dict[str, Any] = {"image_column": image_column or "file_name", "caption_column": caption_column}
+    if Path(path).is_file():
+        if split is not None:
+            raise SourceError(f"{path!r} is a listing and has no splits; leave out --split {split}")
+        root = Path(path).parent
+        return ImagefolderSource(
+            root, (Path(path).name,), **columns, gather=gather, reach=Reach(root, also), exclude=exclude
+        )
+    root = existing_folder(path)
+    chosen = read_config(root, config)
+    listings, pictures = _survey(root, exclude, each="data_files" in chosen)
+    splits = find_splits(root, [*listings, *map(_stand_in, pictures)], chosen)
+    if not listings and split is None and len(splits) < 2:
+        raise SourceError(f"there is no metadata.jsonl, metadata.csv or metadata.parquet in {path!r}")
+    split = choose_split(splits, split, repr(path))
+    files = {*splits[split]}
+    inside = frozenset(name for name in pictures if _stand_in(name) in files)
+    only = None if len(inside) == len(pictures) else inside
+    own = tuple(name for name in listings if name in files)
+    free = tuple(name for name in listings if not any(name in of for of in splits.values()))
+    source = ImagefolderSource(
+        root, own, **columns, gather=gather, split=split, reach=Reach(root, also), exclude=exclude
+    )
+    if not own:
+        used = tuple(name for name in free if source.describes(name, inside))
+        source = replace(source, listings=used, filtered=only is not None)
+    if not source.listings:
+        return FolderSource(root, exclude, gather, split, only)
+    _check_one_each(path, source.listings)
+    return replace(source, only=only, unused=tuple(name for name in free if name not in source.listings))
 
 
-def json_rows(path: Path) -> Iterator[MetadataRow]:
-    """One JSON object per line. Blank lines are skipped; any other line that is no object is a problem."""
-    for number, line, whole in _lines(path):
-        if not whole:
-            yield number, f"line longer than {MAX_LINE} bytes"
-        elif line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield number, f"malformed JSON: {error}"
-            else:
-                yield number, value if isinstance(value, dict) else f"a JSON {type(value).__name__}, not an object"
+def _is_metadata(name: str) -> bool:
+    return is_metadata(posixpath.basename(name))
 
 
-def csv_rows(path: Path) -> Iterator[MetadataRow]:
-    """Comma-separated under a header. A row with more or fewer fields than the header is a problem."""
-    # a line that was cut has a field beyond csv's limit, or too few fields: a problem either way
-    reader = csv.reader(line for _, line, _ in _lines(path))
-    header: list[str] = []
-    while True:
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield reader.line_num, f"malformed CSV: {error}"
-            continue
-        if not header:
-            header = fields
-        elif len(fields) == len(header):
-            yield reader.line_num, dict(zip(header, fields))
-        elif fields:
-            yield reader.line_num, f"{len(fields)} fields under a header of {len(header)}"
+def _survey(root: Path, exclude: Path | None, each: bool) -> tuple[list[str], list[str]]:
+    """The metadata files, and the folders that hold pictures; each: the pictures instead."""
+    listings, pictures = [], []
+    for folder, names in walk(root, exclude):
+        listings += [folder + name for name in names if is_metadata(name)]
+        found = (name for name in names if is_picture(name))
+        pictures += [folder + name for name in found] if each else [folder] * any(found)
+    return listings, pictures
 
 
-def parquet_rows(path: Path) -> Iterator[MetadataRow]:
-    """The rows of a Parquet file, a thousand in memory at a time. Raises SourceError if it is none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        if is_passing(error):
-            raise as_fault(error, path.name) from error
-        raise SourceError(f"{path.name} is no Parquet file: {error}") from None
-    number = 0
-    with file:
-        try:
-            for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-        except (pa.ArrowException, OSError) as error:
-            if is_passing(error):
-                raise as_fault(error, path.name) from error
-            yield number + 1, f"damaged from here on: {error}"
+def _holds(inside: Container[str], path: str) -> bool:
+    """Whether a picture, or its folder, is among those."""
+    folder, slash, _ = path.rpartition("/")
+    return path in inside or folder + slash in inside
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, bool]]:
-    """(number, text, whether that is all of the line); bad UTF-8 is replaced, and no line held beyond MAX_LINE."""
-    number = 0
+def _stand_in(name: str) -> str:
+    """For the pictures of a folder: pictures' own names tell no splits, or one called test.jpg would hide all others."""
+    return f"{name}picture.jpg" if name.endswith("/") or not name else name
+
+
+def _check_one_each(path: str, listings: Sequence[str]) -> None:
+    """Raises SourceError where a folder has two metadata files."""
+    folders = [posixpath.dirname(name) for name in listings]
+    if twice := [name for name, folder in zip(listings, folders) if folders.count(folder) > 1]:
+        raise SourceError(f"{path!r} holds {', '.join(twice)}; give the path of one of them")
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        while line := file.readline(MAX_LINE):
-            number += 1
-            whole = len(line) < MAX_LINE or line.endswith(b"\n")
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", "replace"), whole
-            while not whole and not (file.readline(MAX_LINE) or b"\n").endswith(b"\n"):
-                pass
+        return file_digest(file, "sha256").hexdigest()

@@ -1,14 +1,16 @@
-"""Where pictures come from: `open_source` recognises a folder, an imagefolder, a Hugging Face dataset or tars."""
+"""Where pictures come from: `open_source` recognises a folder, an imagefolder, a Hugging Face dataset, tars or zips."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from condprep.errors import SourceError
-from condprep.sources.base import Source, existing_folder
+from condprep.sources.base import Source
+from condprep.sources.kinds import existing_folder
 from condprep.sources.recognise import recognise
 
-SOURCE_KINDS = ("folder", "imagefolder", "huggingface", "webdataset")
+SOURCE_KINDS = ("folder", "imagefolder", "huggingface", "webdataset", "zip")
 
 
 def open_source(
@@ -18,40 +20,52 @@ def open_source(
     image_column: str | None = None,
     caption_column: str | None = None,
     split: str | None = None,
+    config: str | None = None,
+    all_captions: bool = True,
+    follow_links: Sequence[Path] = (),
     exclude: Path | None = None,
 ) -> Source:
-    """The source at `path`: a folder, a metadata file, Parquet, a .tar, a pattern of tars, or a dataset on the Hub.
+    """The source at `path`: a folder, a listing, Parquet, a .tar, a pattern of tars, a .zip, or a dataset on the Hub.
 
     kind: one of SOURCE_KINDS; recognised where it is not given.
-    image_column, caption_column: the columns to take in an imagefolder or Hugging Face dataset; for tars the extension
-        of the pictures ("seg.png") and the field of the .json with the captions.
-    split: of a Hugging Face dataset, or the sub-folder of an imagefolder.
-    exclude: a folder that is never part of a folder source (the output).
-
+    config: of a dataset that has several, in its README.md or on the Hub.
+    all_captions: of a picture; else one is enough, and a caption file of several lines is one caption.
+    follow_links: folders outside of the source that links, and paths in rows, may lead to.
+    exclude: a folder whose pictures are no inputs.
     Raises SourceError where the path, the kind and the options do not fit together.
     """
     path = str(path)
-    kind = kind or recognise(path)
-    columns = {"--image-column": image_column, "--caption-column": caption_column}
+    recognised = kind is None
+    kind = kind or recognise(path, exclude)
+    if recognised and kind == "folder" and (split is not None or config is not None):
+        kind = "imagefolder"
+    also = tuple(follow_links)
+    columns = {"image_column": image_column, "caption_column": caption_column}
     if kind == "folder":
         from condprep.sources.folder import FolderSource
 
-        _refuse("a folder of pictures", columns | {"--split": split})
-        return FolderSource(existing_folder(path), exclude)
+        named = {"--image-column": image_column, "--caption-column": caption_column}
+        _refuse("a folder of pictures", named | {"--split": split, "--config": config})
+        return FolderSource(existing_folder(path), exclude, all_captions)
     if kind == "imagefolder":
-        from condprep.sources.imagefolder import ImagefolderSource, find_metadata
+        from condprep.sources.imagefolder import open_imagefolder
 
-        return ImagefolderSource(find_metadata(path, split), image_column or "file_name", caption_column, split)
+        return open_imagefolder(
+            path, **columns, split=split, config=config, gather=all_captions, also=also, exclude=exclude
+        )
     if kind == "huggingface":
         from condprep.sources.huggingface import open_huggingface
 
-        return open_huggingface(path, image_column=image_column, caption_column=caption_column, split=split)
+        return open_huggingface(path, **columns, split=split, config=config, also=also)
     if kind == "webdataset":
         from condprep.sources.tar import find_tars
         from condprep.sources.webdataset import WebDatasetSource
 
-        _refuse("a WebDataset", {"--split": split})
-        return WebDatasetSource(find_tars(path), image_column, caption_column)
+        return WebDatasetSource(find_tars(path, split, config), image_column, caption_column, all_captions)
+    if kind == "zip":
+        from condprep.sources.zipped import open_zips
+
+        return open_zips(path, **columns, split=split, config=config, gather=all_captions)
     raise SourceError(f"unknown kind of source {kind!r}; known: {', '.join(SOURCE_KINDS)}")
 
 

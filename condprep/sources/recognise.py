@@ -6,44 +6,68 @@ import re
 from pathlib import Path
 
 from condprep.errors import SourceError
-from condprep.sources.base import is_metadata, is_picture, is_tar, listing, sub_listing
+from condprep.sources.folder import walk
+from condprep.sources.kinds import is_listing, is_metadata, is_parquet, is_picture, is_tar, is_zip, listing
 
+_WORD = re.compile(r"train|val|dev|test")  # each word for a split holds one of them
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def recognise(path: str) -> str:
+def recognise(path: str, exclude: Path | None = None) -> str:
     """The kind of source, by name and by what lies in the folder. Raises SourceError where that is unclear."""
     place = Path(path)
     if place.is_dir():
-        return _kind_of_folder(place)
+        return _kind_of_folder(place, exclude)
     if is_tar(path):
         return "webdataset"
     if place.is_file():
-        if is_metadata(place.name):
-            return "imagefolder"
-        if place.suffix == ".parquet":
+        if is_zip(place.name):
+            return "zip"
+        if is_parquet(place.name):
             return "huggingface"
-        raise SourceError(f"{path!r} is a file; give the folder that it is in, a metadata file, Parquet or a .tar")
+        if is_listing(place.name):
+            return "imagefolder"
+        raise SourceError(
+            f"{path!r} is a file; give the folder that it is in, a listing (.jsonl, .csv, ...), Parquet, a .tar or a .zip"
+        )
     if HUB_NAME.fullmatch(path) and not place.parent.is_dir():  # else it is a slip in a path: do not ask the Hub
         return "huggingface"
     raise SourceError(f"there is no file or folder {path!r}")
 
 
-def _kind_of_folder(folder: Path) -> str:
+def _kind_of_folder(folder: Path, exclude: Path | None) -> str:
     names = listing(folder)
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= set(names):
         return "huggingface"
-    if any(map(is_metadata, names)):
-        return "imagefolder"
-    pictures = any(is_picture(name) for name in names)
-    if any(map(is_tar, names)):
-        found, kind = "tars", "webdataset"
-    elif any(name.endswith(".parquet") for name in [*names, *sub_listing(folder / "data")]):
-        found, kind = "Parquet files", "huggingface"
-    else:
-        splits = [name for name in names if sub_listing(folder / name)]
-        described = splits and all(any(map(is_metadata, sub_listing(folder / name))) for name in splits)
-        return "imagefolder" if described and not pictures else "folder"
-    if pictures:
-        raise SourceError(f"{str(folder)!r} holds pictures and {found}; choose with --source-kind folder or {kind}")
-    return kind
+    tests = {
+        "metadata": is_metadata,
+        "pictures": is_picture,
+        "tars": is_tar,
+        "Parquet files": is_parquet,
+        "zips": is_zip,
+    }
+    found, holding = set[str](), set[str]()
+    for below, files in walk(folder, exclude):
+        of_folder = {kind for kind, test in tests.items() if any(map(test, files))}
+        found |= of_folder
+        holding |= {below} if "pictures" in of_folder else set()
+    rows = next((kind for kind in ("tars", "Parquet files") if kind in found), None)
+    if rows and "pictures" in found and "metadata" not in found:
+        kind = "webdataset" if rows == "tars" else "huggingface"
+        raise SourceError(f"{str(folder)!r} holds pictures and {rows}; choose with --source-kind folder or {kind}")
+    if rows and "pictures" not in found:
+        return "webdataset" if rows == "tars" else "huggingface"
+    if "zips" in found and "pictures" not in found:
+        return "zip"
+    return "imagefolder" if "metadata" in found or _are_splits(holding) else "folder"
+
+
+def _are_splits(folders: set[str]) -> bool:
+    """Whether all pictures lie in folders that are splits, and of several: then some were put apart on purpose."""
+    if not folders or not all(map(_WORD.search, folders)):
+        return False
+    from condprep.sources.splits import find_splits
+
+    names = [f"{folder}picture.jpg" for folder in folders]
+    splits = find_splits(Path(), names, {})
+    return len(splits) > 1 and sum(map(len, splits.values())) >= len(names)

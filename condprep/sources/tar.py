@@ -11,37 +11,62 @@ from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
+from braceexpand import braceexpand
+
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.retry import as_fault, is_passing
-from condprep.sources.base import is_tar, listing, portable, size_problem
+from condprep.sources.base import portable, size_problem
+from condprep.sources.folder import walk
+from condprep.sources.kinds import is_tar
+from condprep.sources.splits import choose_split, find_splits, read_config
 
 SEPARATOR = "#"  # between the names of a tar and of its member: no name of a tar has one
 MAX_TARS = 100_000  # what {00000..99999} may expand to
 MAX_HEADER = 1 << 20  # bytes; an extended header holds one long name
-_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
 
-def find_tars(path: str) -> dict[str, Path]:
-    """The tars of a folder, pattern or file, by a name that does not depend on where they lie. Raises SourceError."""
+def find_tars(path: str, split: str | None = None, config: str | None = None) -> dict[str, Path]:
+    """The tars of a folder, pattern or file, by a name that does not depend on where they lie. Raises SourceError.
+
+    Of a folder with several splits, as `datasets` tells them, those of one.
+    """
     if Path(path).is_dir():
-        files = [os.path.join(path, name) for name in listing(Path(path)) if is_tar(name)]
-    elif os.path.isfile(path):
-        files = [path]
+        files = [os.path.join(path, name) for name in _tars_of_split(Path(path), split, config)]
+    elif split is not None or config is not None:
+        raise SourceError(f"--split and --config mean nothing for the tars {path!r}: they are all read")
     else:
-        patterns = list(islice(_braces(path), MAX_TARS + 1))
-        if len(patterns) > MAX_TARS:
-            raise SourceError(f"{path!r} stands for more than {MAX_TARS} tars")
-        files = [file for one in patterns for file in (sorted(glob(one)) if has_magic(one) else [one])]
+        files = [path] if os.path.isfile(path) else expanded(path)
     if not files:
         raise SourceError(f"there are no tars at {path!r}")
     top = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
     for file in files:
         if not os.path.isfile(file):
             raise SourceError(f"the tar {file!r} is missing")
-        if not file.endswith(".tar"):
+        if not file.lower().endswith(".tar"):
             raise SourceError(f"{file!r} is compressed, so pictures cannot be read in place: unpack it to a .tar first")
     return {portable(os.path.relpath(file, top), SEPARATOR): Path(file) for file in files}
+
+
+def _tars_of_split(root: Path, split: str | None, config: str | None) -> list[str]:
+    names = sorted(folder + name for folder, names in walk(root) for name in names if is_tar(name))
+    if not names:
+        return []
+    splits = find_splits(root, names, read_config(root, config))
+    return splits[choose_split(splits, split, repr(str(root)))]
+
+
+def expanded(pattern: str) -> list[str]:
+    """Braces as webdataset expands them, then wildcards."""
+    few = all(abs(int(last) - int(first)) < MAX_TARS for first, last in _RANGE.findall(pattern))
+    try:
+        patterns = list(islice(braceexpand(pattern), MAX_TARS + 1)) if few else []
+    except ValueError:  # unbalanced
+        patterns = [pattern]
+    if not few or len(patterns) > MAX_TARS:
+        raise SourceError(f"{pattern!r} stands for more than {MAX_TARS} tars")
+    return [file for one in patterns for file in (sorted(glob(one)) if has_magic(one) else [one])]
 
 
 def open_tar(path: Path) -> io.BufferedReader:
@@ -105,22 +130,3 @@ class _Capped(io.BufferedReader):
         if size is None or not 0 <= size <= MAX_HEADER:
             raise tarfile.ReadError(f"a header of {size} bytes")
         return super().read(size)
-
-
-def _braces(pattern: str) -> Iterator[str]:
-    """{000..012} and {a,b} as a shell expands them."""
-    found = _BRACES.search(pattern)
-    if not found:
-        yield pattern
-        return
-    before, after = pattern[: found.start()], pattern[found.end() :]
-    for one in _alternatives(found[1]):
-        yield from (f"{before}{one}{rest}" for rest in _braces(after))
-
-
-def _alternatives(inside: str) -> Iterator[str]:
-    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", inside):
-        first, last = numbers.groups()
-        yield from (f"{number:0{len(first)}}" for number in range(int(first), int(last) + 1))
-    else:
-        yield from inside.split(",")

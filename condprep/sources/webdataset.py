@@ -4,33 +4,26 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from tarfile import TarInfo
 from typing import Any
 
 from condprep.errors import Rejected
-from condprep.sources.base import (
-    CAPTION_COLUMNS,
-    MAX_CAPTION,
-    PICTURES,
-    caption_values,
-    captions,
-    check_there,
-    is_picture,
-    portable,
-    refused,
-    rejected_entry,
-    stamp,
-)
+from condprep.sources.base import CAPTION_COLUMNS, check_there, portable, refused, rejected_entry, stamp, unsaid
+from condprep.sources.kinds import HIDDEN, is_junk, is_picture, kind_left
 from condprep.sources.tar import MAX_HEADER, SEPARATOR, member_problem, members, open_tar
-from condprep.types import Entry, Sample
+from condprep.sources.text import MAX_CAPTION, Captions, read_captions, read_values
+from condprep.types import Entry, Note, Sample
 
 MAX_GROUP = 64  # members of one sample; those that follow count as another one, so that memory stays bounded
 TWICE = Rejected("source", "the tar holds two members of this name", code="listed-twice")
+FURTHER = "left out: further pictures of a sample (--image-column NAME.EXT reads those)"
+WITHOUT = "left out: samples without a picture"
+DAMAGED = "caption left out: the .json of the sample is damaged"
 Found = tuple[TarInfo, tuple[str, ...], Rejected | None]  # a picture, its captions, and why it cannot be an input
 
 
@@ -38,15 +31,17 @@ Found = tuple[TarInfo, tuple[str, ...], Rejected | None]  # a picture, its capti
 class WebDatasetSource:
     """The pictures of uncompressed tars: tar by tar as given, and in each by position.
 
-    Neighbouring members that agree up to the first dot of their last component are one sample. Its captions are those
-    of its .txt, or else the "text" or "caption" in its .json. Members are read in place, so their names are never used
-    as paths; links, unsafe names and members that are too large are problem entries all the same. A damaged tar gives
-    what comes before the damage and one problem entry for the rest.
+    Neighbouring members that agree up to the first dot of their last component are one sample; a picture whose name goes on
+    after another's is a further one of it, as 000.seg.png of 000.jpg. Captions are those of the .txt that is called as
+    the picture or the sample, or else "text" or "caption" in such a .json. Members are read in place, so their names are
+    never used as paths; links, unsafe names and members that are too large are problem entries all the same. A damaged tar
+    gives what comes before the damage and one problem entry for the rest.
     """
 
     tars: Mapping[str, Path]  # name in the `source` column, as `find_tars` gives it -> file
     extension: str | None = None  # "seg.png": the pictures are these members and no others
     caption_field: str | None = None  # captions are this field of the .json
+    each_line: bool = True  # whether each line of a .txt is a caption; else all of them are one
     kind: str = "webdataset"
 
     def __post_init__(self) -> None:
@@ -59,11 +54,15 @@ class WebDatasetSource:
         options = {"image_column": self.extension, "caption_column": self.caption_field}
         return {"kind": self.kind, "shards": sha256(shards.encode()).hexdigest()} | options
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         for name, path in self.tars.items():
             now, seen = stamp(path), set[int]()
+
+            def of_tar(kind: str, member: str, tar: str = name) -> None:
+                note(kind, f"{tar}{SEPARATOR}{portable(member)}")
+
             with open_tar(path) as file:
-                for item, text, problem in self._pictures(file):
+                for item, text, problem in self._pictures(file, of_tar):
                     full = f"{name}{SEPARATOR}{portable(item.name)}"
                     if hash(full) in seen:
                         full, problem = f"{full}@{item.offset}", TWICE
@@ -84,47 +83,89 @@ class WebDatasetSource:
             raise Rejected("read", f"{path.name!r} was cut off after it was listed", code="cut-off")
         return Sample(entry.name, data, entry.text or ())
 
-    def _pictures(self, file: io.BufferedReader) -> Iterator[Found]:
+    def _pictures(self, file: io.BufferedReader, note: Note) -> Iterator[Found]:
         """Each picture with its captions and its problem; a nameless one stands for the damaged rest."""
-        for key, run in groupby(members(file), _key):
+        for key, run in groupby(_visible(members(file), note), _key):
             if key is None:
                 for damage in run:
                     yield TarInfo(""), (), Rejected("source", str(damage), code="damaged-source")
-                continue
-            while group := [item for item in islice(run, MAX_GROUP) if isinstance(item, TarInfo)]:
-                yield from self._sample(file, group)
+            else:
+                for group in _groups(run):
+                    yield from self._sample(file, key.rstrip("."), group, note)
 
-    def _sample(self, file: io.BufferedReader, group: Sequence[TarInfo]) -> Iterator[Found]:
-        found = self._choose(group)
-        text: tuple[str, ...] = ()
-        problem = None
-        try:
-            text = self._captions(file, group) if found else ()
-        except Rejected as rejected:
-            problem = rejected
-        for item in found:
-            yield item, text, member_problem(item) or problem
+    def _sample(self, file: io.BufferedReader, key: str, group: Sequence[TarInfo], note: Note) -> Iterator[Found]:
+        chosen = self._choose(group)
+        if not chosen:
+            note(WITHOUT, group[0].name)
+        for item in group:
+            if item not in chosen and is_picture(item.name):
+                note(FURTHER, item.name)
+            elif item not in chosen and _split(item)[1] not in ("txt", "json"):
+                note(kind_left(item.name), item.name)
+        for item in chosen:
+            try:
+                text, problem = self._captions(file, key, item, group), member_problem(item)
+            except Rejected as rejected:
+                text, problem = Captions(()), rejected
+            if text.note:
+                note(text.note, item.name)
+            yield item, text.texts, problem
 
     def _choose(self, group: Sequence[TarInfo]) -> list[TarInfo]:
-        """The pictures of a sample: with the extension asked for, else 000.jpg, else whatever ends as a picture does."""
-        files = [item for item in group if not item.isdir() and not item.name.rpartition("/")[2].startswith(".")]
+        """The pictures of a sample: with the extension asked for, else all that are no further ones of another."""
         if self.extension:
-            return [item for item in files if _extension(item) == self.extension]
-        plain = [item for item in files if _extension(item).lower() in PICTURES]
-        return plain or [item for item in files if is_picture(item.name)]
+            wanted = self.extension.lower()
+            exact = [item for item in group if _extension(item).lower() == wanted]
+            return exact or [item for item in group if item.name.lower().endswith(f".{wanted}")]
+        pictures = [item for item in group if is_picture(item.name)]
+        stems = {_split(item)[0] for item in pictures}
+        return [item for item in pictures if not _goes_on_after(_split(item)[0], stems)]
 
-    def _captions(self, file: io.BufferedReader, group: Sequence[TarInfo]) -> tuple[str, ...]:
-        parts = {_extension(item): item for item in group if member_problem(item) is None}
-        if "txt" in parts and not self.caption_field:
-            return captions(_head(file, parts["txt"], MAX_CAPTION))
-        if "json" not in parts:
-            return ()
+    def _captions(self, file: io.BufferedReader, key: str, picture: TarInfo, group: Sequence[TarInfo]) -> Captions:
+        parts = {_split(item): item for item in group if member_problem(item) is None}
+        bases = (_split(picture)[0], key)
+        plain = next((parts[base, "txt"] for base in bases if (base, "txt") in parts), None)
+        if plain and not self.caption_field:
+            return read_captions(_head(file, plain, MAX_CAPTION), each_line=self.each_line)
+        described = next((parts[base, "json"] for base in bases if (base, "json") in parts), None)
+        if not described:
+            return Captions(())
         try:
-            values = dict(json.loads(_head(file, parts["json"], MAX_HEADER)))
+            values = dict(json.loads(_head(file, described, MAX_HEADER)))
         except (TypeError, ValueError, RecursionError):
-            return ()
+            return Captions((), DAMAGED)
         fields = (self.caption_field,) if self.caption_field else CAPTION_COLUMNS
-        return caption_values(next((values[name] for name in fields if name in values), None))
+        return read_values(next((values[name] for name in fields if name in values), ""))
+
+
+def _visible(found: Iterable[TarInfo | str], note: Note) -> Iterator[TarInfo | str]:
+    """Without folders, hidden members and those of the system: a Mac writes `._000.jpg` between the members of a sample."""
+    for item in found:
+        if isinstance(item, TarInfo) and any(is_junk(part) for part in item.name.split("/") if part.strip(".")):
+            note(HIDDEN, item.name)
+        elif isinstance(item, str) or not item.isdir():
+            yield item
+
+
+def _groups(run: Iterable[TarInfo | str]) -> Iterator[list[TarInfo]]:
+    """A sample, or MAX_GROUP members of it; those that differ in the extension alone stay together."""
+    group: list[TarInfo] = []
+    for item in run:
+        if not isinstance(item, TarInfo):
+            continue
+        full = len(group) >= MAX_GROUP and (_split(item)[0] != _split(group[-1])[0] or len(group) >= 2 * MAX_GROUP)
+        if full:
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _goes_on_after(stem: str, stems: set[str]) -> bool:
+    """Whether a stem is another one, a dot and more."""
+    parts = stem.split(".")
+    return any(".".join(parts[:n]) in stems for n in range(1, len(parts)))
 
 
 def _key(item: TarInfo | str) -> str | None:
@@ -135,6 +176,13 @@ def _key(item: TarInfo | str) -> str | None:
 def _extension(item: TarInfo) -> str:
     """From the first dot of the last component on: "seg.png" of "a.b/000.seg.png"."""
     return item.name.rpartition("/")[2].partition(".")[2]
+
+
+def _split(item: TarInfo) -> tuple[str, str]:
+    """Up to the last dot of the last component, and what follows in small letters."""
+    folder, slash, name = item.name.rpartition("/")
+    stem, _, extension = name.rpartition(".") if "." in name else (name, "", "")
+    return f"{folder}{slash}{stem}", extension.lower()
 
 
 def _head(file: io.BufferedReader, item: TarInfo, most: int) -> bytes:

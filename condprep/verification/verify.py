@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.annotators.registry import canonical
-from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
+from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.dataset.reader import take
 from condprep.errors import UsageError, WeightsError
 from condprep.runtime.concurrency import lots, ordered_map, usable_cores
@@ -42,6 +42,8 @@ def verify(
     image_column: str | None = None,
     condition_column: str | None = None,
     caption_column: str | None = None,
+    config: str | None = None,
+    follow_links: Sequence[str | os.PathLike[str]] = (),
     checks: Sequence[str] = (),
     annotator: str | None = None,
     sample: SampleSize | None = None,
@@ -56,6 +58,7 @@ def verify(
     """Check every pair of a dataset: one of condprep, any other of Hugging Face (folder, Parquet, Hub id), two folders
     matched by stem, or a listing such as fill50k's prompt.json.
 
+    config: of a dataset with several. follow_links: folders outside of the dataset that its links and rows may lead to.
     checks: some of "structure", "condition", ...; else all. annotator: what made the maps, where the dataset does not say
     it; sample: how many rows, or "all", are compared with maps that it makes now (default: all where it needs no network,
     else 512). settings: thresholds, and parameters of the annotator: {"structure": {"max_aspect_error": 2}, "canny":
@@ -69,7 +72,7 @@ def verify(
     limits, wanted_annotator = _sorted_out(settings or {}, annotator)
     chosen = choose_groups(configure(all_groups(), limits), checks)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
-    pairs = open_pairs(os.fspath(path), **{f"{role}_column": name for role, name in wanted.items()})
+    pairs = reopen(os.fspath(path), wanted, config, [Path(folder) for folder in follow_links])
     notes = list(pairs.notes)
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])

@@ -115,12 +115,12 @@ def test_inputs_are_rows_plus_rejects(raw: Path, tmp_path: Path) -> None:
 
 
 def test_captions_missing_first_and_all(raw: Path, tmp_path: Path) -> None:
-    """A missing caption is the empty string and counted; several are kept as a list only on request."""
+    """A missing caption is the empty string and counted; lines are one caption, and a list of them only on request."""
     (raw / "group1" / "01.txt").write_text("first\n\nsecond\n")
     result = build(raw, tmp_path / "first", "canny", **SMALL)
     assert result.without_caption == 6
     texts = load_from_disk(str(tmp_path / "first"))["train"]["text"][:]
-    assert "first" in texts
+    assert "first second" in texts
     assert texts.count("") == 6
     build(raw, tmp_path / "all", "canny", captions="list", **SMALL)
     texts = load_from_disk(str(tmp_path / "all"))["train"]["text"][:]

@@ -28,8 +28,10 @@ from condprep.cli import main as cli
 from condprep.dataset.columns import columns
 from condprep.images.decode import MAX_PIXELS
 from condprep.images.geometry import buckets
-from condprep.sources.base import MAX_CAPTION, MAX_FILE, PICTURES
-from condprep.sources.imagefolder import MAX_LINE
+from condprep.sources.base import MAX_FILE
+from condprep.sources.kinds import PICTURES
+from condprep.sources.metadata import MAX_LINE
+from condprep.sources.text import MAX_CAPTION
 from condprep.weights.find import Weights
 from condprep.weights.pins import pin
 from trainer.cli import main as trainer_cli

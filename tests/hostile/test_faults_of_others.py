@@ -27,12 +27,12 @@ from condprep.sources.open import open_source
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders called lost+found may not be listed, not even by root."""
+    """Folders called locked may not be listed, not even by root."""
     for name in ("listdir", "scandir"):
         real = getattr(os, name)
 
         def guarded(path: Any = ".", real: Any = real) -> Any:
-            if str(path).rstrip("/").endswith("lost+found"):
+            if str(path).rstrip("/").endswith("locked"):
                 raise PermissionError(13, "Permission denied", str(path))
             return real(path)
 
@@ -49,7 +49,7 @@ def picture(path: Path) -> None:
 def test_a_folder_that_nobody_may_read_costs_itself_alone(tmp_path: Path, source: str) -> None:
     """Beside pictures or beside folders of pictures it is a problem of its own, and everything else is an input."""
     picture(tmp_path / "raw" / "cats" / "1.png")
-    (tmp_path / source / "lost+found").mkdir(parents=True)
+    (tmp_path / source / "locked").mkdir(parents=True)
     entries = list(open_source(tmp_path / source).entries())
     assert [entry.problem is None for entry in entries] == [True, False]
 
@@ -59,7 +59,7 @@ def test_pairs_beside_such_a_folder_are_found(tmp_path: Path) -> None:
     """Two folders of pictures and one that nobody may read: the pairs are those of the two."""
     picture(tmp_path / "image" / "1.png")
     picture(tmp_path / "condition" / "1.png")
-    (tmp_path / "lost+found").mkdir()
+    (tmp_path / "locked").mkdir()
     assert [pair.problem for pair in open_pairs(tmp_path)] == [None]
 
 

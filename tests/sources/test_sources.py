@@ -29,17 +29,26 @@ def put(folder: Path, *names: str) -> Path:
     [
         (["a.jpg"], "folder"),
         ([], "folder"),
-        (["sub/a.jpg", "sub/metadata.jsonl", "other/b.jpg"], "folder"),
+        (["a.jpg", ".hidden/metadata.jsonl", "@eaDir/metadata.csv"], "folder"),
+        (["people/a.jpg", "test/b.jpg"], "folder"),
+        (["train/a.jpg", "test/b.jpg"], "imagefolder"),
+        (["sub/a.jpg", "sub/metadata.jsonl", "other/b.jpg"], "imagefolder"),
+        (["a.jpg", "deep/er/metadata.parquet"], "imagefolder"),
         (["a.jpg", "metadata.jsonl"], "imagefolder"),
         (["a.jpg", "metadata.csv"], "imagefolder"),
         (["a.jpg", "metadata.parquet"], "imagefolder"),
         (["train/a.jpg", "train/metadata.jsonl", "test/metadata.jsonl"], "imagefolder"),
         (["00000.tar", "00000.parquet", "00000_stats.json"], "webdataset"),
         (["00000.tar.gz"], "webdataset"),
+        (["data/UP.TAR", "data/UP.TAR.md5", "README.md"], "webdataset"),
+        (["a.jpg", "a.tar.idx", "b.tar.lock"], "folder"),
+        (["pictures.zip", "metadata.csv"], "zip"),
+        (["a.jpg", "backup.zip"], "folder"),
         (["dataset_info.json", "state.json", "data-00000-of-00001.arrow"], "huggingface"),
         (["dataset_dict.json", "train/state.json"], "huggingface"),
         (["train-00000.parquet"], "huggingface"),
         (["README.md", "data/train-00000-of-00002.parquet"], "huggingface"),
+        (["default/train/0000.parquet"], "huggingface"),
     ],
 )
 def test_the_kind_is_recognised_by_what_lies_in_the_folder(tmp_path: Path, files: list[str], kind: str) -> None:
@@ -48,12 +57,13 @@ def test_the_kind_is_recognised_by_what_lies_in_the_folder(tmp_path: Path, files
 
 
 @pytest.mark.parametrize(
-    "name", ["a.tar", "{00000..00003}.tar", "*.tar", "b.parquet", "metadata.csv", "metadata.parquet"]
+    "name",
+    ["a.tar", "{00000..00003}.tar", "*.tar", "b.parquet", "metadata.csv", "metadata.parquet", "captions.csv", "p.json"],
 )
 def test_a_file_or_pattern_is_recognised_by_its_name(tmp_path: Path, name: str) -> None:
-    """Tars, patterns of tars, Parquet and metadata files may be given themselves."""
-    put(tmp_path, "a.tar", "b.parquet", "metadata.csv", "metadata.parquet")
-    kinds = {"tar": "webdataset", "parquet": "huggingface", "csv": "imagefolder"}
+    """Tars, patterns of tars, Parquet, metadata files and any other listing may be given themselves."""
+    put(tmp_path, "a.tar", "b.parquet", "metadata.csv", "metadata.parquet", "captions.csv", "p.json")
+    kinds = {"tar": "webdataset", "parquet": "huggingface", "csv": "imagefolder", "json": "imagefolder"}
     expected = "imagefolder" if name.startswith("metadata") else kinds[name.rpartition(".")[2]]
     assert recognise(str(tmp_path / name)) == expected
 
@@ -84,14 +94,14 @@ def test_a_picture_is_no_source(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
-    """The message holds all four."""
+    """The message holds all five."""
     with pytest.raises(SourceError, match=", ".join(SOURCE_KINDS)):
-        open_source(tmp_path, "zip")
+        open_source(tmp_path, "rar")
 
 
 @pytest.mark.parametrize(
     ("kind", "option"),
-    [("folder", "image_column"), ("folder", "caption_column"), ("folder", "split"), ("webdataset", "split")],
+    [("folder", "image_column"), ("folder", "caption_column"), ("folder", "split"), ("folder", "config")],
 )
 def test_an_option_without_a_meaning_is_an_error(tmp_path: Path, kind: str, option: str) -> None:
     """An option that would do nothing is a mistake, and its name as on the command line is in the message."""

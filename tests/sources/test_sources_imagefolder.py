@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from support.pictures import encoded, smooth
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources import imagefolder
-from condprep.sources.base import MAX_CAPTION, Source
+from condprep.sources import metadata
+from condprep.sources.base import Source
 from condprep.sources.open import open_source
+from condprep.sources.text import MAX_CAPTION
 
 PICTURE = encoded(smooth(8, 8))
 FORMATS = ("jsonl", "csv", "parquet")
@@ -219,20 +220,21 @@ def test_a_damaged_parquet_file_keeps_what_is_before_the_damage(folder: Path) ->
 
 
 def test_a_split_has_a_metadata_file_of_its_own(folder: Path) -> None:
-    """--split names the sub-folder; with several and none named the error lists them, with one it is taken."""
+    """--split names the sub-folder; with several and none named the error lists them; names tell the splits apart."""
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / "a.jpg").write_bytes(PICTURE)
         write(folder / split, [{"file_name": "a.jpg", "text": split}])
     (entry,) = open_source(folder, "imagefolder", split="train").entries()
-    assert entry.text == ("train",)
+    assert (entry.name, entry.text) == ("train/a.jpg", ("train",))
     with pytest.raises(SourceError, match="has the splits test, train; choose one with --split"):
         open_source(folder, "imagefolder")
-    with pytest.raises(SourceError, match="no folder"):
+    with pytest.raises(SourceError, match=r"'dev' is not among the splits in .*: test, train"):
         open_source(folder, "imagefolder", split="dev")
     (folder / "test" / "metadata.jsonl").unlink()
-    (entry,) = open_source(folder, "imagefolder").entries()
-    assert entry.text == ("train",)
+    with pytest.raises(SourceError, match="has the splits test, train; choose one with --split"):
+        open_source(folder, "imagefolder")
+    assert listed(open_source(folder, split="test")) == [("test/a.jpg", None)]
 
 
 def test_metadata_that_is_absent_or_twofold_is_an_error(folder: Path) -> None:
@@ -264,7 +266,7 @@ def test_a_long_listing_is_streamed(folder: Path) -> None:
 
     (folder / "metadata.jsonl").write_text(f'{{"file_name": "gone.jpg", "text": "{"x" * 20_000}"}}\n' * 1000)
     tracemalloc.start()
-    count = sum(1 for _ in imagefolder.json_rows(folder / "metadata.jsonl"))
+    count = sum(1 for _ in metadata.json_rows(folder / "metadata.jsonl"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert count == 1000

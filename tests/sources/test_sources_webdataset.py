@@ -17,8 +17,9 @@ from support.pictures import encoded, smooth
 from support.tars import tar
 
 from condprep.errors import PassingFault, Rejected, SourceError
-from condprep.sources.base import MAX_CAPTION, Source
+from condprep.sources.base import Source
 from condprep.sources.open import open_source
+from condprep.sources.text import MAX_CAPTION
 from condprep.types import Entry
 
 PICTURES = [encoded(smooth(8, 8, seed)) for seed in range(4)]

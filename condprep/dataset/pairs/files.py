@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count, islice
@@ -20,28 +20,16 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
 )
 from condprep.errors import Rejected, SourceError
-from condprep.runtime.retry import is_passing
-from condprep.sources.base import (
-    caption_values,
-    is_picture,
-    listing,
-    name_in,
-    native,
-    portable,
-    read_listed,
-    read_regular,
-    rejected_entry,
-    stamp,
-)
-from condprep.sources.folder import FolderSource
-from condprep.sources.imagefolder import MetadataRow, csv_rows, json_rows, parquet_rows
+from condprep.sources.base import name_in, native, portable, read_listed, read_regular, rejected_entry, stamp
+from condprep.sources.folder import FolderSource, find_sidecar
+from condprep.sources.kinds import is_picture, listing
+from condprep.sources.metadata import read_rows
+from condprep.sources.reach import Reach
+from condprep.sources.text import read_values
 from condprep.types import Entry, Sample
 
 LISTINGS = ("prompt.json", "prompt.jsonl", "metadata.jsonl", "metadata.csv", "metadata.parquet")
-READERS: Mapping[str, Callable[[Path], Iterator[MetadataRow]]] = {
-    **{".json": json_rows, ".jsonl": json_rows},
-    **{".csv": csv_rows, ".parquet": parquet_rows},
-}
+READERS = (".json", ".jsonl", ".csv", ".tsv", ".parquet")
 LOOKED_AT = 100  # rows of a listing that tell its columns
 
 
@@ -140,6 +128,7 @@ class ListedPairs:
 
     listing: Path
     columns: Columns
+    reach: Reach
     keyed: bool = False
     made: None = None
 
@@ -157,7 +146,7 @@ class ListedPairs:
 
     @property
     def stamp(self) -> str:
-        roles, rows = (self.columns.image, self.columns.condition), READERS[self.listing.suffix](self.listing)
+        roles, rows = (self.columns.image, self.columns.condition), read_rows(self.listing)
         named = (values.get(role) for _, values in rows if isinstance(values, dict) for role in roles)
         paths = (self.listing.parent / name for name in named if isinstance(name, str) and "\0" not in name)
         return digest(map(stamp, chain([self.listing], paths)))
@@ -166,7 +155,7 @@ class ListedPairs:
         return self.read()
 
     def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
-        for row, (number, values) in enumerate(READERS[self.listing.suffix](self.listing)):
+        for row, (number, values) in enumerate(read_rows(self.listing)):
             if only is not None and row not in only:
                 continue
             if isinstance(values, str):
@@ -181,7 +170,7 @@ class ListedPairs:
 
     def entries(self) -> Iterator[Entry]:
         """A row that cannot be used is a problem entry called `prompt.json:LINE`."""
-        for number, values in READERS[self.listing.suffix](self.listing):
+        for number, values in read_rows(self.listing):
             try:
                 if isinstance(values, str):
                     raise Rejected("source", values, code="bad-listing")
@@ -191,7 +180,7 @@ class ListedPairs:
 
     def _entry(self, values: Mapping[str, Any]) -> Entry:
         image, condition = (self._path(values, column) for column in (self.columns.image, self.columns.condition))
-        text = caption_values(values.get(self.columns.caption)) if self.columns.caption else ()
+        text = read_values(values.get(self.columns.caption)).texts if self.columns.caption else ()
         name, of_map = (str(values[column]) for column in (self.columns.image, self.columns.condition))
         now = stamp(image, condition)
         return Entry(name_in(self.listing, name), now, text=text, condition=portable(of_map))
@@ -219,26 +208,23 @@ class ListedPairs:
         name = values.get(column)
         if not isinstance(name, str) or not name:
             raise Rejected("read", f"no {column!r}", code="bad-listing")
-        folder = os.path.realpath(self.listing.parent)
-        try:
-            real = Path(os.path.realpath(os.path.join(folder, name), strict=True))
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            if is_passing(error):
-                raise
+        real = next(filter(None, map(self.reach.existing, dict.fromkeys((name, name.replace("\\", "/"))))), None)
+        if real is None and self.reach.real(name):
             reason = f"{column} {name!r:.200} is missing or unreadable"
             raise Rejected("read", reason, code="missing-file") from None
-        if not real.is_relative_to(folder):
+        if real is None:
             reason = f"{column} {name!r:.200} is outside the folder of {self.listing.name}"
             raise Rejected("read", reason, code="outside-source")
         return real
 
 
-def open_listing(path: Path, wanted: Mapping[str, str | None]) -> ListedPairs:
+def open_listing(path: Path, wanted: Mapping[str, str | None], also: tuple[Path, ...] = ()) -> ListedPairs:
     """Pairs of a listing. Raises SourceError where it names no picture and map."""
-    rows = [row for _, row in islice(READERS[path.suffix](path), LOOKED_AT) if isinstance(row, dict)]
+    rows = [row for _, row in islice(read_rows(path), LOOKED_AT) if isinstance(row, dict)]
     known = dict.fromkeys(column for row in rows for column in row)
     pictures = [name for name in known if any(_names_picture(row.get(name)) for row in rows)]
-    return ListedPairs(path, choose_columns(pictures, [name for name in known if name not in pictures], wanted))
+    columns = choose_columns(pictures, [name for name in known if name not in pictures], wanted)
+    return ListedPairs(path, columns, Reach(path.parent, also))
 
 
 def _names_picture(value: Any) -> bool:
@@ -272,7 +258,7 @@ def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
     notes = [] if columns.image == IMAGE_NAMES[0] and columns.condition in CONDITION_NAMES else [_taken(columns)]
     pictures = FolderSource(root / columns.image)
     first = (pictures.root / native(entry.name) for entry in islice(pictures.entries(), LOOKED_AT))
-    captioned = any(path.with_suffix(".txt").exists() for path in first)
+    captioned = any(map(find_sidecar, first))
     if not captioned:
         notes.append("no captions were found (NAME.txt beside the pictures); they are not checked")
     return FolderPairs(root, columns.image, columns.condition, notes, captioned)

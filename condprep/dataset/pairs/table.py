@@ -27,9 +27,12 @@ from condprep.dataset.pairs.base import (
     read_transform,
 )
 from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
-from condprep.errors import DatasetError, Rejected, SourceError
+from condprep.errors import DatasetError, Rejected
 from condprep.runtime.files import read_json
-from condprep.sources.base import caption_values, rejected_entry, stamp, stored_picture
+from condprep.sources.base import rejected_entry, stamp
+from condprep.sources.huggingface import from_hub
+from condprep.sources.reach import Reach, stored_picture
+from condprep.sources.text import read_values
 from condprep.types import CONDITION_KINDS, IMPORTED, Entry, Sample
 
 TRANSFORM = "transform"  # the column in which a build says where the source lies
@@ -42,7 +45,7 @@ class TablePairs:
 
     files: Sequence[Shard]
     columns: Columns
-    folder: Path | None  # pictures stored as paths lie below it
+    reach: Reach  # where pictures that are stored as paths may lie
     made: Made | None
     imported: str | None = None  # the kind that was recorded for maps that were imported
     further: str | None = None  # a column of pictures that is read, too
@@ -109,7 +112,7 @@ class TablePairs:
         values = {name: table.column(name)[entry.offset - self._starts[number]] for name in self.columns.names}
         image, condition = self._pictures(values)
         caption = values[self.columns.caption].as_py() if self.columns.caption else None
-        return Sample(entry.name, image, caption_values(caption), condition=condition)
+        return Sample(entry.name, image, read_values(caption).texts, condition=condition)
 
     def _parts_of(self, file: Shard) -> Iterator[RowGroup]:
         self._columns_of(file)
@@ -169,7 +172,7 @@ class TablePairs:
     def _pictures(self, values: Mapping[str, pa.Scalar]) -> list[bytes]:
         """The encoded picture, its map, and that of the further column. Raises Rejected("read", reason)."""
         columns = filter(None, (self.columns.image, self.columns.condition, self.further))
-        return [stored_picture(values[column].as_py(), self.folder, column) for column in columns]
+        return [stored_picture(values[column].as_py(), self.reach, column) for column in columns]
 
 
 _reading = Lock()  # of a part that several threads want, one reads it
@@ -181,31 +184,33 @@ def _table(part: RowGroup, columns: tuple[str, ...], stamp: str) -> pa.Table:
     return read_part(part, columns)
 
 
-def open_table(files: Sequence[Shard], folder: Path | None, wanted: Mapping[str, str | None]) -> TablePairs:
+def open_table(
+    files: Sequence[Shard], folder: Path | None, wanted: Mapping[str, str | None], also: tuple[Path, ...] = ()
+) -> TablePairs:
     """Pairs of those files. Raises SourceError where the columns of pictures and maps are not clear."""
     known = first_schema(files)
     pictures = [column.name for column in known if is_picture(column.type)]
     columns = choose_columns(pictures, [name for name in known.names if name not in pictures], wanted)
+    reach = Reach(folder, also)
     if not folder or not (one := _recorded(folder, columns.condition)):
-        return TablePairs(files, columns, folder, None)
+        return TablePairs(files, columns, reach, None)
     if one["annotator"] == IMPORTED:
-        return TablePairs(files, columns, folder, None, _kind(one))
-    return TablePairs(files, columns, folder, Made(one["annotator"], one["params"], one["weights"]))
+        return TablePairs(files, columns, reach, None, _kind(one))
+    return TablePairs(files, columns, reach, Made(one["annotator"], one["params"], one["weights"]))
 
 
-def open_hub(name: str, wanted: Mapping[str, str | None]) -> TablePairs:
+def open_hub(
+    name: str, wanted: Mapping[str, str | None], config: str | None = None, also: tuple[Path, ...] = ()
+) -> TablePairs:
     """Pairs of a dataset on the Hub, all its splits; it is downloaded into the cache of `datasets`. Raises SourceError."""
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name)
-    except Exception as error:  # datasets, fsspec and the network each have their own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SourceError(
-            f"there is no file or folder {name!r}, and as a dataset on the Hub it cannot be loaded: {reason}"
-        ) from None
-    files = [Shard(Path(file["filename"]), split) for split, part in loaded.items() for file in part.cache_files]
-    return open_table(sorted(files, key=lambda file: (file.split != "train", file.split, file.path.name)), None, wanted)
+    found = from_hub(name, config)
+    files = [Shard(Path(file["filename"]), split) for split, part in found.dataset.items() for file in part.cache_files]
+    return open_table(
+        sorted(files, key=lambda file: (file.split != "train", file.split, file.path.name)),
+        None,
+        wanted,
+        found.reach.also + also,
+    )
 
 
 def is_picture(kind: pa.DataType) -> bool:

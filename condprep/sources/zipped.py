@@ -1,0 +1,225 @@
+"""Zips of pictures: with captions beside them in the zip, or with a metadata file in it or beside it. Nothing is unpacked."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any
+
+from condprep.errors import Rejected, SourceError
+from condprep.sources.base import portable, rejected_entry, stamp, unsaid
+from condprep.sources.folder import SIDECARS, walk
+from condprep.sources.kinds import HIDDEN, is_junk, is_metadata, is_picture, is_zip, kind_left
+from condprep.sources.listed import Found, Listed, Listing, name_of
+from condprep.sources.splits import choose_split, find_splits, read_config
+from condprep.sources.text import MAX_CAPTION, Captions, read_captions
+from condprep.sources.zip_directory import Member, members, read_member
+from condprep.types import Entry, Note, Sample
+
+SEPARATOR = "#"  # between the names of a zip and of its member: no name of a zip has one
+MAX_LISTING = 256 << 20  # bytes of a metadata file in a zip, which is held in memory
+TWICE = Rejected("source", "the zip holds two members of this name", code="listed-twice")
+UNLISTED = "left out: pictures that no listing names"
+
+
+@dataclass(frozen=True)
+class Held:
+    """A metadata file from a zip, as `read_rows` takes one."""
+
+    name: str
+    data: bytes
+
+    @property
+    def suffix(self) -> str:
+        return os.path.splitext(self.name)[1]
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        return io.BytesIO(self.data)
+
+
+@dataclass(frozen=True)
+class ZipSource:
+    """The pictures of zips: zip by zip, each in the order of its directory; or, where there is metadata, of its rows.
+
+    Metadata is a file in the zip, which then names what is beside it there, or one beside the zips, which names their members.
+    """
+
+    zips: Mapping[str, Path]  # name in the `source` column -> file
+    listing: Path | None  # beside the zips
+    image_column: str = "file_name"
+    caption_column: str | None = None
+    gather: bool = True  # all captions of a picture; else the lines of its caption file are one
+    split: str | None = None
+    kind: str = "zip"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        files = [(name, path.stat().st_size) for name, path in self.zips.items()]
+        options = {"image_column": self.image_column, "caption_column": self.caption_column, "split": self.split}
+        return {"kind": self.kind, "zips": sha256(json.dumps(files).encode()).hexdigest()} | options
+
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
+        if self.listing:
+            found = self._by_name(self.zips)
+            finds = partial(_find, found, "")
+            yield from self._listed([Listing(portable(self.listing.name), self.listing, finds)], found, note)
+            return
+        for name, path in self.zips.items():
+            own = [member for member in _visible(path, unsaid) if _is_metadata(member)]
+            if own:
+                found = self._by_name({name: path})
+                yield from self._listed([self._listing(name, path, member, found) for member in own], found, note)
+            else:
+                yield from self._pictures(name, path, note)
+
+    def read(self, entry: Entry) -> Sample:
+        path = self.zips[entry.name.partition(SEPARATOR)[0]]
+        return Sample(entry.name, read_member(path, entry.offset, entry.size), entry.text or ())
+
+    def _pictures(self, name: str, path: Path, note: Note) -> Iterator[Entry]:
+        """Every picture, with the captions of the text beside it."""
+        texts = {m.name: m for m in _visible(path, unsaid) if isinstance(m, Member) and m.name.endswith(SIDECARS)}
+        now, seen, used = stamp(path), set[int](), set[str]()
+        for member in _visible(path, note):
+            if isinstance(member, str):
+                damaged = Rejected("source", member, code="damaged-source")
+                yield rejected_entry(f"{name}{SEPARATOR}", damaged, now)
+            elif is_picture(member.name):
+                stem = os.path.splitext(member.name)[0]
+                sidecar = next((texts[stem + one] for one in SIDECARS if stem + one in texts), None)
+                used |= {sidecar.name} if sidecar else set()
+                yield self._entry(name, path, now, member, sidecar, seen, note)
+        for member in _visible(path, unsaid):
+            if isinstance(member, Member) and not is_picture(member.name) and member.name not in used:
+                note(kind_left(posixpath.basename(member.name)), f"{name}{SEPARATOR}{portable(member.name)}")
+
+    def _entry(
+        self,
+        name: str,
+        path: Path,
+        now: str,
+        member: Member,
+        sidecar: Member | None,
+        seen: set[int],
+        note: Note,
+    ) -> Entry:
+        full = f"{name}{SEPARATOR}{portable(member.name)}"
+        problem = member.problem
+        if hash(full) in seen:
+            full, problem = f"{full}@{member.offset}", TWICE
+        seen.add(hash(full))
+        if problem:
+            return rejected_entry(full, problem, now, offset=member.offset, size=member.size)
+        text = self._captions(path, sidecar) if sidecar else Captions(())
+        if text.note:
+            note(text.note, full)
+        return Entry(full, now, member.offset, member.size, text.texts)
+
+    def _captions(self, path: Path, sidecar: Member) -> Captions:
+        if sidecar.problem or sidecar.size > MAX_LISTING:
+            return Captions((), "caption left out: its file in the zip cannot be read")
+        try:
+            data = read_member(path, sidecar.offset, sidecar.size)
+        except Rejected:
+            return Captions((), "caption left out: its file in the zip cannot be read")
+        return read_captions(data[:MAX_CAPTION], each_line=self.gather)
+
+    def _listed(self, listings: list[Listing], found: Mapping[str, Found], note: Note) -> Iterator[Entry]:
+        seen: set[int] = set()
+        listed = Listed(listings, self.image_column, self.caption_column, self.gather)
+        listed.check_columns()
+        yield from listed.entries(note, seen)
+        for picture in found.values():
+            if hash(picture.name) not in seen and is_picture(picture.name):
+                note(UNLISTED, picture.name)
+
+    def _listing(self, zip_name: str, path: Path, member: Member | str, found: Mapping[str, Found]) -> Listing:
+        assert isinstance(member, Member)
+        full = f"{zip_name}{SEPARATOR}{portable(member.name)}"
+        if member.problem or member.size > MAX_LISTING:
+            raise SourceError(f"{full} cannot be read in place: unpack it beside the zip")
+        try:
+            held = Held(posixpath.basename(member.name), read_member(path, member.offset, member.size))
+        except Rejected as rejected:
+            raise SourceError(f"{full} cannot be read: {rejected.reason}") from None
+        return Listing(full, held, partial(_find, found, posixpath.dirname(member.name)))
+
+    def _by_name(self, zips: Mapping[str, Path]) -> dict[str, Found]:
+        """Member -> where it lies; of two with one name the first."""
+        found: dict[str, Found] = {}
+        for name, path in zips.items():
+            now = stamp(path)
+            for member in _visible(path, unsaid):
+                if (
+                    isinstance(member, Member)
+                    and not member.problem
+                    and not is_metadata(posixpath.basename(member.name))
+                ):
+                    full = name_of(name, f"{name}{SEPARATOR}{member.name}")
+                    found.setdefault(member.name, Found(full, now, member.offset, member.size))
+        return found
+
+
+def _find(members: Mapping[str, Found], folder: str, name: str) -> Found:
+    """Raises Rejected for what the zip does not hold."""
+    for one in (name, name.replace("\\", "/")):
+        if found := members.get(posixpath.normpath(posixpath.join(folder, one))):
+            return found
+    raise Rejected("source", f"{name!r} is not in the zip", code="missing-file")
+
+
+def _visible(path: Path, note: Note) -> Iterator[Member | str]:
+    for member in members(path):
+        if isinstance(member, Member) and any(is_junk(part) for part in member.name.split("/") if part.strip(".")):
+            note(HIDDEN, f"{path.name}{SEPARATOR}{portable(member.name)}")
+        else:
+            yield member
+
+
+def _is_metadata(member: Member | str) -> bool:
+    return isinstance(member, Member) and is_metadata(posixpath.basename(member.name))
+
+
+def open_zips(
+    path: str,
+    *,
+    image_column: str | None,
+    caption_column: str | None,
+    split: str | None,
+    config: str | None,
+    gather: bool,
+) -> ZipSource:
+    """The pictures of a zip, or of the zips of a folder's split. Raises SourceError where there is none, or a split to choose."""
+    columns: dict[str, Any] = {"image_column": image_column or "file_name", "caption_column": caption_column}
+    place = Path(path)
+    if place.is_file():
+        if split is not None or config is not None:
+            raise SourceError(f"--split and --config mean nothing for a zip: {path!r} is read as a whole")
+        beside = [place.parent / name for name in sorted(os.listdir(place.parent)) if is_metadata(name)]
+        alone = len([name for name in os.listdir(place.parent) if is_zip(name)]) == 1
+        listing = beside[0] if len(beside) == 1 and alone else None
+        return _checked(ZipSource({portable(place.name, SEPARATOR): place}, listing, **columns, gather=gather))
+    files = [folder + name for folder, names in walk(place) for name in names if is_zip(name) or is_metadata(name)]
+    zips = sorted(name for name in files if is_zip(name))
+    splits = find_splits(place, zips, read_config(place, config)) if zips else {}
+    if not splits:
+        raise SourceError(f"there are no zips at {path!r}")
+    chosen = choose_split(splits, split, repr(path))
+    own = {portable(name, SEPARATOR): place / name for name in splits[chosen]}
+    beside = [place / name for name in files if is_metadata(name)]
+    listing = beside[0] if len(beside) == 1 and len(splits) == 1 else None
+    return _checked(ZipSource(own, listing, **columns, gather=gather, split=split))
+
+
+def _checked(source: ZipSource) -> ZipSource:
+    """Raises SourceError for a file that is no zip."""
+    for path in source.zips.values():
+        next(members(path), None)
+    return source
