@@ -14,7 +14,7 @@ from support.crash import Scenario, crash
 from support.pictures import smooth
 
 import condprep
-from condprep.annotation import annotate_files
+from condprep.annotation.files import annotate_files
 from condprep.dataset.contact_sheet import sheet
 
 HOW = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
