@@ -56,7 +56,7 @@ class Runner:
         try:
             undrawn.wait()
             with self.guarded():
-                return undrawn.draw()
+                return self._draw(undrawn)
         except Rejected as rejected:
             return rejected
 
@@ -88,18 +88,33 @@ class Runner:
     def _draw_alone(self, rgb: np.ndarray, key: str) -> Drawn:
         (undrawn,) = self._see(to_device(as_batch([rgb]), self.annotator.device), [key])
         undrawn.wait()
-        return undrawn.draw()
+        return self._draw(undrawn)
+
+    def _draw(self, undrawn: Undrawn) -> Drawn:
+        pixels, columns = undrawn.draw()
+        if pixels.shape not in (undrawn.size, (*undrawn.size, 3)) or pixels.dtype != np.uint8:
+            raise AnnotatorError(
+                f"annotator {self.annotator.name!r} drew a map {pixels.shape} {pixels.dtype} for a picture {undrawn.size}; "
+                "it must draw (H, W) or (H, W, 3) uint8"
+            )
+        return pixels, columns
 
     def _see(self, rgb: Tensor, keys: Sequence[str]) -> list[Undrawn]:
         draw: Callable[[Sequence[np.ndarray], Any], Drawn] = _as_it_is
         if isinstance(self.annotator, Drawer):
             seen, draw = self.annotator.see(rgb, keys), self.annotator.draw
+            if any(len(part) != len(keys) for part in (*seen.tensors, seen.found)):
+                raise AnnotatorError(
+                    f"annotator {self.annotator.name!r} saw {[len(part) for part in (*seen.tensors, seen.found)]} things in "
+                    f"{len(keys)} pictures; every tensor and `found` must have one for each"
+                )
         else:
             maps = _checked(self.annotator(rgb, keys), self.annotator, rgb)
             rows = [{name: values[i] for name, values in maps.columns.items()} for i in range(len(keys))]
             seen = Seen([maps.maps], rows)
         download = Download(seen.tensors)
-        return [Undrawn(download, number, found, draw) for number, found in enumerate(seen.found)]
+        size = (rgb.shape[2], rgb.shape[3])
+        return [Undrawn(download, number, found, draw, size) for number, found in enumerate(seen.found)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +125,7 @@ class Undrawn:
     number: int  # of the picture in its batch
     found: Any
     how: Callable[[Sequence[np.ndarray], Any], Drawn]
+    size: tuple[int, int]  # (height, width) of the picture
 
     def wait(self) -> None:
         """Until it is on the host. Raises what went wrong on the device."""

@@ -19,6 +19,7 @@ from condprep.building import device_stage, shard
 from condprep.building.device_stage import DeviceStage
 from condprep.building.picture import Draft, Found, Input, Item, PictureStage
 from condprep.dataset.shards import ShardWriter
+from condprep.errors import AnnotatorError
 from condprep.images.geometry import Placement
 from condprep.types import Entry, Seen
 
@@ -150,6 +151,30 @@ def test_a_picture_that_cannot_be_drawn_is_a_reject_alone(
     monkeypatch.setattr(Watched, "draw", breaks_once)
     result = build(raw, tmp_path / "ds", "watched", **SMALL)
     assert (result.rows, sum(result.rejects.values())) == ({"train": 11}, 1)
+
+
+@pytest.mark.parametrize(
+    ("step", "wrong", "says"),
+    [
+        (
+            "draw",
+            lambda *_: (np.zeros((5, 5), np.uint8), {}),
+            r"'watched' drew a map \(5, 5\) uint8 for a picture \(128, 128\)",
+        ),
+        (
+            "see",
+            lambda self, rgb, keys: Seen([rgb[:1]], [0.0] * len(keys)),
+            r"'watched' saw \[1, 4\] things in 4 pictures",
+        ),
+    ],
+)
+def test_an_annotator_that_breaks_its_promise_is_named(
+    raw: Path, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch, step: str, wrong: Any, says: str
+) -> None:
+    """Either of its two steps, and what would be right; the build stops, for no picture is to blame."""
+    monkeypatch.setattr(Watched, step, wrong)
+    with pytest.raises(AnnotatorError, match=says):
+        build(raw, tmp_path / "ds", "watched", **SMALL)
 
 
 @pytest.mark.usefixtures("fragile")
