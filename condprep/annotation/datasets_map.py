@@ -77,9 +77,11 @@ class StoredPng(PngImageFile):
     other, too.
     """
 
+    _data: bytes | None = None  # none of one that was pickled, which holds its pixels
+
     def __init__(self, data: bytes) -> None:
         super().__init__(BytesIO(data))
-        self._data: bytes | None = data
+        self._data = data
 
     @classmethod
     def of(cls, picture: Image.Image) -> StoredPng:
