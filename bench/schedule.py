@@ -42,7 +42,8 @@ from condprep.engines.local import build_shards
 from condprep.images import geometry
 from condprep.images.decode import Picture
 from condprep.images.geometry import buckets
-from condprep.types import Entry, Maps, Sample
+from condprep.sources.base import unsaid
+from condprep.types import Entry, Maps, Note, Sample
 from condprep.weights.find import Weights
 
 BATCH = 32
@@ -91,7 +92,7 @@ class Pictures:
     def identity(self) -> Mapping[str, Any]:
         return {"kind": self.kind, "count": self.count}
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         order = np.random.default_rng(0).integers(len(SHAPES), size=self.count)
         for number, shape in enumerate(order):
             chosen = int(shape) if self.shapes > 1 else SHAPES.index((SIDE, SIDE))

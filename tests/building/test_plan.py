@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from condprep.building.plan import make_plan
-from condprep.types import Entry
+from condprep.types import Entry, Note
 
 MOST = 2**20  # rows of a row group where pyarrow is not told otherwise
 
@@ -17,7 +17,7 @@ MOST = 2**20  # rows of a row group where pyarrow is not told otherwise
 class Listing:
     """A source that lists one input more than fits into a row group by itself."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, note: Note) -> Iterator[Entry]:
         return (Entry(f"{number}.png", "1") for number in range(MOST + 1))
 
 
