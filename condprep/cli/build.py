@@ -92,7 +92,6 @@ MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger s
 
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
 
-SHOWN = 3  # names of a kind of note; --json has up to a thousand
 ADDED = ("params", "precision", "batch_size", "workers", "device", "weights")  # what `add_columns` is told
 INTO = {  # the options that `--into` heeds
     *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
@@ -172,8 +171,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _notes(result: BuildResult) -> Iterator[tuple[str, str]]:
     """What was left out, or not read as it stands: a line a kind, with the first names."""
     for kind, noted in sorted(result.notes.items(), key=lambda item: -item[1]["count"]):
-        names = ", ".join(console.one_line(name) for name in noted["names"][:SHOWN])
-        yield "note", f"{noted['count']:,} x {kind}: {names}{' ...' * (noted['count'] > SHOWN)}"
+        yield "note", f"{noted['count']:,} x {kind}{console.first_names(noted['names'], noted['count'])}"
 
 
 def show_build(result: BuildResult, as_json: bool) -> None:
@@ -192,7 +190,7 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     rows, rejected = sum(result.rows.values()), sum(result.rejects.values())
     yield "inputs", f"{result.inputs:,} = {rows:,} rows + {rejected:,} rejected"
     yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
-    yield from console.describe_rejects(result.rejects)
+    yield from console.describe_rejects(result.rejects, result.path / ".condprep" / "rejects.jsonl")
     yield from _notes(result)
     for made in result.annotators:
         yield made["column"], console.describe_annotator(made)

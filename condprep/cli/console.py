@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +15,8 @@ from rich.table import Table
 
 from condprep.annotators.protocol import full_name
 from condprep.errors import REJECTS
+
+SHOWN = 3  # names of a kind; --json and the records have more
 
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)  # no line is broken where it is piped
 
@@ -51,11 +55,34 @@ def by_number(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: -item[1])
 
 
-def describe_rejects(counts: Mapping[str, int]) -> Iterator[tuple[str, str]]:
-    """Code -> inputs, the most frequent first: the code, and what it means where it is one of condprep's."""
+def describe_rejects(counts: Mapping[str, int], listed: Path | None = None) -> Iterator[tuple[str, str]]:
+    """Code -> inputs, the most frequent first: the code, and what it means where it is one of condprep's.
+
+    listed: the rejects.jsonl whose first names of each code are shown.
+    """
+    names = _first_rejects(listed, counts) if listed else {}
     for code, inputs in by_number(counts):
         meaning = f": {REJECTS[code]}" if code in REJECTS else ""
-        yield "rejected", f"{inputs:,} x {code}{meaning}"
+        yield "rejected", f"{inputs:,} x {code}{meaning}" + first_names(names.get(code, []), inputs)
+
+
+def first_names(names: Sequence[str], count: int) -> str:
+    """ " (a.jpg, b.jpg, c.jpg ...)", or nothing."""
+    shown = ", ".join(one_line(name) for name in names[:SHOWN])
+    return f" ({shown}{' ...' * (count > SHOWN)})" if shown else ""
+
+
+def _first_rejects(listed: Path, counts: Mapping[str, int]) -> dict[str, list[str]]:
+    """The first inputs of each code; read no further than to the last of them."""
+    found: dict[str, list[str]] = {code: [] for code in counts}
+    missing = {code: min(SHOWN, inputs) for code, inputs in counts.items()}
+    with suppress(OSError, ValueError, KeyError, TypeError), listed.open(encoding="utf-8") as lines:
+        while sum(missing.values()):
+            reject = json.loads(next(lines, ""))
+            if missing.get(reject["code"]):
+                found[reject["code"]].append(str(reject["source"]))
+                missing[reject["code"]] -= 1
+    return found
 
 
 def describe_annotator(made: Mapping[str, Any]) -> str:

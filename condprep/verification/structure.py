@@ -57,7 +57,9 @@ def _caption(caption: Any, context: Context) -> dict[str, Any]:
         wrong = next(one for one in values if not isinstance(one, str))
         return {"caption": "null" if wrong is None else type(wrong).__name__, "tokens": None}
     tokens = max(map(context.tokens, values), default=0)
-    return {"caption": "text" if any(one.strip() for one in values) else "empty", "tokens": tokens}
+    garbled = any(letter in one for one in values for letter in "\0\ufffd")
+    kind = "garbled" if garbled else "text" if any(one.strip() for one in values) else "empty"
+    return {"caption": kind, "tokens": tokens}
 
 
 def _hash(key: str) -> int:
@@ -168,7 +170,7 @@ class Caption:
 
     def __call__(self, scores: Scores) -> str | None:
         kind = scores["caption"]
-        if kind in (None, "text", "empty"):
+        if kind in (None, "text", "empty", "garbled"):
             return None
         return "the caption is missing (null)" if kind == "null" else f"the caption is no text but {kind}"
 
@@ -180,6 +182,15 @@ class NoCaption:
 
     def __call__(self, scores: Scores) -> str | None:
         return "the caption is empty" if scores["caption"] == "empty" else None
+
+
+@dataclass(frozen=True)
+class Garbled:
+    name: ClassVar[str] = "garbled"
+    severity: ClassVar[Severity] = "warning"
+
+    def __call__(self, scores: Scores) -> str | None:
+        return "the caption has letters that were lost (U+FFFD or NUL)" if scores["caption"] == "garbled" else None
 
 
 @dataclass(frozen=True)
@@ -253,7 +264,7 @@ STRUCTURE = Group(
     measure=measure,
     checks=(
         *(Readable(), AspectDiffers(), SizeDiffers(), Grid(), Mode(), BitDepth(), ExifOrientation()),
-        *(Caption(), NoCaption(), Truncated()),
+        *(Caption(), NoCaption(), Garbled(), Truncated()),
     ),
     surveys=(DuplicateKeys,),
 )

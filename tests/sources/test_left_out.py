@@ -191,6 +191,18 @@ def test_notes_are_bounded() -> None:
     assert sum(noted["count"] for noted in notes.found.values()) == 4 * NAMED
 
 
+def test_rejects_are_shown_a_line_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However many there are, with the first three names of each code."""
+    put(tmp_path, "raw/good.jpg")
+    put(tmp_path, *(f"raw/{n}.jpg" for n in range(5)), data=b"no picture")
+    put(tmp_path, "raw/z.jpg", data=b"")
+    show_build(condprep.build(tmp_path / "raw", tmp_path / "ds", "canny", resolution=64), as_json=False)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "5 x unknown-format: no picture of a format that is read (0.jpg, 1.jpg, 2.jpg ...)" in text
+    assert "1 x empty: no bytes at all (z.jpg)" in text
+    assert text.count(" x unknown-format") == 1
+
+
 def test_a_build_says_what_it_left_a_line_a_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With the first three names, also when it is resumed; the JSON has all; what was seen while reading counts, too."""
     put(tmp_path, *(f"raw/{n}.jpg" for n in range(3)), *(f"raw/{n}.psd" for n in range(5)))
@@ -206,6 +218,6 @@ def test_a_build_says_what_it_left_a_line_a_kind(tmp_path: Path, capsys: pytest.
         show_build(built, as_json=False)
         lines = [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("note")]
         assert len(lines) == 3
-        assert "5 x skipped: .psd: 0.psd, 1.psd, 2.psd ..." in lines[0]
+        assert "5 x skipped: .psd (0.psd, 1.psd, 2.psd ...)" in lines[0]
         show_build(built, as_json=True)
         assert len(json.loads(capsys.readouterr().out)["notes"]["skipped: .psd"]["names"]) == 5

@@ -198,6 +198,8 @@ def test_structure_of_a_map(condition: bytes, rule: str) -> None:
         (["a", None], {"caption"}),
         ("", {"no-caption"}),
         ([], {"no-caption"}),
+        ("a dog\ufffds bowl", {"garbled"}),
+        (["a dog", "\0h\0i"], {"garbled"}),
         ("word " * 75, set()),
         ("word " * 76, {"truncated"}),
         (["short", "word " * 76], {"truncated"}),
