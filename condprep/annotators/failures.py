@@ -14,17 +14,12 @@ from condprep.errors import CondprepError, PassingFault, ProgramFault, Rejected
 from condprep.runtime.retry import is_passing, lacks_memory, retried
 
 T = TypeVar("T")
-Sleep = Callable[[float], object]
+Sleep = Callable[[float], None]
 
 # How CUDA's libraries begin what they say; after most of it the device is of no use to this process.
-_DEVICE = ("cuda error", "cublas error", "cublas_status", "cudnn error", "cudnn_status", "cusolver error", "nccl error")
-_DEVICE += (
-    "hip error",
-    "device-side assert",
-    "mps backend",
-    "nvrtc",
-    "unspecified launch failure",
-    "illegal memory access",
+_DEVICE = (
+    *("cuda error", "cublas error", "cublas_status", "cudnn error", "cudnn_status", "cusolver error", "nccl error"),
+    *("hip error", "device-side assert", "mps backend", "nvrtc", "unspecified launch failure", "illegal memory access"),
 )
 
 

@@ -21,12 +21,14 @@ MOST = 1 << 40  # bytes that a file can ask for at once
 
 # What the operating system says of one file or name: whoever asks again hears the same. Everything else that it says is
 # about the machine or the storage, and may pass.
-_OWN = ("ENOENT", "ENOTDIR", "EISDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG", "EILSEQ", "EINVAL")
-_OWN += ("ENXIO", "ENODEV", "EFBIG", "EOVERFLOW", "EOPNOTSUPP", "ENOSPC", "EDQUOT", "EROFS", "EEXIST", "ENOTEMPTY")
-OWN = frozenset(getattr(errno, name) for name in _OWN if hasattr(errno, name))
+_OWN = """ENOENT ENOTDIR EISDIR EACCES EPERM ELOOP ENAMETOOLONG EILSEQ EINVAL ENXIO ENODEV EFBIG EOVERFLOW EOPNOTSUPP
+          ENOSPC EDQUOT EROFS EEXIST ENOTEMPTY"""
+OWN = frozenset(getattr(errno, name) for name in _OWN.split() if hasattr(errno, name))
 # How libraries word it that memory could not be had: Pillow and libjpeg, OpenCV, torch.
-_NO_MEMORY = ("memory error", "insufficient memory", "memory allocation fail", "can't allocate memory", "out of memory")
-_NO_MEMORY += ("status_alloc_failed",)
+_NO_MEMORY = (
+    *("memory error", "insufficient memory", "memory allocation fail", "can't allocate memory", "out of memory"),
+    "status_alloc_failed",
+)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -51,9 +53,11 @@ def _wants_the_impossible(error: BaseException) -> bool:
     return asked is not None and int(asked[1]) > MOST
 
 
-def retried(
-    function: Callable[[], R], what: str = "", *, sleep: Callable[[float], object] = lambda seconds: time.sleep(seconds)
-) -> R:
+def pause(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def retried(function: Callable[[], R], what: str = "", *, sleep: Callable[[float], None] = pause) -> R:
     """What the function returns; where it meets a fault that may pass, it is called again.
 
     what: names it in the message. sleep: may end a pause early, where the run is being stopped. Raises PassingFault when
