@@ -6,18 +6,21 @@ its files take the places of the old ones. Killed at any moment, the same call g
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from condprep.building.begin import begin
+from condprep.building.begin import as_requested, begin
 from condprep.building.existing_rows import ExistingRows
 from condprep.building.finish import finish, finished
 from condprep.building.options import parse_options
 from condprep.building.output_folder import disk_errors, locked
+from condprep.building.plan import Plan
 from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, SPLITS, Layout
 from condprep.dataset.shards import Counts
@@ -63,6 +66,7 @@ def add_columns(
             shutil.rmtree(staging.root, ignore_errors=True)
             return build_result(layout, None, finished(layout), Counts(), time.monotonic() - began)
         rows.check(options.columns().values())
+        _take_up(staging, as_requested(rows, options))
         staging.private.mkdir(parents=True, exist_ok=True)
         weights = weights or Weights()
         builder = begin(
@@ -97,8 +101,30 @@ def take_places(layout: Layout, staging: Layout) -> Counts:
         with suppress(OSError):  # there is none, or it holds files of the user's
             (layout.root / split).rmdir()
     staging.done.replace(layout.done)
-    shutil.rmtree(staging.root)
+    for begun in (staging.root, *_set_aside(staging)):  # those were for the dataset as it was
+        shutil.rmtree(begun)
     return counts
+
+
+def _take_up(staging: Layout, requested: Mapping[str, Any]) -> None:
+    """Have in `staging` what was begun of what is asked for now, and set aside what was begun of anything else."""
+    if plan := Plan.load(staging.private):
+        if plan.config["requested"] == requested:
+            return
+        shutil.rmtree(aside := _aside(staging, plan.config["requested"]), ignore_errors=True)
+        staging.root.rename(aside)
+    if (before := _aside(staging, requested)).exists():
+        shutil.rmtree(staging.root, ignore_errors=True)
+        before.rename(staging.root)
+
+
+def _aside(staging: Layout, requested: Mapping[str, Any]) -> Path:
+    digest = sha256(json.dumps(requested, sort_keys=True).encode()).hexdigest()[:16]
+    return staging.root.with_name(f"{staging.root.name}-{digest}")
+
+
+def _set_aside(staging: Layout) -> Iterator[Path]:
+    return staging.root.parent.glob(f"{staging.root.name}-*")
 
 
 def _moving(staging: Layout) -> Iterator[Path]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from condprep import __version__
 from condprep.annotators.protocol import Annotator
 from condprep.building.load_annotators import batch_size, describe, load_annotators
+from condprep.building.machine import describe_machine
 from condprep.building.options import BuildOptions
 from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.building.shard import ShardBuilder
@@ -37,7 +38,7 @@ def begin(
     existing: the columns of the dataset to which the annotators' are added. Raises DatasetError where a build was begun
     there with other settings or inputs, SourceError where the source is empty.
     """
-    requested = {"options": options.model_dump(mode="json"), "source": dict(source.identity)}
+    requested = as_requested(source, options)
     plan = None if overwrite else Plan.load(layout.private)
     if plan:
         check_config(plan, {"condprep": __version__, "requested": requested})
@@ -45,15 +46,20 @@ def begin(
         if layout.done.exists():
             return None
     annotators = load_annotators(source, options, plan, device, weights)
-    made = describe(annotators, options)
+    made = {"annotators": describe(annotators, options), "machine": describe_machine(annotators.values())}
     if plan:
-        check_config(plan, {"annotators": made})
+        check_config(plan, made)
     else:
         size = batch_size(annotators, options)
-        config = {"condprep": __version__, "requested": requested, "annotators": made, "batch_size": size}
+        config = {"condprep": __version__, "requested": requested, "batch_size": size} | made
         plan = _write_plan(layout, source, config, options.shard_rows, progress)
     kinds = _columns(annotators, options, existing)
     return ShardBuilder(layout, plan, source, options, annotators, kinds, progress)
+
+
+def as_requested(source: Source, options: BuildOptions) -> dict[str, Any]:
+    """What is asked for, as the plan records it."""
+    return {"options": options.model_dump(mode="json"), "source": dict(source.identity)}
 
 
 def _write_plan(

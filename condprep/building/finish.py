@@ -42,6 +42,7 @@ def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:
     return {
         "condprep": __version__,
         "annotators": config["annotators"],
+        "machine": config["machine"],
         "geometry": {"resolution": options.resolution, "fit": options.fit, "max_upscale": options.max_upscale},
         "source": config["requested"]["source"],
         "format": options.format,

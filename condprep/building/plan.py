@@ -129,7 +129,7 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
     if differing:
         raise DatasetError(
             f"{plan.folder.parent} was begun with other settings ({'; '.join(differing)}); "
-            "use the same ones to go on, another --out, or --overwrite to start afresh"
+            "use the same ones, versions and devices included, to go on, another --out, or --overwrite to start afresh"
         )
 
 
