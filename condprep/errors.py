@@ -105,6 +105,10 @@ class PassingFault(BuildFailed):
     """Storage or memory failed, and went on failing when it was tried again. The same command goes on."""
 
 
+class ShardFault(PassingFault):
+    """One shard was given up for it; others can still be built."""
+
+
 class ProgramFault(BuildFailed):
     """The device or an annotator failed, whatever the picture. Nothing of the shards under way is kept."""
 

@@ -128,3 +128,9 @@ def defects(built: Path, tmp_path: Path) -> Path:
     rows[5]["conditioning_image"]["bytes"] = encoded(edges[5][:64], "PNG")
     rows[6]["key"] = rows[0]["key"]
     return written(rows, tmp_path / "rows.parquet")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried again is tried at once: how long somebody waits is nothing that a test waits for."""
+    monkeypatch.setattr("condprep.runtime.retry.PAUSE", 0.0)

@@ -14,6 +14,7 @@ from PIL import Image
 from condprep.errors import Rejected
 from condprep.images.decode import decode, rgb_pixels
 from condprep.runtime.fork import Lock
+from condprep.runtime.retry import is_passing
 from condprep.sources.base import read_regular
 
 # A file, its bytes, a PIL picture, (H, W, 3) uint8 RGB, or {"bytes": ..., "path": ...} as `datasets` stores pictures
@@ -74,5 +75,7 @@ def _loaded(image: Image.Image) -> np.ndarray:
         with _one_at_a_time[id(image) % len(_one_at_a_time)]:
             return rgb_pixels(image)
     except (OSError, SyntaxError, ValueError) as error:
+        if is_passing(error):
+            raise
         reason = f"{image.format or 'the picture'} cannot be decoded: {error}"
         raise Rejected("decode", reason, code="damaged") from None

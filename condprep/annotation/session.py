@@ -26,6 +26,7 @@ from condprep.images.geometry import Placement, pad, resize
 from condprep.runtime.concurrency import in_order, ordered_map, usable_cores
 from condprep.runtime.fork import Lock, check_cuda, keep_torch_usable
 from condprep.runtime.once import OncePerProcess
+from condprep.runtime.retry import retried
 from condprep.types import Reject
 from condprep.weights.find import Weights
 
@@ -155,13 +156,12 @@ class Session(RowSession):
         number, image = numbered
         name, key = name_of(image, number), None
         try:
-            key, rgb = read_picture(image)
+            key, rgb = retried(partial(read_picture, image), name)
             placement = self.description.geometry.place((rgb.shape[0], rgb.shape[1]))
             placed = Placed(name, key, resize(rgb, placement), placement)
             for column, runner in runners.items():
                 if _is_filter(runner):
-                    with runner.guarded():
-                        placed.seen[column] = runner.draw(placed.rgb, key)
+                    placed.seen[column] = runner.drawn(placed.rgb, key)
             return number, placed
         except Rejected as rejected:
             return number, Reject(name, rejected.stage, rejected.reason, rejected.code, key)

@@ -7,11 +7,12 @@ the annotator has worked. Only where the control goes through it is the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from condprep.errors import CondprepError, PassingFault, ProgramFault, Rejected
-from condprep.runtime.retry import is_passing, lacks_memory, retried
+from condprep.runtime.retry import as_fault, is_passing, lacks_memory, retried
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]
@@ -78,6 +79,17 @@ def _check(name: str, error: BaseException, control: Callable[[], object]) -> No
         raise ProgramFault(
             f"{name} fails on a picture, and on another one that should do: {in_short(error)}. {AS_IT_WAS}"
         ) from error
+
+
+@contextmanager
+def device_faults(name: str) -> Iterator[None]:
+    """What goes wrong inside, where no picture is looked at, is the device's: it shows when one waits for it."""
+    try:
+        yield
+    except MemoryError as error:
+        raise as_fault(error, name) from error
+    except RuntimeError as error:
+        raise as_program_fault(name, error) from error
 
 
 def in_short(error: BaseException) -> str:

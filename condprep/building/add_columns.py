@@ -45,7 +45,7 @@ def add_columns(
 ) -> BuildResult:
     """Add a column for each annotator to a dataset that condprep built; its other columns keep their bytes.
 
-    The maps are made from the stored pictures. A picture on which an annotator fails leaves the dataset as a reject.
+    The maps are made from the stored pictures. No row leaves the dataset: one that an annotator rejects has no map there.
     The call that added the newest columns may be made again, and finds nothing to do.
     The arguments are those of `build`. Raises UsageError for a folder that is no such dataset, for a column that it
     has, and for one that was built with fit "pad", whose black border would be annotated.

@@ -17,12 +17,13 @@ from itertools import groupby
 import numpy as np
 
 from condprep.annotators.batches import PENDING_BATCHES, REFERENCE_SIDE, by_shape
+from condprep.annotators.failures import Sleep, device_faults
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.annotators.transfer import Upload
 from condprep.building.picture import Draft, Item
 from condprep.errors import Rejected
-from condprep.types import Reject
+from condprep.runtime.retry import pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,9 @@ class Batch:
 class DeviceStage:
     """The annotators that want batches, each by the column of its map."""
 
-    def __init__(self, annotators: Mapping[str, Annotator], batch_size: int) -> None:
-        """batch_size: pictures of 512 x 512 px in a call; more of smaller ones, fewer of larger ones."""
-        self.networks = {column: Runner(a) for column, a in annotators.items() if a.batch_size > 1}
+    def __init__(self, annotators: Mapping[str, Annotator], batch_size: int, sleep: Sleep = pause) -> None:
+        """batch_size: pictures of 512 x 512 px in a call; more of smaller ones, fewer of larger ones. sleep: of retries."""
+        self.networks = {column: Runner(a, sleep) for column, a in annotators.items() if a.batch_size > 1}
         self.batch_size = batch_size
 
     @property
@@ -55,7 +56,8 @@ class DeviceStage:
     def fill(self, items: list[Item]) -> Batch:
         """Bring the pictures of a batch together, on their way to the device. Their own pixels are not needed any more."""
         pictures = [pixels for item in items if (pixels := _pixels(item)) is not None]
-        upload = Upload(pictures, self._device()) if pictures else None
+        with device_faults(self._device()):
+            upload = Upload(pictures, self._device()) if pictures else None
         for _, state in items:
             if isinstance(state, Draft):
                 state.rgb = GONE
@@ -71,7 +73,7 @@ class DeviceStage:
         for column, runner in self.networks.items():
             for (i, draft), seen in zip(drafts, runner.see(rgb, keys)):
                 if isinstance(seen, Rejected):
-                    items[i] = (items[i][0], items[i][0].reject(seen, draft.key))
+                    items[i] = (items[i][0], draft.lose(items[i][0], column, seen))
                 else:
                     draft.undrawn[column] = (runner, seen)
         return items
@@ -80,8 +82,9 @@ class DeviceStage:
         """The same, when what the networks saw is on the host. Raises what went wrong on the device."""
         for _, state in items:
             if isinstance(state, Draft):
-                for _, undrawn in state.undrawn.values():
-                    undrawn.wait()
+                for runner, undrawn in state.undrawn.values():
+                    with device_faults(runner.annotator.name):
+                        undrawn.wait()
         return items
 
     def _device(self) -> str:
@@ -91,7 +94,7 @@ class DeviceStage:
 def held(item: Item) -> int:
     """Bytes that an input holds until it is written, at most."""
     state = item[1]
-    return REJECT if isinstance(state, Reject) else state.held
+    return state.held if isinstance(state, Draft) else REJECT
 
 
 REJECT = 1000  # bytes, about

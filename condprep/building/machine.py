@@ -26,7 +26,7 @@ def describe_machine(annotators: Iterable[Annotator]) -> dict[str, str]:
     found = {"opencv": str(cv2.__version__)}
     for name in LIBRARIES:
         with suppress(PackageNotFoundError):  # a machine for which there is no wheel
-            found[name] = version(name)
+            found[name] = str(version(name))
     networks = [one for one in annotators if one.batch_size > 1]
     return found | (_device(sorted({one.device for one in networks})) if networks else {})
 
@@ -38,7 +38,8 @@ def _device(devices: Iterable[str]) -> dict[str, str]:
     found = {"torch": torch.__version__, "device": ", ".join(map(_named, kinds))}
     if any(kind.type == "cuda" for kind in kinds):
         cudnn = torch.backends.cudnn
-        found |= {"cudnn": str(cudnn.version()), "matmul": torch.get_float32_matmul_precision()}
+        found["cudnn"] = str(cudnn.version())  # type: ignore[no-untyped-call]
+        found["matmul"] = torch.get_float32_matmul_precision()
         found["convolutions"] = "TF32" if cudnn.allow_tf32 else "float32"
     return found
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from condprep.dataset.layout import DATA_FOLDERS, Layout
-from condprep.errors import BuildFailed, DatasetError, UsageError
+from condprep.errors import DatasetError, TargetFault, UsageError
 from condprep.runtime.folder import check_own
+from condprep.runtime.retry import GOES_ON, as_fault, is_passing
 
 
 def check_folders(source: Path, out: Path) -> None:
@@ -57,7 +58,7 @@ def _forget_if_empty(layout: Layout) -> None:
 
 @contextmanager
 def disk_errors(out: Path) -> Iterator[None]:
-    """What the disk of the output refuses, as an error with its remedy; the source's own faults are rejects."""
+    """What the disk of the output refuses, as an error with its remedy; whoever reads the source tells its faults."""
     try:
         yield
     except OSError as error:
@@ -65,6 +66,12 @@ def disk_errors(out: Path) -> Iterator[None]:
             raise DatasetError(
                 f"{error.filename or out}: {error.strerror}; choose an --out you may write to"
             ) from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TargetFault(
+                f"{out}: {error.strerror}; make room, then run the same command again: it goes on"
+            ) from error
+        if not is_passing(error):
             raise
-        raise BuildFailed(f"{out}: {error.strerror}; make room, then run the same command again: it goes on") from error
+        raise TargetFault(f"{error.filename or out}: {error.strerror}. {GOES_ON}") from error
+    except MemoryError as error:
+        raise as_fault(error) from error

@@ -9,24 +9,27 @@ Between the last two, networks look at batches of prepared pictures (see `device
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, cast
+from threading import Event
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
 from condprep.annotators.protocol import Annotator
-from condprep.annotators.runner import Drawn, Runner, Undrawn
+from condprep.annotators.runner import Drawn, Result, Runner, Undrawn
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
 from condprep.dataset.shards import Row, size_of
 from condprep.dataset.splits import split_of
-from condprep.errors import Rejected
+from condprep.errors import DatasetError, PassingFault, Rejected
 from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
 from condprep.images.extent import within_its_end
 from condprep.images.geometry import Placement, compose, pad, resize
+from condprep.runtime.retry import is_passing, retried
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from condprep.building.import_maps import Imported
 
 
+T = TypeVar("T")
 DECODING = 6  # bytes a pixel: decoded, and once more while it is turned, cropped or resized
 
 
@@ -54,7 +58,7 @@ class Found:
     """An input that was read, or why it could not be."""
 
     input: Input
-    state: Sample | Reject
+    state: Sample | Reject | PassingFault
     key: str  # sha256 of the source bytes; "" of what could not be read
     cost: int  # bytes that it takes, at most, until it is prepared
 
@@ -73,6 +77,15 @@ class Draft:
     maps: dict[str, np.ndarray] = field(default_factory=dict)  # column -> (h, w) or (h, w, 3) uint8, not yet encoded
     undrawn: dict[str, tuple[Runner, Undrawn]] = field(default_factory=dict)  # what networks have seen, by column
     held: int = 0  # bytes that it takes, at most, from its preparation until it is written
+    kept: bool = False  # a row of a dataset to which columns are added: it stays, come what may
+    without: dict[str, Rejected] = field(default_factory=dict)  # columns of maps that such a row does not get, and why
+
+    def lose(self, input: Input, column: str, why: Rejected) -> Draft | Reject:
+        """What becomes of it when an annotator rejects the picture."""
+        if not self.kept:
+            return input.reject(why, self.key)
+        self.without[column] = why
+        return self
 
     def take(self, column: str, annotator: Annotator, drawn: Drawn) -> None:
         """What an annotator drew, and what it returned beside."""
@@ -80,7 +93,7 @@ class Draft:
         self.columns.update(further_columns(column, annotator, further, self.placement))
 
 
-Item = tuple[Input, Draft | Reject]  # an input, and what has become of it so far
+Item = tuple[Input, Draft | Reject | PassingFault]  # an input, and what has become of it so far
 
 
 class PictureStage:
@@ -91,19 +104,31 @@ class PictureStage:
         self.source, self.options, self.geometry = source, options, options.geometry
         self.annotators = annotators
         self.imported = cast("Imported | None", next((a for a in annotators.values() if a.name == IMPORTED), None))
+        self.ending = Event()  # set where the run is being stopped: then nobody waits for better times
+        self.given_up: dict[int, PassingFault] = {}  # shards: what is left of them is not tried any more
         self.filters = {
-            column: Runner(a) for column, a in annotators.items() if a.batch_size == 1 and a.name != IMPORTED
+            column: Runner(a, self.pause)
+            for column, a in annotators.items()
+            if a.batch_size == 1 and a.name != IMPORTED
         }
         self.networks = sum(a.batch_size > 1 for a in annotators.values())  # that look at the pictures next
 
+    def pause(self, seconds: float) -> None:
+        """Between two attempts."""
+        self.ending.wait(seconds)
+
     def read(self, input: Input) -> Found:
         """Read what is still encoded. What is wrong with it makes it a reject."""
+        if input.shard in self.given_up:
+            return Found(input, self.given_up[input.shard], "", 0)
         try:
             if input.entry.problem:
                 raise Rejected("source", input.entry.problem, code=input.entry.code or "")
-            sample = self.source.read(input.entry)
+            sample = retried(partial(self.source.read, input.entry), input.entry.name, sleep=self.pause)
         except Rejected as rejected:
             return Found(input, input.reject(rejected, None), "", 0)
+        except PassingFault as fault:
+            return Found(input, self._give_up(input, fault), "", 0)
         key = sample.columns["key"] if sample.columns else sha256(sample.data).hexdigest()
         of_map = self._cost(sample.condition) if sample.condition else 0
         return Found(input, sample, key, self._cost(sample.data) + of_map)
@@ -111,17 +136,27 @@ class PictureStage:
     def _cost(self, data: bytes) -> int:
         return len(data) + DECODING * pixels_of(data, self.options.max_pixels)
 
-    def prepare(self, found: Found) -> Item:
-        """Decode, fit, encode, and run the filters. What is wrong with the picture makes it a reject."""
+    def prepare(self, found: Found, patient: bool = True) -> Item:
+        """Decode, fit, encode, and run the filters. What is wrong with the picture makes it a reject.
+
+        patient: try again where the machine lacks something; else that is raised.
+        """
         input, sample, key = found.input, found.state, found.key
-        if isinstance(sample, Reject):
+        if not isinstance(sample, Sample):
             return input, sample
         try:
             draft = self._fit(input.entry, key, sample)
             for column, runner in self.filters.items():
-                with runner.guarded():
+                drawn: Result
+                try:
                     drawn = runner.draw(draft.rgb, key)
-                draft.take(column, runner.annotator, drawn)
+                    runner.worked(draft.rgb, key)
+                except (Exception, SystemExit) as error:
+                    drawn = runner.redraw(error, draft.rgb, key)
+                if not isinstance(drawn, Rejected):
+                    draft.take(column, runner.annotator, drawn)
+                elif isinstance(lost := draft.lose(input, column, drawn), Reject):
+                    return input, lost
             if self.networks:
                 self._encode_maps(draft)  # pixels that wait take memory
                 stored = draft.rgb = self._as_stored(draft)
@@ -129,19 +164,50 @@ class PictureStage:
             return input, draft
         except Rejected as rejected:
             return input, input.reject(rejected, key)
+        except Exception as error:
+            if not patient:
+                raise
+            return input, self._persist(error, input, key, lambda: self.prepare(found, patient=False)[1])
 
-    def finish(self, item: Item) -> Row | Reject:
+    def finish(self, item: Item) -> Row | Reject | PassingFault:
         """Draw what the networks have seen, encode it, and the row is there."""
         input, draft = item
-        if isinstance(draft, Reject):
+        if not isinstance(draft, Draft):
             return draft
+        try:
+            return self._row(input, draft)
+        except Exception as error:
+            return self._persist(error, input, draft.key, lambda: self._row(input, draft))
+
+    def _persist(self, error: Exception, input: Input, key: str, again: Callable[[], T]) -> T | Reject | PassingFault:
+        """What comes of an input where the machine failed it: it is tried again. Raises what is none of its faults."""
+        if not is_passing(error):
+            raise error
+        try:
+            if isinstance(error, PassingFault):  # which was tried often enough
+                raise error
+            return retried(again, input.entry.name, sleep=self.pause)
+        except Rejected as rejected:
+            return input.reject(rejected, key)
+        except PassingFault as fault:
+            return self._give_up(input, fault)
+
+    def _give_up(self, input: Input, fault: PassingFault) -> PassingFault:
+        return self.given_up.setdefault(input.shard, fault)
+
+    def _row(self, input: Input, draft: Draft) -> Row | Reject:
         for column, (runner, undrawn) in draft.undrawn.items():
             result = runner.finish(undrawn)
-            if isinstance(result, Rejected):
-                return input.reject(result, draft.key)
-            draft.take(column, runner.annotator, result)
+            if not isinstance(result, Rejected):
+                draft.take(column, runner.annotator, result)
+            elif isinstance(lost := draft.lose(input, column, result), Reject):
+                return lost
         draft.undrawn.clear()
         self._encode_maps(draft)
+        for column in draft.without:
+            annotator = self.annotators[column]
+            names = (further_column(column, annotator.name, name) for name in annotator.columns)
+            draft.columns.update(dict.fromkeys([column, *names]))
         columns, condition = draft.columns, self.options.condition
         if "conditioning_image" not in columns:
             columns["conditioning_image"] = columns[condition]
@@ -151,17 +217,27 @@ class PictureStage:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
             return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
         split = split_of(draft.key, self.options.validation)
-        return Row(columns, split, max(draft.placement.scale) > 1, draft.untouched, draft.captioned, draft.note)
+        without = tuple(f"{column}: {why.code}" for column, why in draft.without.items())
+        enlarged = max(draft.placement.scale) > 1
+        return Row(columns, split, enlarged, draft.untouched, draft.captioned, draft.note, without)
 
     def _fit(self, entry: Entry, key: str, sample: Sample) -> Draft:
         """Decode and place the picture, and fill the columns that are known before annotation."""
-        options, geometry = self.options, self.geometry
-        picture = decode(
-            sample.data,
-            max_pixels=options.max_pixels,
-            allow_truncated=options.allow_truncated,
-            min_size=geometry.smallest if options.fast_decode else None,
-        )
+        options, geometry, kept = self.options, self.geometry, sample.columns is not None
+        try:
+            picture = decode(
+                sample.data,
+                max_pixels=options.max_pixels,
+                allow_truncated=options.allow_truncated,
+                min_size=geometry.smallest if options.fast_decode else None,
+            )
+        except Rejected as rejected:
+            if not kept:
+                raise
+            raise DatasetError(
+                f"the picture of the row {entry.name!r} cannot be read ({rejected.reason}); the dataset stays as it is: "
+                "leave such rows out with `condprep curate --drop unreadable` before columns are added"
+            ) from rejected
         decoded = (picture.rgb.shape[0], picture.rgb.shape[1])
         placement = geometry.place(picture.size)
         untouched = picture.pristine and not placement.changes(picture.size)
@@ -180,7 +256,8 @@ class PictureStage:
             "height": placement.canvas[0],
             "transform": compose(placement, decoded, picture.size),
         }
-        return Draft(key, rgb, placement, dict(sample.columns or columns | came), untouched, any(text), sample.note)
+        made = dict(sample.columns or columns | came)
+        return Draft(key, rgb, placement, made, untouched, any(text), sample.note, kept=kept)
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)

@@ -27,6 +27,7 @@ class BuildResult:
     enlarged: int  # rows whose picture was enlarged
     untouched: int  # rows that hold the source's own bytes
     without_caption: int
+    without_map: Mapping[str, int]  # "column: code" -> rows of a dataset to which columns were added
     annotators: Sequence[Mapping[str, Any]]  # provenance, one each
     resumed: int  # inputs that an earlier run had done already
     seconds: float  # of this run
@@ -57,6 +58,7 @@ def build_result(
         enlarged=counts.enlarged,
         untouched=counts.untouched,
         without_caption=counts.without_caption,
+        without_map=dict(counts.without_map),
         annotators=plan.config["annotators"],
         resumed=plan.inputs - built.inputs,
         seconds=seconds,

@@ -35,6 +35,7 @@ from condprep.dataset.columns import arrow_schema
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.engines.local import Threads
+from condprep.errors import PassingFault, ShardFault
 from condprep.runtime.concurrency import in_order, lots
 from condprep.runtime.memory import Room, usable_memory
 from condprep.runtime.progress import Progress
@@ -49,8 +50,8 @@ BUFFER = 64_000_000  # bytes of pictures on their way between two stages, beside
 TASKS = 4  # a worker, that wait for it at most: what is nearer to its end waits behind them
 BATCHES_AHEAD = 3  # of the device, and of those who wait for its results
 
-R = TypeVar("R", Item, Row | Reject)
-Outcome = Row | Reject
+Outcome = Row | Reject | PassingFault  # the latter of an input whose shard is given up
+R = TypeVar("R", Item, Outcome)
 _result = Future.result  # as it is: no frame of ours is between a row and who waits for it
 Work = Callable[[list[Found]], Iterable[R]]
 
@@ -76,16 +77,29 @@ class ShardBuilder:
         self.memory = memory or usable_memory() // SHARE
         self._done, self._rejects = plan.inputs - sum(map(plan.rows, self.pending)), 0
         self._pictures = PictureStage(source, options, annotators)
-        self._device = DeviceStage(annotators, plan.config["batch_size"])
+        self._device = DeviceStage(annotators, plan.config["batch_size"], self._pictures.pause)
 
     def build_shard(self, shard: int, outcomes: Iterator[Outcome]) -> Counts:
-        """Write and commit a shard. outcomes: of its inputs, in order; no more are taken than it has."""
+        """Write and commit a shard. outcomes: of its inputs, in order; no more are taken than it has.
+
+        Raises ShardFault where it is given up: nothing of it is kept, and `outcomes` go on with the next shard.
+        """
+        fault: PassingFault | None = None
         suffix, most = f".{self.options.format}", self.options.shard_bytes
         with ShardWriter(self.layout.shard(shard), arrow_schema(self.columns), suffix, most) as writer:
             for outcome in islice(outcomes, self.plan.rows(shard)):
-                writer.add(outcome)
+                if isinstance(outcome, PassingFault):
+                    fault = fault or outcome
+                elif not fault:
+                    writer.add(outcome)
                 self._room.free(_size(outcome))
                 self._tell(outcome)
+            if fault:
+                raise ShardFault(str(fault)) from fault
+            if writer.counts.inputs < self.plan.rows(shard):
+                raise RuntimeError(
+                    f"{writer.counts.inputs} outcomes of {self.plan.rows(shard)} inputs in shard {shard}"
+                )
         return writer.counts
 
     def hand_over(self) -> list[int]:
@@ -106,6 +120,7 @@ class ShardBuilder:
         most = waiting + waiting // 4 + BUFFER
         self._room = Room(max(self.memory, most + BUFFER), most, TASKS * threads.workers)
         threads.at_end(self._room.close)
+        threads.at_end(self._pictures.ending.set)
         found = self._read(self._inputs(shards), threads)
         if not self._device.networks:
             whole = threads.ahead("feed", self._feed(found, threads, self._whole))
@@ -184,4 +199,4 @@ def _size(one: Item | Outcome) -> int:
     """Bytes that it holds."""
     if isinstance(one, Row):
         return one.size
-    return REJECT if isinstance(one, Reject) else held(one)
+    return held(one) if isinstance(one, tuple) else REJECT

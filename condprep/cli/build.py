@@ -197,6 +197,8 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     yield "enlarged", f"{result.enlarged:,}"
     yield "kept bytes", f"{result.untouched:,} pictures needed no change"
     yield "no caption", f"{result.without_caption:,}"
+    for missing, n in console.by_number(result.without_map):
+        yield "no map", f"{n:,} x {missing}"
     yield "size", f"{result.bytes / 1e6:,.1f} MB of pictures and maps"
     new = result.inputs - result.resumed
     rate = f", {new / result.seconds:.1f} pictures/s" if new and result.seconds else ""

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.runtime.progress import Progress
+from condprep.runtime.retry import retried
 from condprep.types import Reject
 from condprep.verification.findings import VerifyResult
 from condprep.verification.verify import verify
@@ -239,7 +241,7 @@ class _Run:
         if decision.drop:
             return self._reject(row, decision.drop), []
         try:
-            values = repairer(row.values, decision.repairs)
+            values = retried(partial(repairer, row.values, decision.repairs), f"row {row.number}")
         except Rejected as failed:
             if decision.otherwise:
                 return self._reject(row, decision.otherwise), []

@@ -66,8 +66,7 @@ class Repairer:
         rgb = decode(values[self.image]["bytes"]).rgb
         made: dict[str, Any] = {}
         for number, (column, runner) in enumerate(self._runners.items()):
-            with runner.guarded():
-                pixels, further = runner.draw(rgb, str(values["key"]))
+            pixels, further = runner.drawn(rgb, str(values["key"]))
             encoded = {"bytes": encode_map(pixels, runner.annotator.binary), "path": None}
             made |= {further_column(column, runner.annotator.name, name): value for name, value in further.items()}
             made |= {column: encoded}

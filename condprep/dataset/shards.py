@@ -41,6 +41,7 @@ class Row:
     untouched: bool  # the source's own bytes were kept
     captioned: bool
     note: str | None = None  # what has to be said of how its captions were read
+    without: tuple[str, ...] = ()  # "column: code" of maps that it lacks, of a dataset that gets columns
 
     @cached_property
     def size(self) -> int:
@@ -62,6 +63,7 @@ class Counts:
     enlarged: int = 0
     untouched: int = 0
     without_caption: int = 0
+    without_map: Counter[str] = field(default_factory=Counter)  # by "column: code", rows of a dataset that got columns
     files: list[dict[str, Any]] = field(default_factory=list)  # {"name", "split", "rows", "bytes"} in order
     notes: dict[str, dict[str, Any]] = field(default_factory=dict)  # as in condprep.types.Notes
 
@@ -75,6 +77,7 @@ class Counts:
         self.enlarged += row.enlarged
         self.untouched += row.untouched
         self.without_caption += not row.captioned
+        self.without_map.update(row.without)
         if row.note:
             Notes(self.notes)(row.note, row.columns["source"])
 
@@ -85,6 +88,7 @@ class Counts:
         self.enlarged += other.enlarged
         self.untouched += other.untouched
         self.without_caption += other.without_caption
+        self.without_map += other.without_map
         Notes(self.notes).merge(other.notes)
 
     def figures(self) -> dict[str, Any]:
@@ -99,7 +103,8 @@ class Counts:
             raise DatasetError(
                 f"{path} is damaged: {odd[0]!r:.200} is no name of a file here; start afresh with --overwrite"
             )
-        return cls(**stored | {"rows": Counter(stored["rows"]), "rejects": Counter(stored["rejects"])})
+        counters = ("rows", "rejects", "without_map")
+        return cls(**stored | {name: Counter(stored[name]) for name in counters})
 
 
 class Sink(Protocol):

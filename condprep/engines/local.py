@@ -10,10 +10,12 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from condprep.dataset.shards import Counts
+from condprep.errors import PassingFault, ShardFault
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.threads import Ahead
 
 T = TypeVar("T")
+IN_A_ROW = 3  # shards that are given up before the run is
 
 
 class Threads:
@@ -54,7 +56,7 @@ class Builder(Protocol[T]):
         ...
 
     def build_shard(self, shard: int, outcomes: Iterator[T]) -> Counts:
-        """Write and commit a shard of what comes first of `outcomes`."""
+        """Write and commit a shard of what comes first of `outcomes`. Raises ShardFault where it is given up."""
         ...
 
 
@@ -67,9 +69,10 @@ def build_shards(
     """Build these shards in `workers` threads and those of the stages, and write them in the caller's.
 
     shards: taken by a stage, in its thread, as it has room for more. done: is told of each that is committed. What an
-    exception interrupts is forgotten.
+    exception interrupts is forgotten. Raises PassingFault at the end where shards were given up, and at once after IN_A_ROW
+    of them: then what they miss is not there at all.
     """
-    total, under_way = Counts(), deque[int]()
+    total, under_way, given_up, in_a_row = Counts(), deque[int](), list[tuple[int, ShardFault]](), 0
 
     def noted() -> Iterator[int]:
         for shard in shards:
@@ -80,7 +83,18 @@ def build_shards(
         outcomes = builder.outcomes(noted(), threads)
         for first in outcomes:  # of a shard; none is empty
             shard = under_way.popleft()
-            counts = builder.build_shard(shard, chain([first], outcomes))
+            try:
+                counts = builder.build_shard(shard, chain([first], outcomes))
+            except ShardFault as fault:
+                given_up.append((shard, fault))
+                in_a_row += 1
+                if in_a_row == IN_A_ROW:
+                    break
+                continue
+            in_a_row = 0
             total.merge(counts)
             done(shard, counts)
+    if given_up:
+        number, why = given_up[0]
+        raise PassingFault(f"{len(given_up)} shards were given up, the first is number {number}: {why}")
     return total

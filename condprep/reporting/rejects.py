@@ -109,7 +109,7 @@ def _picture(source: Source, entry: Entry | None) -> Thumbnail:
         return Thumbnail(problem=(entry and entry.problem) or "not in the source any more")
     try:
         return thumbnail(source.read(entry).data, 160)
-    except CondprepError as error:
+    except (CondprepError, OSError, MemoryError) as error:
         return Thumbnail(problem=str(error))
 
 

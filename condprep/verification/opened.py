@@ -11,6 +11,7 @@ import numpy as np
 from condprep.dataset.pairs.base import Pair
 from condprep.errors import Rejected
 from condprep.images.decode import Header, Pixels, decode, header
+from condprep.runtime.retry import retried
 from condprep.verification.features import Features, inverted_kind, measure_features
 
 UNDER_WAY = 768 << 20  # bytes of all pairs that are looked at; a larger pair is alone
@@ -68,16 +69,15 @@ class OpenedPair:
 
 
 def open_picture(data: bytes) -> Opened:
-    """Decode, without raising."""
+    """Decode. What is wrong with the picture is its problem; raises PassingFault where memory is short."""
     try:
-        head = header(data)
-        return Opened(head, decode(data).rgb)
+        return retried(lambda: Opened(header(data), decode(data).rgb))
     except Rejected as rejected:
         return Opened(problem=rejected.reason)
 
 
 def open_pair(pair: Pair) -> OpenedPair:
-    """Decode both pictures, without raising."""
+    """Decode both pictures, as `open_picture` does."""
     image, condition = (Opened() if pair.problem else open_picture(data) for data in (pair.image, pair.condition))
     return OpenedPair(pair, image, condition)
 

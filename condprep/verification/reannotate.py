@@ -25,7 +25,7 @@ from condprep.annotators.recorded import Recorded
 from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Pairs
-from condprep.errors import AnnotatorError, BuildFailed, CondprepError, Rejected, WeightsError
+from condprep.errors import AnnotatorError, BuildFailed, CondprepError, PassingFault, Rejected, WeightsError
 from condprep.runtime.concurrency import ordered_map
 from condprep.verification.alignment.checks import Reannotated
 from condprep.verification.alignment.comparison import Alignment, compare
@@ -97,6 +97,8 @@ class Comparer:
             return [None] * len(batch)
         try:
             results = self._runner(as_batch([content(one) for one in batch]), [one.pair.key for one in batch])
+        except PassingFault:
+            raise
         except (AnnotatorError, BuildFailed) as error:
             self.problem = str(error)
             return [None] * len(batch)

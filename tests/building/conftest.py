@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from support.faulty import pictures
 from support.fragile import Fragile
 
 from condprep import AnnotatorSpec
@@ -16,3 +19,9 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
     spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
     monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
     return annotator
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder of twelve pictures."""
+    return pictures(tmp_path / "pictures")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -96,19 +97,25 @@ def test_killed_while_taking_their_places_files_go_on(
     assert tree(tmp_path / "ds") == tree(tmp_path / "whole")
 
 
-def test_a_failed_picture_leaves_the_dataset_as_a_reject(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
-    """inputs = rows + rejects holds for the rows of the dataset, and earlier rejects stay on record."""
+def test_a_picture_that_an_annotator_rejects_keeps_its_row(raw: Path, tmp_path: Path, fragile: Fragile) -> None:
+    """No row leaves the dataset: that one has no map in the new column, which is counted; the record of rejects stays."""
     from PIL import Image
 
     (raw / "bad.jpg").write_bytes(b"")
     Image.new("RGB", (200, 200)).save(raw / "black.png")
     build(raw, tmp_path / "ds", "canny", **SMALL)
     result = add_columns(tmp_path / "ds", "fragile")
-    assert (result.inputs, sum(result.rows.values()), sum(result.rejects.values())) == (13, 12, 1)
+    assert (result.inputs, result.rows, result.rejects) == (13, {"train": 13}, {})
+    assert result.without_map == {"fragile: annotator-failed": 1}
+    rows = load_from_disk(str(tmp_path / "ds"))["train"]
+    (black,) = [row for row in rows if row["fragile"] is None]
+    assert (black["source"], black["brightness"]) == ("black.png", None)
+    assert black["conditioning_image"] is not None
+    provenance = json.loads((tmp_path / "ds" / ".condprep" / "provenance.json").read_text())
+    assert provenance["counts"]["without_map"] == {"fragile: annotator-failed": 1}
     lines = (tmp_path / "ds" / ".condprep" / "rejects.jsonl").read_text()
-    assert lines.count("\n") == 2
+    assert lines.count("\n") == 1
     assert "bad.jpg" in lines
-    assert "black.png" in lines
 
 
 def test_parquet_and_a_second_addition(raw: Path, tmp_path: Path, fragile: Fragile) -> None:

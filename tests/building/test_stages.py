@@ -141,14 +141,15 @@ def test_a_picture_that_cannot_be_drawn_is_a_reject_alone(
     raw: Path, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others of its batch become rows."""
-    draw, broken = Watched.draw, iter([True])
+    draw, broken = Watched.draw, set[float]()
 
-    def breaks_once(self: Watched, arrays: Sequence[np.ndarray], found: float) -> Any:
-        if next(broken, False):
+    def breaks_on_one(self: Watched, arrays: Sequence[np.ndarray], found: float) -> Any:
+        if not broken or found in broken:
+            broken.add(found)
             raise ValueError("cannot be drawn")
         return draw(self, arrays, found)
 
-    monkeypatch.setattr(Watched, "draw", breaks_once)
+    monkeypatch.setattr(Watched, "draw", breaks_on_one)
     result = build(raw, tmp_path / "ds", "watched", **SMALL)
     assert (result.rows, sum(result.rejects.values())) == ({"train": 11}, 1)
 
