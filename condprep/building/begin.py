@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from condprep.building.load_annotators import batch_size, describe, load_annotat
 from condprep.building.machine import describe_machine
 from condprep.building.options import BuildOptions
 from condprep.building.plan import Plan, check_config, check_inputs, make_plan
+from condprep.building.retry_rejects import ask_again, take_back
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.columns import columns, further_column
 from condprep.dataset.layout import Layout
@@ -32,17 +33,23 @@ def begin(
     weights: Weights,
     progress: Callable[[Progress], None],
     existing: Mapping[str, pa.DataType] | None = None,
+    retry: Collection[str] = (),
 ) -> ShardBuilder | None:
     """What builds the shards that are missing at `layout`, whose lock is held; None where the dataset is finished.
 
-    existing: the columns of the dataset to which the annotators' are added. Raises DatasetError where a build was begun
+    existing: the columns of the dataset to which the annotators' are added. retry: codes of rejects that are tried again,
+    or "all". Raises DatasetError where a build was begun
     there with other settings or inputs, SourceError where the source is empty.
     """
     requested = as_requested(source, options)
     plan = None if overwrite else Plan.load(layout.private)
     if plan:
         check_config(plan, {"condprep": __version__, "requested": requested})
-        check_inputs(plan, source)
+        if retry:
+            plan = ask_again(layout, plan, source, retry)
+        else:
+            check_inputs(plan, source)
+        take_back(layout)
         if layout.done.exists():
             return None
     annotators = load_annotators(source, options, plan, device, weights)

@@ -45,6 +45,7 @@ def build(
     weights: Weights | None = None,
     overwrite: bool = False,
     max_rejects: float | None = None,
+    retry_rejects: str | Sequence[str] = (),
     progress: Callable[[Progress], None] = lambda _: None,
     **options: Any,
 ) -> BuildResult:
@@ -56,6 +57,7 @@ def build(
     reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
     devices: a process for each of several instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes.
+    retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
     Raises UsageError (or its children) for what the caller got wrong and BuildFailed when no row came out, more than
@@ -63,6 +65,7 @@ def build(
     """
     began = time.monotonic()
     chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
+    retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
     pictures = open_inputs(
@@ -84,7 +87,8 @@ def build(
     with disk_errors(layout.root), locked(layout):
         weights = weights or Weights()
         first, built = several[0] if several else device, Counts()
-        builder = begin(layout, pictures, chosen, overwrite=overwrite, device=first, weights=weights, progress=progress)
+        how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": weights, "retry": retry}
+        builder = begin(layout, pictures, chosen, progress=progress, **how)
         if builder:
             threads = workers or usable_cores()
             if several:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from condprep import __version__
+from condprep.building.retry_rejects import forget
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.card import write_card
 from condprep.dataset.columns import datasets_features
@@ -34,7 +35,9 @@ def finish(
     total = place_files(layout, counts, datasets_features(builder.columns), builder.options.format, plan.id, rejects)
     if total.rows:
         write_card(layout, merge(_provenance(builder, total)))
+    commit_json(layout.private / "shards.json", [vars(shard) for shard in counts])  # for `--retry-rejects`
     commit_json(layout.done, vars(total))
+    forget(layout)
 
 
 def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:

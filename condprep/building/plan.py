@@ -91,7 +91,7 @@ def make_plan(
         with pq.ParquetWriter(partial, SCHEMA) as writer:
             for entries in lots(source.entries(notes), shard_rows):
                 for entry in entries:
-                    _add(digest, entry)
+                    add_to_digest(digest, entry)
                 batch = record_batch([_row(entry) for entry in entries], SCHEMA)
                 writer.write_batch(batch, row_group_size=len(entries))  # else a row group ends after 2**20 rows
                 inputs += len(entries)
@@ -110,9 +110,14 @@ def check_inputs(plan: Plan, source: Source) -> None:
     """Raises DatasetError, naming examples, when the source no longer holds what the plan lists."""
     digest = hashlib.sha256()
     for entry in source.entries():
-        _add(digest, entry)
+        add_to_digest(digest, entry)
     if digest.hexdigest() != plan.listing:
-        raise DatasetError(f"the inputs changed since this build began: {_difference(plan, source)}; {OVERWRITE}")
+        raise changed_since(plan, source)
+
+
+def changed_since(plan: Plan, source: Source) -> DatasetError:
+    """Says what is another than when the build began, by examples."""
+    return DatasetError(f"the inputs changed since this build began: {_difference(plan, source)}; {OVERWRITE}")
 
 
 OVERWRITE = "put them back as they were to go on, or start afresh with --overwrite"
@@ -147,7 +152,7 @@ def _difference(plan: Plan, source: Source) -> str:
     )
 
 
-def _add(digest: Any, entry: Entry) -> None:
+def add_to_digest(digest: Any, entry: Entry) -> None:
     """All of it: a stamp alone would not tell a tar that was exchanged for one of its size and time."""
     digest.update(json.dumps(list(_row(entry).values())).encode())
 

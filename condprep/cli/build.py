@@ -88,6 +88,10 @@ ShardSize = Annotated[str, of_output(help="rows, bytes or both: 1000, 500MB, 100
 Validation = Annotated[float, of_output(help="share of the rows for validation, chosen by key")]
 FormatOfImages = Annotated[ImageFormat, of_output(help="of pictures that are changed; others keep their bytes")]
 ImageQuality = Annotated[int, of_output(help="of JPEG (4:4:4) and WebP")]
+RetryRejects = Annotated[
+    list[str],
+    of_output("--retry-rejects", metavar="CODE", help="try the rejects of this code again, or all of them; repeatable"),
+]
 MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger share is rejected")]
 
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
@@ -133,6 +137,7 @@ def build(
     image_format: FormatOfImages = "jpeg",
     image_quality: ImageQuality = 95,
     max_rejects: MaxRejects = None,
+    retry_rejects: RetryRejects = [],  # noqa: B006
     batch_size: BatchSize = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -165,7 +170,8 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     options = {name: value for name, value in given.items() if name not in other}
     settings = [*options.pop("settings"), *["depth.keep_raw=true"] * options.pop("keep_raw")]
     size = parse_shard_size(options.pop("shard_size"))
-    return {**options, **size, "params": parse_settings(settings)}
+    codes = names(options.pop("retry_rejects"))
+    return {**options, **size, "params": parse_settings(settings), "retry_rejects": codes}
 
 
 def _notes(result: BuildResult) -> Iterator[tuple[str, str]]:

@@ -98,7 +98,11 @@ class Counts:
     @classmethod
     def load(cls, path: Path) -> Counts:
         """Raises DatasetError where it names files that lie elsewhere: they are moved, and removed, by these names."""
-        stored = read_json(path)
+        return cls.of(read_json(path), path)
+
+    @classmethod
+    def of(cls, stored: dict[str, Any], path: Path) -> Counts:
+        """The same of what stands in the file at `path`."""
         if odd := [file["name"] for file in stored["files"] if not is_plain(file["name"])]:
             raise DatasetError(
                 f"{path} is damaged: {odd[0]!r:.200} is no name of a file here; start afresh with --overwrite"
