@@ -40,6 +40,8 @@ def ask_again(layout: Layout, plan: Plan, source: Source, codes: Collection[str]
         listed = ", ".join(sorted(there)) or "none at all"
         raise UsageError(f"--retry-rejects {unknown[0]}: no reject has this code; there are {listed}")
     sources = {one["source"] for _, one in found}
+    if layout.done.exists():
+        _check_places(layout)
     plan = _as_now(plan, source, sources)
     if found:
         shards = sorted({shard for shard, _ in found})
@@ -97,6 +99,13 @@ def _places(layout: Layout, counts: Sequence[Counts]) -> Iterator[tuple[Path, in
         files = [(n, one["name"]) for n, shard in enumerate(counts) for one in shard.files if one["split"] == split]
         for place, (number, name) in enumerate(files):
             yield layout.data(split, place, len(files), Path(name).suffix), number, name
+
+
+def _check_places(layout: Layout) -> None:
+    """Raises DatasetError where the files of a finished dataset are not those that its build has put there."""
+    built = {final.relative_to(layout.root).as_posix() for final, _, _ in _places(layout, load_shards(layout))}
+    if {file["name"] for file in Counts.load(layout.done).files} != built:
+        raise DatasetError(f"{layout.root} was changed since it was built (split, curated, ...); build it anew")
 
 
 def load_shards(layout: Layout) -> list[Counts]:

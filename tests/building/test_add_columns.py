@@ -105,10 +105,10 @@ def test_a_picture_that_an_annotator_rejects_keeps_its_row(raw: Path, tmp_path: 
     Image.new("RGB", (200, 200)).save(raw / "black.png")
     build(raw, tmp_path / "ds", "canny", **SMALL)
     result = add_columns(tmp_path / "ds", "fragile")
-    assert (result.inputs, result.rows, result.rejects) == (13, {"train": 13}, {})
+    assert (result.inputs, sum(result.rows.values()), result.rejects) == (13, 13, {})
     assert result.without_map == {"fragile: annotator-failed": 1}
-    rows = load_from_disk(str(tmp_path / "ds"))["train"]
-    (black,) = [row for row in rows if row["fragile"] is None]
+    splits = load_from_disk(str(tmp_path / "ds"))
+    (black,) = [row for split in splits.values() for row in split if row["fragile"] is None]
     assert (black["source"], black["brightness"]) == ("black.png", None)
     assert black["conditioning_image"] is not None
     provenance = json.loads((tmp_path / "ds" / ".condprep" / "provenance.json").read_text())
