@@ -101,7 +101,8 @@ class _Run:
     @cached_property
     def moved(self) -> int:
         """How many rows are not where they belong. Raises UsageError where all of them are one group."""
-        groups, moved = set(), 0
+        groups: set[str] = set()
+        moved = 0
         for file in self.rows.files:
             for batch in batches(file.path, ["key", "source"]):
                 for row in batch.to_pylist():
