@@ -258,6 +258,8 @@ def check_device(device: str) -> str:
         kind = torch.device(device).type
     except RuntimeError as error:
         raise AnnotatorError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if kind == "meta":
+        raise AnnotatorError(f"device {device!r} computes nothing; use cpu or cuda")
     if kind == "cuda":
         check_cuda()
     if kind == "cuda" and not torch.cuda.is_available():

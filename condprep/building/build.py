@@ -64,6 +64,10 @@ def build(
     `max_rejects` (a share, 0..1) of the inputs were rejected, or the disk is full.
     """
     began = time.monotonic()
+    if not str(source):
+        raise UsageError('the source is "", which names nothing; give "." for the current folder')
+    if max_rejects is not None and not 0 <= max_rejects <= 1:  # nan, which is above nothing, among them
+        raise UsageError(f"--max-rejects {max_rejects}: it is a share of the inputs, from 0 to 1")
     chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
     layout = Layout(Path(out))

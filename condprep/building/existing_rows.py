@@ -17,10 +17,10 @@ from condprep.building.options import BuildOptions
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
+from condprep.dataset.records import provenance, read_record
 from condprep.dataset.shards import Counts
 from condprep.errors import UsageError
 from condprep.runtime.arrow_messages import check_arrow
-from condprep.runtime.files import read_json
 from condprep.runtime.parquet_pages import read_rows
 from condprep.sources.base import stamp, unsaid
 from condprep.types import Entry, Note, Sample
@@ -33,7 +33,7 @@ class ExistingRows:
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.provenance = read_json(layout.private / "provenance.json")
+        self.provenance = read_record(layout.private / "provenance.json", provenance)
         self.files = Counts.load(layout.done).files
         self.starts = list(accumulate((file["rows"] for file in self.files), initial=0))  # of each file's rows
         made = [annotator["column"] for annotator in self.provenance["annotators"]]
@@ -47,7 +47,7 @@ class ExistingRows:
     @cached_property
     def _requested(self) -> dict[str, Any]:
         """Of the build that made this dataset, or else that added the newest columns to it."""
-        return dict(read_json(self.layout.private / "plan.json")["config"]["requested"])
+        return read_record(self.layout.private / "plan.json", _requested)
 
     def newest_are(self, options: BuildOptions) -> bool:
         """Whether the newest columns are what is asked for: then a run ended just before it could say so, or is repeated."""
@@ -116,6 +116,11 @@ class ExistingRows:
             "annotators": [*before["annotators"], *added["annotators"]],
             "counts": counts,
         }
+
+
+def _requested(plan: Any) -> dict[str, Any]:
+    requested = dict(plan["config"]["requested"])
+    return requested | {"options": dict(requested["options"]), "source": dict(requested["source"])}
 
 
 def _table(path: Path) -> pa.Table:

@@ -17,9 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import record_batch
+from condprep.dataset.records import read_record
 from condprep.errors import DatasetError
 from condprep.runtime.concurrency import lots
-from condprep.runtime.files import commit, commit_json, read_json
+from condprep.runtime.files import commit, commit_json
+from condprep.runtime.parquet_pages import read_rows
 from condprep.sources.base import Source
 from condprep.types import Entry, Notes
 
@@ -65,8 +67,11 @@ class Plan:
 
     def entries(self, shard: int) -> list[Entry]:
         """The inputs of one shard, in order."""
-        rows = pq.ParquetFile(self.folder / "plan.parquet").read_row_group(shard).to_pylist()
-        return [_entry(row) for row in rows]
+        path = self.folder / "plan.parquet"
+        try:
+            return [_entry(row) for row in read_rows(path, None, [shard]).to_pylist()]
+        except (pa.ArrowException, OSError, TypeError) as error:
+            raise DatasetError(f"{path} is damaged ({error}); start afresh with --overwrite") from None
 
     @classmethod
     def load(cls, folder: Path) -> Plan | None:
@@ -74,10 +79,17 @@ class Plan:
         path = folder / "plan.json"
         if not path.exists():
             return None
-        stored = read_json(path)
-        return cls(
-            folder, stored["config"], stored["inputs"], stored["shard_rows"], stored["listing"], stored.get("notes", {})
-        )
+        return read_record(path, lambda stored: cls(folder, *_stored(stored)))
+
+
+def _stored(stored: Any) -> tuple[dict[str, Any], int, int, str, dict[str, Any]]:
+    """What plan.json holds, of the types that it has. Raises ValueError or KeyError."""
+    config, inputs, shard_rows, listing = (stored[name] for name in ("config", "inputs", "shard_rows", "listing"))
+    if not (isinstance(config, dict) and isinstance(inputs, int) and isinstance(shard_rows, int) and inputs >= 0):
+        raise ValueError("no plan of a build")
+    if shard_rows < 1 or not isinstance(listing, str):
+        raise ValueError(f"shards of {shard_rows} rows")
+    return config, inputs, shard_rows, listing, dict(stored.get("notes") or {})
 
 
 def make_plan(
@@ -125,7 +137,12 @@ OVERWRITE = "put them back as they were to go on, or start afresh with --overwri
 
 def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
     """Raises DatasetError that lists each setting of `config` that is another in the build that was begun."""
-    before, now = _flat({name: plan.config.get(name) for name in config}), _flat(config)
+    try:
+        before, now = _flat({name: plan.config.get(name) for name in config}), _flat(config)
+    except RecursionError:
+        raise DatasetError(
+            f"{plan.folder / 'plan.json'} is damaged: nested too deep; start afresh with --overwrite"
+        ) from None
     differing = [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} now"
         for key in sorted(before | now)

@@ -16,6 +16,7 @@ from typing import Any
 
 from condprep.building.plan import Plan, add_to_digest, changed_since, make_plan
 from condprep.dataset.layout import SPLITS, Layout
+from condprep.dataset.records import read_record
 from condprep.dataset.shards import Counts
 from condprep.errors import REJECTS, DatasetError, UsageError
 from condprep.runtime.files import commit_json, commit_text, read_json
@@ -113,7 +114,7 @@ def load_shards(layout: Layout) -> list[Counts]:
     path = layout.private / "shards.json"
     if not path.exists():
         raise DatasetError(f"{path} is gone, and with it what each shard held; start afresh with --overwrite")
-    return [Counts.of(stored, path) for stored in read_json(path)]
+    return read_record(path, lambda stored: [Counts.of(one) for one in stored])
 
 
 def _rejects(layout: Layout, plan: Plan) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -12,13 +12,23 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from condprep.annotators.protocol import full_name
 from condprep.errors import REJECTS
+from condprep.runtime.text import plain, plain_json
 
 SHOWN = 3  # names of a kind; --json and the records have more
 
-out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)  # no line is broken where it is piped
+
+class _Terminal(Console):
+    """Shows text of others, as file names, and does not let it move the cursor or name the window."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(plain(text), **how)
+
+
+out, err = _Terminal(soft_wrap=True), _Terminal(stderr=True, soft_wrap=True)  # no line is broken where it is piped
 
 
 def say(line: str) -> None:
@@ -42,7 +52,7 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], emphasised:
     """
     if not out.is_terminal:
         for row in (titles, *rows) if titles else rows:
-            print(*(" ".join(value.split()) for value in row), sep="\t")
+            print(*(" ".join(plain(value).split()) for value in row), sep="\t")
         return
     table = Table(*titles, show_header=bool(titles), box=None, padding=(0, 2, 0, 0))
     for row in rows:
@@ -99,7 +109,7 @@ def one_line(text: str) -> str:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=_plain, ensure_ascii=False))
+    print(plain_json(json.dumps(value, indent=2, default=_plain, ensure_ascii=False)))
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,8 @@ from typer import Argument, Option
 
 from condprep.cli import console
 from condprep.cli.options import Json
+from condprep.dataset.records import annotator
+from condprep.runtime.text import plain_json
 
 if TYPE_CHECKING:
     from condprep.dataset.inspect import DatasetSummary
@@ -36,7 +39,7 @@ def inspect(
 def show_dataset(summary: DatasetSummary, as_json: bool) -> None:
     """The facts on standard output, problems on standard error."""
     if as_json:
-        print(summary.to_json())
+        print(plain_json(summary.to_json()))
         return
     console.show_facts(_facts(summary))
     for problem in summary.problems:
@@ -60,6 +63,9 @@ def _facts(summary: DatasetSummary) -> Iterator[tuple[str, str]]:
         yield "enlarged", f"{summary.enlarged:,}"
     for column, counts in summary.people.items():
         yield column, ", ".join(f"{people} people: {rows:,}" for people, rows in counts.items())
-    for made in (summary.provenance or {}).get("annotators", []):
-        yield made["column"], console.describe_annotator(made)
+    made = (summary.provenance or {}).get("annotators")
+    for one in made if isinstance(made, list) else []:
+        with suppress(LookupError, TypeError, AttributeError):  # what came with a dataset may be anything
+            known = annotator(one)
+            yield known["column"], console.describe_annotator(known)
     yield from console.describe_rejects(summary.rejects or {})

@@ -181,7 +181,7 @@ class _Run:
             )
         made = self.records.config.get("annotators", [])
         config |= {"annotators": made, "notes": [*result.notes, *damaged.values()], "lengths": lengths}
-        shard_rows = self.records.options.get("shard_rows", SHARD_ROWS)
+        shard_rows = self.records.limit("shard_rows", SHARD_ROWS)
         plan = Plan(self.layout.private, config, result.rows, shard_rows, self.rows.listing)
         commit_json(
             self.layout.private / "plan.json",
@@ -230,7 +230,7 @@ class _Run:
         return range(first, self.plan.shards)
 
     def _writer(self, shard: int) -> ShardWriter:
-        limit = self.records.options.get("shard_bytes", SHARD_BYTES)
+        limit = self.records.limit("shard_bytes", SHARD_BYTES)
         return ShardWriter(self.layout.shard(shard), self.rows.schema, f".{self.rows.form}", limit)
 
     def _outcome(self, row: StoredRow, repairer: Repairer) -> tuple[Row | Reject, list[str]]:

@@ -15,10 +15,10 @@ from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.runner import Runner
 from condprep.curation.drops import ALL
 from condprep.dataset.columns import further_column
+from condprep.dataset.records import read_record
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture
-from condprep.runtime.files import read_json
 from condprep.verification.findings import Finding
 from condprep.weights.find import Weights
 
@@ -104,9 +104,11 @@ class Repairer:
 
 def _primary(dataset: Path, annotators: Mapping[str, Annotator]) -> str:
     """The column whose map is also `conditioning_image`."""
-    options = read_json(dataset / ".condprep" / "plan.json")["config"]["requested"]["options"]
+    primary = read_record(
+        dataset / ".condprep" / "plan.json", lambda plan: plan["config"]["requested"]["options"]["primary"]
+    )
     named = {full_name(one.name, one.variant): column for column, one in annotators.items()}
-    return named.get(options["primary"] or "", next(iter(annotators)))
+    return named.get(str(primary or ""), next(iter(annotators)))
 
 
 def _encoded(rgb: np.ndarray, stored: Header) -> bytes:

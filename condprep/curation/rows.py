@@ -19,9 +19,9 @@ from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.pairs.open import open_pairs
 from condprep.dataset.pairs.table import FEW, TablePairs
 from condprep.dataset.reader import Shard, batches, first_schema, is_image
+from condprep.dataset.records import provenance, read_record
 from condprep.dataset.shards import Row
 from condprep.errors import DatasetError, Rejected, UsageError
-from condprep.runtime.files import read_json
 from condprep.sources.base import stamp
 from condprep.sources.reach import stored_picture
 from condprep.types import IMPORTED
@@ -130,12 +130,12 @@ class Records:
     def config(self) -> dict[str, Any]:
         """The configuration of the build."""
         path = self.layout.private / "plan.json"
-        return dict(read_json(path)["config"]) if path.exists() else {}
+        return read_record(path, lambda plan: dict(plan["config"])) if path.exists() else {}
 
     @cached_property
     def provenance(self) -> dict[str, Any] | None:
         path = self.layout.private / "provenance.json"
-        return dict(read_json(path)) if path.exists() else None
+        return read_record(path, provenance) if path.exists() else None
 
     @property
     def annotated(self) -> bool:
@@ -150,8 +150,14 @@ class Records:
 
     @property
     def options(self) -> dict[str, Any]:
-        requested: dict[str, Any] = self.config.get("requested", {})
-        return dict(requested.get("options") or {})
+        requested = self.config.get("requested")
+        options = requested.get("options") if isinstance(requested, dict) else None
+        return dict(options) if isinstance(options, dict) else {}
+
+    def limit(self, name: str, default: int) -> int:
+        """The size of shards that the dataset was built with."""
+        found = self.options.get(name)
+        return found if isinstance(found, int) and found > 0 else default
 
 
 def as_row(row: StoredRow, rows: StoredRows) -> Row:

@@ -12,6 +12,7 @@ from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.reader import files
 from condprep.errors import REJECTS
 from condprep.runtime.files import commit_json, commit_text
+from condprep.runtime.text import markdown
 
 PREVIEW = "preview.jpg"
 
@@ -53,7 +54,7 @@ def _body(provenance: Mapping[str, Any]) -> str:
         "",
         f"{counts['inputs']:,} inputs, {sum(counts['rejects'].values()):,} rejected, {counts['enlarged']:,} enlarged; "
         f"{counts['untouched']:,} hold their source's own bytes, {counts['without_caption']:,} have no caption. "
-        f"Geometry: fit `{geometry['fit']}`, resolution {geometry['resolution']}.",
+        f"Geometry: fit `{markdown(geometry['fit'])}`, resolution {geometry['resolution']}.",
         "",
         *map(_rejected, sorted(counts["rejects"].items(), key=lambda one: (-one[1], one[0]))),
         *[""] * bool(counts["rejects"]),
@@ -77,26 +78,27 @@ def _body(provenance: Mapping[str, Any]) -> str:
 
 def _table_row(annotator: Mapping[str, Any]) -> str:
     name = full_name(annotator["annotator"], annotator["variant"])
-    parameters = ", ".join(f"{key} = {value}" for key, value in sorted(annotator["parameters"].items()))
-    weights = ", ".join(f"{file} `{sha256[:12]}`" for file, sha256 in annotator["weights"].items())
-    return f"| {annotator['column']} | {name} | {parameters} | {weights} | {annotator['licence']} |"
+    parameters = ", ".join(markdown(f"{key} = {value}") for key, value in sorted(annotator["parameters"].items()))
+    weights = ", ".join(f"{markdown(file)} `{markdown(sha256[:12])}`" for file, sha256 in annotator["weights"].items())
+    column, licence = markdown(annotator["column"]), markdown(annotator["licence"])
+    return f"| {column} | {markdown(name)} | {parameters} | {weights} | {licence} |"
 
 
 def _rejected(item: tuple[str, int]) -> str:
     """How many inputs became no rows for one reason."""
     code, inputs = item
-    return f"- {inputs:,} x `{code}`" + (f": {REJECTS[code]}" if code in REJECTS else "")
+    return f"- {inputs:,} x `{markdown(code)}`" + (f": {REJECTS[code]}" if code in REJECTS else "")
 
 
 def _curated(done: Mapping[str, Any]) -> str:
     """What `condprep curate` did, a paragraph."""
-    dropped = ", ".join(f"{name} {rows:,}" for name, rows in done["dropped"].items()) or "nothing"
-    repaired = "".join(f"; {repair}: {rows:,}" for repair, rows in done["repaired"].items())
+    dropped = ", ".join(f"{markdown(name)} {rows:,}" for name, rows in done["dropped"].items()) or "nothing"
+    repaired = "".join(f"; {markdown(repair)}: {rows:,}" for repair, rows in done["repaired"].items())
     return f"Curated, which left out: {dropped}{repaired}.\n"
 
 
 def _warning(annotators: Sequence[Mapping[str, Any]]) -> list[str]:
-    restricted = [annotator["column"] for annotator in annotators if not annotator["commercial"]]
+    restricted = [markdown(annotator["column"]) for annotator in annotators if not annotator["commercial"]]
     if not restricted:
         return []
     return [f"**The maps in {', '.join(restricted)} come from weights for non-commercial use only.**", ""]

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from condprep.dataset.reader import Shard, batches, first_schema, is_image, schema, shards
+from condprep.dataset.records import read_record
 from condprep.errors import DatasetError
 
 
@@ -193,16 +194,15 @@ def _provenance(root: Path, problems: list[str]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        problems.append(f"{path} is damaged: {error}")
+        return read_record(path, dict)
+    except DatasetError as error:
+        problems.append(str(error))
         return None
-    return found
 
 
 def _rejects(path: Path) -> dict[str, int] | None:
     """Rejects by code."""
-    if not path.exists():
+    if not path.is_file():
         return None
     counts: Counter[str] = Counter()
     with path.open(encoding="utf-8", errors="replace") as lines:

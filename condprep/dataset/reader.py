@@ -8,7 +8,7 @@ anything is computed from it.
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -71,11 +71,17 @@ def schema(path: Path) -> pa.Schema:
     """The columns of a file. Raises DatasetError that names it when it is damaged."""
     try:
         if path.suffix == ".parquet":
-            return pq.read_schema(path, memory_map=True)
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-            return reader.schema
-    except (pa.ArrowException, OSError) as error:
+            found = pq.read_schema(path, memory_map=True)
+        else:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+                found = reader.schema
+        found.to_string(show_schema_metadata=False)  # raises for names that are no UTF-8, however deep
+        names = Counter(found.names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damage(path, error) from error
+    if doubled := [name for name, columns in names.items() if columns > 1]:
+        raise DatasetError(f"{path} has two columns called {doubled[0]!r:.200}; rename one")
+    return found
 
 
 def first_schema(files: Sequence[Shard]) -> pa.Schema:

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import record_batch
-from condprep.errors import DatasetError
-from condprep.runtime.files import fsync, read_json
+from condprep.dataset.records import read_record
+from condprep.runtime.files import fsync
 from condprep.runtime.folder import is_plain
 from condprep.types import Notes, Reject
 
@@ -29,6 +29,8 @@ BATCH_ROWS, BATCH_BYTES = (
     100,
     32_000_000,
 )  # a record batch: `datasets` reads one to reach a row; far below Arrow's 2 GiB
+
+COUNTERS = ("rows", "rejects", "without_map")  # of Counts
 
 
 @dataclass(frozen=True)
@@ -98,17 +100,24 @@ class Counts:
     @classmethod
     def load(cls, path: Path) -> Counts:
         """Raises DatasetError where it names files that lie elsewhere: they are moved, and removed, by these names."""
-        return cls.of(read_json(path), path)
+        return read_record(path, cls.of)
 
     @classmethod
-    def of(cls, stored: dict[str, Any], path: Path) -> Counts:
-        """The same of what stands in the file at `path`."""
+    def of(cls, stored: Any) -> Counts:
+        """The same of what stands in the file. Raises KeyError, TypeError, ValueError or AttributeError for anything else."""
         if odd := [file["name"] for file in stored["files"] if not is_plain(file["name"])]:
-            raise DatasetError(
-                f"{path} is damaged: {odd[0]!r:.200} is no name of a file here; start afresh with --overwrite"
-            )
-        counters = ("rows", "rejects", "without_map")
-        return cls(**stored | {name: Counter(stored[name]) for name in counters})
+            raise ValueError(f"{odd[0]!r:.200} is no name of a file here")
+        numbers = [stored[name] for name in ("bytes", "enlarged", "untouched", "without_caption")]
+        numbers += [file[name] for file in stored["files"] for name in ("rows", "bytes")]
+        counted = {name: Counter({str(k): v for k, v in stored[name].items()}) for name in COUNTERS}
+        if not all(
+            isinstance(n, int) and n >= 0
+            for n in [*numbers, *(rows for one in counted.values() for rows in one.values())]
+        ):
+            raise ValueError("counts that are no numbers")
+        if not all(isinstance(file["split"], str) for file in stored["files"]):
+            raise ValueError("a split without a name")
+        return cls(**stored | counted)
 
 
 class Sink(Protocol):

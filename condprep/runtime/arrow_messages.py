@@ -56,7 +56,7 @@ def _looked_through(path: Path, size: int, changed: int) -> tuple[str | None, bo
                 message = pa.ipc.read_message(source)
                 unpacked = sum(_unpacked(message))
                 compressed = compressed or unpacked > 0
-            except (EOFError, struct.error, pa.ArrowException, OSError):
+            except (EOFError, struct.error, pa.ArrowException, OSError, ValueError, IndexError):
                 return None, compressed  # the end, or damage, of which the stream's own reader has more to say
             packed = len(message.body)
             if unpacked > BUDGET and unpacked > RATIO * packed:

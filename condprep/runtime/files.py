@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ try:
 except ImportError:  # Windows, which lets nobody remove a file that is open
     fcntl = None  # type: ignore[assignment]
 
+MAX_JSON = 1 << 28  # bytes; a million findings have fewer
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag, and few links
 
 
@@ -93,7 +95,16 @@ def commit_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Raises OSError, or ValueError for what is none: whoever wrote it, it may be a pipe, endless, or ten thousand deep."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # else a pipe would be waited for
+    with open(descriptor, encoding="utf-8") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_JSON:
+            raise ValueError(f"no file, or one of more than {MAX_JSON:,} bytes")
+        try:
+            return json.load(file)
+        except RecursionError:
+            raise ValueError("nested too deep") from None
 
 
 def fsync(path: Path) -> None:

@@ -19,17 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from condprep.runtime.thrift import read_struct
+
 BUDGET = 128 << 20  # bytes of a page, and of the rows that are in memory at once
 RATIO = 16  # larger pages are believed where they are no more times larger than their packed bytes: pictures are not
 WHOLE = 1 << 30  # of a row group, where it is not ours to read fewer rows
 MOST_ROWS = 1000
 ROWS_A_BYTE, MANY_ROWS = 1000, 10_000_000  # more of them in a file than that are no data
 BYTES = "BYTE_ARRAY"
-AMPLIFYING = {"DELTA_BYTE_ARRAY"}  # a value may repeat the one before it
-_BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _STRUCT = 3, 4, 5, 6, 7, 8, 12  # Thrift's types; 1, 2 are booleans
+MAX_FOOTER = 1 << 26  # bytes of metadata
+# fields of a file's metadata, of a row group, of a column and its metadata
+_ROWS, _GROUPS, _COLUMNS, _META = 3, 4, 1, 3
+_ENCODINGS, _TAKEN, _FIRST_PAGE, _FIRST_DICTIONARY = 2, 7, 9, 11
+_DELTA_BYTES = 7  # an encoding in which a value may repeat the one before it
 _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 2, 3, 5, 7, 8  # fields of a PageHeader
 _VALUES = 1  # of a data page's own header
-_DEEPEST = 8  # structs in each other: a page header has two
 
 
 class TooLarge(pa.ArrowInvalid):  # type: ignore[misc]
@@ -132,26 +136,39 @@ def _chunks_of(path: Path, columns: Sequence[str] | None) -> list[Chunk]:
 @lru_cache(64)
 def _chunks(path: Path, size: int, changed: int) -> tuple[Chunk, ...]:
     """Every column of every row group; size, changed: of the file, so that none that took its place is taken for it."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        metadata, schema = file.metadata, file.schema
-    if metadata.num_rows > MANY_ROWS and metadata.num_rows > ROWS_A_BYTE * size:
-        raise TooLarge(f"it claims {metadata.num_rows:,} rows in {size:,} bytes")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return tuple(
-            _chunk(data, metadata.row_group(group).column(number), schema.column(number))
-            for group in range(metadata.num_row_groups)
-            for number in range(metadata.num_columns)
-        )
+    with pq.ParquetFile(path, memory_map=True) as file:  # raises for what is no Parquet
+        schema = file.schema
+        kinds = [schema.column(number) for number in range(len(schema.names))]
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            footer = _footer(data)
+            if footer[_ROWS] > MANY_ROWS and footer[_ROWS] > ROWS_A_BYTE * size:
+                raise TooLarge(f"it claims {footer[_ROWS]:,} rows in {size:,} bytes")
+            return tuple(
+                _chunk(data, column[_META], kind)
+                for group in footer.get(_GROUPS, [])
+                for column, kind in zip(group[_COLUMNS], kinds)
+            )
+        except (IndexError, KeyError, TypeError, AttributeError) as error:
+            raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
 
 
-def _chunk(data: mmap.mmap, column: Any, kind: Any) -> Chunk:
+def _footer(data: mmap.mmap) -> dict[int, Any]:
+    """What stands at the end of the file. Not by pyarrow's metadata, which some damage makes end the process."""
+    length = int.from_bytes(data[-8:-4], "little")
+    if length > MAX_FOOTER:
+        raise TooLarge(f"it has {length:,} bytes of metadata, more than {MAX_FOOTER:,}")
+    return read_struct(data, len(data) - 8 - length)[0]
+
+
+def _chunk(data: mmap.mmap, column: dict[int, Any], kind: Any) -> Chunk:
     values = longest = packed = 0
-    amplifying = bool(AMPLIFYING.intersection(column.encodings))
+    amplifying = _DELTA_BYTES in column.get(_ENCODINGS, ())
     for header in _pages(data, column):
         unpacked, taken = header[_UNPACKED], header[_PACKED]
         if unpacked > BUDGET and unpacked > RATIO * taken:
             raise TooLarge(f"{taken:,} bytes of column {kind.path!r} would become {unpacked:,} in memory")
-        values += (header.get(_DATA) or header.get(_DATA_2) or {}).get(_VALUES, 0)
+        values += _values(header)
         packed += taken
         if amplifying or header.get(_DICTIONARY):
             longest = max(longest, unpacked)
@@ -159,68 +176,22 @@ def _chunk(data: mmap.mmap, column: Any, kind: Any) -> Chunk:
     return Chunk(kind.path, repeated, strings, amplifying, values, packed, longest)
 
 
-def _pages(data: mmap.mmap, column: Any) -> Iterator[dict[int, Any]]:
+def _values(header: dict[int, Any]) -> int:
+    """How many a page claims to hold."""
+    own = header.get(_DATA) or header.get(_DATA_2)
+    claimed = own.get(_VALUES) if isinstance(own, dict) else None
+    return claimed if isinstance(claimed, int) else 0
+
+
+def _pages(data: mmap.mmap, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     """The header of every page, as Parquet's own reader meets them."""
-    first = column.data_page_offset
-    if column.has_dictionary_page and 0 < column.dictionary_page_offset < first:
-        first = column.dictionary_page_offset
-    at, end = first, min(len(data), first + column.total_compressed_size)
-    if at < 0:
-        raise pa.ArrowInvalid(f"column {column.path_in_schema!r} begins at byte {at}")
-    while at < end:
-        try:
-            header, at = _struct(data, at)
-            at += header[_PACKED]
-        except (IndexError, KeyError, TypeError):
-            raise pa.ArrowInvalid(f"a page of column {column.path_in_schema!r} has no header") from None
-        if min(header.get(_UNPACKED, -1), header[_PACKED]) < 0:
-            raise pa.ArrowInvalid(f"a page of column {column.path_in_schema!r} has no size")
+    first = column[_FIRST_PAGE]
+    if 0 < column.get(_FIRST_DICTIONARY, 0) < first:
+        first = column[_FIRST_DICTIONARY]
+    at, end = first, min(len(data), first + column[_TAKEN])
+    while 0 <= at < end:
+        header, at = read_struct(data, at)
+        if not (isinstance(header[_UNPACKED], int) and header[_UNPACKED] >= 0 and header[_PACKED] >= 0):
+            raise KeyError("a page without a size")
+        at += header[_PACKED]
         yield header
-
-
-def _struct(data: mmap.mmap, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
-    """A struct of Thrift's compact protocol -> its fields by number, and where it ends."""
-    if depth > _DEEPEST:
-        raise IndexError("too deep")
-    fields: dict[int, Any] = {}
-    number = 0
-    while (byte := data[at]) != 0:
-        at, step = at + 1, byte >> 4
-        if step:
-            number += step
-        else:
-            number, at = _zigzag(data, at)
-        fields[number], at = _value(data, at, byte & 15, depth)
-    return fields, at + 1
-
-
-def _value(data: mmap.mmap, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (1, 2):
-        return kind == 1, at
-    if kind == _BYTE:
-        return data[at], at + 1
-    if kind in (_I16, _I32, _I64):
-        return _zigzag(data, at)
-    if kind == _DOUBLE:
-        return None, at + 8
-    if kind == _BINARY:
-        length, at = _varint(data, at)
-        return None, at + length
-    if kind == _STRUCT:
-        return _struct(data, at, depth + 1)
-    raise KeyError(kind)  # lists, sets and maps, which no page header has
-
-
-def _zigzag(data: mmap.mmap, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at + shift // 7]
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at + shift // 7 + 1
-    raise IndexError("a number of more than ten bytes")

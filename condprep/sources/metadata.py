@@ -9,9 +9,11 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from condprep.errors import SourceError
+from condprep.runtime.parquet_pages import most_rows
 from condprep.runtime.retry import as_fault, is_passing
 from condprep.sources.kinds import is_picture
 from condprep.sources.text import bom, encoding_of
@@ -87,19 +89,22 @@ def parquet_rows(listing: Document) -> Iterator[MetadataRow]:
     with listing.open("rb") as handle:
         try:
             file = pq.ParquetFile(handle)
-        except (pa.ArrowException, OSError) as error:
+            names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
+            most = (
+                most_rows(listing, names, 1000) if isinstance(listing, Path) else 1
+            )  # of a zip's, pages are not known
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if is_passing(error):
                 raise as_fault(error, listing.name) from error
             raise SourceError(f"{listing.name} is no Parquet file: {error}") from None
         number = 0
         try:
-            names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
             others = dict.fromkeys(name for name in file.schema_arrow.names if name not in names)
-            for batch in file.iter_batches(batch_size=1000, columns=names):
+            for batch in file.iter_batches(batch_size=most, columns=names):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row | others
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             if is_passing(error):
                 raise as_fault(error, listing.name) from error
             yield number + 1, f"damaged from here on: {error}"

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def keep(result: VerifyResult, stamp: str, columns: Mapping[str, str | None]) ->
         "rows": result.rows,
         "seconds": result.seconds,
         "notes": list(result.notes),
+        "scores": _sha256(result.scores),
     }
     commit(_beside(result.scores), lambda partial: _write(partial, kept, result.findings))
 
@@ -80,10 +82,10 @@ def _write(path: Path, kept: Mapping[str, Any], findings: Sequence[Finding]) -> 
     """One finding a line: there may be a million of them, which are too many for one string."""
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(kept, ensure_ascii=False)[:-1] + ', "findings": [')
-        for number, one in enumerate(findings):
-            values = json.dumps([getattr(one, name) for name in FIELDS], ensure_ascii=False)
-            file.write(f"{',' if number else ''}\n{values}")
-        file.write("]}\n")
+        listed = [[getattr(one, name) for name in FIELDS] for one in findings]
+        for number, values in enumerate(listed):
+            file.write(f"{',' if number else ''}\n{json.dumps(values, ensure_ascii=False)}")
+        file.write(f'], "seal": "{_seal(kept, listed)}"}}\n')
 
 
 def named_columns(scores: Path) -> Mapping[str, str | None]:
@@ -101,10 +103,40 @@ def kept_result(path: str, scores: Path, stamp: str, columns: Mapping[str, str |
     if not scores.exists() or any(kept.get(name) != value for name, value in now.items()):
         return None
     try:
-        findings = [Finding(*values) for values in kept["findings"]]
-        return VerifyResult(path, kept["rows"], findings, kept["notes"], scores, kept["seconds"])
-    except (KeyError, TypeError):  # it lies in the dataset, and is no more trusted than that
+        sealed, listed = kept.pop("seal"), kept.pop("findings")
+        if sealed != _seal(kept, listed) or kept["scores"] != _sha256(scores):
+            return None
+        findings = [_finding(values, kept["rows"]) for values in listed]
+        return VerifyResult(path, kept["rows"], findings, list(map(str, kept["notes"])), scores, float(kept["seconds"]))
+    except (OSError, KeyError, TypeError, ValueError):  # it lies in the dataset, and is no more trusted than that
         return None
+
+
+def _finding(values: Any, rows: int) -> Finding:
+    """Raises TypeError or ValueError where it is none."""
+    found = Finding(*values)
+    if not all(
+        number is None or (isinstance(number, int) and 0 <= number < rows) for number in (found.row, found.twin)
+    ):
+        raise ValueError("a finding of no row")
+    if not all(isinstance(text, str) for text in (found.key, found.check, found.rule, found.reason)):
+        raise TypeError("a finding without words")
+    if found.severity not in SEVERITIES:
+        raise ValueError("a finding of no severity")
+    return found
+
+
+def _seal(kept: Mapping[str, Any], listed: Sequence[Sequence[Any]]) -> str:
+    """A checksum over all of it: what was damaged, or had findings taken out, is not believed."""
+    digest = sha256(json.dumps(kept, sort_keys=True).encode())
+    for values in listed:
+        digest.update(json.dumps(values).encode())
+    return digest.hexdigest()
+
+
+def _sha256(scores: Path) -> str:
+    with scores.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _kept(scores: Path) -> dict[str, Any]:

@@ -9,10 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import full_name
+from condprep.dataset.records import annotator
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
-from trainer.errors import MachineError, first_line
+from condprep.runtime.text import markdown
+from trainer.errors import MachineError, TrainingStopped, first_line
 from trainer.recipe.layout import (
     CARD,
     CHECKPOINTS,
@@ -44,9 +48,9 @@ def condition_record(dataset: Path, column: str, kind: str | None, resolution: i
     if made is None:
         geometry = {"resolution": resolution, "fit": "bucket", "max_upscale": 2.0}
         return {"kind": kind, "column": column, "annotators": [], "geometry": geometry}
-    annotator, geometry = made
-    known = kind_of_annotator(annotator["annotator"], annotator["variant"]) or kind
-    return {"kind": known, "column": column, "annotators": [annotator], "geometry": geometry}
+    record, geometry = made
+    known = kind_of_annotator(record["annotator"], record["variant"]) or kind
+    return {"kind": known, "column": column, "annotators": [record], "geometry": geometry}
 
 
 def made_by(dataset: Path, column: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -62,8 +66,8 @@ def made_by(dataset: Path, column: str) -> tuple[dict[str, Any], dict[str, Any]]
                 for name, one in made.items()
                 if not added and primary in (None, full_name(one["annotator"], one["variant"]))
             )
-        return made[column], provenance["geometry"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration):
+        return annotator(made[column]), dict(provenance["geometry"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration):
         return None
 
 
@@ -86,7 +90,27 @@ def save_result(
     training: Mapping[str, Any],
     condition: Mapping[str, Any],
 ) -> None:
-    """All of the layout but the recipe, which is there since the run began. training: what TRAINING holds."""
+    """All of the layout but the recipe, which is there since the run began. training: what TRAINING holds.
+
+    Raises TrainingStopped where it cannot be written; the same run, started again, has nothing to do but this.
+    """
+    try:
+        _save_result(folder, controlnet, raw, average, training, condition)
+    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to Python, torch and safetensors
+        raise TrainingStopped(
+            f"{folder} is trained, but the result could not be written: {first_line(error)}. Make room; the same command"
+            " writes it, without training again"
+        ) from error
+
+
+def _save_result(
+    folder: Path,
+    controlnet: ControlNetModel,
+    raw: Iterable[Tensor],
+    average: Iterable[Tensor] | None,
+    training: Mapping[str, Any],
+    condition: Mapping[str, Any],
+) -> None:
     save_controlnet(folder / RAW, controlnet, raw)
     if average is not None:
         save_controlnet(folder / EMA, controlnet, average)
@@ -162,11 +186,15 @@ def _usage(condition: Mapping[str, Any]) -> list[str]:
 def _origin(training: Mapping[str, Any], condition: Mapping[str, Any]) -> list[str]:
     rows = f"{training['rows']:,} rows, fingerprint `{training['dataset'][:12]}`"
     made = [
-        f"Conditions: {full_name(one['annotator'], one['variant'])}, {', '.join(f'{k} = {v}' for k, v in sorted(one['parameters'].items())) or 'no parameters'};"
-        f" {one['licence']}."
+        f"Conditions: {markdown(full_name(one['annotator'], one['variant']))}, {_parameters(one['parameters'])};"
+        f" {markdown(one['licence'])}."
         for one in condition["annotators"]
     ]
     return ["## Data", "", f"{rows}. {''.join(made)}".rstrip(), ""]
+
+
+def _parameters(made: Mapping[str, Any]) -> str:
+    return ", ".join(markdown(f"{name} = {value}") for name, value in sorted(made.items())) or "no parameters"
 
 
 def check_push(repository: str) -> None:

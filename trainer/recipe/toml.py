@@ -27,7 +27,7 @@ def load_recipe(path: str | Path, settings: Iterable[str] = ()) -> Recipe:
     found = _find(Path(path))
     try:
         values = tomllib.loads(found.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{found} is no TOML: {error}") from None
     for setting in settings:
         _set(values, setting)

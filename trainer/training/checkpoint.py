@@ -201,11 +201,28 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def _open(path: Path) -> Checkpoint:
     try:
         manifest = read_json(path / MANIFEST)
-        if {"update", "recipe", "dataset", "files", "position"} <= manifest.keys():
+        if {"update", "recipe", "dataset", "files", "position"} <= manifest.keys() and _is_sound(manifest):
             return Checkpoint(path, manifest)
-        raise ValueError("keys are missing")
+        raise ValueError("keys are missing, or are no such things")
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path} is no checkpoint: its {MANIFEST} is missing or damaged ({error})") from error
+
+
+def _is_sound(manifest: Mapping[str, Any]) -> bool:
+    """Whether its values are of the types that they have: it may be anybody's."""
+    recipe, files = manifest["recipe"], manifest["files"]
+    tables = isinstance(recipe, dict) and all(isinstance(table, dict) for table in recipe.values())
+    listed = isinstance(files, dict) and all(
+        isinstance(was, list) and len(was) == 2 and not Path(name).is_absolute() and ".." not in Path(name).parts
+        for name, was in files.items()
+    )
+    return (
+        tables
+        and listed
+        and isinstance(manifest["update"], int)
+        and isinstance(manifest["dataset"], str)
+        and isinstance(recipe.get("train", {}).get("schedule"), str)
+    )
 
 
 def _remove(path: Path) -> None:

@@ -148,15 +148,15 @@ class TablePairs:
                 yield self._pair(row, split, {name: column[n] for name, column in named.items()})
 
     def _pair(self, row: int, split: str, values: Mapping[str, pa.Scalar]) -> Pair:
-        key = values[self.columns.key].as_py() if self.columns.key else None
-        name = f"{split}:{row}" if key is None else str(key)
-        caption = values[self.columns.caption].as_py() if self.columns.caption else None
+        name, caption = f"{split}:{row}", None
         try:
+            key = _plain(values, self.columns.key)
+            name = name if key is None else str(key)
+            caption = _plain(values, self.columns.caption)
             image, condition, *further = self._pictures(values)
+            placed = _plain(values, TRANSFORM)
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
-        placed = values[TRANSFORM].as_py() if TRANSFORM in values else None
-        known = read_transform(placed)
         return Pair(
             row,
             name,
@@ -166,13 +166,21 @@ class TablePairs:
             split=split,
             padding=padding(placed),
             further=b"".join(further),
-            transform=known,
+            transform=read_transform(placed),
         )
 
     def _pictures(self, values: Mapping[str, pa.Scalar]) -> list[bytes]:
         """The encoded picture, its map, and that of the further column. Raises Rejected("read", reason)."""
         columns = filter(None, (self.columns.image, self.columns.condition, self.further))
-        return [stored_picture(values[column].as_py(), self.reach, column) for column in columns]
+        return [stored_picture(_plain(values, column), self.reach, column) for column in columns]
+
+
+def _plain(values: Mapping[str, pa.Scalar], column: str | None) -> Any:
+    """A value of Python's; None where there is no such column. Raises Rejected("read", reason) where it has none."""
+    try:
+        return values[column].as_py() if column in values else None
+    except (ValueError, OverflowError, pa.ArrowException) as error:  # a date beyond the year 9999
+        raise Rejected("read", f"{column!r} holds a value that cannot be read: {error}", code="bad-value") from None
 
 
 _reading = Lock()  # of a part that several threads want, one reads it
