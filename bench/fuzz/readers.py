@@ -35,8 +35,9 @@ from condprep.errors import CondprepError
 from condprep.images.decode import decode, header
 from condprep.images.exif import jpeg_metadata
 from condprep.images.extent import within_its_end
-from condprep.sources.base import Source, caption_values, captions
+from condprep.sources.base import Source
 from condprep.sources.open import open_source
+from condprep.sources.text import captions, read_values
 from condprep.verification.findings import kept_result
 
 MOST_ROWS = 50  # that are read of an input
@@ -89,7 +90,7 @@ def read_table(path: Path) -> None:
             return
         if not pair.problem:
             with contextlib.suppress(CondprepError):
-                caption_values(pair.caption)
+                read_values(pair.caption)
 
 
 def read_captions(path: Path) -> None:

@@ -178,7 +178,7 @@ class TablePairs:
 def _plain(values: Mapping[str, pa.Scalar], column: str | None) -> Any:
     """A value of Python's; None where there is no such column. Raises Rejected("read", reason) where it has none."""
     try:
-        return values[column].as_py() if column in values else None
+        return values[column].as_py() if column and column in values else None
     except (ValueError, OverflowError, pa.ArrowException) as error:  # a date beyond the year 9999
         raise Rejected("read", f"{column!r} holds a value that cannot be read: {error}", code="bad-value") from None
 
