@@ -30,7 +30,7 @@ BYTES = "BYTE_ARRAY"
 MAX_FOOTER = 1 << 26  # bytes of metadata
 # fields of a file's metadata, of a row group, of a column and its metadata
 _ROWS, _GROUPS, _COLUMNS, _META = 3, 4, 1, 3
-_ENCODINGS, _TAKEN, _FIRST_PAGE, _FIRST_DICTIONARY = 2, 7, 9, 11
+_ENCODINGS, _COUNT, _TAKEN, _FIRST_PAGE, _FIRST_DICTIONARY = 2, 5, 7, 9, 11
 _DELTA_BYTES = 7  # an encoding in which a value may repeat the one before it
 _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 2, 3, 5, 7, 8  # fields of a PageHeader
 _VALUES = 1  # of a data page's own header
@@ -189,7 +189,7 @@ def _pages(data: mmap.mmap, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     if 0 < column.get(_FIRST_DICTIONARY, 0) < first:
         first = column[_FIRST_DICTIONARY]
     at, end = first, min(len(data), first + column[_TAKEN])
-    while 0 <= at < end:
+    while column[_COUNT] > 0 and 0 <= at < end:  # of a column without values, no page is looked for
         header, at = read_struct(data, at)
         if not (isinstance(header[_UNPACKED], int) and header[_UNPACKED] >= 0 and header[_PACKED] >= 0):
             raise KeyError("a page without a size")

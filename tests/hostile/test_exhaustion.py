@@ -96,6 +96,12 @@ def test_ordinary_tables_are_read_as_ever(tmp_path: Path) -> None:
         check_whole(path)
 
 
+def test_a_table_without_rows_is_no_damage(tmp_path: Path) -> None:
+    """Its row group has no pages, and the offsets of those that are not there say nothing."""
+    pq.write_table(pa.table({"image": pa.array([], IMAGE), "text": pa.array([], pa.string())}), tmp_path / "0.parquet")
+    assert sum(map(len, batches(tmp_path / "0.parquet", ["image", "text"]))) == 0
+
+
 @pytest.mark.parametrize("packer", ["zstd", "lz4"])
 def test_a_compressed_batch_out_of_proportion_is_damage(tmp_path: Path, packer: str) -> None:
     """An Arrow file of kilobytes whose captions would take 150 MB; the same with less is read."""
