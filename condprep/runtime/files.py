@@ -54,9 +54,19 @@ def _partial(path: Path) -> Iterator[Path]:
 
 def _create(partial: Path) -> int:
     """A file that was not there, locked for as long as it is open. Raises FileExistsError."""
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
-    _lock(descriptor)
-    return descriptor
+    while True:
+        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
+        _lock(descriptor, wait=True)
+        if _is_at(descriptor, partial):
+            return descriptor
+        os.close(descriptor)  # before it was locked, another process took it for an abandoned one, and removed it
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the name still leads to the open file."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    return False
 
 
 def _remove_abandoned(partial: Path) -> None:
@@ -67,17 +77,17 @@ def _remove_abandoned(partial: Path) -> None:
     with suppress(FileNotFoundError):
         descriptor = os.open(partial, os.O_RDWR | NO_LINK | getattr(os, "O_NONBLOCK", 0))
         try:
-            if _lock(descriptor) and os.path.samestat(os.fstat(descriptor), partial.lstat()):
+            if _lock(descriptor) and _is_at(descriptor, partial):
                 partial.unlink()
         finally:
             os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def _lock(descriptor: int, wait: bool = False) -> bool:
     """Whether nobody else holds it. The operating system frees it when the process ends, however it ends."""
     try:
         if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks
