@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from condprep.errors import CondprepError, DatasetError, SourceError
 from condprep.runtime.arrow_messages import check_arrow, check_kinds
-from condprep.runtime.parquet_pages import most_rows, read_rows
+from condprep.runtime.parquet_pages import read_rows, sound_rows
 from condprep.runtime.retry import as_fault, is_passing
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
@@ -99,7 +99,7 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
     """
     rows = 0
     try:
-        for batch in _parquet(path, columns, rows_at_once) if path.suffix == ".parquet" else _arrow(path, columns):
+        for batch in sound_rows(path, columns, rows_at_once) if path.suffix == ".parquet" else _arrow(path, columns):
             batch.validate(full=True)
             rows += len(batch)
             yield batch
@@ -176,12 +176,6 @@ def _arrow(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     options = pa.ipc.IpcReadOptions(included_fields=[names.index(column) for column in columns])
     with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source, options=options) as reader:
         yield from reader
-
-
-def _parquet(path: Path, columns: Sequence[str], rows_at_once: int) -> Iterator[pa.RecordBatch]:
-    at_once = most_rows(path, columns, rows_at_once)
-    with pq.ParquetFile(path, memory_map=True) as file:
-        yield from file.iter_batches(at_once, columns=list(columns))
 
 
 def _is_data(root: Path, path: Path) -> bool:

@@ -8,9 +8,10 @@ reader goes by: https://parquet.apache.org/docs/file-format/data-pages/, in Thri
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Chunk:
     values: int
     packed: int  # bytes
     longest: int  # bytes of the largest page whose values may be repeated: no value is longer
+    damage: str = ""  # why its pages cannot be read
 
 
 def most_rows(path: Path, columns: Sequence[str] | None, most: int) -> int:
@@ -58,16 +60,42 @@ def most_rows(path: Path, columns: Sequence[str] | None, most: int) -> int:
 
     Raises TooLarge, which is an ArrowInvalid, for a file whose rows are out of proportion.
     """
-    chunks = _chunks_of(path, columns)
+    return _most_rows(path, chain.from_iterable(_groups(path, columns)), most)
+
+
+def sound_rows(path: Path, columns: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a file, at most `most` at once; the iterator raises ArrowInvalid after those that lie before any damage.
+
+    Raises TooLarge itself, and ArrowInvalid where nothing can be read.
+    """
+    groups = _groups(path, columns)
+    damages = [next((one.damage for one in chunks if one.damage), "") for chunks in groups]
+    sound = next((number for number, damage in enumerate(damages) if damage), len(damages))
+    at_once = _most_rows(path, chain.from_iterable(groups[:sound]), most)
+
+    def read() -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            yield from file.iter_batches(at_once, row_groups=range(sound), columns=list(columns))
+        if sound < len(damages):
+            raise pa.ArrowInvalid(damages[sound])
+
+    return read()
+
+
+def _most_rows(path: Path, chunks: Iterable[Chunk], most: int) -> int:
+    longest = 1
     for one in chunks:
+        _refuse_damage(one)
         if one.repeated and _suspicious(one, BUDGET):
             _refuse(one, _strings(path, one)[0], "a list in")
-    return max(1, min(most, BUDGET // max([1, *(one.longest for one in chunks)])))
+        longest = max(longest, one.longest)
+    return max(1, min(most, BUDGET // longest))
 
 
 def check_whole(path: Path) -> None:
     """The same for somebody else who reads row groups as a whole: Hugging Face's `datasets`."""
-    for one in _chunks_of(path, None):
+    for one in chain.from_iterable(_groups(path, None)):
+        _refuse_damage(one)
         if _suspicious(one, WHOLE):
             _refuse(one, _strings(path, one)[1], "a row group of")
 
@@ -77,13 +105,20 @@ def read_rows(path: Path, columns: Sequence[str] | None = None, groups: Sequence
     found: list[pa.RecordBatch] = []
     most = max(BUDGET, RATIO * path.stat().st_size)
     with pq.ParquetFile(path, memory_map=True) as file:
-        at_once = most_rows(path, columns, MOST_ROWS)
+        of_groups = _groups(path, columns)
+        wanted = of_groups if groups is None else [of_groups[group] for group in groups]
+        at_once = _most_rows(path, chain.from_iterable(wanted), MOST_ROWS)
         for batch in file.iter_batches(at_once, row_groups=groups, columns=columns and list(columns)):
             found.append(batch)
             if (size := sum(one.nbytes for one in found)) > most:
                 raise TooLarge(f"its rows take more than {size:,} bytes in memory")
         schema = file.schema_arrow if columns is None else None
     return pa.Table.from_batches(found, None if found else schema)
+
+
+def _refuse_damage(chunk: Chunk) -> None:
+    if chunk.damage:
+        raise pa.ArrowInvalid(chunk.damage)
 
 
 def _suspicious(chunk: Chunk, most: int) -> bool:
@@ -127,14 +162,17 @@ def _leaf(values: pa.Array) -> pa.DictionaryArray:
     return values
 
 
-def _chunks_of(path: Path, columns: Sequence[str] | None) -> list[Chunk]:
+def _groups(path: Path, columns: Sequence[str] | None) -> list[list[Chunk]]:
+    """These columns of each row group."""
     status = path.stat()
-    chunks = _chunks(path, status.st_size, status.st_mtime_ns)
-    return [one for one in chunks if columns is None or one.column.partition(".")[0] in columns]
+    return [
+        [one for one in chunks if columns is None or one.column.partition(".")[0] in columns]
+        for chunks in _chunks(path, status.st_size, status.st_mtime_ns)
+    ]
 
 
 @lru_cache(64)
-def _chunks(path: Path, size: int, changed: int) -> tuple[Chunk, ...]:
+def _chunks(path: Path, size: int, changed: int) -> tuple[tuple[Chunk, ...], ...]:
     """Every column of every row group; size, changed: of the file, so that none that took its place is taken for it."""
     with pq.ParquetFile(path, memory_map=True) as file:  # raises for what is no Parquet
         schema = file.schema
@@ -145,9 +183,8 @@ def _chunks(path: Path, size: int, changed: int) -> tuple[Chunk, ...]:
             if footer[_ROWS] > MANY_ROWS and footer[_ROWS] > ROWS_A_BYTE * size:
                 raise TooLarge(f"it claims {footer[_ROWS]:,} rows in {size:,} bytes")
             return tuple(
-                _chunk(data, column[_META], kind)
+                tuple(_chunk(data, column[_META], kind) for column, kind in zip(group[_COLUMNS], kinds))
                 for group in footer.get(_GROUPS, [])
-                for column, kind in zip(group[_COLUMNS], kinds)
             )
         except (IndexError, KeyError, TypeError, AttributeError) as error:
             raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
@@ -164,7 +201,13 @@ def _footer(data: mmap.mmap) -> dict[int, Any]:
 def _chunk(data: mmap.mmap, column: dict[int, Any], kind: Any) -> Chunk:
     values = longest = packed = 0
     amplifying = _DELTA_BYTES in column.get(_ENCODINGS, ())
-    for header in _pages(data, column):
+    repeated, strings = kind.max_repetition_level > 0, kind.physical_type == BYTES
+    try:
+        headers = list(_pages(data, column))
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        damage = f"a page of column {kind.path!r} is damaged: {type(error).__name__} {error}"
+        return Chunk(kind.path, repeated, strings, amplifying, 0, 0, 0, damage)
+    for header in headers:
         unpacked, taken = header[_UNPACKED], header[_PACKED]
         if unpacked > BUDGET and unpacked > RATIO * taken:
             raise TooLarge(f"{taken:,} bytes of column {kind.path!r} would become {unpacked:,} in memory")
@@ -172,7 +215,6 @@ def _chunk(data: mmap.mmap, column: dict[int, Any], kind: Any) -> Chunk:
         packed += taken
         if amplifying or header.get(_DICTIONARY):
             longest = max(longest, unpacked)
-    repeated, strings = kind.max_repetition_level > 0, kind.physical_type == BYTES
     return Chunk(kind.path, repeated, strings, amplifying, values, packed, longest)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from condprep.errors import SourceError
-from condprep.runtime.parquet_pages import most_rows
+from condprep.runtime.parquet_pages import sound_rows
 from condprep.runtime.retry import as_fault, is_passing
 from condprep.sources.kinds import is_picture
 from condprep.sources.text import bom, encoding_of
@@ -90,9 +90,10 @@ def parquet_rows(listing: Document) -> Iterator[MetadataRow]:
         try:
             file = pq.ParquetFile(handle)
             names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
-            most = (
-                most_rows(listing, names, 1000) if isinstance(listing, Path) else 1
-            )  # of a zip's, pages are not known
+            # of a zip's, the pages are not known
+            batches = (
+                sound_rows(listing, names, 1000) if isinstance(listing, Path) else file.iter_batches(1, columns=names)
+            )
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if is_passing(error):
                 raise as_fault(error, listing.name) from error
@@ -100,7 +101,7 @@ def parquet_rows(listing: Document) -> Iterator[MetadataRow]:
         number = 0
         try:
             others = dict.fromkeys(name for name in file.schema_arrow.names if name not in names)
-            for batch in file.iter_batches(batch_size=most, columns=names):
+            for batch in batches:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row | others

@@ -82,10 +82,12 @@ def _write(path: Path, kept: Mapping[str, Any], findings: Sequence[Finding]) -> 
     """One finding a line: there may be a million of them, which are too many for one string."""
     with path.open("w", encoding="utf-8") as file:
         file.write(json.dumps(kept, ensure_ascii=False)[:-1] + ', "findings": [')
-        listed = [[getattr(one, name) for name in FIELDS] for one in findings]
-        for number, values in enumerate(listed):
+        seal = _seal_of(kept)
+        for number, one in enumerate(findings):
+            values = [getattr(one, name) for name in FIELDS]
             file.write(f"{',' if number else ''}\n{json.dumps(values, ensure_ascii=False)}")
-        file.write(f'], "seal": "{_seal(kept, listed)}"}}\n')
+            seal.update(json.dumps(values).encode())
+        file.write(f'], "seal": "{seal.hexdigest()}"}}\n')
 
 
 def named_columns(scores: Path) -> Mapping[str, str | None]:
@@ -128,10 +130,15 @@ def _finding(values: Any, rows: int) -> Finding:
 
 def _seal(kept: Mapping[str, Any], listed: Sequence[Sequence[Any]]) -> str:
     """A checksum over all of it: what was damaged, or had findings taken out, is not believed."""
-    digest = sha256(json.dumps(kept, sort_keys=True).encode())
+    seal = _seal_of(kept)
     for values in listed:
-        digest.update(json.dumps(values).encode())
-    return digest.hexdigest()
+        seal.update(json.dumps(values).encode())
+    return seal.hexdigest()
+
+
+def _seal_of(kept: Mapping[str, Any]) -> Any:
+    """That of all but the findings, to be updated with each."""
+    return sha256(json.dumps(kept, sort_keys=True).encode())
 
 
 def _sha256(scores: Path) -> str:
