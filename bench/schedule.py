@@ -148,6 +148,9 @@ def stand_ins(times: Times, workers: Workers) -> ExitStack:
         commit(writer)
 
     stack = ExitStack()
+    for remembered in (geometry.buckets, geometry.nearest_bucket):
+        stack.callback(remembered.cache_clear)
+        remembered.cache_clear()
     stack.enter_context(patch.object(geometry, "MULTIPLE", geometry.MULTIPLE // 8))
     stack.enter_context(patch.object(batches, "REFERENCE_SIDE", SIDE))
     stack.enter_context(patch.object(device_stage, "REFERENCE_SIDE", SIDE))
