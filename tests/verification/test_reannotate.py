@@ -74,6 +74,9 @@ class Broken(Network):
     def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         raise RuntimeError("no")
 
+    def picture(self, rgb: np.ndarray, key: str) -> tuple[np.ndarray, dict[str, Any]]:
+        raise RuntimeError("no")
+
 
 def use(monkeypatch: pytest.MonkeyPatch, annotator: Canny) -> None:
     for module in (reannotate, recorded):
