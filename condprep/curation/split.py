@@ -156,6 +156,7 @@ class _Run:
         commit_json(staging.private / "plan.json", self._plan())
         before = self.records.provenance or {}
         write_card(staging, before | {"counts": before["counts"] | {"rows": total.rows, "bytes": total.bytes}})
+        (self.layout.private / "shards.json").unlink(missing_ok=True)  # of which the files are others now
         commit_json(staging.done, vars(total))
         take_places(self.layout, staging)
 

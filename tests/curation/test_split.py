@@ -13,7 +13,7 @@ from support.datasets import tree
 
 from condprep import build, split, verify
 from condprep.curation.split import _group
-from condprep.errors import UsageError
+from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import read_json
 
 SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 5}
@@ -81,6 +81,16 @@ def test_groups_stay_together(ds: Path) -> None:
 def test_a_group_is_a_folder_or_a_tar(source: str, group: str) -> None:
     """Of files their folder, of members the tar and the folder in it."""
     assert _group(source) == group
+
+
+def test_rejects_are_not_retried_into_files_that_are_others_now(ds: Path, raw: Path) -> None:
+    """Also where all rows came back to one split, in another order: the shards of the build are not those of its files."""
+    for share in (0.4, 0):
+        split(ds, share)
+    before = tree(ds)
+    with pytest.raises(DatasetError, match="start afresh with --overwrite"):
+        build(raw, ds, "canny", retry_rejects="all", **SMALL)
+    assert tree(ds) == before
 
 
 def test_parquet_keeps_its_form(raw: Path, tmp_path: Path) -> None:
