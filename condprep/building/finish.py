@@ -37,7 +37,6 @@ def finish(
         write_card(layout, merge(_provenance(builder, total)))
     commit_json(layout.private / "shards.json", [vars(shard) for shard in counts])  # for `--retry-rejects`
     commit_json(layout.done, vars(total))
-    forget(layout)
 
 
 def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:
@@ -54,8 +53,9 @@ def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:
 
 
 def finished(layout: Layout) -> Counts:
-    """The counts of a finished dataset; what is left of its shards is removed. Raises DatasetError where a file is gone."""
+    """The counts of a finished dataset; what is left of its building is removed. Raises DatasetError where a file is gone."""
     shutil.rmtree(layout.shards, ignore_errors=True)
+    forget(layout)
     counts = Counts.load(layout.done)
     for file in counts.files:
         if not (layout.root / file["name"]).exists():

@@ -55,14 +55,6 @@ class Chunk:
     damage: str = ""  # why its pages cannot be read
 
 
-def most_rows(path: Path, columns: Sequence[str] | None, most: int) -> int:
-    """How many rows of these columns may be read at once, at most `most`. None: of all columns.
-
-    Raises TooLarge, which is an ArrowInvalid, for a file whose rows are out of proportion.
-    """
-    return _most_rows(path, chain.from_iterable(_groups(path, columns)), most)
-
-
 def sound_rows(path: Path, columns: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
     """The rows of a file, at most `most` at once; the iterator raises ArrowInvalid after those that lie before any damage.
 
@@ -83,6 +75,7 @@ def sound_rows(path: Path, columns: Sequence[str], most: int) -> Iterator[pa.Rec
 
 
 def _most_rows(path: Path, chunks: Iterable[Chunk], most: int) -> int:
+    """How many rows of these may be read at once, at most `most`."""
     longest = 1
     for one in chunks:
         _refuse_damage(one)

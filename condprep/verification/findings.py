@@ -133,7 +133,7 @@ def _seal(kept: Mapping[str, Any], listed: Sequence[Sequence[Any]]) -> str:
     seal = _seal_of(kept)
     for values in listed:
         seal.update(json.dumps(values).encode())
-    return seal.hexdigest()
+    return str(seal.hexdigest())
 
 
 def _seal_of(kept: Mapping[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from condprep.errors import DatasetError, Rejected
 from condprep.images.decode import decode, header
 from condprep.images.extent import MAX_METADATA, MAX_SCANS, within_its_end
 from condprep.runtime.concurrency import ordered_map
-from condprep.runtime.parquet_pages import TooLarge, check_whole, most_rows
+from condprep.runtime.parquet_pages import TooLarge, check_whole, sound_rows
 from condprep.sources.open import open_source
 
 LONG = 1_000_000  # bytes of a caption
@@ -92,7 +92,7 @@ def test_ordinary_tables_are_read_as_ever(tmp_path: Path) -> None:
         pq.write_table(pa.table(columns), path, row_group_size=100, **how)
         assert sum(map(len, batches(path, list(columns)))) == 300
         assert [read_part(part, list(columns)).num_rows for part in parts(Shard(path, "train"))] == [100] * 3
-        assert most_rows(path, ["text", "nulls"], 1000) == 1000
+        assert min(map(len, sound_rows(path, ["text", "nulls"], 1000))) >= 100
         check_whole(path)
 
 
