@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,32 +95,28 @@ def save_result(
 
     Raises TrainingStopped where it cannot be written; the same run, started again, has nothing to do but this.
     """
+    with _written(folder):
+        save_controlnet(folder / RAW, controlnet, raw)
+        if average is not None:
+            save_controlnet(folder / EMA, controlnet, average)
+        best = folder / (RAW if average is None else EMA)
+        for name in (WEIGHTS, CONFIG):
+            commit(folder / name, partial(_link, best / name))
+        commit_json(folder / CONDITION, condition)
+        commit_json(folder / TRAINING, training)
+        commit_text(folder / CARD, card(folder, training, condition))
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """What a full disk is to Python, torch and safetensors, in words."""
     try:
-        _save_result(folder, controlnet, raw, average, training, condition)
-    except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to Python, torch and safetensors
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise TrainingStopped(
             f"{folder} is trained, but the result could not be written: {first_line(error)}. Make room; the same command"
             " writes it, without training again"
         ) from error
-
-
-def _save_result(
-    folder: Path,
-    controlnet: ControlNetModel,
-    raw: Iterable[Tensor],
-    average: Iterable[Tensor] | None,
-    training: Mapping[str, Any],
-    condition: Mapping[str, Any],
-) -> None:
-    save_controlnet(folder / RAW, controlnet, raw)
-    if average is not None:
-        save_controlnet(folder / EMA, controlnet, average)
-    best = folder / (RAW if average is None else EMA)
-    for name in (WEIGHTS, CONFIG):
-        commit(folder / name, partial(_link, best / name))
-    commit_json(folder / CONDITION, condition)
-    commit_json(folder / TRAINING, training)
-    commit_text(folder / CARD, card(folder, training, condition))
 
 
 def _link(source: Path, target: Path) -> None:
