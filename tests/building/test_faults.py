@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from datasets import load_from_disk
 from support.datasets import tree
+from support.pictures import encoded, smooth
 
 from condprep import build
 from condprep.errors import BuildFailed
 
-KILLS = 50
+KILLS = 200
 # `condprep`, with a signal to itself when the third shard is about to take its place.
 INTERRUPTED = """
 import os, runpy, sys
@@ -31,9 +32,14 @@ runpy.run_module("condprep", run_name="__main__")
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(raw: Path, tmp_path: Path) -> None:
-    """SIGKILL at 50 moments and more (random file operations, random calls), each resumed with other workers."""
-    program = [sys.executable, Path(__file__).parents[1] / "support" / "chaos.py", raw, tmp_path, "0", str(KILLS)]
+def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    """SIGKILL at 200 moments and more (random file operations, random calls), each resumed with other workers."""
+    for number in range(8):
+        path = tmp_path / "raw" / str(number % 2) / f"{number}.{('jpg', 'png', 'webp')[number % 3]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"" if number == 5 else encoded(smooth(64 + 8 * (number % 3), 64, number)))
+    chaos = Path(__file__).parents[1] / "support" / "chaos.py"
+    program = [sys.executable, chaos, tmp_path / "raw", tmp_path, "0", str(KILLS)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     assert set(report["statuses"]) == {0}, done.stderr
