@@ -6,6 +6,7 @@ What goes wrong is told apart, because it ends differently (docs/faults.md):
     PassingFault   storage, memory            tried again; then its shard is given up, and the same command goes on
     ProgramFault   the device, an annotator   stops at once, and nothing of the shard is kept
     TargetFault    the output's disk          stops at once; what was finished stays
+    StorageFault   rights, credentials        the same
 """
 
 from __future__ import annotations
@@ -115,6 +116,10 @@ class ProgramFault(BuildFailed):
 
 class TargetFault(BuildFailed):
     """The output cannot be written: no space, or its disk fails. What was committed stays."""
+
+
+class StorageFault(BuildFailed):
+    """Storage refuses what is asked: credentials are missing, expired or may not. What was committed stays."""
 
 
 class Rejected(CondprepError):

@@ -17,6 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import io
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -26,6 +27,7 @@ from PIL import Image
 from support.command import Command, Run
 from support.datasets import rows_of, written
 from support.pictures import encoded
+from support.s3_server import S3Server, running
 
 import condprep
 from condprep.cli import main as cli
@@ -134,3 +136,21 @@ def defects(built: Path, tmp_path: Path) -> Path:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried at once: how long somebody waits is nothing that a test waits for."""
     monkeypatch.setattr("condprep.runtime.retry.PAUSE", 0.0)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A local S3, for the whole run; see `s3` for a test's own."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """A local S3 to which this process and those that it starts are led, and in which nothing fails yet."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    s3_server.fail()
+    return s3_server
