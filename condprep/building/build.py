@@ -19,8 +19,7 @@ from condprep.building.paired_source import PairedSource
 from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
-from condprep.engines.local import build_shards
-from condprep.engines.processes import build_shards as build_on_devices
+from condprep.engines.choose import check_engine, engine_for
 from condprep.errors import REJECTS, BuildFailed, UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
@@ -42,6 +41,7 @@ def build(
     workers: int | None = None,
     device: str = "auto",
     devices: str | Sequence[str] | None = None,
+    engine: str = "local",
     weights: Weights | None = None,
     overwrite: bool = False,
     max_rejects: float | None = None,
@@ -57,6 +57,7 @@ def build(
     reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
     devices: a process for each of several instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes.
+    engine: who runs the shard jobs; "local", this machine.
     retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
@@ -68,7 +69,7 @@ def build(
         raise UsageError('the source is "", which names nothing; give "." for the current folder')
     if max_rejects is not None and not 0 <= max_rejects <= 1:  # nan, which is above nothing, among them
         raise UsageError(f"--max-rejects {max_rejects}: it is a share of the inputs, from 0 to 1")
-    chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
+    engine, chosen, several = check_engine(engine), parse_options(annotators, **options), parse_devices(devices, device)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
@@ -94,12 +95,9 @@ def build(
         how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": weights, "retry": retry}
         builder = begin(layout, pictures, chosen, progress=progress, **how)
         if builder:
-            threads = workers or usable_cores()
-            if several:
-                job = OpenBuilder(layout, pictures, chosen, weights, builder.columns)
-                built = build_on_devices(job, builder.hand_over(), several, threads, builder.tell)
-            else:
-                built = build_shards(builder, builder.pending, threads)
+            job = OpenBuilder(layout, pictures, chosen, weights, builder.columns)
+            build_shards = engine_for(engine, builder, job, several)
+            built = build_shards(builder.pending, workers=workers or usable_cores())
             finish(builder)
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
     _check_rejects(result, max_rejects)

@@ -102,10 +102,9 @@ class ShardBuilder:
                 )
         return writer.counts
 
-    def hand_over(self) -> list[int]:
-        """The shards that are missing, for builders in other processes; the networks of this one are given up."""
+    def hand_over(self) -> None:
+        """Give up the networks: builders in other processes load their own."""
         del self._pictures, self._device
-        return self.pending
 
     def tell(self, done: int, rejects: int) -> None:
         """How many inputs other processes have done, and how many of them are rejects."""

@@ -14,6 +14,7 @@ from condprep.cli.options import (
     Config,
     Device,
     Devices,
+    Engine,
     FollowLinks,
     ImageColumn,
     Json,
@@ -142,6 +143,7 @@ def build(
     workers: Workers = None,
     device: Device = "auto",
     devices: Devices = None,
+    engine: Engine = "local",
     weights: WeightsFolder = None,
     strict_weights: StrictWeights = False,
 ) -> None:
