@@ -7,6 +7,7 @@ from pathlib import Path
 
 from condprep.building.paired_source import open_paired
 from condprep.errors import SourceError
+from condprep.runtime.storage import Place
 from condprep.sources import open as sources
 from condprep.sources.base import Source
 
@@ -24,7 +25,7 @@ def open_inputs(
     config: str | None = None,
     all_captions: bool = True,
     follow_links: Sequence[Path] = (),
-    exclude: Path | None = None,
+    exclude: Place | None = None,
 ) -> Source:
     """The pictures at `path` (see `condprep.sources.open.open_source`), or for the kind "pairs" its pictures and maps.
 

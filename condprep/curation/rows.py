@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -42,7 +43,7 @@ class StoredRows:
     def __init__(self, dataset: str | os.PathLike[str], columns: dict[str, Any]) -> None:
         """columns: {"image_column": ..., "config": ...}, as for `open_pairs`. Raises UsageError for any other dataset."""
         pairs = open_pairs(os.fspath(dataset), **columns)
-        if not isinstance(pairs, TablePairs) or pairs.reach.root is None:
+        if not isinstance(pairs, TablePairs) or not isinstance(pairs.reach.root, Path):
             raise UsageError(
                 f"the rows of {os.fspath(dataset)!r} are not in Arrow or Parquet files on this disk, and only those can be "
                 "copied as they are; make a dataset of it with `condprep build` first"

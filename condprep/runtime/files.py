@@ -56,7 +56,7 @@ def _create(partial: Path) -> int:
     """A file that was not there, locked for as long as it is open. Raises FileExistsError."""
     while True:
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
-        _lock(descriptor, wait=True)
+        try_lock(descriptor, wait=True)
         if _is_at(descriptor, partial):
             return descriptor
         os.close(descriptor)  # before it was locked, another process took it for an abandoned one, and removed it
@@ -77,17 +77,21 @@ def _remove_abandoned(partial: Path) -> None:
     with suppress(FileNotFoundError):
         descriptor = os.open(partial, os.O_RDWR | NO_LINK | getattr(os, "O_NONBLOCK", 0))
         try:
-            if _lock(descriptor) and _is_at(descriptor, partial):
+            if try_lock(descriptor) and _is_at(descriptor, partial):
                 partial.unlink()
         finally:
             os.close(descriptor)
 
 
-def _lock(descriptor: int, wait: bool = False) -> bool:
-    """Whether nobody else holds it. The operating system frees it when the process ends, however it ends."""
+def try_lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Whether nobody else holds it. The operating system frees it when the process ends, however it ends.
+
+    shared: others may hold it, too, who want no more than that.
+    """
     try:
         if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # a file system without locks

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -61,8 +62,21 @@ def retried(function: Callable[[], R], what: str = "", *, sleep: Callable[[float
     """What the function returns; where it meets a fault that may pass, it is called again.
 
     what: names it in the message. sleep: may end a pause early, where the run is being stopped. Raises PassingFault when
-    no attempt goes through, and any other error as it is.
+    no attempt goes through, and any other error as it is. Within a function that is being tried, nothing is tried by itself.
     """
+    if getattr(_under_way, "trying", False):
+        return function()  # whoever is trying the whole of it again has the more of it to do again, and the say
+    _under_way.trying = True
+    try:
+        return _tried(function, what, sleep)
+    finally:
+        _under_way.trying = False
+
+
+_under_way = threading.local()
+
+
+def _tried(function: Callable[[], R], what: str, sleep: Callable[[float], None]) -> R:
     try:
         return function()
     except Exception as error:

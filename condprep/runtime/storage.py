@@ -16,15 +16,26 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
 from urllib.request import url2pathname
 
 from condprep.errors import UsageError
+from condprep.runtime.hub_store import HubStore
 from condprep.runtime.retry import retried
-from condprep.runtime.storage_faults import replaced
-from condprep.runtime.stores import Status, Store, store_for
+from condprep.runtime.storage_faults import as_storage_error, replaced
+from condprep.runtime.stores import FsspecStore, S3Store, Status, Store
 
+# protocol -> the package that speaks it, and the extra of condprep that installs that
+PACKAGES = {
+    "s3": ("s3fs", "s3"),
+    "s3a": ("s3fs", "s3"),
+    "gs": ("gcsfs", "gcs"),
+    "gcs": ("gcsfs", "gcs"),
+    "memory": ("fsspec", ""),
+    "hf": ("huggingface_hub", ""),
+}
 BLOCK = 1 << 14  # bytes that are read at least where a file is walked through: a header of a tar and what is behind it
 CHUNK = 8 << 20  # bytes of one request, where all of an object is wanted
 _URL = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.IGNORECASE | re.DOTALL)
@@ -50,6 +61,19 @@ def place(where: str | Path | Remote) -> Place:
     return Remote(protocol, path.strip("/"), store_for(protocol))
 
 
+def store_for(protocol: str) -> Store:
+    """Raises UsageError for a protocol that nobody speaks, and where its package is not installed."""
+    if protocol not in PACKAGES:
+        known = ", ".join(f"{one}://" for one in (*PACKAGES, "file"))
+        raise UsageError(f"{protocol}:// is no kind of storage that is read; known: {known}")
+    package, extra = PACKAGES[protocol]
+    if find_spec(package) is None:
+        raise UsageError(f"{protocol}:// needs {package}: pip install 'condprep[{extra}]'")
+    if protocol in ("s3", "s3a"):
+        return S3Store()
+    return HubStore() if protocol == "hf" else FsspecStore(protocol)
+
+
 @dataclass(frozen=True)
 class Remote:
     """An object, or a folder of objects, at a URL. Picklable; what was listed of it is not pickled."""
@@ -67,7 +91,7 @@ class Remote:
         return Remote, (self.protocol, self.path, self.store)
 
     def __truediv__(self, relative: str) -> Remote:
-        return self._at(f"{self.path}/{relative}".rstrip("/")) if relative else self
+        return self.at(f"{self.path}/{relative.removesuffix('/')}") if relative else self
 
     @property
     def name(self) -> str:
@@ -79,22 +103,23 @@ class Remote:
 
     @property
     def parent(self) -> Remote:
-        return self._at(posixpath.dirname(self.path) or self.path)
+        return self.at(posixpath.dirname(self.path) or self.path)
 
     def with_suffix(self, suffix: str) -> Remote:
-        return self._at(posixpath.splitext(self.path)[0] + suffix)
+        return self.at(posixpath.splitext(self.path)[0] + suffix)
 
     def pinned(self) -> Remote:
         """The same by a path that stays what it is: of a repository with versions, the one that it has now."""
-        return self._at(retried(partial(self.store.resolved, self.path), str(self)))
+        return self.at(retried(partial(self.store.resolved, self.path), str(self)))
 
     def status(self) -> Status:
         """Of the object, as listed if it was. Raises FileNotFoundError where there is none."""
         if self.path in self._known:
             return self._known[self.path]
         if self._listed_above():
-            raise FileNotFoundError(2, "it is not there", str(self))
-        return retried(partial(self.store.status, self.path), str(self))
+            raise as_storage_error(FileNotFoundError(), str(self))
+        self._known[self.path] = retried(partial(self.store.status, self.path), str(self))
+        return self._known[self.path]
 
     def is_file(self) -> bool:
         """Whether there is such an object."""
@@ -130,12 +155,9 @@ class Remote:
         self._known.clear()
         self._folders.clear()
 
-    def open(self, mode: Literal["rb"] = "rb", block: int = BLOCK) -> IO[bytes]:
-        """To be read by ranges, at least `block` bytes at once. Raises FileNotFoundError."""
-        return io.BufferedReader(self.raw(), block)
-
-    def raw(self) -> RangeFile:
-        return RangeFile(self, self.status())
+    def open(self, mode: Literal["rb"] = "rb", block: int = BLOCK, status: Status | None = None) -> IO[bytes]:
+        """To be read by ranges, at least `block` bytes at once. status: as listed. Raises FileNotFoundError."""
+        return io.BufferedReader(RangeFile(self, status or self.status()), block)
 
     def read(self, start: int, end: int, mark: str | None = None) -> bytes:
         """Those bytes, of the object with that mark. Raises SourceError where it was replaced."""
@@ -174,7 +196,8 @@ class Remote:
                 return folder, listing
         return None
 
-    def _at(self, path: str) -> Remote:
+    def at(self, path: str) -> Remote:
+        """Another path of the same store, which shares what was listed."""
         return Remote(self.protocol, path, self.store, self._known, self._folders)
 
 
@@ -183,6 +206,7 @@ class RangeFile(io.RawIOBase):
 
     def __init__(self, remote: Remote, status: Status) -> None:
         self.name, self._remote, self._status, self._at = str(remote), remote, status, 0
+        self._before, self._data = 0, b""  # what was read last: whoever moves back for it asks nobody
 
     def readable(self) -> bool:
         return True
@@ -201,7 +225,11 @@ class RangeFile(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
         end = min(self._at + len(view), self._status.size)
-        data = self._remote.read(self._at, end, self._status.mark) if end > self._at else b""
+        if end <= self._at:
+            return 0
+        if not self._before <= self._at < end <= self._before + len(self._data):
+            self._before, self._data = self._at, self._remote.read(self._at, end, self._status.mark)
+        data = self._data[self._at - self._before : end - self._before]
         view[: len(data)] = data
         self._at += len(data)
         return len(data)

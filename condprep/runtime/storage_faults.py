@@ -8,6 +8,7 @@ for what is refused, and a ConnectionError, which is passing, for all the rest.
 from __future__ import annotations
 
 import errno
+import os
 import re
 from typing import Any
 
@@ -45,7 +46,7 @@ def as_storage_error(error: BaseException, url: str) -> BaseException:
     said, (status, code), number = _said(error), _answer(error), getattr(error, "errno", None)
     names = " ".join([*(kind.__name__ for kind in type(error).__mro__), code, said])
     if isinstance(error, FileNotFoundError) or status == 404 or _MISSING.search(names):
-        return FileNotFoundError(errno.ENOENT, "it is not there", url)
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     if status in (412, 416):  # of another mark, or shorter than it was
         return replaced(url)
     if _CLOCK.search(names):

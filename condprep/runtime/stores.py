@@ -9,24 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Protocol
 
 import fsspec
 
-from condprep.errors import UsageError
 from condprep.runtime.retry import retried
 from condprep.runtime.storage_faults import as_storage_error, replaced
 
-# protocol -> the package that speaks it, and the extra of condprep that installs that
-PACKAGES = {
-    "s3": ("s3fs", "s3"),
-    "s3a": ("s3fs", "s3"),
-    "gs": ("gcsfs", "gcs"),
-    "gcs": ("gcsfs", "gcs"),
-    "memory": ("fsspec", ""),
-    "hf": ("huggingface_hub", ""),
-}
 _MARKS = ("ETag", "etag", "generation", "md5Hash", "checksum", "mtime", "created", "LastModified")
 
 
@@ -39,6 +28,12 @@ class Status:
 
     def __str__(self) -> str:
         return f"{self.size}:{self.mark}"
+
+    @classmethod
+    def of(cls, stamp: str) -> Status:
+        """What a plan has of it."""
+        size, _, mark = stamp.partition(":")
+        return cls(int(size), mark)
 
 
 class Store(Protocol):
@@ -63,23 +58,6 @@ class Store(Protocol):
     def resolved(self, path: str) -> str:
         """The path by which the object is found for good, where it has a name that moves from version to version."""
         ...
-
-
-def store_for(protocol: str) -> Store:
-    """Raises UsageError for a protocol that nobody speaks, and where its package is not installed."""
-    if protocol not in PACKAGES:
-        known = ", ".join(f"{one}://" for one in (*PACKAGES, "file"))
-        raise UsageError(f"{protocol}:// is no kind of storage that is read; known: {known}")
-    package, extra = PACKAGES[protocol]
-    if find_spec(package) is None:
-        raise UsageError(f"{protocol}:// needs {package}: pip install 'condprep[{extra}]'")
-    if protocol in ("s3", "s3a"):
-        return S3Store()
-    if protocol == "hf":
-        from condprep.runtime.hub_store import HubStore
-
-        return HubStore()
-    return FsspecStore(protocol)
 
 
 @dataclass(frozen=True)
@@ -210,4 +188,4 @@ class S3Store:
 
 def _status(found: Any) -> Status:
     mark = next((str(found[name]) for name in _MARKS if found.get(name) is not None), "")
-    return Status(int(found["size"]), mark.strip('"'))
+    return Status(int(found["size"]), mark.strip('"').replace(" ", "_"))

@@ -9,14 +9,19 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from condprep.errors import PassingFault, Rejected
+from condprep.errors import PassingFault, Rejected, SourceError
 from condprep.runtime.retry import GOES_ON, is_passing
+from condprep.runtime.storage import BLOCK, Place, Remote, place
+from condprep.runtime.stores import Status
 from condprep.types import Entry, Note, Sample
 
 MAX_FILE = 1 << 30  # bytes; a larger file or member is a problem entry, so that one input cannot exhaust memory
 CAPTION_COLUMNS = ("text", "caption")  # tried in this order where the user names no column
+
+
+Where = str | Remote  # what the user said, or the place at a URL that it leads to: what was listed of it is kept there
 
 
 class Source(Protocol):
@@ -49,36 +54,87 @@ def unsaid(kind: str, name: str) -> None:
     """A Note for who has heard it before."""
 
 
-def read_regular(path: Path, *, cut: int | None = None) -> bytes:
-    """The content of a regular file, or its first `cut` bytes. Raises Rejected("read", reason)."""
+def source_place(path: Where) -> Place:
+    """Where a source lies. Raises SourceError for a bucket, or a repository on the Hub, that is not there."""
+    if isinstance(path, Remote):
+        return path
+    found = place(path)
+    try:
+        return found.pinned() if isinstance(found, Remote) else found
+    except FileNotFoundError:
+        raise no_bucket(path) from None
+
+
+def no_bucket(url: str) -> SourceError:
+    return SourceError(
+        f"there is no {'repository' if url.startswith('hf:') else 'bucket'} of {url!r}; look at its name"
+    )
+
+
+def read_regular(path: Place, *, cut: int | None = None, status: Status | None = None) -> bytes:
+    """The content of a regular file or an object, or its first `cut` bytes. Raises Rejected("read", reason).
+
+    status: of an object, as it was listed.
+    """
+    if isinstance(path, Remote):
+        return _read_object(path, cut, status)
     try:
         # without O_NONBLOCK, opening a named pipe called photo.jpg would wait for ever
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if cut is None and (problem := file_problem(status)):
+            found = os.fstat(file.fileno())
+            if cut is None and (problem := file_problem(found)):
                 raise problem
-            return file.read(min(status.st_size, cut or MAX_FILE))  # Python takes memory for all that it is asked for
+            return file.read(min(found.st_size, cut or MAX_FILE))  # Python takes memory for all that it is asked for
     except OSError as error:
         raise refused("read", f"{path.name!r} cannot be read", error) from None
 
 
-def read_listed(path: Path, *, cut: int | None = None) -> bytes:
+def _read_object(remote: Remote, cut: int | None, status: Status | None) -> bytes:
+    try:
+        status = status or remote.status()
+        if cut is None and (problem := size_problem(status.size)):
+            raise problem
+        return remote.read_bytes(status, cut)
+    except FileNotFoundError as error:
+        raise refused("read", f"{remote.name!r} cannot be read", error) from None
+
+
+def read_listed(path: Place, *, cut: int | None = None, status: Status | None = None) -> bytes:
     """The same of a file that the source has listed. Raises PassingFault where more than the file is gone."""
     try:
-        return read_regular(path, cut=cut)
+        return read_regular(path, cut=cut, status=status)
     except Rejected:
-        check_there(path.parent)
+        if isinstance(path, Path):
+            check_there(path.parent)
+        elif not path.has_bucket():
+            raise gone(path) from None
         raise
 
 
-def check_there(place: Path) -> None:
+def open_listed(path: Place, stamp: str, block: int = BLOCK) -> IO[bytes]:
+    """A file or an object as it was listed, to be read in parts. Raises OSError."""
+    return path.open("rb", block, Status.of(stamp)) if isinstance(path, Remote) else path.open("rb")
+
+
+def size_of(path: Place) -> int:
+    """Bytes of a file or an object. Raises OSError."""
+    return path.status().size if isinstance(path, Remote) else path.stat().st_size
+
+
+def check_there(place: Place) -> None:
     """Raises PassingFault where a folder or a file that holds many inputs was there, and is not any more."""
     if not place.exists():
-        raise PassingFault(f"{place} is not there any more; put it back. {GOES_ON}")
+        raise gone(place)
 
 
-def device_of(folder: Path) -> int:
+def gone(place: Place) -> PassingFault:
+    return PassingFault(f"{place} is not there any more; put it back. {GOES_ON}")
+
+
+def device_of(folder: Place) -> int:
     """On which device it lies, which tells whether something else is mounted there by now; -1 where that is unknown."""
+    if isinstance(folder, Remote):
+        return -1
     with suppress(OSError):
         return folder.stat().st_dev
     return -1
@@ -113,12 +169,16 @@ def rejected_entry(name: str, why: Rejected, stamp: str = "", **known: Any) -> E
     return Entry(name, stamp, problem=why.reason, code=why.code, **known)
 
 
-def stamp(*files: Path | os.stat_result) -> str:
-    """Size and mtime of the files ("-" for a missing one): changes when a content changed."""
+def stamp(*files: Place | os.stat_result | Status) -> str:
+    """Size and mtime of the files, or mark of the objects ("-" for a missing one): changes when a content changed."""
     return " ".join(map(_stamp, files))
 
 
-def _stamp(file: Path | os.stat_result) -> str:
+def _stamp(file: Place | os.stat_result | Status) -> str:
+    if isinstance(file, Status):
+        return str(file)
+    if isinstance(file, Remote):
+        return str(file.status()) if file.is_file() else "-"
     try:
         status = file.stat() if isinstance(file, Path) else file
     except OSError as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Hashable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from condprep.errors import PassingFault, Rejected, SourceError
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing, retried
+from condprep.runtime.storage import Place, Remote
+from condprep.runtime.stores import Status
 from condprep.sources.base import (
     device_of,
     file_problem,
@@ -19,6 +22,7 @@ from condprep.sources.base import (
     read_listed,
     refused,
     rejected_entry,
+    size_problem,
     stamp,
     unsaid,
 )
@@ -28,6 +32,7 @@ from condprep.types import Entry, Note, Sample
 
 SIDECARS = (".txt", ".TXT", ".Txt")
 OTHER_SPLIT = "left out: pictures of other splits"
+P = TypeVar("P", Path, Remote, Path | Remote)
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class FolderSource:
     loops are harmless.
     """
 
-    root: Path
-    exclude: Path | None = None
+    root: Place
+    exclude: Place | None = None
     each_line: bool = True  # whether each line of a caption file is a caption; else all of them are one
     split: str | None = None
     only: frozenset[str] | None = None  # of the split: folders, with a slash at the end, and pictures; None: all
@@ -60,12 +65,11 @@ class FolderSource:
             pending = retried(partial(self._children, "", note), str(self.root))[::-1]
         except OSError as error:
             raise SourceError(f"the folder {str(self.root)!r} cannot be listed: {error.strerror}") from None
-        visited = {_inode(folder) for folder in (self.root, self.exclude) if folder and folder.exists()}
+        visited = _there(self.root, self.exclude)
         while pending:
             relative = pending.pop()
-            path = self.root / relative
             if not relative.endswith("/"):
-                yield _entry(relative, path)
+                yield _entry(relative, self.root / relative)
                 continue
             try:
                 inode, children = retried(partial(self._visit, relative, visited, note), relative)
@@ -77,25 +81,27 @@ class FolderSource:
 
     def read(self, entry: Entry) -> Sample:
         path = self.root / native(entry.name)
-        sidecar = find_sidecar(path)
         try:
-            data = read_listed(sidecar, cut=MAX_CAPTION) if sidecar else b""
+            if isinstance(path, Remote):
+                data, picture = _read_objects(path, entry.stamp)
+            else:
+                sidecar = find_sidecar(path)
+                data, picture = read_listed(sidecar, cut=MAX_CAPTION) if sidecar else b"", read_listed(path)
             text = read_captions(data, each_line=self.each_line)
-            return Sample(entry.name, read_listed(path), text.texts, note=text.note)
+            return Sample(entry.name, picture, text.texts, note=text.note)
         except Rejected:
             if device_of(self.root) != self.device:
                 raise PassingFault(f"{self.root} is not what was mounted there; put it back. {GOES_ON}") from None
             raise
 
-    def _visit(self, folder: str, visited: Container[tuple[int, int]], note: Note) -> tuple[tuple[int, int], list[str]]:
+    def _visit(self, folder: str, visited: Container[Hashable], note: Note) -> tuple[Hashable, list[str]]:
         """A folder's inode and what lies in it, which is nothing where it was visited before."""
         inode = _inode(self.root / folder)
         return inode, [] if inode in visited else self._children(folder, note)
 
     def _children(self, folder: str, note: Note) -> list[str]:
         """Paths of pictures and sub-folders, sorted. A folder's ends with "/", which makes the order that of whole paths."""
-        with os.scandir(self.root / folder) as found:
-            names = [f"{item.name}/" if _is_folder(item) else item.name for item in found]
+        names = _names(self.root, folder)
         pictures = {name for name in names if not is_junk(name) and is_picture(name)}
         folders = {name for name in names if name.endswith("/") and not is_junk(name[:-1])}
         stems = {os.path.splitext(name)[0] for name in pictures}
@@ -110,14 +116,25 @@ class FolderSource:
         return [folder + name for name in sorted(pictures | folders)]
 
 
-def walk(root: Path, exclude: Path | None = None) -> Iterator[tuple[str, list[str]]]:
+def _read_objects(path: Remote, stamp: str) -> tuple[bytes, bytes]:
+    """The captions and the picture as they were listed: a request each, and none for captions that there are not."""
+    own, _, of_text = stamp.partition(" ")
+    data = b""
+    for one in SIDECARS if of_text != "-" else ():
+        with suppress(FileNotFoundError):
+            data = path.with_suffix(one).read_bytes(Status.of(of_text), MAX_CAPTION)
+            break
+    return data, read_listed(path, status=Status.of(own))
+
+
+def walk(root: Place, exclude: Place | None = None) -> Iterator[tuple[str, list[str]]]:
     """Every folder below, with a slash at its end, and the files in it, sorted, without junk; each real folder once.
 
     Raises SourceError where the root cannot be listed; what cannot be listed below it is left out.
     """
     if not root.is_dir():
         raise SourceError(f"there is no folder {str(root)!r}")
-    visited = {_inode(folder) for folder in (exclude,) if folder and folder.exists()}
+    visited = _there(exclude)
     pending = [""]
     while pending:
         folder = pending.pop()
@@ -126,17 +143,15 @@ def walk(root: Path, exclude: Path | None = None) -> Iterator[tuple[str, list[st
             if inode in visited:
                 continue
             visited.add(inode)
-            with os.scandir(root / folder) as found:
-                items = sorted((item for item in found if not is_junk(item.name)), key=lambda item: item.name)
+            names = [name for name in _names(root, folder) if not is_junk(name.rstrip("/"))]
         except OSError as error:
             if is_passing(error):
                 raise as_fault(error, str(root / folder)) from error
             if not folder:
                 raise SourceError(f"the folder {str(root)!r} cannot be listed: {error.strerror}") from None
             continue
-        below = [item.name for item in items if _is_folder(item)]
-        yield folder, [item.name for item in items if not _is_folder(item)]
-        pending += [f"{folder}{name}/" for name in reversed(below)]
+        yield folder, sorted(name for name in names if not name.endswith("/"))
+        pending += sorted((folder + name for name in names if name.endswith("/")), key=_without_slash, reverse=True)
 
 
 def is_sidecar(name: str, stems: Container[str]) -> bool:
@@ -145,9 +160,21 @@ def is_sidecar(name: str, stems: Container[str]) -> bool:
     return extension in SIDECARS and stem in stems
 
 
-def find_sidecar(path: Path) -> Path | None:
+def find_sidecar(path: P) -> P | None:
     """The caption file of a picture: a regular one, whatever else is called like it."""
     return next((found for one in SIDECARS if (found := path.with_suffix(one)).is_file()), None)
+
+
+def _names(root: Place, folder: str) -> list[str]:
+    """What lies in a folder, in no order; the names of folders end with a slash."""
+    if isinstance(root, Remote):
+        return root.listing().get(folder, [])
+    with os.scandir(root / folder) as found:
+        return [f"{item.name}/" if _is_folder(item) else item.name for item in found]
+
+
+def _without_slash(folder: str) -> str:
+    return folder[:-1]
 
 
 def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -155,8 +182,12 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
     return os.path.isdir(item) if item.is_symlink() else item.is_dir()
 
 
-def _entry(relative: str, path: Path) -> Entry:
+def _entry(relative: str, path: Place) -> Entry:
     name, sidecar = portable(relative), find_sidecar(path) or path.with_suffix(".txt")
+    if isinstance(path, Remote):
+        now, size = stamp(path, sidecar), path.status().size
+        problem = size_problem(size)
+        return rejected_entry(name, problem, now, size=size) if problem else Entry(name, now, size=size)
     try:
         status = retried(path.stat, relative)
     except OSError as error:
@@ -166,6 +197,14 @@ def _entry(relative: str, path: Path) -> Entry:
     return rejected_entry(name, problem, now, size=size) if problem else Entry(name, now, size=size)
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _there(*folders: Place | None) -> set[Hashable]:
+    """What tells those folders that there are."""
+    return {_inode(folder) for folder in folders if isinstance(folder, Remote) or (folder and folder.exists())}
+
+
+def _inode(path: Place) -> Hashable:
+    """What tells a folder, by whatever name it is reached."""
+    if isinstance(path, Remote):
+        return str(path)
     status = path.stat()
     return status.st_dev, status.st_ino

@@ -12,8 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.local_copies import local
 from condprep.runtime.retry import retried
-from condprep.sources.base import Source, file_problem, native, portable, read_listed, refused, stamp, unsaid
+from condprep.runtime.storage import Place, Remote
+from condprep.runtime.stores import Status
+from condprep.sources.base import (
+    Source,
+    Where,
+    file_problem,
+    native,
+    portable,
+    read_listed,
+    refused,
+    size_problem,
+    source_place,
+    stamp,
+    unsaid,
+)
 from condprep.sources.folder import OTHER_SPLIT, FolderSource, walk
 from condprep.sources.kinds import existing_folder, is_metadata, is_picture
 from condprep.sources.listed import Found, Listed, Listing, name_of
@@ -33,14 +48,14 @@ class ImagefolderSource:
     A row names its picture relative to its metadata file, and never outside that folder; links lead as far as `reach`.
     """
 
-    root: Path
+    root: Place
     listings: tuple[str, ...]  # relative to the root
     image_column: str = "file_name"
     caption_column: str | None = None
     gather: bool = True
     split: str | None = None
     reach: Reach = field(default_factory=lambda: Reach(None))
-    exclude: Path | None = None
+    exclude: Place | None = None
     only: frozenset[str] | None = None  # folders and pictures of the split; None: all
     filtered: bool = False  # whether rows of other splits are among those of the listings
     unused: tuple[str, ...] = ()  # metadata files that lie there and are not those of the split
@@ -48,7 +63,7 @@ class ImagefolderSource:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        digests = [f"{name} {_sha256(self.root / name)}" for name in self.listings]
+        digests = [f"{name} {_sha256(local(self.root / name))}" for name in self.listings]
         object.__setattr__(self, "digest", sha256("\0".join(digests).encode("utf-8", "surrogateescape")).hexdigest())
         self._listed.check_columns()
 
@@ -79,17 +94,22 @@ class ImagefolderSource:
         path = None if os.path.isabs(name) else self.reach.real(name)
         if path is None:
             raise Rejected("read", f"{entry.name!r} is outside the folder", code="outside-source")
-        return Sample(entry.name, read_listed(path), entry.text or ())
+        status = Status.of(entry.stamp) if isinstance(path, Remote) else None
+        return Sample(entry.name, read_listed(path, status=status), entry.text or ())
 
     def describes(self, listing: str, inside: Container[str]) -> bool:
         """Whether a listing names a picture of the split, whose pictures or their folders are `inside`."""
         folder = posixpath.dirname(listing)
-        names = (row.get(self.image_column) for _, row in read_rows(self.root / listing) if isinstance(row, dict))
+        names = (
+            row.get(self.image_column) for _, row in read_rows(local(self.root / listing)) if isinstance(row, dict)
+        )
         return any(isinstance(name, str) and _holds(inside, self._path(folder, name)) for name in names)
 
     @property
     def _listed(self) -> Listed:
-        listings = [Listing(portable(name), self.root / name, partial(self._find, name)) for name in self.listings]
+        listings = [
+            Listing(portable(name), local(self.root / name), partial(self._find, name)) for name in self.listings
+        ]
         return Listed(listings, self.image_column, self.caption_column, self.gather)
 
     def _find(self, listing: str, name: str) -> Found:
@@ -101,17 +121,17 @@ class ImagefolderSource:
         if real is None:
             raise Rejected("read", f"{name!r} is outside the folder of {file}", code="outside-source")
         try:
-            status = retried(real.stat, name)
+            size, problem = _judged(real, name)
         except OSError as error:
             raise refused("source", f"{name!r} cannot be read", error) from None
-        if problem := file_problem(status):
+        if problem:
             raise Rejected("source", f"{name!r}: {problem.reason}", code=problem.code)
-        return Found(name_of(listing, path), stamp(real), 0, status.st_size)
+        return Found(name_of(listing, path), stamp(real), 0, size)
 
     def _path(self, folder: str, name: str) -> str:
         r"""Relative to the root; backslashes separate, as in `images\a.jpg`, unless a file is called like that."""
         literal, slashed = (posixpath.normpath(posixpath.join(folder, one)) for one in (name, name.replace("\\", "/")))
-        return slashed if slashed != literal and not os.path.lexists(self.root / literal) else literal
+        return slashed if slashed != literal and not _exists(self.root / literal) else literal
 
     def _note_others(self, note: Note, seen: set[int]) -> None:
         """What the folder holds beside: pictures that no row names, and files of other kinds."""
@@ -122,7 +142,7 @@ class ImagefolderSource:
 
 
 def open_imagefolder(
-    path: str,
+    where: Where,
     *,
     image_column: str | None,
     caption_column: str | None,
@@ -130,21 +150,22 @@ def open_imagefolder(
     config: str | None,
     gather: bool,
     also: tuple[Path, ...] = (),
-    exclude: Path | None = None,
+    exclude: Place | None = None,
 ) -> Source:
     """The pictures of a folder's split that metadata files name; all of them, where it has no metadata file.
 
     path: a folder, or a listing, which then is the only one. Raises SourceError where there is none, or a split is to be chosen.
     """
     columns: dict[str, Any] = {"image_column": image_column or "file_name", "caption_column": caption_column}
-    if Path(path).is_file():
+    found, path = source_place(where), str(where)
+    if found.is_file():
         if split is not None:
             raise SourceError(f"{path!r} is a listing and has no splits; leave out --split {split}")
-        root = Path(path).parent
+        root = found.parent
         return ImagefolderSource(
-            root, (Path(path).name,), **columns, gather=gather, reach=Reach(root, also), exclude=exclude
+            root, (found.name,), **columns, gather=gather, reach=Reach(root, also), exclude=exclude
         )
-    root = existing_folder(path)
+    root = existing_folder(found)
     chosen = read_config(root, config)
     listings, pictures = _survey(root, exclude, each="data_files" in chosen)
     splits = find_splits(root, [*listings, *map(_stand_in, pictures)], chosen)
@@ -172,7 +193,7 @@ def _is_metadata(name: str) -> bool:
     return is_metadata(posixpath.basename(name))
 
 
-def _survey(root: Path, exclude: Path | None, each: bool) -> tuple[list[str], list[str]]:
+def _survey(root: Place, exclude: Place | None, each: bool) -> tuple[list[str], list[str]]:
     """The metadata files, and the folders that hold pictures; each: the pictures instead."""
     listings, pictures = [], []
     for folder, names in walk(root, exclude):
@@ -198,6 +219,19 @@ def _check_one_each(path: str, listings: Sequence[str]) -> None:
     folders = [posixpath.dirname(name) for name in listings]
     if twice := [name for name, folder in zip(listings, folders) if folders.count(folder) > 1]:
         raise SourceError(f"{path!r} holds {', '.join(twice)}; give the path of one of them")
+
+
+def _judged(found: Place, name: str) -> tuple[int, Rejected | None]:
+    """Its bytes, and why it cannot be an input. Raises OSError."""
+    if isinstance(found, Remote):
+        return (size := found.status().size), size_problem(size)
+    status = retried(found.stat, name)
+    return status.st_size, file_problem(status)
+
+
+def _exists(path: Place) -> bool:
+    """Whether there is something of that name, if only a link that leads nowhere."""
+    return path.exists() if isinstance(path, Remote) else os.path.lexists(path)
 
 
 def _sha256(path: Path) -> str:

@@ -6,10 +6,10 @@ import os
 import re
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from condprep.errors import SourceError
 from condprep.runtime.retry import as_fault, is_passing
+from condprep.runtime.storage import Place, Remote
 
 # the extensions that make a file an input
 PICTURES = frozenset(
@@ -93,8 +93,10 @@ def kind_left(name: str) -> str:
     return f"skipped: {extension}" if plain else "skipped: files of other kinds"
 
 
-def listing(folder: Path) -> list[str]:
+def listing(folder: Place) -> list[str]:
     """The names in a folder, sorted, without junk; none if there is no such folder. Raises SourceError."""
+    if isinstance(folder, Remote):
+        return [name for one in folder.listing().get("", ()) if not is_junk(name := one.rstrip("/"))]
     try:
         return sorted(name for name in os.listdir(folder) if not is_junk(name))
     except (FileNotFoundError, NotADirectoryError):
@@ -105,8 +107,8 @@ def listing(folder: Path) -> list[str]:
         raise SourceError(f"the folder {str(folder)!r} cannot be listed: {error.strerror}") from None
 
 
-def existing_folder(path: str) -> Path:
-    """The folder at `path`. Raises SourceError if there is none."""
-    if not Path(path).is_dir():
-        raise SourceError(f"there is no folder {path!r}")
-    return Path(path)
+def existing_folder(found: Place) -> Place:
+    """The same folder. Raises SourceError if there is none."""
+    if not found.is_dir():
+        raise SourceError(f"there is no folder {str(found)!r}")
+    return found

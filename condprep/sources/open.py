@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from condprep.errors import SourceError
-from condprep.sources.base import Source
+from condprep.runtime.storage import Place, Remote, is_url
+from condprep.sources.base import Source, Where, no_bucket, source_place
 from condprep.sources.kinds import existing_folder
 from condprep.sources.recognise import recognise
 
@@ -23,10 +24,11 @@ def open_source(
     config: str | None = None,
     all_captions: bool = True,
     follow_links: Sequence[Path] = (),
-    exclude: Path | None = None,
+    exclude: Place | None = None,
 ) -> Source:
     """The source at `path`: a folder, a listing, Parquet, a .tar, a pattern of tars, a .zip, or a dataset on the Hub.
 
+    path: of this machine, or a URL (s3://, gs://, hf://datasets/, memory://).
     kind: one of SOURCE_KINDS; recognised where it is not given.
     config: of a dataset that has several, in its README.md or on the Hub.
     all_captions: of a picture; else one is enough, and a caption file of several lines is one caption.
@@ -34,7 +36,27 @@ def open_source(
     exclude: a folder whose pictures are no inputs.
     Raises SourceError where the path, the kind and the options do not fit together.
     """
-    path = str(path)
+    try:
+        found = source_place(str(path))
+        where = found if isinstance(found, Remote) else str(path)
+        return _open(where, kind, image_column, caption_column, split, config, all_captions, follow_links, exclude)
+    except FileNotFoundError:
+        if not is_url(path):
+            raise
+        raise no_bucket(str(path)) from None
+
+
+def _open(
+    path: Where,
+    kind: str | None,
+    image_column: str | None,
+    caption_column: str | None,
+    split: str | None,
+    config: str | None,
+    all_captions: bool,
+    follow_links: Sequence[Path],
+    exclude: Place | None,
+) -> Source:
     recognised = kind is None
     kind = kind or recognise(path, exclude)
     if recognised and kind == "folder" and (split is not None or config is not None):
@@ -46,7 +68,7 @@ def open_source(
 
         named = {"--image-column": image_column, "--caption-column": caption_column}
         _refuse("a folder of pictures", named | {"--split": split, "--config": config})
-        return FolderSource(existing_folder(path), exclude, all_captions)
+        return FolderSource(existing_folder(source_place(path)), exclude, all_captions)
     if kind == "imagefolder":
         from condprep.sources.imagefolder import open_imagefolder
 
@@ -56,7 +78,7 @@ def open_source(
     if kind == "huggingface":
         from condprep.sources.huggingface import open_huggingface
 
-        return open_huggingface(path, **columns, split=split, config=config, also=also)
+        return open_huggingface(str(path), **columns, split=split, config=config, also=also)
     if kind == "webdataset":
         from condprep.sources.tar import find_tars
         from condprep.sources.webdataset import WebDatasetSource

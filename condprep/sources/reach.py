@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from condprep.errors import Rejected
+from condprep.runtime.storage import Place, Remote
 from condprep.sources.base import read_regular
 
 
@@ -16,11 +18,17 @@ from condprep.sources.base import read_regular
 class Reach:
     """Below `root`; in the Hub's cache, where `root` is a snapshot of a repository in it; below the roots of `also`."""
 
-    root: Path | None
+    root: Place | None
     also: tuple[Path, ...] = ()  # what the user named with --follow-links, and caches that are the source's own
 
-    def real(self, path: str) -> Path | None:
-        """The real path of `path`, relative to the root, whether it exists or not; None if it leads out, links followed."""
+    def real(self, path: str) -> Place | None:
+        """The real path of `path`, relative to the root, whether it exists or not; None if it leads out, links followed.
+
+        Objects have no links: what a row names is a name below the root, or none.
+        """
+        if isinstance(self.root, Remote):
+            inside = posixpath.normpath(path)
+            return None if posixpath.isabs(inside) or inside.split("/")[0] == ".." else self.root / inside
         try:
             real = os.path.realpath(os.path.join(self.root or os.sep, path))
         except ValueError:  # a NUL in the path
@@ -28,13 +36,13 @@ class Reach:
         return Path(real) if any(Path(real).is_relative_to(root) for root in self._roots) else None
 
     def existing(self, path: str) -> Path | None:
-        """The same, of what is there."""
+        """The same, of a file of this machine that is there."""
         found = self.real(path)
-        return found if found and found.exists() else None
+        return found if isinstance(found, Path) and found.exists() else None
 
     @cached_property
     def _roots(self) -> tuple[str, ...]:
-        own = [self.root, *_blobs(self.root)] if self.root else []
+        own = [self.root, *_blobs(self.root)] if isinstance(self.root, Path) else []
         return tuple(os.path.realpath(root) for root in [*own, *self.also])
 
 

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 from condprep.errors import SourceError
+from condprep.runtime.storage import Place, Remote
+from condprep.sources.base import Where, source_place
 from condprep.sources.folder import walk
 from condprep.sources.kinds import is_listing, is_metadata, is_parquet, is_picture, is_tar, is_zip, listing
 
@@ -13,9 +15,11 @@ _WORD = re.compile(r"train|val|dev|test")  # each word for a split holds one of 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def recognise(path: str, exclude: Path | None = None) -> str:
+def recognise(where: Where, exclude: Place | None = None) -> str:
     """The kind of source, by name and by what lies in the folder. Raises SourceError where that is unclear."""
-    place = Path(path)
+    place, path = source_place(where), str(where)
+    if isinstance(place, Remote) and is_tar(path):
+        return "webdataset"
     if place.is_dir():
         return _kind_of_folder(place, exclude)
     if is_tar(path):
@@ -30,12 +34,14 @@ def recognise(path: str, exclude: Path | None = None) -> str:
         raise SourceError(
             f"{path!r} is a file; give the folder that it is in, a listing (.jsonl, .csv, ...), Parquet, a .tar or a .zip"
         )
-    if HUB_NAME.fullmatch(path) and not place.parent.is_dir():  # else it is a slip in a path: do not ask the Hub
+    if (
+        isinstance(place, Path) and HUB_NAME.fullmatch(path) and not place.parent.is_dir()
+    ):  # else it is a slip in a path: do not ask the Hub
         return "huggingface"
     raise SourceError(f"there is no file or folder {path!r}")
 
 
-def _kind_of_folder(folder: Path, exclude: Path | None) -> str:
+def _kind_of_folder(folder: Place, exclude: Place | None) -> str:
     names = listing(folder)
     if "dataset_dict.json" in names or {"dataset_info.json", "state.json"} <= set(names):
         return "huggingface"

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from glob import has_magic
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.storage import Place
 from condprep.sources.base import read_regular
 
 MAX_README = 1 << 20  # bytes of it that are read
@@ -58,7 +59,7 @@ def choose_split(splits: Mapping[str, Any], wanted: str | None, what: str) -> st
     return wanted
 
 
-def find_splits(root: Path, names: Sequence[str], config: Config) -> dict[str, list[str]]:
+def find_splits(root: Place, names: Sequence[str], config: Config) -> dict[str, list[str]]:
     """Split -> which of these names are its files, in the order of `datasets`; "train" has all where nothing tells.
 
     names: relative to `root`, of data files alone. Raises SourceError where `datasets` makes no splits of them, or the
@@ -119,7 +120,7 @@ def _may_have_splits(names: Sequence[str]) -> bool:
     return any("-of-" in name or any(word in name for word in words) for name in names)
 
 
-def read_config(root: Path, wanted: str | None) -> Config:
+def read_config(root: Place, wanted: str | None) -> Config:
     """What README.md says of the config that was asked for, of its default one, or of the only one; {} if it has none.
 
     Raises SourceError for a README that `datasets` does not understand, and where a config has to be chosen.
@@ -142,7 +143,7 @@ def read_config(root: Path, wanted: str | None) -> Config:
     return found
 
 
-def _configs(root: Path) -> Any:
+def _configs(root: Place) -> Any:
     """`datasets`' MetadataConfigs of README.md and .huggingface.yaml."""
     import yaml
     from datasets.config import REPOCARD_FILENAME, REPOYAML_FILENAME
@@ -157,7 +158,7 @@ def _configs(root: Path) -> Any:
     return MetadataConfigs.from_dataset_card_data(DatasetCardData(**said))
 
 
-def _head(path: Path) -> str:
+def _head(path: Place) -> str:
     try:
         return read_regular(path, cut=MAX_README).decode("utf-8-sig", "replace") if path.is_file() else ""
     except Rejected:

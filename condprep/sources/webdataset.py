@@ -13,7 +13,19 @@ from tarfile import TarInfo
 from typing import Any
 
 from condprep.errors import Rejected
-from condprep.sources.base import CAPTION_COLUMNS, check_there, portable, refused, rejected_entry, stamp, unsaid
+from condprep.runtime.storage import Place, Remote
+from condprep.runtime.stores import Status
+from condprep.sources.base import (
+    CAPTION_COLUMNS,
+    check_there,
+    gone,
+    portable,
+    refused,
+    rejected_entry,
+    size_of,
+    stamp,
+    unsaid,
+)
 from condprep.sources.kinds import HIDDEN, is_junk, is_picture, kind_left
 from condprep.sources.tar import MAX_HEADER, SEPARATOR, member_problem, members, open_tar
 from condprep.sources.text import MAX_CAPTION, Captions, read_captions, read_values
@@ -38,7 +50,7 @@ class WebDatasetSource:
     gives what comes before the damage and one problem entry for the rest.
     """
 
-    tars: Mapping[str, Path]  # name in the `source` column, as `find_tars` gives it -> file
+    tars: Mapping[str, Place]  # name in the `source` column, as `find_tars` gives it -> file
     extension: str | None = None  # "seg.png": the pictures are these members and no others
     caption_field: str | None = None  # captions are this field of the .json
     each_line: bool = True  # whether each line of a .txt is a caption; else all of them are one
@@ -46,11 +58,12 @@ class WebDatasetSource:
 
     def __post_init__(self) -> None:
         for path in self.tars.values():
-            open_tar(path).close()
+            if isinstance(path, Path):  # else it costs a request, and listing it is the first that is done
+                open_tar(path).close()
 
     @property
     def identity(self) -> dict[str, Any]:
-        shards = json.dumps([(name, path.stat().st_size) for name, path in self.tars.items()])
+        shards = json.dumps([(name, size_of(path)) for name, path in self.tars.items()])
         options = {"image_column": self.extension, "caption_column": self.caption_field}
         return {"kind": self.kind, "shards": sha256(shards.encode()).hexdigest()} | options
 
@@ -72,6 +85,8 @@ class WebDatasetSource:
 
     def read(self, entry: Entry) -> Sample:
         path = self.tars[entry.name.partition(SEPARATOR)[0]]
+        if isinstance(path, Remote):
+            return Sample(entry.name, _read_range(path, entry), entry.text or ())
         try:
             with path.open("rb") as file:
                 file.seek(entry.offset)
@@ -136,6 +151,13 @@ class WebDatasetSource:
             return Captions((), DAMAGED)
         fields = (self.caption_field,) if self.caption_field else CAPTION_COLUMNS
         return read_values(next((values[name] for name in fields if name in values), ""))
+
+
+def _read_range(path: Remote, entry: Entry) -> bytes:
+    try:
+        return path.read(entry.offset, entry.offset + entry.size, Status.of(entry.stamp).mark)
+    except FileNotFoundError:
+        raise gone(path) from None
 
 
 def _visible(found: Iterable[TarInfo | str], note: Note) -> Iterator[TarInfo | str]:

@@ -8,13 +8,16 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import IO
 
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.retry import as_fault, is_passing
-from condprep.sources.base import check_there, refused, size_problem
+from condprep.runtime.storage import Place
+from condprep.sources.base import check_there, open_listed, refused, size_problem
 
 MAX_RATIO, FREE = 200, 64 << 20  # a member larger than that may not be packed tighter than 1 : MAX_RATIO
+DIRECTORY = 1 << 20  # bytes of it that are read at once
+_HEADER = 1024  # bytes before those of a member: its name is long where that is not enough
 _TAIL = (1 << 16) + 22  # bytes at the end in which the directory is announced: a comment and the record
 _END, _END64, _LOCATOR = b"PK\5\6", b"PK\6\6", b"PK\6\7"
 _STORED, _DEFLATED = 0, 8
@@ -32,10 +35,10 @@ class Member:
     problem: Rejected | None  # why it cannot be an input
 
 
-def members(path: Path) -> Iterator[Member | str]:
+def members(path: Place) -> Iterator[Member | str]:
     """Every file, in the directory's order; last, if the directory is damaged, how. Raises SourceError for what is no zip."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", DIRECTORY) as file:
             start, size, shift = _directory(file, path.name)
             file.seek(start)
             end = start + size
@@ -52,10 +55,13 @@ def members(path: Path) -> Iterator[Member | str]:
         raise SourceError(f"the zip {path.name!r} cannot be read: {error.strerror}") from None
 
 
-def read_member(path: Path, offset: int, size: int) -> bytes:
-    """The unpacked bytes of a member. Raises Rejected("read", reason), also where it is damaged."""
+def read_member(path: Place, stamp: str, offset: int, size: int) -> bytes:
+    """The unpacked bytes of a member; stamp: of the zip, as it was listed.
+
+    Raises Rejected("read", reason), also where it is damaged.
+    """
     try:
-        with path.open("rb") as file:
+        with open_listed(path, stamp, min(size + _HEADER, DIRECTORY)) as file:
             file.seek(offset)
             header = file.read(_LOCAL.size)
             if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
@@ -73,7 +79,7 @@ def read_member(path: Path, offset: int, size: int) -> bytes:
     return data
 
 
-def _unpacked(file: io.BufferedReader, size: int) -> bytes:
+def _unpacked(file: IO[bytes], size: int) -> bytes:
     """At most one byte more than `size`, whatever is packed there."""
     unpack, found = zlib.decompressobj(-15), bytearray()
     while len(found) <= size and not unpack.eof and (chunk := unpack.unconsumed_tail or file.read(1 << 16)):
@@ -81,7 +87,7 @@ def _unpacked(file: io.BufferedReader, size: int) -> bytes:
     return bytes(found)
 
 
-def _directory(file: io.BufferedReader, name: str) -> tuple[int, int, int]:
+def _directory(file: IO[bytes], name: str) -> tuple[int, int, int]:
     """Where the directory starts, its bytes, and by how much offsets are shifted: a zip may stand behind other data."""
     length = file.seek(0, io.SEEK_END)
     file.seek(max(0, length - _TAIL))
@@ -105,7 +111,7 @@ def _directory(file: io.BufferedReader, name: str) -> tuple[int, int, int]:
     return start, size, start - offset
 
 
-def _member(file: io.BufferedReader, shift: int) -> Member | str:
+def _member(file: IO[bytes], shift: int) -> Member | str:
     """The next member of the directory, or how it is damaged."""
     at = file.tell()
     header = file.read(_ENTRY.size)

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import IO, Any
 
 from condprep.errors import Rejected, SourceError
-from condprep.sources.base import portable, rejected_entry, stamp, unsaid
+from condprep.runtime.local_copies import local
+from condprep.runtime.storage import Place
+from condprep.sources.base import Where, portable, rejected_entry, size_of, source_place, stamp, unsaid
 from condprep.sources.folder import SIDECARS, walk
-from condprep.sources.kinds import HIDDEN, is_junk, is_metadata, is_picture, is_zip, kind_left
+from condprep.sources.kinds import HIDDEN, is_junk, is_metadata, is_picture, is_zip, kind_left, listing
 from condprep.sources.listed import Found, Listed, Listing, name_of
 from condprep.sources.splits import choose_split, find_splits, read_config
 from condprep.sources.text import MAX_CAPTION, Captions, read_captions
@@ -51,8 +52,8 @@ class ZipSource:
     Metadata is a file in the zip, which then names what is beside it there, or one beside the zips, which names their members.
     """
 
-    zips: Mapping[str, Path]  # name in the `source` column -> file
-    listing: Path | None  # beside the zips
+    zips: Mapping[str, Place]  # name in the `source` column -> file
+    listing: Place | None  # beside the zips
     image_column: str = "file_name"
     caption_column: str | None = None
     gather: bool = True  # all captions of a picture; else the lines of its caption file are one
@@ -61,7 +62,7 @@ class ZipSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        files = [(name, path.stat().st_size) for name, path in self.zips.items()]
+        files = [(name, size_of(path)) for name, path in self.zips.items()]
         options = {"image_column": self.image_column, "caption_column": self.caption_column, "split": self.split}
         return {"kind": self.kind, "zips": sha256(json.dumps(files).encode()).hexdigest()} | options
 
@@ -69,7 +70,7 @@ class ZipSource:
         if self.listing:
             found = self._by_name(self.zips)
             finds = partial(_find, found, "")
-            yield from self._listed([Listing(portable(self.listing.name), self.listing, finds)], found, note)
+            yield from self._listed([Listing(portable(self.listing.name), local(self.listing), finds)], found, note)
             return
         for name, path in self.zips.items():
             own = [member for member in _visible(path, unsaid) if _is_metadata(member)]
@@ -81,9 +82,9 @@ class ZipSource:
 
     def read(self, entry: Entry) -> Sample:
         path = self.zips[entry.name.partition(SEPARATOR)[0]]
-        return Sample(entry.name, read_member(path, entry.offset, entry.size), entry.text or ())
+        return Sample(entry.name, read_member(path, entry.stamp, entry.offset, entry.size), entry.text or ())
 
-    def _pictures(self, name: str, path: Path, note: Note) -> Iterator[Entry]:
+    def _pictures(self, name: str, path: Place, note: Note) -> Iterator[Entry]:
         """Every picture, with the captions of the text beside it."""
         texts = {m.name: m for m in _visible(path, unsaid) if isinstance(m, Member) and m.name.endswith(SIDECARS)}
         now, seen, used = stamp(path), set[int](), set[str]()
@@ -103,7 +104,7 @@ class ZipSource:
     def _entry(
         self,
         name: str,
-        path: Path,
+        path: Place,
         now: str,
         member: Member,
         sidecar: Member | None,
@@ -122,11 +123,11 @@ class ZipSource:
             note(text.note, full)
         return Entry(full, now, member.offset, member.size, text.texts)
 
-    def _captions(self, path: Path, sidecar: Member) -> Captions:
+    def _captions(self, path: Place, sidecar: Member) -> Captions:
         if sidecar.problem or sidecar.size > MAX_LISTING:
             return Captions((), "caption left out: its file in the zip cannot be read")
         try:
-            data = read_member(path, sidecar.offset, sidecar.size)
+            data = read_member(path, stamp(path), sidecar.offset, sidecar.size)
         except Rejected:
             return Captions((), "caption left out: its file in the zip cannot be read")
         return read_captions(data[:MAX_CAPTION], each_line=self.gather)
@@ -140,18 +141,18 @@ class ZipSource:
             if hash(picture.name) not in seen and is_picture(picture.name):
                 note(UNLISTED, picture.name)
 
-    def _listing(self, zip_name: str, path: Path, member: Member | str, found: Mapping[str, Found]) -> Listing:
+    def _listing(self, zip_name: str, path: Place, member: Member | str, found: Mapping[str, Found]) -> Listing:
         assert isinstance(member, Member)
         full = f"{zip_name}{SEPARATOR}{portable(member.name)}"
         if member.problem or member.size > MAX_LISTING:
             raise SourceError(f"{full} cannot be read in place: unpack it beside the zip")
         try:
-            held = Held(posixpath.basename(member.name), read_member(path, member.offset, member.size))
+            held = Held(posixpath.basename(member.name), read_member(path, stamp(path), member.offset, member.size))
         except Rejected as rejected:
             raise SourceError(f"{full} cannot be read: {rejected.reason}") from None
         return Listing(full, held, partial(_find, found, posixpath.dirname(member.name)))
 
-    def _by_name(self, zips: Mapping[str, Path]) -> dict[str, Found]:
+    def _by_name(self, zips: Mapping[str, Place]) -> dict[str, Found]:
         """Member -> where it lies; of two with one name the first."""
         found: dict[str, Found] = {}
         for name, path in zips.items():
@@ -175,7 +176,7 @@ def _find(members: Mapping[str, Found], folder: str, name: str) -> Found:
     raise Rejected("source", f"{name!r} is not in the zip", code="missing-file")
 
 
-def _visible(path: Path, note: Note) -> Iterator[Member | str]:
+def _visible(path: Place, note: Note) -> Iterator[Member | str]:
     for member in members(path):
         if isinstance(member, Member) and any(is_junk(part) for part in member.name.split("/") if part.strip(".")):
             note(HIDDEN, f"{path.name}{SEPARATOR}{portable(member.name)}")
@@ -188,7 +189,7 @@ def _is_metadata(member: Member | str) -> bool:
 
 
 def open_zips(
-    path: str,
+    where: Where,
     *,
     image_column: str | None,
     caption_column: str | None,
@@ -198,14 +199,15 @@ def open_zips(
 ) -> ZipSource:
     """The pictures of a zip, or of the zips of a folder's split. Raises SourceError where there is none, or a split to choose."""
     columns: dict[str, Any] = {"image_column": image_column or "file_name", "caption_column": caption_column}
-    place = Path(path)
+    place, path = source_place(where), str(where)
     if place.is_file():
         if split is not None or config is not None:
             raise SourceError(f"--split and --config mean nothing for a zip: {path!r} is read as a whole")
-        beside = [place.parent / name for name in sorted(os.listdir(place.parent)) if is_metadata(name)]
-        alone = len([name for name in os.listdir(place.parent) if is_zip(name)]) == 1
-        listing = beside[0] if len(beside) == 1 and alone else None
-        return _checked(ZipSource({portable(place.name, SEPARATOR): place}, listing, **columns, gather=gather))
+        others = listing(place.parent)
+        beside = [place.parent / name for name in others if is_metadata(name)]
+        alone = len([name for name in others if is_zip(name)]) == 1
+        own_listing = beside[0] if len(beside) == 1 and alone else None
+        return _checked(ZipSource({portable(place.name, SEPARATOR): place}, own_listing, **columns, gather=gather))
     files = [folder + name for folder, names in walk(place) for name in names if is_zip(name) or is_metadata(name)]
     zips = sorted(name for name in files if is_zip(name))
     splits = find_splits(place, zips, read_config(place, config)) if zips else {}
@@ -214,8 +216,8 @@ def open_zips(
     chosen = choose_split(splits, split, repr(path))
     own = {portable(name, SEPARATOR): place / name for name in splits[chosen]}
     beside = [place / name for name in files if is_metadata(name)]
-    listing = beside[0] if len(beside) == 1 and len(splits) == 1 else None
-    return _checked(ZipSource(own, listing, **columns, gather=gather, split=split))
+    own_listing = beside[0] if len(beside) == 1 and len(splits) == 1 else None
+    return _checked(ZipSource(own, own_listing, **columns, gather=gather, split=split))
 
 
 def _checked(source: ZipSource) -> ZipSource:

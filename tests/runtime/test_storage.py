@@ -77,7 +77,7 @@ def test_other_protocols_are_not_followed(url: str) -> None:
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody speaks the protocol here, one line says what to install."""
-    monkeypatch.setattr("condprep.runtime.stores.find_spec", lambda name: None)
+    monkeypatch.setattr("condprep.runtime.storage.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'condprep\[gcs\]'"):
         place("gs://bucket/raw")
 

@@ -1,0 +1,121 @@
+"""Copies of what must be a file of this machine: listings, and row groups of Parquet, which are mapped into memory.
+
+They lie in a folder with a limit in bytes. Whoever adds one takes away those that were not used for the longest time;
+what a living process holds open stays. Several processes share the folder: a copy has its name once it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import IO
+
+from condprep.errors import UsageError
+from condprep.runtime.files import commit, try_lock
+from condprep.runtime.storage import Place
+
+FOLDER, LIMIT = "CONDPREP_CACHE", "CONDPREP_CACHE_LIMIT"  # as --cache-dir and --cache-limit say them
+DEFAULT_LIMIT = 50_000_000_000  # bytes
+_held: dict[Path, IO[bytes]] = {}  # copies that this process uses: open, and locked against being taken away
+
+
+def cache_folder() -> Path:
+    """objects/ in CONDPREP_CACHE, else in condprep/ in XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get(FOLDER):
+        return Path(own, "objects")
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condprep" / "objects"
+
+
+def cache_limit() -> int:
+    """Bytes. Raises UsageError for a limit that is no number."""
+    said = os.environ.get(LIMIT, str(DEFAULT_LIMIT))
+    if not said.isascii() or not said.isdecimal():
+        raise UsageError(f"{LIMIT} = {said!r} is no number of bytes")
+    return int(said)
+
+
+def local(place: Place) -> Path:
+    """A file of this machine with the content of the place, of the same name. It is held until this process ends.
+
+    Raises FileNotFoundError, and UsageError where it is larger than the limit.
+    """
+    if isinstance(place, Path):
+        return place
+    status = place.status()
+
+    def fill(file: IO[bytes]) -> None:
+        for chunk in place.chunks(status):
+            file.write(chunk)
+
+    return copy_of(f"{place} {status}", place.name, status.size, fill)
+
+
+def copy_of(key: str, name: str, size: int, fill: Callable[[IO[bytes]], None]) -> Path:
+    """The copy of that key, held until `let_go`; where there is none, `fill` writes it. size: bytes that it takes."""
+    if size > (limit := cache_limit()):
+        raise UsageError(
+            f"{key.partition(' ')[0]} takes {size:,} bytes in the cache, whose limit is {limit:,}; raise --cache-limit"
+        )
+    path = cache_folder() / sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] / name
+    while path not in _held:
+        with suppress(FileNotFoundError):
+            _hold(path)
+            break
+        path.parent.mkdir(parents=True, exist_ok=True)
+        commit(path, lambda partial: _write(partial, fill))
+        with suppress(FileNotFoundError):  # of another process that has less room
+            _hold(path)
+            _make_room(limit)
+    return path
+
+
+def let_go(path: Path) -> None:
+    """A copy may be taken away where room is needed."""
+    if file := _held.pop(path, None):
+        file.close()
+
+
+def _hold(path: Path) -> None:
+    file = path.open("rb")
+    if not try_lock(file.fileno(), shared=True) or not path.exists():
+        file.close()
+        raise FileNotFoundError(path)  # it is being taken away
+    os.utime(path)
+    _held[path] = file
+
+
+def _write(partial: Path, fill: Callable[[IO[bytes]], None]) -> None:
+    with partial.open("r+b") as file:
+        fill(file)
+
+
+def _make_room(limit: int) -> None:
+    found = []
+    for path in cache_folder().glob("*/*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((status.st_mtime_ns, path, _taken(status)))
+    over = sum(size for _, _, size in found) - limit
+    for _, path, size in sorted(found):
+        if over <= 0:
+            return
+        if path not in _held and _take_away(path):
+            over -= size
+
+
+def _taken(status: os.stat_result) -> int:
+    """Bytes on the disk: of a file with holes, those that are filled."""
+    return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
+
+
+def _take_away(path: Path) -> bool:
+    """Whether nobody holds it."""
+    with suppress(OSError), path.open("rb") as file:
+        if try_lock(file.fileno()):
+            path.unlink()
+            path.parent.rmdir()
+            return True
+    return False
