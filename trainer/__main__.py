@@ -1,5 +1,20 @@
-"""`python -m trainer`; several GPUs: `accelerate launch -m trainer RECIPE`."""
+"""`python -m trainer`, or `condprep-train`; several GPUs: `accelerate launch -m trainer RECIPE`."""
 
-from trainer.cli.main import main
+from __future__ import annotations
 
-main()
+import signal
+
+from condprep.__main__ import leave
+
+
+def main() -> None:
+    """The command line. While its libraries are loaded an interruption ends at once, as docs/trainer.md says."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, leave)
+    from trainer.cli.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

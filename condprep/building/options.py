@@ -3,6 +3,7 @@ build must say the same; what does not (workers, device, where weights lie) are 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -122,11 +123,21 @@ def parse_options(
         return BuildOptions(annotators=names, params=settings, **values)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            raise UsageError(_unknown(str(first["loc"][0]))) from None
         message = first["msg"].removeprefix("Value error, ")
         if not first["loc"]:
             raise UsageError(message) from None
         option = "--" + str(first["loc"][0]).replace("_", "-").replace("annotators", "annotator")
         raise UsageError(f"{option} = {first['input']!r}: {message}") from None
+
+
+def _unknown(name: str) -> str:
+    """Only a call from Python can name an option that there is not: the command line knows its own."""
+    known = [*BuildOptions.model_fields, "precision"]
+    near = difflib.get_close_matches(name, known, n=1) or [one for one in known if one.startswith(name)][:1]
+    meant = f"did you mean {near[0]}?" if near else f"known are its arguments and {', '.join(sorted(known))}"
+    return f"build(...) has no argument {name!r}; {meant}"
 
 
 def parse_shard_size(text: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def open_paired(
     try:
         pairs = reopen(path, columns, config, follow_links)
     except SourceError as error:
-        raise SourceError(f"{error}. To make maps for pictures that have none, name an --annotator") from None
+        said = "" if "--annotator" in str(error) else ". To make maps for pictures that have none, name an --annotator"
+        raise SourceError(f"{error}{said}") from None
     if not isinstance(pairs, TablePairs):
         if split is not None:
             raise SourceError(f"{path!r} has no splits; leave out --split {split}")

@@ -198,7 +198,10 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     rows, rejected = sum(result.rows.values()), sum(result.rejects.values())
     yield "inputs", f"{result.inputs:,} = {rows:,} rows + {rejected:,} rejected"
     yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
-    yield from console.describe_rejects(result.rejects, result.path / ".condprep" / "rejects.jsonl")
+    listed = result.path / ".condprep" / "rejects.jsonl"
+    yield from console.describe_rejects(result.rejects, listed)
+    if result.rejects:
+        yield "listed in", str(listed)
     yield from _notes(result)
     for made in result.annotators:
         yield made["column"], console.describe_annotator(made)

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")]
 Drop = Annotated[
-    list[str], Option(help="what to leave out: near-duplicates, blurry, misaligned ...; see docs/curate.md; repeatable")
+    list[str], Option(help="what to leave out, by the names below: near-duplicates,blurry ...; repeatable")
 ]
 Keep = Annotated[Literal["best", "first", "largest"], Option(help="which of several rows of the same picture stays")]
 Fix = Annotated[bool, Option("--fix", help="repair what is safe to repair: maps made again, pictures turned upright")]
-Thresholds = Annotated[list[str], Option("--set", help="a threshold, as curation.min_sharpness=0.3; repeatable")]
+Thresholds = Annotated[
+    list[str], Option("--set", help="a threshold (see below), as curation.min_sharpness=0.3; repeatable")
+]
 
 
 def curate(

@@ -27,9 +27,13 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """What is in a dataset: rows, sizes, captions, provenance, rejects."""
+    from condprep.dataset.contact_sheet import FORMATS
     from condprep.dataset.contact_sheet import sheet as draw
     from condprep.dataset.inspect import summarize
+    from condprep.runtime.folder import check_suffix
 
+    if sheet:
+        check_suffix(sheet, FORMATS, "a contact sheet")
     show_dataset(summarize(dataset), as_json)
     if sheet:
         draw(dataset, sheet, rows=rows)

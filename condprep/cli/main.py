@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
 import typer
 
 from condprep import __version__
-from condprep.cli import console, weights
+from condprep.cli import console, vocabulary, weights
 from condprep.cli.annotate import annotate
 from condprep.cli.annotators import annotators
 from condprep.cli.build import build, show_build
@@ -18,6 +17,7 @@ from condprep.cli.doctor import doctor
 from condprep.cli.inspect import inspect
 from condprep.cli.report import report
 from condprep.cli.split import split
+from condprep.cli.stopping import Stopped, heed_signals
 from condprep.cli.verify import verify
 from condprep.errors import BuildFailed, CondprepError
 from condprep.runtime.malloc import keep_freed_memory
@@ -30,8 +30,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+NAMES = {
+    verify: vocabulary.CHECKS,
+    curate: vocabulary.DROPS,
+}  # what a verb can be asked for by name: the end of its --help
 for verb in (build, inspect, verify, curate, split, report, annotate, annotators, doctor):
-    app.command()(verb)
+    app.command(epilog=NAMES.get(verb))(verb)
 app.add_typer(weights.app, name="weights")
 
 
@@ -42,18 +46,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="print the 
         raise typer.Exit
 
 
-class _Stop(BaseException):
-    """Ctrl-C, or the SIGTERM of a cluster's preemption: both end cleanly."""
-
-
-def _stop(*_: object) -> None:
-    raise _Stop
-
-
 def main() -> None:
     """The `condprep` command. Exit codes: 0 done, 1 not (all) done, 2 a mistake in what was asked for."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    heed_signals()
     wait_passively()
     keep_freed_memory()
     try:
@@ -66,7 +61,7 @@ def main() -> None:
     except OSError as error:  # what the operating system refuses and nothing above could explain better
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
-    except _Stop:
+    except Stopped:
         goes_on = sys.argv[1:2] in (["build"], ["curate"])
         console.fail("stopped" + "; what was finished stays, and the same command goes on from there" * goes_on)
         sys.exit(1)

@@ -67,7 +67,7 @@ def report(
 
 def show_report(result: ReportResult) -> None:
     """Where the page is, and how much of the dataset it shows."""
-    for note in result.verified.notes:
+    for note in filter(None, [*result.verified.notes, result.verified.gap]):
         console.say(note)
     size = f"{result.bytes / 1e6:.1f} MB"
     console.err.print(f"{result.shown:,} of {result.rows:,} rows, {size}, {result.seconds:.1f} s", highlight=False)

@@ -44,7 +44,7 @@ Sample = Annotated[
 ]
 Thresholds = Annotated[
     list[str],
-    Option("--set", help="a threshold, as structure.max_aspect_error=2, or the annotator's; repeatable"),
+    Option("--set", help="a threshold (see below), as structure.max_aspect_error=2, or the annotator's; repeatable"),
 ]
 FailOn = Annotated[Literal["error", "warning", "info"], Option(help="exit code 1 for findings this severe, or more")]
 
@@ -110,18 +110,23 @@ def show_verify(result: VerifyResult, as_json: bool) -> None:
     rate = f", {result.rows / result.seconds:.0f} rows/s" if result.seconds else ""
     clean = "" if result.findings else ": nothing to complain about"
     console.out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
+    if result.not_run:
+        console.out.print(escape(result.gap))
     console.out.print(f"scores: {escape(str(result.scores))}")
 
 
 def _show_rule(result: VerifyResult, broken: Sequence[str]) -> None:
     """broken: (check, rule, severity)."""
+    from condprep.curation.remedies import remedy
+
     check, rule, severity = broken
     found = [finding for finding in result.findings if (finding.check, finding.rule) == (check, rule)]
     line = f"[{STYLES[severity]}]{severity}[/] {check}: {rule}, {len(found):,} of {result.rows:,} rows"
     console.out.print(line, highlight=False)
     for finding in found[:MOST_FINDINGS]:
         where = "no row" if finding.row is None else f"row {finding.row}"
-        line = f"  {where}  {escape(console.one_line(finding.key))}: {escape(console.one_line(finding.reason))}"
-        console.out.print(line, highlight=False)
+        named = console.one_line(finding.source or finding.key)
+        console.out.print(f"  {where}  {escape(named)}: {escape(console.one_line(finding.reason))}", highlight=False)
     if len(found) > MOST_FINDINGS:
         console.out.print(f"  and {len(found) - MOST_FINDINGS:,} more")
+    console.out.print(f"  deal with it: {escape(remedy(check, rule, result.path))}", highlight=False)

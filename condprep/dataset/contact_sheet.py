@@ -20,6 +20,7 @@ from condprep.dataset.reader import Shard, first_schema, is_image, readable_rows
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.images.decode import decode
 from condprep.runtime.files import commit
+from condprep.runtime.folder import check_suffix
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 MAX_PIXELS = 100_000_000  # of a sheet: 300 MB while it is drawn
@@ -48,8 +49,7 @@ def contact_sheet(
     titles: names of the pictures of a pair, written above the first ones. Raises UsageError for a path that is no
     .png, .jpg or .webp, for nothing to draw, and for a sheet of more than 100 megapixels.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: a contact sheet is a {', '.join(FORMATS)} file")
+    check_suffix(path, FORMATS, "a contact sheet")
     if not pairs:
         raise UsageError(f"{path}: no rows to show")
     sheet = _draw(pairs, titles, min(columns, len(pairs)), cell)

@@ -12,12 +12,14 @@ from pathlib import Path
 from condprep.dataset.pairs.open import reopen
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
+from condprep.runtime.folder import check_suffix
 from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification.findings import VerifyResult, kept_result, named_columns, scores_path
 from condprep.verification.verify import verify
 from condprep.weights.find import Weights
 
+PAGES = (".html", ".htm")
 MOST_PAIRS = 2000  # on a page that a browser still opens at once
 
 
@@ -62,6 +64,7 @@ def report(
     from condprep.reporting.page import write_page
 
     began = time.monotonic()
+    check_suffix(Path(out), PAGES, "a report")
     if not 0 < pairs <= MOST_PAIRS:
         raise UsageError(f"pairs = {pairs}: a page shows from 1 to {MOST_PAIRS} pairs")
     place = Path(scores) if scores else scores_path(Path(path))

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from condprep.errors import UsageError
+
+
+def check_suffix(path: Path, known: Collection[str], what: str) -> None:
+    """Raises UsageError for the name of an output that says another kind of file: before anything is made for it."""
+    if path.suffix.lower() not in known:
+        raise UsageError(f"{path}: {what} is a {', '.join(known)} file; choose such a name")
 
 
 def check_own(root: Path, names: Iterable[str], *, shallow: Iterable[str] = ()) -> None:

@@ -14,7 +14,7 @@ from condprep import __version__
 from condprep.runtime.files import commit, read_json
 from condprep.verification.check import SEVERITIES, Severity
 
-FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin")  # of a finding, as it is stored
+FIELDS = ("row", "key", "check", "rule", "severity", "reason", "twin", "source")  # of a finding, as it is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,11 @@ class Finding:
     severity: Severity
     reason: str
     twin: int | None = None  # the earlier row that this one repeats
+    source: str | None = None  # the file that the row's picture comes from, where the dataset says it
 
     def public(self) -> dict[str, Any]:
         """As `verify --json` prints it."""
-        return {name: getattr(self, name) for name in ("row", "key", "check", "severity", "reason")}
+        return {name: getattr(self, name) for name in ("row", "key", "source", "check", "rule", "severity", "reason")}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class VerifyResult:
     notes: Sequence[str]  # what was guessed, and what could not be checked
     scores: Path  # verify.parquet: row, key and every score
     seconds: float
+    not_run: Sequence[str] = ()  # groups of checks that were not asked for
+
+    @property
+    def gap(self) -> str:
+        """Which checks were not run, in words; "" where all were."""
+        return f"not run: {', '.join(self.not_run)}; `condprep verify {self.path}` runs every check" * bool(
+            self.not_run
+        )
 
     def failures(self, fail_on: Severity = "error") -> int:
         """How many findings are at or above a severity."""
@@ -73,6 +82,7 @@ def keep(result: VerifyResult, stamp: str, columns: Mapping[str, str | None]) ->
         "rows": result.rows,
         "seconds": result.seconds,
         "notes": list(result.notes),
+        "not_run": list(result.not_run),
         "scores": _sha256(result.scores),
     }
     commit(_beside(result.scores), lambda partial: _write(partial, kept, result.findings))
@@ -109,7 +119,8 @@ def kept_result(path: str, scores: Path, stamp: str, columns: Mapping[str, str |
         if sealed != _seal(kept, listed) or kept["scores"] != _sha256(scores):
             return None
         findings = [_finding(values, kept["rows"]) for values in listed]
-        return VerifyResult(path, kept["rows"], findings, list(map(str, kept["notes"])), scores, float(kept["seconds"]))
+        notes, not_run = (list(map(str, kept[name])) for name in ("notes", "not_run"))
+        return VerifyResult(path, kept["rows"], findings, notes, scores, float(kept["seconds"]), tuple(not_run))
     except (OSError, KeyError, TypeError, ValueError):  # it lies in the dataset, and is no more trusted than that
         return None
 
@@ -121,7 +132,9 @@ def _finding(values: Any, rows: int) -> Finding:
         number is None or (isinstance(number, int) and 0 <= number < rows) for number in (found.row, found.twin)
     ):
         raise ValueError("a finding of no row")
-    if not all(isinstance(text, str) for text in (found.key, found.check, found.rule, found.reason)):
+    if not all(
+        isinstance(text, str) for text in (found.key, found.check, found.rule, found.reason, found.source or "")
+    ):
         raise TypeError("a finding without words")
     if found.severity not in SEVERITIES:
         raise ValueError("a finding of no severity")

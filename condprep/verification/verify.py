@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from condprep.dataset.reader import take
 from condprep.errors import UsageError, WeightsError
 from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
+from condprep.runtime.folder import check_suffix
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
@@ -69,8 +71,11 @@ def verify(
     that does not exist.
     """
     began = time.monotonic()
+    if scores:
+        check_suffix(Path(scores), [".parquet"], "a table of scores")
     limits, wanted_annotator = _sorted_out(settings or {}, annotator)
-    chosen = choose_groups(configure(all_groups(), limits), checks)
+    known = configure(all_groups(), limits)
+    chosen = choose_groups(known, checks)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
     pairs = reopen(os.fspath(path), wanted, config, [Path(folder) for folder in follow_links])
     notes = list(pairs.notes)
@@ -90,7 +95,8 @@ def verify(
         place.unlink()
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
     notes += _compared(place, comparer) if aligned else []
-    result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began)
+    not_run = tuple(group.name for group in known if group not in chosen)
+    result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began, not_run)
     keep(result, pairs.stamp, wanted)
     return result
 
@@ -115,7 +121,7 @@ class _Run:
 
     def write(self, pairs: Pairs, path: Path, workers: int) -> None:
         """Measure and judge every pair, the scores into a Parquet file."""
-        fields = {"row": pa.int64(), "key": pa.string()} | {
+        fields = {"row": pa.int64(), "key": pa.string(), "source": pa.string()} | {
             k: t for group in self.groups for k, t in group.scores.items()
         }
         schema = pa.schema(list(fields.items()))
@@ -130,7 +136,7 @@ class _Run:
             for pair, scores in ordered_map(pool, self._measure, pairs, 4 * workers, memory_of, UNDER_WAY):
                 self._judge(pair, scores)
                 if pair.row is not None:
-                    yield {"row": pair.row, "key": pair.key} | scores
+                    yield {"row": pair.row, "key": pair.key, "source": pair.source} | scores
                 self.progress(Progress("verify", self.rows, None))
 
     def _measure(self, pair: Pair) -> tuple[Pair, dict[str, Any]]:
@@ -139,7 +145,7 @@ class _Run:
         scores: dict[str, Any] = {}
         for group in self.groups:
             scores |= group.measure(opened, self.context)
-        return Pair(pair.row, pair.key), scores
+        return Pair(pair.row, pair.key, source=pair.source), scores
 
     def _judge(self, pair: Pair, scores: Scores) -> None:
         if pair.row is not None:
@@ -149,15 +155,19 @@ class _Run:
         for group in self.groups:
             for check in group.checks:
                 if reason := check(scores):
-                    self.findings.append(Finding(pair.row, pair.key, group.name, check.name, check.severity, reason))
+                    named = (group.name, check.name, check.severity, reason)
+                    self.findings.append(Finding(pair.row, pair.key, *named, source=pair.source))
 
     def all_findings(self, scores: Path) -> list[Finding]:
-        """Those of single rows and of the surveys, by row. Keys are looked up in the scores: surveys keep only numbers."""
+        """Those of single rows and of the surveys, by row. Names are looked up in the scores: surveys keep only numbers."""
         late = [(name, survey, *told) for name, survey in self.surveys for told in survey.finish()]
         rows = sorted({row for _, _, row, *_ in late})
-        keys = dict(zip(rows, (found["key"] for found in take(scores, ["key"], rows))))
+        named = dict(zip(rows, take(scores, ["key", "source"], rows)))
         found = [
-            Finding(row, keys[row], name, survey.name, survey.severity, reason, *twin)
+            replace(
+                Finding(row, named[row]["key"], name, survey.name, survey.severity, reason, *twin),
+                source=named[row]["source"],
+            )
             for name, survey, row, reason, *twin in late
         ]
         return sorted(self.findings + found, key=lambda one: (one.row is None, one.row or 0))

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from datasets import load_dataset, load_from_disk
 from PIL import Image
+from support.command import Command
 from support.datasets import raw_bytes
 
 from condprep import build
 from condprep.dataset.columns import arrow_schema, columns, datasets_features
-from condprep.errors import Rejected
+from condprep.errors import Rejected, UsageError
 from condprep.runtime.progress import Progress
 
 SMALL = {"resolution": 128, "shard_rows": 5}
@@ -202,3 +203,22 @@ def test_the_columns_metadata_is_what_datasets_itself_writes(raw: Path, tmp_path
     assert theirs.to_dict() == datasets_features(kinds)
     assert theirs.arrow_schema.equals(schema)
     assert theirs.arrow_schema.metadata == schema.metadata
+
+
+def test_an_argument_that_there_is_not_is_named_as_python_names_it(raw: Path, tmp_path: Path) -> None:
+    """`build(res=250)`: the nearest argument, and no option of the command line."""
+    with pytest.raises(UsageError, match=r"^build\(\.\.\.\) has no argument 'res'; did you mean resolution\?$"):
+        build(raw, tmp_path / "ds", "canny", res=250)
+    with pytest.raises(UsageError, match=r"no argument 'qqqq'; known are .* resolution,"):
+        build(raw, tmp_path / "ds", "canny", qqqq=1)
+    assert not (tmp_path / "ds").exists()
+
+
+def test_the_end_of_a_build_says_where_its_rejects_are(raw: Path, tmp_path: Path, command: Command) -> None:
+    """The file that lists them, where there are any."""
+    (raw / "broken.jpg").write_bytes(b"no picture")
+    ended = command("build", raw, "-a", "canny", "--resolution", "64", "--out", tmp_path / "ds")
+    listed = next(line.partition("\t")[2] for line in ended.out.splitlines() if line.startswith("listed in"))
+    assert json.loads(Path(listed).read_text())["source"] == "broken.jpg"
+    clean = command("build", raw / "group1", "-a", "canny", "--resolution", "64", "--out", tmp_path / "clean")
+    assert "listed in" not in clean.out

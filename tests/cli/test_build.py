@@ -11,7 +11,7 @@ from support.command import Command
 from typer.main import get_command
 
 from condprep.building.options import BuildOptions, parse_shard_size
-from condprep.cli import main
+from condprep.cli import main, stopping
 
 SMALL = ("--resolution", "128")
 
@@ -68,7 +68,7 @@ def test_a_stop_promises_only_what_holds(
 ) -> None:
     """Ctrl-C: exit code 1 and one line, which says that the same command goes on where that is so."""
     for call in ("condprep.building.build.build", "condprep.dataset.inspect.summarize"):
-        monkeypatch.setattr(call, lambda *_, **__: main._stop())
+        monkeypatch.setattr(call, lambda *_, **__: stopping._stop())
     ended = command(*(("build", raw, "-a", "canny", "--out", tmp_path / "ds") if verb == "build" else (verb, raw)))
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("error: stopped")

@@ -38,6 +38,10 @@ from support.command import Command
         (["annotate", "RAW/group1/01.png", "-o", "OUT", "--like", "RAW"], "no dataset made by condprep"),
         (["annotate", "RAW/group1/01.png", "-o", "OUT", "--like", "RAW", "--fit", "pad"], "leave out --set"),
         (["annotate", "RAW/group1/01.png", "-a", "canny", "-o", "RAW/group1/01.png"], "choose another --out"),
+        (["verify", "RAW/group1"], "`condprep build RAW/group1 --annotator NAME --out ds/` makes them"),
+        (["verify", "RAW", "--scores", "OUT.csv"], "OUT.csv: a table of scores is a .parquet file"),
+        (["report", "RAW", "--out", "OUT.txt"], "OUT.txt: a report is a .html, .htm file"),
+        (["inspect", "RAW", "--sheet", "OUT.tiff"], "OUT.tiff: a contact sheet is a .png, .jpg"),
         (["weights", "where", "ControlNetHD.pth"], "did you mean ControlNetHED.pth?"),
         (["weights", "pull", "ControlNetHD.pth"], "did you mean ControlNetHED.pth?"),
     ],
@@ -45,10 +49,10 @@ from support.command import Command
 def test_mistakes_end_with_2(command: Command, raw: Path, tmp_path: Path, arguments: Sequence[str], says: str) -> None:
     """A user's mistake: exit code 2, the thing and the remedy on stderr, nothing on stdout, no dataset begun."""
     paths = {"RAW": str(raw), "OUT": str(tmp_path / "out")}
-    filled = [paths.get(a, a.replace("RAW/", f"{raw}/")) for a in arguments]
+    filled = [paths.get(a, a.replace("RAW/", f"{raw}/").replace("OUT", paths["OUT"])) for a in arguments]
     ended = command(*filled)
     assert (ended.code, ended.out) == (2, "")
-    assert says in " ".join(ended.err.split())
+    assert says.replace("RAW", str(raw)).replace("OUT", paths["OUT"]) in " ".join(ended.err.split())
     assert not (tmp_path / "out" / ".condprep" / "plan.json").exists()
 
 

@@ -10,6 +10,9 @@ import pytest
 from support.command import Command, python
 
 import condprep
+from condprep.curation.drops import DROPS
+from condprep.verification.check import thresholds
+from condprep.verification.groups import groups
 
 HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")
 VERBS = ("build", "inspect", "verify", "curate", "report", "annotate", "annotators", "doctor", "weights")
@@ -63,6 +66,25 @@ def test_every_verb_has_help(command: Command, monkeypatch: pytest.MonkeyPatch, 
     assert f"condprep {verb}" in ended.out
     assert "…" not in ended.out
     assert max(map(len, ended.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", ["verify", "curate"])
+def test_help_has_every_name(command: Command, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+    """Checks, thresholds and the names of --drop are in --help, all that there are and no others."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = " ".join(command(verb, "--help").out.split())
+    for group in groups():
+        assert f"{group.name}: {', '.join(thresholds(group))}" in shown
+    assert (f"Names of --drop: {', '.join(DROPS)}" in shown) == (verb == "curate")
+
+
+@pytest.mark.parametrize("module", ["condprep", "trainer"])
+def test_an_interruption_while_it_starts_is_a_line(module: str) -> None:
+    """Ctrl-C before the command is loaded: exit code 1 and one line, as later, not the stack of an import."""
+    start = f"import os, signal, sys; sys.modules['{module}.cli.main'] = Nothing = type('N', (), {{}})()\n"
+    start += "Nothing.main = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+    ended = python("-c", start + f"import {module}.cli; from {module}.__main__ import main; main()")
+    assert (ended.code, ended.out, ended.err) == (1, "", "error: stopped\n")
 
 
 def test_the_bare_command_lists_its_verbs(command: Command) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from support.docs import DOCS, section, tables, ticked
 
 from condprep.curation.drops import ALL, DROPS, KEEP, decide
+from condprep.curation.remedies import OTHERS, remedy
 from condprep.curation.repairs import REPAIRS, repair_of
 from condprep.verification.findings import Finding
 from condprep.verification.groups import groups
@@ -73,3 +76,36 @@ def test_the_names_are_documented() -> None:
     assert documented == {
         name: [check if rule == ALL else rule for check, rule in rules] for name, rules in DROPS.items()
     }
+
+
+def test_every_rule_has_something_that_deals_with_it(tmp_path: Path) -> None:
+    """What `verify` says of each rule is a name of --drop, a repair, or a sentence; a command names this dataset."""
+    rules = [(group.name, one.name) for group in groups() for one in (*group.checks, *group.fresh_surveys())]
+    for check, rule in rules:
+        said = remedy(check, rule, str(tmp_path))
+        assert "None" not in said
+        assert (f" {tmp_path} --out {tmp_path}-mended" in said) == said.startswith("condprep ")
+    assert set(OTHERS) <= set(rules)
+
+
+def test_maps_are_made_again_where_it_is_known_what_made_them(tmp_path: Path) -> None:
+    """A dataset of condprep is repaired, any other table loses those rows, loose files are imported first."""
+    place = tmp_path / "a ds"
+    place.mkdir()
+    imported = remedy("alignment", "shifted", str(place))
+    assert (
+        imported
+        == f"condprep build '{place}' --out '{place}-mended', then condprep curate '{place}-mended' --out '{place}-mended'-2 --drop misaligned"
+    )
+    pq.write_table(pa.table({"a": [1]}), place / "train.parquet")
+    assert (
+        remedy("alignment", "shifted", str(place))
+        == f"condprep curate '{place}' --out '{place}-mended' --drop misaligned"
+    )
+    (place / ".condprep").mkdir()
+    made = {"column": "canny", "annotator": "canny", "variant": ""}
+    counts = {"rows": {}, "rejects": {}}
+    record = {"annotators": [made], "geometry": {"fit": "crop", "resolution": 64}, "counts": counts}
+    (place / ".condprep" / "provenance.json").write_text(json.dumps(record))
+    assert remedy("alignment", "shifted", str(place)).endswith(" --fix")
+    assert remedy("curation", "dark", str(place)).endswith(" --drop dark")

@@ -169,6 +169,18 @@ def test_columns_that_make_no_pairs(tmp_path: Path, change: Any, columns: dict[s
     assert says in str(error.value)
 
 
+def test_folders_of_pictures_without_maps_are_no_question_of_columns(tmp_path: Path) -> None:
+    """Folders that share no name hold no pairs: that is said, and how maps are made; of those that do, which is which is asked."""
+    for name in ("cats/a.jpg", "dogs/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(PICTURES[0])
+    with pytest.raises(SourceError, match=r"in cats/, dogs/ none has a map, .*`condprep build .* --annotator NAME"):
+        open_pairs(tmp_path)
+    (tmp_path / "dogs" / "a.png").write_bytes(PICTURES[0])
+    with pytest.raises(SourceError, match="which of cats, dogs holds the images is unclear"):
+        open_pairs(tmp_path)
+
+
 @pytest.mark.parametrize("made", ["missing", "empty", "one folder", "text file"])
 def test_what_is_no_dataset(tmp_path: Path, made: str) -> None:
     """No such path, an empty folder, a single folder of pictures, a foreign file: errors of usage that name the path."""

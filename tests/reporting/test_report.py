@@ -90,6 +90,20 @@ def test_a_dataset_is_verified_once(built: Path, tmp_path: Path) -> None:
     assert not made(built, tmp_path)[0].verified.findings
 
 
+def test_a_report_says_which_checks_were_not_run(built: Path, tmp_path: Path) -> None:
+    """What `verify --checks` left out is named on the page and in its result: no warnings of theirs mean nothing."""
+    condprep.verify(built, weights=OFFLINE, checks=["condition"])
+    result, _ = made(built, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    said = f"not run: structure, alignment, curation; `condprep verify {built}` runs every check"
+    assert result.verified.gap == said
+    assert said in page
+    assert "every check that was run is content" in page
+    condprep.verify(built, weights=OFFLINE)
+    assert not made(built, tmp_path)[0].verified.gap
+    assert "not run" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_what_a_dataset_says_is_never_markup(built: Path, tmp_path: Path) -> None:
     """Tags in captions and keys are text: one script, the pictures of the pairs, and no handler of events."""
     rows = [row | {"text": HOSTILE, "key": HOSTILE + row["key"]} for row in rows_of(built)]

@@ -11,6 +11,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -52,12 +53,12 @@ def test_findings_and_scores_do_not_depend_on_the_workers(defects: Path, tmp_pat
 
 
 def test_the_scores_have_every_row(defects: Path) -> None:
-    """verify.parquet beside the file: each row with its number, its key and every score; unreadable ones too."""
+    """verify.parquet beside the file: each row with its number, its key, its source and every score; unreadable ones too."""
     result = condprep.verify(defects, weights=OFFLINE)
     table = pq.read_table(result.scores)
     assert result.scores == defects.with_name("rows.parquet.verify.parquet")
     assert table["row"].to_pylist() == list(range(8))
-    assert table.column_names == ["row", "key", *(name for group in groups() for name in group.scores)]
+    assert table.column_names == ["row", "key", "source", *(name for group in groups() for name in group.scores)]
     assert table["kind"].to_pylist()[0] == "canny"
     assert table["image_width"].to_pylist() == [128] * 3 + [None] + [128] * 4
     assert [one.key for one in result.findings] == [table["key"][one.row].as_py() for one in result.findings]
@@ -105,13 +106,42 @@ def test_without_the_vocabulary_a_note_says_so(defects: Path, monkeypatch: pytes
 
 
 def test_json_is_what_it_promises(command: Command, defects: Path) -> None:
-    """`verify --json`: rows and findings with exactly their five keys on stdout, and nothing else there; exit code 1."""
+    """`verify --json`: rows and findings with exactly their keys on stdout, and nothing else there; exit code 1."""
     ended = command("verify", defects, "--json")
     assert ended.code == 1
     assert ended.json.keys() == {"rows", "findings"}
-    assert all(list(one) == ["row", "key", "check", "severity", "reason"] for one in ended.json["findings"])
+    assert all(
+        list(one) == ["row", "key", "source", "check", "rule", "severity", "reason"] for one in ended.json["findings"]
+    )
     assert [one["row"] for one in ended.json["findings"]] == [1, 2, 3, 4, 5, 6]
     assert {one["check"] for one in ended.json["findings"]} == {"structure", "condition"}
+    assert [one["rule"] for one in ended.json["findings"]][-2:] == ["aspect", "duplicate-key"]
+    assert {one["source"] for one in ended.json["findings"]} == {None}
+
+
+def called(path: Path, sources: list[str]) -> Path:
+    """The Parquet file with a column that says where each row comes from, as a build's."""
+    pq.write_table(pq.read_table(path).append_column("source", pa.array(sources)), path)
+    return path
+
+
+def test_findings_name_the_file_and_what_deals_with_them(command: Command, defects: Path) -> None:
+    """In words each finding names the file that its row comes from, and each rule ends with a command that names the dataset."""
+    called(defects, [f"{n}.png" for n in range(8)])
+    assert [one["source"] for one in command("verify", defects, "--json").json["findings"]] == [
+        f"{n}.png" for n in range(1, 7)
+    ]
+    ended = command("verify", defects)
+    assert re.search(r"^  row 4  4\.png: the caption is missing", ended.out, re.MULTILINE)
+    dealt = re.findall(r"^  deal with it: (.*)$", ended.out, re.MULTILINE)
+    assert len(dealt) == 6
+    assert f"condprep curate {defects} --out {defects}-mended --drop captionless" in dealt
+
+
+def test_what_was_not_checked_is_said(command: Command, built: Path) -> None:
+    """With --checks the others are named, so that their silence is not taken for content."""
+    assert "not run: structure, alignment, curation" in command("verify", built, "--checks", "condition").out
+    assert "not run" not in command("verify", built).out
 
 
 def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path) -> None:
@@ -128,10 +158,11 @@ def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path
 
 
 def test_the_words_name_rows_and_cannot_be_forged(command: Command, built: Path, tmp_path: Path) -> None:
-    """The summary names rule and row; a key with markup and control characters is shown as text, on its line."""
+    """The summary names rule and row; a name with markup and control characters is shown as text, on its line."""
     rows = rows_of(built)
-    rows[3] |= {"key": "[red]x[/red]\x1b[31m\nrow 9", "text": None}
-    ended = command("verify", written(rows, tmp_path / "rows.parquet"))
+    rows[3] |= {"text": None}
+    sources = ["a.png"] * 3 + ["[red]x[/red]\x1b[31m\nrow 9"] + ["a.png"] * 4
+    ended = command("verify", called(written(rows, tmp_path / "rows.parquet"), sources))
     assert "error structure: caption, 1 of 8 rows" in ended.out
     assert re.search(r"row 3  \[red\]x\[/red\]\[31m row 9: the caption is missing", ended.out)
     assert "\x1b" not in ended.out

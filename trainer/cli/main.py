@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from condprep.cli.stopping import Stopped, heed_signals
 from condprep.errors import CondprepError
 from condprep.runtime.malloc import keep_freed_memory
 from condprep.runtime.openmp import wait_passively
@@ -35,6 +36,7 @@ for verb in (train, sample, evaluate):
 
 def main() -> None:
     """The `python -m trainer` command, or `condprep-train`. Exit codes: 0 done, 1 not done, 2 a mistake in what was asked for."""
+    heed_signals()
     _train_is_understood(sys.argv)
     wait_passively()
     keep_freed_memory()
@@ -45,6 +47,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:  # what the operating system refuses and nothing above could explain better
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(1)
+    except Stopped:
+        goes_on = sys.argv[1:2] == ["train"]
+        _fail("stopped" + "; what was cached and saved stays, and the same command goes on from there" * goes_on)
         sys.exit(1)
 
 

@@ -37,9 +37,10 @@ def sample(
 ) -> None:
     """Generate a picture that follows a condition map."""
     from trainer.cli import console
+    from trainer.inference.pipeline import check_picture_name, save_picture
     from trainer.inference.pipeline import sample as run
-    from trainer.inference.pipeline import save_picture
 
+    check_picture_name(out)
     console.without_bars()
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another --out or say --overwrite")

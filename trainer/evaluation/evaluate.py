@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.data.rows import splits
 from trainer.data.split import open_split
-from trainer.errors import ModelError
+from trainer.errors import DataError, ModelError
 from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand
 from trainer.evaluation.protocols import AnnotatorChoice, EvaluationProtocol, protocol
@@ -62,6 +62,7 @@ def evaluate(
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
     trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, split, named)
+    _check_dataset(recipe, dataset)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
     choice = _instead(annotator, named, trained.kind)
     looks = _annotator(recipe, choice, device, annotator_weights)
@@ -150,6 +151,15 @@ def _sampling(
     chosen = [usual[n] if given is None else given for n, given in enumerate((steps, cfg, pictures))]
     negative = named.negative_prompt if named else ""
     return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch, negative)
+
+
+def _check_dataset(recipe: Recipe, asked: str | None) -> None:
+    """Before anything else is asked of it: a dataset that is not there names no annotator. Raises DataError."""
+    try:
+        splits(recipe.data)
+    except DataError as error:
+        blamed = str(error).replace("data.path = ", "--dataset ", 1)
+        raise DataError(blamed if asked else f"{error}; --dataset names another") from None
 
 
 def _held_out(recipe: Recipe, most: int, progress: ShowProgress) -> list[Example]:

@@ -101,13 +101,20 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
+def check_picture_name(path: Path) -> None:
+    """Raises ModelError for the name of a file that pictures are not written as: before one is generated."""
+    from condprep.dataset.contact_sheet import FORMATS
+
+    if path.suffix.lower() not in FORMATS:
+        raise ModelError(f"{path}: a picture is a {', '.join(FORMATS)} file")
+
+
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Into a PNG, JPEG or WebP file. Raises ModelError for another extension."""
     from condprep.dataset.contact_sheet import FORMATS
     from condprep.runtime.files import commit
 
-    if path.suffix.lower() not in FORMATS:
-        raise ModelError(f"{path}: a picture is a {', '.join(FORMATS)} file")
+    check_picture_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     commit(path, lambda partial: picture.save(partial, FORMATS[path.suffix.lower()]))
 

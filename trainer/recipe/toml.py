@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,18 +30,32 @@ def load_recipe(path: str | Path, settings: Iterable[str] = ()) -> Recipe:
         values = tomllib.loads(found.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{found} is no TOML: {error}") from None
-    for setting in settings:
-        _set(values, setting)
-    return parse_recipe(values, str(found))
+    given = {_set(values, setting): setting for setting in settings}
+    return parse_recipe(values, str(found), given)
 
 
-def parse_recipe(values: Mapping[str, Any], origin: str = "recipe") -> Recipe:
-    """A recipe from nested dicts, as tomllib reads them. Raises RecipeError."""
+def parse_recipe(values: Mapping[str, Any], origin: str = "recipe", given: Mapping[str, str] = {}) -> Recipe:
+    """A recipe from nested dicts, as tomllib reads them. Raises RecipeError, which names the origin of what is wrong.
+
+    given: key -> the `--set` that it comes from, of those that are not from the origin.
+    """
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
         problem = next(iter(error.errors(include_url=False)))
-        raise RecipeError(f"{origin}: {_explain(problem)}") from None
+        said = _explain(problem)
+        raise RecipeError(f"{_blamed(problem, said, given) or origin}: {said}") from None
+
+
+def _blamed(problem: Mapping[str, Any], said: str, given: Mapping[str, str]) -> str:
+    """The settings that a problem comes from; "" for what stands in the file. Of values that do not go together, those it quotes."""
+    location = ".".join(part for part in problem["loc"] if isinstance(part, str))
+    blamed = [
+        setting
+        for key, setting in given.items()
+        if location in (key, key.partition(".")[0]) or (not location and re.search(rf"\b{re.escape(key)}\b", said))
+    ]
+    return " ".join(f"--set {setting}" for setting in blamed)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -66,8 +81,8 @@ def _find(path: Path) -> Path:
     return found
 
 
-def _set(values: dict[str, Any], setting: str) -> None:
-    """ "train.lr=2e-6" into nested dicts. What is no TOML value is a string: data.path=ds/."""
+def _set(values: dict[str, Any], setting: str) -> str:
+    """ "train.lr=2e-6" into nested dicts; its key. What is no TOML value is a string: data.path=ds/."""
     key, equals, text = setting.partition("=")
     table, dot, name = key.strip().partition(".")
     if not (equals and dot and table and name):
@@ -79,6 +94,7 @@ def _set(values: dict[str, Any], setting: str) -> None:
     if not isinstance(values.setdefault(table, {}), dict):
         raise RecipeError(f"--set {setting!r}: the recipe has {table} = {values[table]!r}, and it must be a table")
     values[table][name] = value
+    return f"{table}.{name}"
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

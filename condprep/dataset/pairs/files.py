@@ -78,8 +78,8 @@ class FolderPairs:
                 raise Rejected("read", f"{entry.name}: {entry.problem}", code=entry.code or "")
             sample = self.sample(entry)
         except Rejected as rejected:
-            return Pair(row, key, problem=rejected.reason)
-        return Pair(row, key, sample.data, sample.condition or b"", list(sample.text))
+            return Pair(row, key, problem=rejected.reason, source=entry.name)
+        return Pair(row, key, sample.data, sample.condition or b"", list(sample.text), source=entry.name)
 
     def entries(self) -> Iterator[Entry]:
         """Those with a map have its path; pictures without one, maps without a picture and second maps have a problem."""
@@ -197,8 +197,8 @@ class ListedPairs:
         try:
             image, condition = (self._file(values, column) for column in (self.columns.image, self.columns.condition))
         except Rejected as rejected:
-            return Pair(row, key, caption=caption, problem=rejected.reason)
-        return Pair(row, key, image, condition, caption)
+            return Pair(row, key, caption=caption, problem=rejected.reason, source=key)
+        return Pair(row, key, image, condition, caption, source=key)
 
     def _file(self, values: Mapping[str, Any], column: str) -> bytes:
         return read_regular(self._path(values, column))
@@ -251,10 +251,20 @@ def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
         )
     found = [name for name in listing(root) if _holds_pictures(root / name)]
     if not found:
+        loose = f"; to make maps for the pictures in it, {_makes(root)}" if _holds_pictures(root) else ""
         raise SourceError(
-            f"{str(root)!r} holds no dataset: no Arrow, no Parquet, no listing, no two folders of pictures"
+            f"{str(root)!r} holds no dataset: no Arrow, no Parquet, no listing, no two folders of pictures{loose}"
         )
-    columns = choose_columns(found, [], wanted)
+    try:
+        columns = choose_columns(found, [], wanted)
+    except SourceError:
+        if len(found) > 1 and not (wanted["image"] or wanted["condition"]) and not _share_names(root, found):
+            where = ", ".join(f"{name}/" for name in found)
+            raise SourceError(
+                f"{str(root)!r} holds no pairs: of the pictures in {where} none has a map, which is a picture of the same name "
+                f"in another folder; {_makes(root)}"
+            ) from None
+        raise
     notes = [] if columns.image == IMAGE_NAMES[0] and columns.condition in CONDITION_NAMES else [_taken(columns)]
     pictures = FolderSource(root / columns.image)
     first = (pictures.root / native(entry.name) for entry in islice(pictures.entries(), LOOKED_AT))
@@ -262,6 +272,21 @@ def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
     if not captioned:
         notes.append("no captions were found (NAME.txt beside the pictures); they are not checked")
     return FolderPairs(root, columns.image, columns.condition, notes, captioned)
+
+
+def _makes(root: Path) -> str:
+    return f"`condprep build {root} --annotator NAME --out ds/` makes them"
+
+
+def _share_names(root: Path, folders: Sequence[str]) -> bool:
+    """Whether a picture of one folder has the name of one in another."""
+    seen: set[str] = set()
+    for folder in folders:
+        stems = {_stem(entry.name) for entry in FolderSource(root / folder).entries()}
+        if seen & stems:
+            return True
+        seen |= stems
+    return False
 
 
 def _taken(columns: Columns) -> str:

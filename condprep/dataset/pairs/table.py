@@ -35,7 +35,10 @@ from condprep.sources.reach import Reach, stored_picture
 from condprep.sources.text import read_values
 from condprep.types import CONDITION_KINDS, IMPORTED, Entry, Sample
 
-TRANSFORM = "transform"  # the column in which a build says where the source lies
+TRANSFORM, SOURCE = (
+    "transform",
+    "source",
+)  # columns in which a build says where the picture lay in its source, and which that is
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
 
 
@@ -133,11 +136,13 @@ class TablePairs:
 
     def _columns_of(self, file: Shard) -> list[str]:
         """Those that are read. Raises DatasetError where the file is damaged, or lacks one."""
-        there = set(schema(file.path).names)
+        known = schema(file.path)
+        there = set(known.names)
         wanted = [*self.columns.names, *([self.further] if self.further else [])]
         if missing := set(wanted) - there:
             raise DatasetError(f"{file.path} has no column {sorted(missing)[0]!r}, unlike the files before")
-        return list(dict.fromkeys([*wanted, *({TRANSFORM} & there)]))
+        named = {SOURCE} if SOURCE in there and pa.types.is_string(known.field(SOURCE).type) else set()
+        return list(dict.fromkeys([*wanted, *({TRANSFORM} & there), *named]))
 
     def _pairs(
         self, batch: pa.RecordBatch, split: str, numbers: Iterator[int], only: Container[int] | None
@@ -148,15 +153,15 @@ class TablePairs:
                 yield self._pair(row, split, {name: column[n] for name, column in named.items()})
 
     def _pair(self, row: int, split: str, values: Mapping[str, pa.Scalar]) -> Pair:
-        name, caption = f"{split}:{row}", None
+        name, caption, source = f"{split}:{row}", None, None
         try:
             key = _plain(values, self.columns.key)
             name = name if key is None else str(key)
-            caption = _plain(values, self.columns.caption)
+            caption, source = _plain(values, self.columns.caption), _plain(values, SOURCE)
             image, condition, *further = self._pictures(values)
             placed = _plain(values, TRANSFORM)
         except Rejected as rejected:
-            return Pair(row, name, caption=caption, problem=rejected.reason, split=split)
+            return Pair(row, name, caption=caption, problem=rejected.reason, split=split, source=_name(source))
         return Pair(
             row,
             name,
@@ -166,6 +171,7 @@ class TablePairs:
             split=split,
             padding=padding(placed),
             further=b"".join(further),
+            source=_name(source),
             transform=read_transform(placed),
         )
 
@@ -173,6 +179,11 @@ class TablePairs:
         """The encoded picture, its map, and that of the further column. Raises Rejected("read", reason)."""
         columns = filter(None, (self.columns.image, self.columns.condition, self.further))
         return [stored_picture(_plain(values, column), self.reach, column) for column in columns]
+
+
+def _name(source: Any) -> str | None:
+    """What a row says of where its picture comes from; a column of pictures may have that name, too."""
+    return source if isinstance(source, str) else None
 
 
 def _plain(values: Mapping[str, pa.Scalar], column: str | None) -> Any:

@@ -167,6 +167,7 @@ def test_a_recipe_can_be_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any, t
     [
         (["cany"], "there is no recipe 'cany'"),
         (["canny", "--set", "train.lrr=1"], "unknown key train.lrr; did you mean train.lr?"),
+        (["sample", "nothing", "--condition", "x", "--prompt", "x", "-o", "x.tiff"], "x.tiff: a picture is a .png"),
         (["canny", "--set", "train.lr"], "not of the form table.key=value"),
         (["canny", "--set", "data.path=/nowhere", "--dry-run"], "there is no file or folder '/nowhere'"),
         (["TINY", "--set", "model.base=/nowhere", "--dry-run"], "model.base '/nowhere': there is no such folder"),

@@ -23,7 +23,7 @@ from typer.main import get_command
 import condprep
 from condprep.errors import UsageError
 from trainer.cli import main as cli
-from trainer.errors import ModelError
+from trainer.errors import DataError, ModelError
 from trainer.evaluation.diagnosis import CAUSES, WELL
 from trainer.evaluation.evaluate import evaluate
 from trainer.evaluation.examples import Example
@@ -168,6 +168,12 @@ def test_a_folder_without_a_result_is_refused(tmp_path: Path) -> None:
     """The message names what is missing."""
     with pytest.raises(ModelError, match="holds no result"):
         evaluate(tmp_path)
+
+
+def test_a_dataset_that_is_not_there_names_no_annotator(place: Path) -> None:
+    """`evaluate --dataset nope` says that there is no such dataset, and nothing of annotators."""
+    with pytest.raises(DataError, match=r"^--dataset 'nope': there is no file or folder 'nope'$"):
+        evaluate(place / "output", "nope")
 
 
 PAGE = DOCS / "fidelity.md"

@@ -124,6 +124,24 @@ def test_set_replaces_a_key(setting: str, value: Any, tmp_path: Path) -> None:
     assert getattr(getattr(load_recipe(recipe(tmp_path, ""), settings), table), key) == value
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["train.lrr=1"], "--set train.lrr=1: unknown key train.lrr"),
+        (["train.lr=x"], "--set train.lr=x: train.lr = 'x'"),
+        (["trian.lr=1"], "--set trian.lr=1: unknown table trian"),
+        (["train.steps=5", "train.epochs=5"], "--set train.steps=5 --set train.epochs=5: "),
+        (["train.micro_batch=3"], "--set train.micro_batch=3: train.batch = 16 is not a multiple"),
+    ],
+)
+def test_a_slip_in_a_setting_is_not_blamed_on_the_file(settings: list[str], said: str, tmp_path: Path) -> None:
+    """What is wrong with a `--set` quotes it; what is wrong with the file names the file, whatever else was set."""
+    with pytest.raises(RecipeError, match="^" + re.escape(said)):
+        load_recipe(recipe(tmp_path, ""), settings)
+    with pytest.raises(RecipeError, match=r"^.*recipe\.toml: unknown key train\.lrr"):
+        load_recipe(recipe(tmp_path, "[train]\nlrr = 1"), ["train.steps=5"])
+
+
 @pytest.mark.parametrize("setting", ["train.lr", "lr=1", "=", ".lr=1", "train.=1"])
 def test_a_setting_of_another_form_is_refused(setting: str, tmp_path: Path) -> None:
     """What is not table.key=value says so."""
