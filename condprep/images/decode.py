@@ -22,9 +22,10 @@ from PIL import ExifTags, Image, ImageFile
 
 from condprep.errors import Rejected
 from condprep.images.colour import is_srgb, rgb_image, to_srgb
+from condprep.images.cost import check_cost, check_tiles
 from condprep.images.exif import jpeg_metadata
-from condprep.images.extent import check_jpeg, check_tiles
 from condprep.images.png import is_about_text, without_text
+from condprep.images.ppm import readable_ppm
 from condprep.images.readers import jxl_size, reader_class, recognise
 from condprep.runtime.quiet import quiet_pillow
 from condprep.runtime.retry import is_passing
@@ -61,8 +62,7 @@ def decode(
     profile other than sRGB, decoded in full.
     """
     name = recognise(data)
-    if name == "JPEG":
-        check_jpeg(data)
+    check_cost(name, data)
     try:
         if name == "JPEG" and (picture := _fast_jpeg(data, max_pixels, allow_truncated, min_size)):
             return picture
@@ -87,8 +87,7 @@ class Header:
 def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
     """What the bytes before the pixels say. Raises Rejected("decode", reason) as `decode` does."""
     name = recognise(data)
-    if name == "JPEG":
-        check_jpeg(data)
+    check_cost(name, data)
     try:
         with quiet_pillow():
             image = _open(name, data, max_pixels)
@@ -212,6 +211,8 @@ def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bo
         data += b"\xff\xd9"  # libjpeg then shows what it has; a second end marker after the first is never read
     if name == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data):
         raise Rejected("decode", "truncated WebP", code="truncated")
+    if name == "PPM":
+        data = readable_ppm(data)
     try:
         return _pixels(_open(name, data, max_pixels), name, data, max_pixels, allow_truncated)
     except ValueError as error:

@@ -1,36 +1,14 @@
-"""How far a picture's bytes reach, and what they would cost to decode: known by its markers, before anything is decoded."""
+"""How far a picture's bytes reach: known by its markers, before anything is decoded."""
 
 from __future__ import annotations
 
 import re
-
-from condprep.errors import Rejected
-
-MAX_SCANS = 100  # of a JPEG; the thriftiest encoders make a few dozen, and each one is a walk over all pixels
-MAX_METADATA = 32 << 20  # bytes before a JPEG's pixels; its profile has at most 16 MB
-MAX_TILE = 16_000_000  # pixels of a TIFF's tile, where the picture itself is smaller
+from collections.abc import Iterator
 
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # in compressed data, 0xff is followed by 0 or a restart
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
-
-
-def check_jpeg(data: bytes) -> None:
-    """Raises Rejected("decode", ...) for a JPEG that takes out of proportion long: of thousands of scans, or all metadata."""
-    if data.count(_SCAN) > MAX_SCANS and (scans := _walk(data)[1]) > MAX_SCANS:
-        raise Rejected("decode", f"a JPEG of {scans:,} scans > limit {MAX_SCANS}", code="too-costly")
-    if len(data) > MAX_METADATA and (first := _first_scan(data)) > MAX_METADATA:
-        raise Rejected(
-            "decode", f"a JPEG with {first:,} bytes before its pixels > limit {MAX_METADATA:,}", code="too-costly"
-        )
-
-
-def check_tiles(tags: dict[int, object], width: int, height: int) -> None:
-    """The same for a TIFF: a tile is unpacked as a whole, however little of it the picture shows."""
-    tile = [tags.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
-    across, down = (size if isinstance(size, int) else 0 for size in tile)
-    if across * down > max(MAX_TILE, 4 * width * height):
-        raise Rejected("decode", f"a TIFF of {width} x {height} px in tiles of {across} x {down} px", code="too-costly")
+_ALONE = frozenset((0x01, *range(0xD0, 0xDA)))  # markers without a length
+_FILL = (0x00, 0xFF)  # bytes after 0xff that make no marker
 
 
 def within_its_end(data: bytes) -> bytes:
@@ -41,33 +19,42 @@ def within_its_end(data: bytes) -> bytes:
 
 def _end(data: bytes) -> int:
     if data.startswith(b"\xff\xd8"):
-        return _walk(data)[0] if data.find(_END, _first_scan(data)) != len(data) - 2 else len(data)
+        first, _ = jpeg_way_to_pixels(data, len(data))
+        return jpeg_walk(data)[0] if data.find(_END, first) != len(data) - 2 else len(data)
     if data.startswith(b"\x89PNG"):
-        return _end_of_png(data)
+        return next((end for kind, end in png_chunks(data) if kind == b"IEND"), len(data))
     if data.startswith(b"RIFF"):
         size = int.from_bytes(data[4:8], "little")
         return 8 + size + size % 2
     return len(data)
 
 
-def _end_of_png(data: bytes) -> int:
-    at = 8
-    while at + 12 <= len(data):
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """The kind of each chunk up to IEND, and where it ends."""
+    at, kind = 8, b""
+    while at + 12 <= len(data) and kind != b"IEND":
         kind, at = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4])
-        if kind == b"IEND":
-            return at
-    return len(data)
+        yield kind, at
 
 
-def _first_scan(data: bytes) -> int:
-    """Where a JPEG's first scan begins, after all that stands before its pixels."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda" and at + 4 <= len(data):
-        at += 1 if data[at + 1] == 0xFF else 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
-    return at
+def jpeg_way_to_pixels(data: bytes, most: int) -> tuple[int, int]:
+    """Where a JPEG's first scan begins, and how many segments and stray bytes lie before it, counted to just above `most`."""
+    at, parts = 2, 0
+    while at + 4 <= len(data) and parts <= most:
+        marker = data[at + 1] if data[at] == 0xFF else 0
+        if marker == _SCAN[1]:
+            break
+        parts += 1
+        if marker in _FILL:
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        else:
+            at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4]))
+    return at, parts
 
 
-def _walk(data: bytes) -> tuple[int, int]:
+def jpeg_walk(data: bytes) -> tuple[int, int]:
     """Where a JPEG ends, and how many scans it has."""
     at, scans = 2, 0
     while found := _MARKER.search(data, at):

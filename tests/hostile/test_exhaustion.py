@@ -23,8 +23,9 @@ import condprep
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.reader import RowGroup, Shard, batches, parts, read_part
 from condprep.errors import DatasetError, Rejected
-from condprep.images.decode import decode, header
-from condprep.images.extent import MAX_METADATA, MAX_SCANS, within_its_end
+from condprep.images.cost import MAX_METADATA, MAX_PARTS, MAX_SCANS
+from condprep.images.decode import decode, header, rgb_pixels
+from condprep.images.extent import within_its_end
 from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.parquet_pages import TooLarge, check_whole, sound_rows
 from condprep.sources.open import open_source
@@ -159,6 +160,59 @@ def test_a_jpeg_of_megabytes_of_exif_is_a_reject() -> None:
         with pytest.raises(Rejected, match=f"before its pixels > limit {MAX_METADATA:,}"):
             act(hostile)
     assert decode(whole[:2] + segment * 10 + whole[2:]).size == (64, 64)
+
+
+def in_front(picture: bytes, at: int, parts: bytes) -> bytes:
+    return picture[:at] + parts + picture[at:]
+
+
+CMYK = encoded(Image.new("CMYK", (64, 64)), "JPEG")  # is read by Pillow, which takes a segment after the other
+PNG, GIF = encoded(smooth(64, 64), "PNG"), encoded(smooth(64, 64), "GIF")
+IN_PARTS = {
+    "EXIF that grows with each of 250,000 segments": (CMYK, 2, b"\xff\xe1\0\x0cExif\0\0abcd", 250_000),
+    "a JPEG's fill bytes": (CMYK, 2, b"\xff", 20_000_000),
+    "what lies between a JPEG's segments": (CMYK, 18, b"\0", 20_000_000),
+    "markers without a length": (CMYK, 2, b"\xff\xd0", 5_000_000),
+    "chunks that nobody knows": (PNG, 33, b"\0\0\0\0prVt" + zlib.crc32(b"prVt").to_bytes(4), 500_000),
+    "chunks of pixels that are empty": (PNG, 33, b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4), 500_000),
+    "a GIF's extensions": (GIF, 13 + 768, b"\x21\xf9\4\0\0\0\0\0", 1_000_000),
+    "a GIF's comments": (GIF, 13 + 768, b"\x21\xfe\x02cc\0", 1_000_000),
+    "a PPM's comments": (b"P6\n64 64 255\n" + bytes(64 * 64 * 3), 3, b"#" + b"c" * 100 + b"\n", 100_000),
+    "a PPM of text": (b"P3\n64 64 255\n" + b"0 " * 64 * 64 * 3, 3, b" ", 40_000_000),
+}
+
+
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_what_is_read_a_part_at_a_time_is_counted(name: str) -> None:
+    """Megabytes of parts that say nothing take minutes to read: a reject in no time; some of them are no trouble."""
+    picture, at, part, times = IN_PARTS[name]
+    assert decode(in_front(picture, at, part * 50)).size == (64, 64)
+    hostile, began = in_front(picture, at, part * times), time.process_time()
+    for act in (decode, header):
+        with pytest.raises(Rejected) as told:
+            act(hostile)
+        assert told.value.code == "too-costly"
+    assert time.process_time() - began < 5
+
+
+def test_jpegs_have_as_many_segments_as_they_like_within_reason() -> None:
+    """The limit itself is no fault, one more is."""
+    segment = b"\xff\xfe\0\2"
+    own = jpeg().count(b"\xff\xdb") + 5  # tables, sizes, JFIF: fewer than a dozen
+    assert decode(in_front(jpeg(), 2, segment * (MAX_PARTS - 2 * own))).size == (64, 64)
+    with pytest.raises(Rejected, match="more than 10,000 segments"):
+        decode(in_front(jpeg(), 2, segment * (MAX_PARTS + 1)))
+
+
+@pytest.mark.parametrize(
+    "start", [b"P6\n9 8\n254\n", b"P6 9 8 1023\n", b"P5 9 8 7\n", b"P5 9 8 4095\n", b"P6 9 8 65535\n"]
+)
+def test_ppm_of_any_range_is_what_pillow_reads(start: bytes) -> None:
+    """Stretched to a byte in one go: to the last level the pixels that Pillow finds one by one, values out of range too."""
+    data = start + np.random.default_rng(0).bytes(9 * 8 * 6)
+    image = Image.open(io.BytesIO(data))
+    expected = rgb_pixels(image)
+    assert np.array_equal(decode(data).rgb, expected)
 
 
 def test_a_tiff_of_one_enormous_tile_is_a_reject() -> None:
