@@ -54,5 +54,5 @@ def _stretched(data: bytes, size: re.Match[bytes], largest: int, start: int) -> 
         return data
     values = np.frombuffer(data, ">u2" if wide else "u1", (len(data) - start) // (1 + wide), start)
     table = np.minimum(np.rint(np.arange(65536 if wide else 256) / largest * full), full)
-    stretched = table.astype(">u2" if full == 65535 else "u1")[values]
-    return b"P%b %b %b %d\n" % (size[1], size[2], size[3], full) + stretched.tobytes()
+    stretched: bytes = table.astype(">u2" if full == 65535 else "u1")[values].tobytes()
+    return b"P%b %b %b %d\n" % (size[1], size[2], size[3], full) + stretched
