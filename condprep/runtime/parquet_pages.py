@@ -30,7 +30,7 @@ ROWS_A_BYTE, MANY_ROWS = 1000, 10_000_000  # more of them in a file than that ar
 BYTES = "BYTE_ARRAY"
 MAX_FOOTER = 1 << 26  # bytes of metadata
 # fields of a file's metadata, of a row group, of a column and its metadata
-_ROWS, _GROUPS, _COLUMNS, _META = 3, 4, 1, 3
+_ROWS, _GROUPS, _COLUMNS, _META, _GROUP_ROWS, _SPREAD = 3, 4, 1, 3, 3, 6
 _ENCODINGS, _COUNT, _TAKEN, _FIRST_PAGE, _FIRST_DICTIONARY = 2, 5, 7, 9, 11
 _DELTA_BYTES = 7  # an encoding in which a value may repeat the one before it
 _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 2, 3, 5, 7, 8  # fields of a PageHeader
@@ -55,6 +55,15 @@ class Chunk:
     damage: str = ""  # why its pages cannot be read
 
 
+@dataclass(frozen=True)
+class Group:
+    """A row group."""
+
+    rows: int
+    size: int  # bytes that its columns claim to have when they are unpacked
+    columns: tuple[tuple[str, int, int], ...]  # the name of each, and where its bytes begin and end
+
+
 def sound_rows(path: Path, columns: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
     """The rows of a file, at most `most` at once; the iterator raises ArrowInvalid after those that lie before any damage.
 
@@ -72,6 +81,35 @@ def sound_rows(path: Path, columns: Sequence[str], most: int) -> Iterator[pa.Rec
             raise pa.ArrowInvalid(damages[sound])
 
     return read()
+
+
+def rows_of_group(path: Path, columns: Sequence[str], group: int, most: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a row group, at most `most` at once, of a file in which no other one need be. Raises ArrowInvalid."""
+    chunks = [one for one in _chunks_of(path, group) if one.column.partition(".")[0] in columns]
+    at_once = _most_rows(path, chunks, most)
+    with pq.ParquetFile(path, memory_map=True) as file:
+        yield from file.iter_batches(at_once, row_groups=[group], columns=list(columns))
+
+
+def layout(path: Path) -> list[Group]:
+    """Where the row groups of a file lie, by its footer alone. Raises ArrowInvalid."""
+    with pq.ParquetFile(path, memory_map=True) as file:  # raises for what is no Parquet
+        names = [file.schema.column(number).path.partition(".")[0] for number in range(len(file.schema.names))]
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            footer = _sound_footer(data)
+            return [_group(group, names, len(data)) for group in footer.get(_GROUPS, [])]
+        except (IndexError, KeyError, TypeError, AttributeError) as error:
+            raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
+
+
+def _group(group: dict[int, Any], names: Sequence[str], size: int) -> Group:
+    metas = [column[_META] for column in group[_COLUMNS]]
+    ranges = tuple((name, _first(meta), min(size, _first(meta) + meta[_TAKEN])) for name, meta in zip(names, metas))
+    rows = group[_GROUP_ROWS]
+    if rows < 0 or any(not 0 <= start <= end for _, start, end in ranges):
+        raise KeyError("a row group of less than nothing")
+    return Group(rows, sum(max(0, meta[_SPREAD]) for meta in metas), ranges)
 
 
 def _most_rows(path: Path, chunks: Iterable[Chunk], most: int) -> int:
@@ -164,6 +202,18 @@ def _groups(path: Path, columns: Sequence[str] | None) -> list[list[Chunk]]:
     ]
 
 
+def _chunks_of(path: Path, group: int) -> list[Chunk]:
+    """Every column of one row group."""
+    with pq.ParquetFile(path, memory_map=True) as file:
+        kinds = [file.schema.column(number) for number in range(len(file.schema.names))]
+    with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            columns = _sound_footer(data)[_GROUPS][group][_COLUMNS]
+            return [_chunk(data, column[_META], kind) for column, kind in zip(columns, kinds)]
+        except (IndexError, KeyError, TypeError, AttributeError) as error:
+            raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
+
+
 @lru_cache(64)
 def _chunks(path: Path, size: int, changed: int) -> tuple[tuple[Chunk, ...], ...]:
     """Every column of every row group; size, changed: of the file, so that none that took its place is taken for it."""
@@ -172,15 +222,21 @@ def _chunks(path: Path, size: int, changed: int) -> tuple[tuple[Chunk, ...], ...
         kinds = [schema.column(number) for number in range(len(schema.names))]
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            footer = _footer(data)
-            if footer[_ROWS] > MANY_ROWS and footer[_ROWS] > ROWS_A_BYTE * size:
-                raise TooLarge(f"it claims {footer[_ROWS]:,} rows in {size:,} bytes")
+            footer = _sound_footer(data)
             return tuple(
                 tuple(_chunk(data, column[_META], kind) for column, kind in zip(group[_COLUMNS], kinds))
                 for group in footer.get(_GROUPS, [])
             )
         except (IndexError, KeyError, TypeError, AttributeError) as error:
             raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
+
+
+def _sound_footer(data: mmap.mmap) -> dict[int, Any]:
+    """The same, where the rows are in proportion. Raises TooLarge."""
+    footer = _footer(data)
+    if footer[_ROWS] > MANY_ROWS and footer[_ROWS] > ROWS_A_BYTE * len(data):
+        raise TooLarge(f"it claims {footer[_ROWS]:,} rows in {len(data):,} bytes")
+    return footer
 
 
 def _footer(data: mmap.mmap) -> dict[int, Any]:
@@ -218,11 +274,16 @@ def _values(header: dict[int, Any]) -> int:
     return claimed if isinstance(claimed, int) else 0
 
 
+def _first(column: dict[int, Any]) -> int:
+    """Where the pages of a column begin."""
+    first: int = column[_FIRST_PAGE]
+    dictionary: int = column.get(_FIRST_DICTIONARY, 0)
+    return dictionary if 0 < dictionary < first else first
+
+
 def _pages(data: mmap.mmap, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     """The header of every page, as Parquet's own reader meets them."""
-    first = column[_FIRST_PAGE]
-    if 0 < column.get(_FIRST_DICTIONARY, 0) < first:
-        first = column[_FIRST_DICTIONARY]
+    first = _first(column)
     at, end = first, min(len(data), first + column[_TAKEN])
     while column[_COUNT] > 0 and 0 <= at < end:  # of a column without values, no page is looked for
         header, at = read_struct(data, at)

@@ -62,41 +62,48 @@ def retried(function: Callable[[], R], what: str = "", *, sleep: Callable[[float
     """What the function returns; where it meets a fault that may pass, it is called again.
 
     what: names it in the message. sleep: may end a pause early, where the run is being stopped. Raises PassingFault when
-    no attempt goes through, and any other error as it is. Within a function that is being tried, nothing is tried by itself.
+    no attempt goes through, and any other error as it is.
     """
-    if getattr(_under_way, "trying", False):
-        return function()  # whoever is trying the whole of it again has the more of it to do again, and the say
-    _under_way.trying = True
+    before: Callable[[float], None] | None = getattr(_pauses, "sleep", None)
+    _pauses.sleep = before or sleep
     try:
-        return _tried(function, what, sleep)
+        return _tried(function, what, _pauses.sleep)
     finally:
-        _under_way.trying = False
+        _pauses.sleep = before
 
 
-_under_way = threading.local()
+class _GivenUp(PassingFault):
+    """What was tried often enough: whoever is trying more than that does not begin anew."""
+
+
+_pauses = threading.local()  # how the outermost of functions in each other that are being tried sleeps
 
 
 def _tried(function: Callable[[], R], what: str, sleep: Callable[[float], None]) -> R:
     try:
         return function()
     except Exception as error:
-        if not is_passing(error):
+        if not _may_pass(error):
             raise
     from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
     attempts = Retrying(
         stop=stop_after_attempt(ATTEMPTS - 1),
         wait=lambda state: PAUSE * GROWTH ** (state.attempt_number - 1),
-        retry=retry_if_exception(is_passing),
+        retry=retry_if_exception(_may_pass),
         sleep=sleep,
         reraise=True,
     )
     try:
         return attempts(function)
     except Exception as error:
-        if is_passing(error):
-            raise as_fault(error, what) from error
+        if _may_pass(error):
+            raise _GivenUp(str(as_fault(error, what))) from error
         raise
+
+
+def _may_pass(error: BaseException) -> bool:
+    return is_passing(error) and not isinstance(error, _GivenUp)
 
 
 def as_fault(error: BaseException, what: str = "") -> PassingFault:

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from glob import escape
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from condprep.errors import Rejected, SourceError
+from condprep.errors import CondprepError, PassingFault, Rejected, SourceError
+from condprep.runtime.folder import is_plain
+from condprep.runtime.local_copies import local
 from condprep.runtime.parquet_pages import check_whole
+from condprep.runtime.parquet_ranges import TAIL, stored, with_footer
 from condprep.runtime.retry import is_passing
-from condprep.sources.base import CAPTION_COLUMNS, portable, unsaid
+from condprep.runtime.storage import Place, Remote, is_url, place
+from condprep.sources.base import CAPTION_COLUMNS, Where, portable, read_regular, source_place, unsaid
 from condprep.sources.folder import walk
-from condprep.sources.kinds import is_parquet
+from condprep.sources.kinds import is_metadata, is_parquet, is_picture, is_tar, is_zip
+from condprep.sources.parquet_rows import open_rows
 from condprep.sources.reach import Reach, stored_picture
 from condprep.sources.splits import choose_split, find_splits, read_config
 from condprep.sources.text import Captions, read_values
 from condprep.types import Entry, Note, Sample
 
 UNUSED = "not used: a Parquet file of no split"
-_FOOTER = 1 << 16  # bytes at the end of a Parquet file that tell it from another one of the same size
+MAX_RECORD = 1 << 26  # bytes of a saved dataset's state.json
 
 
 @dataclass(frozen=True)
 class HuggingFaceSource:
     """The rows of one split, by number. A picture is stored in its row, or as a path inside the dataset's folder."""
 
-    dataset: Any  # datasets.Dataset, its rows as Arrow; the image column holds {"bytes", "path"} or bytes
+    rows: Rows  # the image column holds {"bytes", "path"} or bytes
     image_column: str
     caption_column: str | None
     split: str | None
@@ -48,12 +53,14 @@ class HuggingFaceSource:
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         for name in self.unused:
             note(UNUSED, portable(name))
-        for row in range(len(self.dataset)):
+        for row in range(len(self.rows)):
             yield Entry(f"{self.split}:{row}" if self.split else str(row), self.fingerprint, offset=row)
 
     def read(self, entry: Entry) -> Sample:
         try:
-            row = self.dataset[entry.offset].to_pylist()[0]
+            row = self.rows.row(entry.offset)
+        except CondprepError:
+            raise
         except Exception as error:  # a damaged file shows in Arrow, in datasets or in Python
             if is_passing(error):
                 raise
@@ -63,8 +70,31 @@ class HuggingFaceSource:
         return Sample(entry.name, picture, text.texts, note=text.note)
 
 
+class Rows(Protocol):
+    """Rows by number."""
+
+    def __len__(self) -> int: ...
+    def row(self, number: int) -> dict[str, Any]:
+        """Thread-safe."""
+        ...
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """Those of a datasets.Dataset that gives Arrow, whose files are mapped into memory."""
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def row(self, number: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.dataset[number].to_pylist()[0]
+        return found
+
+
 def open_huggingface(
-    path: str,
+    where: Where,
     *,
     image_column: str | None,
     caption_column: str | None,
@@ -76,9 +106,63 @@ def open_huggingface(
 
     also: where pictures that are stored as paths may lie beside the dataset's own folder or cache.
     """
+    found, path = source_place(where), str(where)
+    here = isinstance(found, Remote) or found.exists()
+    if streamed := (found if here else _on_hub(path)):
+        names = [streamed.name] if streamed.is_file() else find_parquet(streamed)
+        root = streamed.parent if streamed.is_file() else streamed
+        if names and not (root / "dataset_dict.json").exists():
+            return _open_parquet(streamed, names, path, image_column, caption_column, split, config, also)
+    loaded = _saved(found, path, config) if here else from_hub(path, config)
+    return _open_dataset(loaded, path, image_column, caption_column, split, config, also)
+
+
+def _open_parquet(
+    found: Place,
+    names: Sequence[str],
+    path: str,
+    image_column: str | None,
+    caption_column: str | None,
+    split: str | None,
+    config: str | None,
+    also: tuple[Path, ...],
+) -> HuggingFaceSource:
+    """Parquet files, streamed: nothing of them is copied into a cache of `datasets`."""
+    alone = found.is_file()
+    root = found.parent if alone else found
+    splits = find_splits(root, names, {}) if alone else parquet_splits(root, names, config)
+    chosen = choose_split(splits, split, repr(path))
+    files = [root / name for name in splits[chosen]]
+    for file in files:
+        if isinstance(file, Path):
+            _tried(path, partial(check_whole, file))
+    rows = _tried(path, partial(open_rows, files))
+    features = _tried(path, partial(_features, rows.schema))
+    image = _image_column(features, image_column, path)
+    caption = _caption_column(features, caption_column, path)
+    unused = tuple(name for name in names if not any(name in of for of in splits.values()))
+    reach = Reach(None if alone else root, also)
+    rows = rows.select([*dict.fromkeys(filter(None, [image, caption]))])
+    return HuggingFaceSource(rows, image, caption, chosen, _fingerprint(files), reach, unused, config)
+
+
+def _features(schema: Any) -> Any:
     import datasets
 
-    found = _local(path, split, config) if Path(path).exists() else from_hub(path, config)
+    return datasets.Features.from_arrow_schema(schema)
+
+
+def _open_dataset(
+    found: Loaded,
+    path: str,
+    image_column: str | None,
+    caption_column: str | None,
+    split: str | None,
+    config: str | None,
+    also: tuple[Path, ...],
+) -> HuggingFaceSource:
+    import datasets
+
     loaded = found.dataset
     if isinstance(loaded, datasets.DatasetDict):
         split = choose_split(loaded, split, repr(path))
@@ -92,38 +176,68 @@ def open_huggingface(
     # "arrow": a row is what is stored; as Python values, every feature that can would decode itself or open its path
     loaded = loaded.with_format("arrow").select_columns([image_column, *filter(None, [caption_column])])
     reach = replace(found.reach, also=found.reach.also + also)
-    fingerprint = found.fingerprint or loaded._fingerprint
-    return HuggingFaceSource(loaded, image_column, caption_column, split, fingerprint, reach, found.unused, config)
+    rows = DatasetRows(loaded)
+    return HuggingFaceSource(rows, image_column, caption_column, split, loaded._fingerprint, reach, config=config)
 
 
 class Loaded(NamedTuple):
     """A dataset as `datasets` gives it, and what it does not say of it."""
 
     dataset: Any  # a Dataset or DatasetDict
-    fingerprint: str | None  # of Parquet: that of `datasets` would change with the place of the files
     reach: Reach
-    unused: tuple[str, ...] = ()
 
 
-def _local(path: str, split: str | None, config: str | None) -> Loaded:
+def _saved(found: Place, path: str, config: str | None) -> Loaded:
+    """A `save_to_disk` folder. Its Arrow files are mapped, so of one at a URL they are copied into the cache."""
     import datasets
 
-    place = Path(path)
-    root = place.parent if place.is_file() else place
-    names = [place.name] if place.is_file() else find_parquet(root)
-    reach = Reach(root if place.is_dir() else None)
-    if not names or (root / "dataset_dict.json").exists():
-        _refuse_config(path, config)
-        return Loaded(_tried(path, lambda: datasets.load_from_disk(path)), None, reach)
-    splits = find_splits(root, names, {}) if place.is_file() else parquet_splits(root, names, config)
-    chosen = choose_split(splits, split, repr(path))
-    files = [root / name for name in splits[chosen]]
-    for file in files:
-        _tried(path, partial(check_whole, file))
-    patterns = {chosen: [escape(str(file)) for file in files]}
-    loaded = _tried(path, lambda: datasets.load_dataset("parquet", data_files=patterns))
-    unused = tuple(name for name in names if not any(name in of for of in splits.values()))
-    return Loaded(loaded, _fingerprint(files), reach, unused)
+    if config is not None:
+        raise SourceError(f"{path!r} has no configs, as a saved dataset; leave out --config {config}")
+    if isinstance(found, Path):
+        reach = Reach(found if found.is_dir() else None)
+        return Loaded(_tried(path, lambda: datasets.load_from_disk(path)), reach)
+    return Loaded(_tried(path, partial(_saved_at, found)), Reach(found))
+
+
+def _saved_at(root: Remote) -> Any:
+    import datasets
+
+    if (root / "dataset_dict.json").is_file():
+        splits = json.loads(read_regular(root / "dataset_dict.json", cut=MAX_RECORD))["splits"]
+        return datasets.DatasetDict({name: _saved_split(root / name) for name in splits if is_plain(name)})
+    return _saved_split(root)
+
+
+def _saved_split(root: Remote) -> Any:
+    import datasets
+
+    files = [one["filename"] for one in json.loads(read_regular(root / "state.json", cut=MAX_RECORD))["_data_files"]]
+    if not files or not all(map(is_plain, files)):
+        raise ValueError(f"{root / 'state.json'} names no files beside it")
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(local(root / name))) for name in files])
+
+
+def _on_hub(name: str) -> Remote | None:
+    """A repository on the Hub all of whose rows are in Parquet files; None where `datasets` has to say what it is.
+
+    Nothing is tried twice: without a network there is still what was downloaded before.
+    """
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    found = place(f"hf://datasets/{name}")
+    if HF_HUB_OFFLINE or not isinstance(found, Remote):
+        return None
+    try:
+        repository = found.at(found.store.resolved(found.path))
+        names = [name for _, names in walk(repository) for name in names]
+    except (OSError, PassingFault, SourceError):
+        return None
+    rows = any(map(is_parquet, names))
+    return (
+        repository
+        if rows and not any(is_picture(n) or is_tar(n) or is_zip(n) or is_metadata(n) for n in names)
+        else None
+    )
 
 
 def from_hub(name: str, config: str | None) -> Loaded:
@@ -134,16 +248,18 @@ def from_hub(name: str, config: str | None) -> Loaded:
 
     cached = Path(HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="dataset"))
     reach = Reach(None, (cached, Path(datasets.config.DOWNLOADED_DATASETS_PATH)))
-    return Loaded(_tried(name, lambda: datasets.load_dataset(name, config)), None, reach)
+    return Loaded(_tried(name, lambda: datasets.load_dataset(name, config)), reach)
 
 
 def _tried(path: str, load: Callable[[], Any]) -> Any:
     """Raises SourceError where a dataset cannot be loaded."""
     try:
         return load()
+    except CondprepError:
+        raise
     except Exception as error:  # datasets, pyarrow, fsspec and the network each have their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        if Path(path).exists():
+        if is_url(path) or Path(path).exists():
             raise SourceError(f"{path!r} is no dataset that can be read: {reason}") from None
         hint = "; choose one with --config" if "onfig name is missing" in reason else ""
         raise SourceError(
@@ -151,27 +267,22 @@ def _tried(path: str, load: Callable[[], Any]) -> Any:
         ) from None
 
 
-def _refuse_config(path: str, config: str | None) -> None:
-    if config is not None:
-        raise SourceError(f"{path!r} is a saved dataset and has no configs; leave out --config {config}")
-
-
-def parquet_splits(root: Path, names: Sequence[str], config: str | None) -> dict[str, list[str]]:
+def parquet_splits(root: Place, names: Sequence[str], config: str | None) -> dict[str, list[str]]:
     """Split -> its Parquet files among those `names`. Raises SourceError, also where a config is to be chosen."""
     return find_splits(root, names, read_config(root, config))
 
 
-def find_parquet(root: Path) -> list[str]:
+def find_parquet(root: Place) -> list[str]:
     """The Parquet files of rows below a folder, relative to it, sorted. Raises SourceError where it cannot be listed."""
     return sorted(folder + name for folder, names in walk(root) for name in names if is_parquet(name))
 
 
-def _fingerprint(files: list[Path]) -> str:
+def _fingerprint(files: Sequence[Place]) -> str:
     digest = sha256()
     for path in files:
-        with path.open("rb") as file:
+        with with_footer(stored(path)).open("rb") as file:  # in whose copy of an object these bytes are
             size = file.seek(0, 2)
-            file.seek(max(0, size - _FOOTER))
+            file.seek(max(0, size - TAIL))
             digest.update(f"{path.name} {size} ".encode() + file.read())
     return digest.hexdigest()[:16]
 

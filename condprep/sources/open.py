@@ -78,7 +78,7 @@ def _open(
     if kind == "huggingface":
         from condprep.sources.huggingface import open_huggingface
 
-        return open_huggingface(str(path), **columns, split=split, config=config, also=also)
+        return open_huggingface(path, **columns, split=split, config=config, also=also)
     if kind == "webdataset":
         from condprep.sources.tar import find_tars
         from condprep.sources.webdataset import WebDatasetSource
