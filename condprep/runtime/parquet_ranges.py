@@ -43,20 +43,22 @@ def with_footer(file: Stored) -> Path:
     place, status = file
     if not isinstance(place, Remote) or status is None:
         return Path(str(place))
-    start = max(0, status.size - TAIL)
     if status.size < 12:
         raise pa.ArrowInvalid(f"{status.size} bytes are no Parquet file")
-    footer = tail = place.read(start, status.size, status.mark)
+
+    def fill(copy: IO[bytes]) -> None:
+        _frame(copy, status.size, _read_footer(place, status))
+
+    return copy_of(f"{file.key} footer", place.name, TAIL, fill)
+
+
+def _read_footer(place: Remote, status: Status) -> bytes:
+    """The footer, and at least the last TAIL bytes. Raises TooLarge."""
+    tail = place.read(max(0, status.size - TAIL), status.size, status.mark)
     length = int.from_bytes(tail[-8:-4], "little") + 8
     if length > MAX_FOOTER:
         raise TooLarge(f"it has {length:,} bytes of metadata, more than {MAX_FOOTER:,}")
-    if length > len(tail):
-        footer = place.read(max(0, status.size - length), status.size, status.mark)
-
-    def fill(copy: IO[bytes]) -> None:
-        _frame(copy, status.size, footer)
-
-    return copy_of(f"{file.key} footer", place.name, len(footer), fill)
+    return tail if length <= len(tail) else place.read(max(0, status.size - length), status.size, status.mark)
 
 
 def with_group(file: Stored, number: int, group: Group, columns: Sequence[str]) -> Path:

@@ -116,7 +116,7 @@ class Remote:
         """Of the object, as listed if it was. Raises FileNotFoundError where there is none."""
         if self.path in self._known:
             return self._known[self.path]
-        if self._listed_above():
+        if (above := self._listed_above()) and above[0] != self.path:
             raise as_storage_error(FileNotFoundError(), str(self))
         self._known[self.path] = retried(partial(self.store.status, self.path), str(self))
         return self._known[self.path]

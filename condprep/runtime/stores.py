@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import fsspec
@@ -16,7 +17,7 @@ import fsspec
 from condprep.runtime.retry import retried
 from condprep.runtime.storage_faults import as_storage_error, replaced
 
-_MARKS = ("ETag", "etag", "generation", "md5Hash", "checksum", "mtime", "created", "LastModified")
+_MARKS = ("ETag", "etag", "generation", "md5Hash", "checksum", "created", "mtime", "LastModified")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,5 +188,6 @@ class S3Store:
 
 
 def _status(found: Any) -> Status:
-    mark = next((str(found[name]) for name in _MARKS if found.get(name) is not None), "")
-    return Status(int(found["size"]), mark.strip('"').replace(" ", "_"))
+    mark = next((found[name] for name in _MARKS if found.get(name) is not None), "")
+    mark = mark.timestamp() if isinstance(mark, datetime) else mark
+    return Status(int(found["size"]), str(mark).strip('"').replace(" ", "_"))

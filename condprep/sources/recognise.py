@@ -20,7 +20,8 @@ def recognise(where: Where, exclude: Place | None = None) -> str:
     place, path = source_place(where), str(where)
     if isinstance(place, Remote) and is_tar(path):
         return "webdataset"
-    if place.is_dir():
+    named = is_zip(place.name) or is_parquet(place.name) or is_listing(place.name)
+    if not (isinstance(place, Remote) and named and place.is_file()) and place.is_dir():
         return _kind_of_folder(place, exclude)
     if is_tar(path):
         return "webdataset"
