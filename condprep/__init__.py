@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "build": "condprep.building.build",
+    "finish": "condprep.building.finish_parts",
     "add_columns": "condprep.building.add_columns",
     "annotate": "condprep.annotation.annotate",
     "Session": "condprep.annotation.session",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.options import parse_options
 from condprep.building.output_folder import check_folders, disk_errors, locked
 from condprep.building.paired_source import PairedSource
-from condprep.building.result import BuildResult, build_result
+from condprep.building.parts import parse_part, plan_by_one, refuse_with_part
+from condprep.building.result import BuildResult, build_result, check_rejects, check_share, part_counts
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.choose import check_engine, engine_for
-from condprep.errors import REJECTS, BuildFailed, UsageError
+from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
 from condprep.weights.find import Weights
@@ -45,6 +45,7 @@ def build(
     weights: Weights | None = None,
     overwrite: bool = False,
     max_rejects: float | None = None,
+    part: str | tuple[int, int] | None = None,
     retry_rejects: str | Sequence[str] = (),
     progress: Callable[[Progress], None] = lambda _: None,
     **options: Any,
@@ -58,6 +59,8 @@ def build(
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
     devices: a process for each of several instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes.
     engine: who runs the shard jobs; "local", this machine.
+    part: "0/4" or (0, 4): only the shards 0, 4, 8, ... of the plan, while other processes build the other parts in the same
+    folder; `condprep.finish` makes the dataset of them.
     retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
@@ -67,9 +70,11 @@ def build(
     began = time.monotonic()
     if not str(source):
         raise UsageError('the source is "", which names nothing; give "." for the current folder')
-    if max_rejects is not None and not 0 <= max_rejects <= 1:  # nan, which is above nothing, among them
-        raise UsageError(f"--max-rejects {max_rejects}: it is a share of the inputs, from 0 to 1")
+    check_share(max_rejects)
     engine, chosen, several = check_engine(engine), parse_options(annotators, **options), parse_devices(devices, device)
+    mine = parse_part(part)
+    given = {"--overwrite": overwrite, "--retry-rejects": bool(retry_rejects), "--max-rejects": max_rejects is not None}
+    refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
     layout = Layout(Path(out))
     check_folders(Path(source), layout.root)
@@ -89,29 +94,22 @@ def build(
         raise UsageError(
             "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
         )
-    with disk_errors(layout.root), locked(layout):
+    with disk_errors(layout.root), locked(layout, mine):
         weights = weights or Weights()
         first, built = several[0] if several else device, Counts()
         how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": weights, "retry": retry}
-        builder = begin(layout, pictures, chosen, progress=progress, **how)
+        with plan_by_one(layout, mine, progress) as told:
+            builder = begin(layout, pictures, chosen, progress=told, **how)
         if builder:
+            if mine:
+                builder.keep_to(mine.shards(builder.plan.shards))
             job = OpenBuilder(layout, pictures, chosen, weights, builder.columns)
             build_shards = engine_for(engine, builder, job, several)
             built = build_shards(builder.pending, workers=workers or usable_cores())
+            if mine:
+                counts = part_counts(layout, builder.plan, mine)
+                return build_result(layout, builder, counts, built, time.monotonic() - began, mine)
             finish(builder)
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
-    _check_rejects(result, max_rejects)
+    check_rejects(result, max_rejects)
     return result
-
-
-def _check_rejects(result: BuildResult, limit: float | None) -> None:
-    rejected = sum(result.rejects.values())
-    if not result.rows.get("train"):
-        most = Counter(result.rejects).most_common(3)
-        reasons = ", ".join(f"{code}: {REJECTS.get(code, 'see rejects.jsonl')} ({n})" for code, n in most)
-        raise BuildFailed(f"none of {result.inputs} inputs became a row of the training split: {reasons}", result)
-    if limit is not None and rejected > limit * result.inputs:
-        share = rejected / result.inputs
-        raise BuildFailed(
-            f"{rejected} of {result.inputs} inputs ({share:.1%}) were rejected, more than {limit:.1%}", result
-        )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
+
+import pyarrow as pa
 
 from condprep import __version__
+from condprep.building.options import BuildOptions
+from condprep.building.parts import forget_parts
+from condprep.building.plan import Plan
 from condprep.building.retry_rejects import forget
-from condprep.building.shard import ShardBuilder
 from condprep.dataset.card import write_card
 from condprep.dataset.columns import datasets_features
 from condprep.dataset.layout import Layout, place_files
@@ -20,8 +24,23 @@ from condprep.runtime.progress import Progress
 Provenance = Mapping[str, Any]
 
 
+class Built(Protocol):
+    """A build whose shards are all there."""
+
+    @property
+    def layout(self) -> Layout: ...
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def options(self) -> BuildOptions: ...
+    @property
+    def columns(self) -> Mapping[str, pa.DataType]: ...
+    @property
+    def progress(self) -> Callable[[Progress], None]: ...
+
+
 def finish(
-    builder: ShardBuilder,
+    builder: Built,
     rejects: bytes = b"",
     merge: Callable[[Provenance], Provenance] = lambda provenance: provenance,
 ) -> None:
@@ -39,7 +58,7 @@ def finish(
     commit_json(layout.done, vars(total))
 
 
-def _provenance(builder: ShardBuilder, total: Counts) -> Provenance:
+def _provenance(builder: Built, total: Counts) -> Provenance:
     options, config = builder.options, builder.plan.config
     return {
         "condprep": __version__,
@@ -56,6 +75,7 @@ def finished(layout: Layout) -> Counts:
     """The counts of a finished dataset; what is left of its building is removed. Raises DatasetError where a file is gone."""
     shutil.rmtree(layout.shards, ignore_errors=True)
     forget(layout)
+    forget_parts(layout)
     counts = Counts.load(layout.done)
     for file in counts.files:
         if not (layout.root / file["name"]).exists():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from condprep.building.parts import Part, begun_parts, hold_part
 from condprep.dataset.layout import DATA_FOLDERS, Layout
 from condprep.errors import DatasetError, TargetFault, UsageError
 from condprep.runtime.folder import check_own
+from condprep.runtime.locks import Held, hold, is_held
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing
 
 
@@ -29,8 +29,8 @@ def check_folders(source: Path, out: Path) -> None:
 
 
 @contextmanager
-def locked(layout: Layout) -> Iterator[None]:
-    """One process a dataset. The operating system frees the lock when the process ends, however it ends.
+def locked(layout: Layout, part: Part | None = None) -> Iterator[None]:
+    """One process a dataset, or one for each part of it. The operating system frees the lock when the process ends.
 
     Raises UsageError where a link lies in what is written to, be it prepared by somebody else or by the user.
     """
@@ -38,22 +38,39 @@ def locked(layout: Layout) -> Iterator[None]:
     check_own(layout.root, [layout.private.name], shallow=DATA_FOLDERS)
     layout.private.mkdir(exist_ok=True)
     try:
-        with FileLock(layout.lock, timeout=0):
+        with hold(layout.lock, shared=part is not None), hold_part(layout, part) if part else nullcontext():
             try:
                 yield
             finally:
-                _forget_if_empty(layout)
-    except Timeout:
-        raise DatasetError(f"another process is building {layout.root}; wait for it or choose another --out") from None
+                if not part and _is_empty(layout):
+                    _forget(layout)
+    except Held:
+        raise DatasetError(
+            f"another process is building {layout.root}{_which(layout)}; wait for it or choose another --out"
+        ) from None
+    finally:
+        if part and _is_empty(layout):
+            with suppress(Held), hold(layout.lock):
+                _forget(layout)
 
 
-def _forget_if_empty(layout: Layout) -> None:
-    """Leave no folder behind where a mistake ended the build before it had begun."""
-    if [*layout.private.iterdir()] == [layout.lock]:
-        layout.lock.unlink()
-        layout.private.rmdir()
-        with suppress(OSError):  # not empty: a folder of the user's
-            layout.root.rmdir()
+def _which(layout: Layout) -> str:
+    parts = [str(part) for part in begun_parts(layout) if is_held(part.lock(layout))]
+    return f" (part {', '.join(parts[:3])}{' ...' * (len(parts) > 3)})" if parts else ""
+
+
+def _is_empty(layout: Layout) -> bool:
+    """Whether a mistake ended the build before it had begun."""
+    return layout.private.exists() and all(path.name.endswith("lock") for path in layout.private.iterdir())
+
+
+def _forget(layout: Layout) -> None:
+    """Leave no folder behind."""
+    for lock in layout.private.iterdir():
+        lock.unlink(missing_ok=True)
+    layout.private.rmdir()
+    with suppress(OSError):  # not empty: a folder of the user's
+        layout.root.rmdir()
 
 
 @contextmanager

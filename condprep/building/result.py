@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from condprep.building.parts import Part
 from condprep.building.plan import Plan
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
-from condprep.errors import DatasetError
+from condprep.errors import REJECTS, BuildFailed, DatasetError, UsageError
 from condprep.types import Notes
 
 
@@ -34,24 +36,40 @@ class BuildResult:
     notes: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # what was left out: {kind: {"count", "names"}}
+    part: str | None = None  # "0/4" where only the shards of that part were built; the figures are of them
+
+
+def part_counts(layout: Layout, plan: Plan, part: Part) -> Counts:
+    """What became of the inputs of a part whose shards are all there."""
+    total = Counts()
+    for shard in part.shards(plan.shards):
+        total.merge(Counts.load(layout.shard(shard) / "counts.json"))
+    return total
 
 
 def build_result(
-    layout: Layout, builder: ShardBuilder | None, counts: Counts, built: Counts, seconds: float
+    layout: Layout,
+    builder: ShardBuilder | None,
+    counts: Counts,
+    built: Counts,
+    seconds: float,
+    part: Part | None = None,
 ) -> BuildResult:
-    """builder: None where there was nothing left to do. counts: of the dataset; built: of what this run built.
+    """builder: None where there was nothing left to do. counts: of the dataset, or of a part of it; built: of what
+    this run built.
 
     Raises DatasetError where the plan is gone.
     """
     plan = builder.plan if builder else Plan.load(layout.private)
     if plan is None:
         raise DatasetError(f"{layout.private / 'plan.json'} is gone; start afresh with --overwrite")
-    notes = Notes()
-    notes.merge(plan.notes)
+    notes, inputs = Notes(), counts.inputs if part else plan.inputs
+    if not part:
+        notes.merge(plan.notes)
     notes.merge(counts.notes)
     return BuildResult(
         path=layout.root,
-        inputs=plan.inputs,
+        inputs=inputs,
         rows=dict(counts.rows),
         rejects=dict(counts.rejects),
         bytes=counts.bytes,
@@ -60,7 +78,28 @@ def build_result(
         without_caption=counts.without_caption,
         without_map=dict(counts.without_map),
         annotators=plan.config["annotators"],
-        resumed=plan.inputs - built.inputs,
+        resumed=inputs - built.inputs,
         seconds=seconds,
         notes=notes.found,
+        part=str(part) if part else None,
     )
+
+
+def check_share(max_rejects: float | None) -> None:
+    """Raises UsageError."""
+    if max_rejects is not None and not 0 <= max_rejects <= 1:  # nan, which is above nothing, among them
+        raise UsageError(f"--max-rejects {max_rejects}: it is a share of the inputs, from 0 to 1")
+
+
+def check_rejects(result: BuildResult, limit: float | None) -> None:
+    """Raises BuildFailed where no row came out, or more than a share `limit` of the inputs were rejected."""
+    rejected = sum(result.rejects.values())
+    if not result.rows.get("train"):
+        most = Counter(result.rejects).most_common(3)
+        reasons = ", ".join(f"{code}: {REJECTS.get(code, 'see rejects.jsonl')} ({n})" for code, n in most)
+        raise BuildFailed(f"none of {result.inputs} inputs became a row of the training split: {reasons}", result)
+    if limit is not None and rejected > limit * result.inputs:
+        share = rejected / result.inputs
+        raise BuildFailed(
+            f"{rejected} of {result.inputs} inputs ({share:.1%}) were rejected, more than {limit:.1%}", result
+        )

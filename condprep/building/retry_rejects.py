@@ -51,6 +51,11 @@ def ask_again(layout: Layout, plan: Plan, source: Source, codes: Collection[str]
     return plan
 
 
+def is_retrying(layout: Layout) -> bool:
+    """Whether shards are still to be taken back."""
+    return _note(layout).exists() and not read_json(_note(layout))["taken"]
+
+
 def take_back(layout: Layout) -> None:
     """Do what was written down, if it is not done yet: afterwards those shards are missing. Can be repeated."""
     note = _note(layout)

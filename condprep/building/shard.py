@@ -18,7 +18,7 @@ bytes where pictures are let in: memory does not grow. Whatever a stage waits fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from functools import partial
 from itertools import chain, count, islice
@@ -73,7 +73,7 @@ class ShardBuilder:
         """annotators: by the columns of their maps. columns: of the dataset, in order. memory: bytes of all pictures
         that are under way; one that takes more by itself is prepared alone. Default: a quarter of what there is."""
         self.layout, self.plan, self.options, self.columns, self.progress = layout, plan, options, columns, progress
-        self.pending = [shard for shard in range(plan.shards) if not layout.shard(shard).exists()]
+        self.pending, self._total = layout.missing(plan.shards), plan.inputs
         self.memory = memory or usable_memory() // SHARE
         self._done, self._rejects = plan.inputs - sum(map(plan.rows, self.pending)), 0
         self._pictures = PictureStage(source, options, annotators)
@@ -102,13 +102,19 @@ class ShardBuilder:
                 )
         return writer.counts
 
+    def keep_to(self, shards: Collection[int]) -> None:
+        """Build no others."""
+        self.pending = [shard for shard in self.pending if shard in shards]
+        self._total = sum(map(self.plan.rows, shards))
+        self._done = self._total - sum(map(self.plan.rows, self.pending))
+
     def hand_over(self) -> None:
         """Give up the networks: builders in other processes load their own."""
         del self._pictures, self._device
 
     def tell(self, done: int, rejects: int) -> None:
         """How many inputs other processes have done, and how many of them are rejects."""
-        self.progress(Progress("build", self._done + done, self.plan.inputs, rejects))
+        self.progress(Progress("build", self._done + done, self._total, rejects))
 
     def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[Outcome]:
         """What becomes of the inputs of these shards, in the order of the plan.
@@ -179,7 +185,7 @@ class ShardBuilder:
 
     def _tell(self, outcome: Outcome) -> None:
         self._done, self._rejects = self._done + 1, self._rejects + isinstance(outcome, Reject)
-        self.progress(Progress("build", self._done, self.plan.inputs, self._rejects))
+        self.progress(Progress("build", self._done, self._total, self._rejects))
 
 
 def _tasks(found: Iterable[Found]) -> Iterator[list[Found]]:

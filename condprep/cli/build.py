@@ -34,6 +34,7 @@ from condprep.cli.options import (
     refuse_others,
 )
 from condprep.cli.progress import progress
+from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.errors import UsageError
 from condprep.types import ConditionKind, FitMode, ImageFormat
 
@@ -95,6 +96,22 @@ RetryRejects = Annotated[
 ]
 MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger share is rejected")]
 
+Part = Annotated[
+    str | None,
+    of_machine(
+        metavar="I/N",
+        help="build only the shards I, I + N, ...: other processes, here or elsewhere, build the other parts, and"
+        " `condprep finish` makes the dataset",
+    ),
+]
+Parts = Annotated[
+    int | None, of_machine(min=1, help="of --engine slurm: tasks of the array, each of which builds a part")
+]
+Submit = Annotated[bool, of_machine("--submit", help="of --engine slurm: call sbatch, instead of printing the script")]
+SlurmOptions = Annotated[
+    list[str],
+    of_machine("--slurm-option", metavar="OPTION", help="of sbatch, as --slurm-option=--partition=gpu; repeatable"),
+]
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
 
 ADDED = ("params", "precision", "batch_size", "workers", "device", "weights")  # what `add_columns` is told
@@ -144,31 +161,53 @@ def build(
     device: Device = "auto",
     devices: Devices = None,
     engine: Engine = "local",
+    part: Part = None,
+    parts: Parts = None,
+    submit: Submit = False,
+    slurm_option: SlurmOptions = [],  # noqa: B006
     weights: WeightsFolder = None,
     strict_weights: StrictWeights = False,
 ) -> None:
     """Turn pictures into a dataset of training pairs."""
+    if check_slurm(context):
+        _check_options(context.params)
+        on_slurm(context)
+        return
+    chosen = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
+    show_build(_run(context, source, out, names(annotator), chosen), as_json)
+
+
+def _run(
+    context: Context, source: str, out: Path | None, annotators: tuple[str, ...], options: Mapping[str, Any]
+) -> BuildResult:
     from condprep.building.add_columns import add_columns
     from condprep.building.build import build as run
 
-    options = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
-    if into:
+    if context.params["into"]:
         refuse_others(context, "--into", INTO)
         with progress() as advance:
-            result = add_columns(source, names(annotator), progress=advance, **{name: options[name] for name in ADDED})
-    elif out:
-        with progress() as advance:
-            result = run(source, out, names(annotator), progress=advance, **options)
-    else:
+            return add_columns(source, annotators, progress=advance, **{name: options[name] for name in ADDED})
+    if out is None:
         raise UsageError("give --out for a new dataset, or --into to add columns to SOURCE, a dataset of condprep")
-    show_build(result, as_json)
+    with progress() as advance:
+        return run(source, out, annotators, progress=advance, **options)
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    """Raises UsageError for what would end every part of a build."""
+    from condprep.building.options import BuildOptions, parse_options
+
+    known = {"params", "precision", *BuildOptions.model_fields}
+    parse_options(
+        names(given["annotator"]), **{name: value for name, value in _options(given).items() if name in known}
+    )
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The command's parameters as keywords of `condprep.build`: most have the same name there."""
     from condprep.building.options import parse_shard_size
 
-    other = ("source", "annotator", "out", "into", "as_json", "weights", "strict_weights")
+    other = ("source", "annotator", "out", "into", "as_json", "weights", "strict_weights", *OF_SLURM[1:])
     options = {name: value for name, value in given.items() if name not in other}
     settings = [*options.pop("settings"), *["depth.keep_raw=true"] * options.pop("keep_raw")]
     size = parse_shard_size(options.pop("shard_size"))
@@ -188,7 +227,11 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         console.print_json(result)
         return
     console.show_facts(_facts(result))
-    if result.rows and "validation" not in result.rows:
+    if result.part:
+        console.say(
+            f"that was part {result.part}; `condprep finish {result.path}` makes the dataset once all parts are done"
+        )
+    elif result.rows and "validation" not in result.rows:
         console.say(
             f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation 0.02` does it"
         )

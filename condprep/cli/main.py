@@ -14,6 +14,7 @@ from condprep.cli.annotators import annotators
 from condprep.cli.build import build, show_build
 from condprep.cli.curate import curate
 from condprep.cli.doctor import doctor
+from condprep.cli.finish import finish
 from condprep.cli.inspect import inspect
 from condprep.cli.report import report
 from condprep.cli.split import split
@@ -34,7 +35,7 @@ NAMES = {
     verify: vocabulary.CHECKS,
     curate: vocabulary.DROPS,
 }  # what a verb can be asked for by name: the end of its --help
-for verb in (build, inspect, verify, curate, split, report, annotate, annotators, doctor):
+for verb in (build, finish, inspect, verify, curate, split, report, annotate, annotators, doctor):
     app.command(epilog=NAMES.get(verb))(verb)
 app.add_typer(weights.app, name="weights")
 
@@ -62,6 +63,6 @@ def main() -> None:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except Stopped:
-        goes_on = sys.argv[1:2] in (["build"], ["curate"])
+        goes_on = sys.argv[1:2] in (["build"], ["finish"], ["curate"])
         console.fail("stopped" + "; what was finished stays, and the same command goes on from there" * goes_on)
         sys.exit(1)

@@ -47,7 +47,9 @@ Device = Annotated[str, of_machine(help="auto, cpu, cuda, cuda:1, ...")]
 Devices = Annotated[
     str | None, of_machine(help="a process for each of several: all, or as cuda:0,cuda:1 (instead of --device)")
 ]
-Engine = Annotated[Literal["local"], of_machine(help="who runs the shard jobs: this machine")]
+Engine = Annotated[
+    Literal["local", "slurm"], of_machine(help="who runs the shard jobs: this machine, or the tasks of a SLURM array")
+]
 WeightsFolder = Annotated[
     Path | None, of_machine("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
 ]

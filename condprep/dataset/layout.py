@@ -8,6 +8,7 @@ Every step here can be repeated: a build that is killed while finishing finishes
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -65,8 +66,13 @@ class Layout:
         for path in self.private.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path != self.lock:
+            elif path.suffix != ".lock" and path != self.lock:
                 path.unlink()
+
+    def missing(self, shards: int) -> list[int]:
+        """Which of so many shards are not committed yet; by one look at the folder, however many they are."""
+        there = set(os.listdir(self.shards)) if self.shards.exists() else set()
+        return [number for number in range(shards) if self.shard(number).name not in there]
 
 
 def place_files(

@@ -48,13 +48,20 @@ def _all(path: Path, deep: bool) -> Iterator[Path]:
         return
     yield path
     if deep and path.is_dir() and not path.is_symlink():
-        with os.scandir(path) as found:
-            for item in found:
-                yield from _all(Path(item.path), deep)
+        try:
+            with os.scandir(path) as found:
+                items = [item.path for item in found]
+        except FileNotFoundError:  # another part of the build has put it in its place
+            return
+        for item in items:
+            yield from _all(Path(item), deep)
 
 
 def _check(path: Path) -> None:
-    mode = path.lstat().st_mode
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:  # as above
+        return
     if stat.S_ISLNK(mode):
         raise UsageError(
             f"{path} is a link, and nothing is written or removed through links; remove it (what it leads to stays)"

@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter
 from support.curated import build_repeats, picture_files
 from support.trainer_models import build_dataset, save_base
 
+from condprep import build
 from trainer import load_recipe, train
 
 RECIPE = """
@@ -45,6 +46,13 @@ def _build(folder: Path) -> Arguments:
     picture_files(folder / "raw")
     (folder / "raw" / "9-broken.png").write_text("no picture")
     return "build", folder / "raw", "-a", "canny", "--out", folder / "ds", "--resolution", 64, "--validation", 0.4
+
+
+def _finish(folder: Path) -> Arguments:
+    """Of one part, which is all of it."""
+    picture_files(folder / "raw")
+    build(folder / "raw", folder / "ds", "canny", resolution=64, part="0/1")
+    return "finish", folder / "ds"
 
 
 def _build_into(folder: Path) -> Arguments:
@@ -106,6 +114,7 @@ def _evaluate(folder: Path) -> Arguments:
 
 JSON_RUNS: dict[str, tuple[str, Callable[[Path], Arguments]]] = {
     "condprep build": ("condprep", _build),
+    "condprep finish": ("condprep", _finish),
     "condprep build --into": ("condprep", _build_into),
     "condprep build of pairs": ("condprep", _build_pairs),
     "condprep inspect": ("condprep", _inspect),
