@@ -126,7 +126,7 @@ def test_processes_that_were_spawned_have_it() -> None:
     """Another process makes the same map from what it was handed."""
     session = Session("canny", params={"canny": {"low": 20}})
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(edges, (session, picture(0))).get(timeout=120) == edges(session, picture(0))
+        assert pool.apply_async(edges, (session, picture(0))).get(timeout=1800) == edges(session, picture(0))
 
 
 FORKED = """
@@ -177,7 +177,7 @@ print("done")
 def test_processes_that_were_forked_have_it(tmp_path: Path) -> None:
     """`datasets.map(num_proc=2)` with a loaded network, and a pool with a session that was called, come to their end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2", "HF_HOME": str(tmp_path)}
-    ran = subprocess.run([sys.executable, "-c", FORKED], env=environment, timeout=300, capture_output=True, text=True)
+    ran = subprocess.run([sys.executable, "-c", FORKED], env=environment, timeout=1800, capture_output=True, text=True)
     assert ran.stdout.splitlines()[-1:] == ["done"], ran.stderr
 
 

@@ -172,7 +172,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 def test_a_forked_child_computes() -> None:
     """A child of a parent whose OpenMP threads have computed and whose other thread holds our lock does not hang."""
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    ran = subprocess.run([sys.executable, "-c", FORKED], env=environment, timeout=120)
+    ran = subprocess.run([sys.executable, "-c", FORKED], env=environment, timeout=1800)
     assert ran.returncode == 0
 
 

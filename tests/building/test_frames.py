@@ -32,7 +32,7 @@ def own(frame: FrameType | None) -> list[str]:
 
 def waiting_main_thread() -> FrameType:
     """The stack of the main thread, once it waits for what a worker does."""
-    for _ in range(10_000):
+    for _ in range(100_000):
         stack = sys._current_frames()[threading.main_thread().ident or 0]
         frame: FrameType | None = stack
         while frame := frame and frame.f_back:

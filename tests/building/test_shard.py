@@ -69,7 +69,7 @@ def test_while_a_shard_is_committed_the_next_one_is_under_way(
 
     def slow(self: ShardWriter) -> None:
         following = int(self.folder.name) + 1
-        overlapped.append(following == 3 or prepared[following].wait(60))
+        overlapped.append(following == 3 or prepared[following].wait(600))
         commit(self)
 
     monkeypatch.setattr(PictureStage, "prepare", noted)
@@ -85,7 +85,7 @@ def test_a_shard_takes_no_more_than_its_inputs(raw: Path, tmp_path: Path, monkey
     committed: list[str] = []
 
     def late(self: PictureStage, found: Found) -> Item:
-        assert found.input.shard == 0 or release.wait(60)
+        assert found.input.shard == 0 or release.wait(600)
         return prepare(self, found)
 
     def noted(self: ShardWriter) -> None:

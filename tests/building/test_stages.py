@@ -66,7 +66,7 @@ def test_the_device_goes_on_while_the_writer_is_stopped(
     add, call = ShardWriter.add, Fragile.__call__
 
     def late(self: ShardWriter, outcome: Any) -> None:
-        assert all_seen.wait(60)
+        assert all_seen.wait(600)
         add(self, outcome)
 
     def noted(self: Fragile, rgb: torch.Tensor, keys: list[str]) -> Any:
@@ -96,7 +96,7 @@ def test_batches_lie_ready_before_the_device_asks(
                 ready.set()
 
     def patient(self: Fragile, rgb: torch.Tensor, keys: list[str]) -> Any:
-        assert ready.wait(60)
+        assert ready.wait(600)
         return call(self, rgb, keys)
 
     monkeypatch.setattr(device_stage, "Upload", Noted)
@@ -118,7 +118,7 @@ def test_the_device_goes_on_while_maps_are_drawn(
         return seen
 
     def late(self: Watched, arrays: Sequence[np.ndarray], found: float) -> Any:
-        assert all_seen.wait(60)
+        assert all_seen.wait(600)
         return draw(self, arrays, found)
 
     monkeypatch.setattr(Watched, "see", noted)

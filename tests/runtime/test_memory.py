@@ -20,7 +20,7 @@ def waits(room: Room, size: int, until: Callable[[], None]) -> bool:
     thread.start()
     early = inside.wait(0.05)
     until()
-    thread.join(60)
+    thread.join(600)
     assert not thread.is_alive()
     return not early
 

@@ -22,7 +22,7 @@ def test_a_stage_runs_ahead_and_no_further_than_it_may() -> None:
             yield number
 
     stage = Ahead(items(), "stage", most=2)
-    assert enough.wait(60)
+    assert enough.wait(600)
     assert taken == [0, 1, 2]
     assert list(stage) == [0, 1, 2, 3, 4]
     stage.join()

@@ -33,7 +33,7 @@ class State:
         return self
 
     def write(self, folder: Path) -> None:
-        assert self.may.wait(60)
+        assert self.may.wait(600)
         if self.fails:
             raise OSError(28, "No space left on device")
         (folder / "weights").write_text("")
