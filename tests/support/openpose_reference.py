@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from condprep.annotators.openpose.keypoints import Body
@@ -19,7 +21,27 @@ Maps = tuple[Tensor, Tensor]  # heatmaps, PAFs
 
 def part_of_the_reference(name: str) -> ModuleType:
     """A module of controlnet_aux's OpenPose; skips the test where that is not installed."""
-    return pytest.importorskip(f"controlnet_aux.open_pose.{name}", reason="the reference, controlnet_aux, is missing")
+    reason = "the reference, controlnet_aux, is missing"
+    _resize_by_planes(pytest.importorskip("controlnet_aux.open_pose.util", reason=reason))
+    return pytest.importorskip(f"controlnet_aux.open_pose.{name}", reason=reason)
+
+
+@cache
+def _resize_by_planes(util: ModuleType) -> None:
+    """Weaving the resized heatmaps together, a pixel of each by turns, is most of what the reference does otherwise."""
+    util.smart_resize, util.smart_resize_k = by_planes(util.smart_resize), by_planes(util.smart_resize_k)
+
+
+def by_planes(resize: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    """The same function of (H, W, channels), whose result lies in memory as channels of (H, W)."""
+
+    @wraps(resize)
+    def resized(x: NDArray[Any], *size: Any, **factors: Any) -> NDArray[Any]:
+        if x.ndim == 2 or x.shape[2] in (1, 3):  # which OpenCV resizes at once
+            return resize(x, *size, **factors)
+        return np.stack([resize(x[:, :, n], *size, **factors) for n in range(x.shape[2])]).transpose(1, 2, 0)
+
+    return resized
 
 
 @cache

@@ -99,6 +99,15 @@ def test_hundreds_of_hands_and_faces(hand, side, face, height, width):
     assert_same_face(faces(face)([crop])[0], reference_face(face, crop))
 
 
+@pytest.mark.parametrize("to", [(128, 128), (40, 300)])
+def test_the_reference_s_own_resizing_is_what_ours_is_held_to(to):
+    """Resized channel by channel, as the tests have it done, heatmaps have the values that the reference alone gives."""
+    util, maps = part_of_the_reference("util"), np.random.default_rng(0).normal(size=(46, 30, 22)).astype(np.float32)
+    enlarged = util.smart_resize_k(maps, fx=8, fy=8)
+    assert np.array_equal(enlarged, util.smart_resize_k.__wrapped__(maps, fx=8, fy=8))
+    assert np.array_equal(util.smart_resize(enlarged, to), util.smart_resize.__wrapped__(enlarged, to))
+
+
 @pytest.mark.parametrize("side", [20, 97, 250])
 def test_the_networks_see_what_the_reference_s_see(side):
     """Heatmaps that depend on the picture's colours give the same points: the inputs are the reference's, four times."""
