@@ -14,6 +14,8 @@ os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import functools
+import gc
 import io
 import shutil
 import sys
@@ -24,6 +26,8 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
+from support import thorough
 from support.command import Command, Run
 from support.datasets import rows_of, written
 from support.pictures import encoded
@@ -33,16 +37,42 @@ import condprep
 from condprep.cli import main as cli
 from condprep.runtime.concurrency import usable_cores
 
-# What takes how long says nothing; a failure says how to repeat it.
-hypothesis.settings.register_profile(
-    "condprep", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("condprep")
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where slow tests are left out (`make test`), random laws are tried with a fifth of their examples."""
+    thorough.quick = config.option.markexpr == "not slow"
+    hypothesis.settings.register_profile(
+        "condprep",
+        deadline=None,  # what takes how long says nothing
+        max_examples=thorough.share(100),
+        print_blob=True,  # a failure says how to repeat it
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+    hypothesis.settings.load_profile("condprep")
+
+
+def _read_once(name: str) -> None:
+    """A photograph of scikit-image is decoded once in a process; each test gets a copy."""
+    read = functools.cache(getattr(data, name))
+    setattr(data, name, lambda: read().copy())
+
+
+for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
+    _read_once(name)
 
 
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: a process for each core that we may use, up to eight, each of which loads torch."""
     return min(usable_cores(), 8)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What five thousand modules are made of is never garbage: to look for some took a quarter of the collection's time."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -64,8 +94,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 12 real photographs in several formats and sub-folders, half of them captioned; to be copied."""
-    from skimage import data
-
     folder = tmp_path_factory.mktemp("photographs")
     pictures = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
     for number in range(12):
@@ -106,8 +134,6 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean dataset of condprep: 8 captioned photographs with Canny edges, 128 x 128."""
-    from skimage import data
-
     folder = tmp_path_factory.mktemp("verify")
     (folder / "raw").mkdir()
     for n in range(8):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from condprep.cli import console
 from condprep.cli.options import Json
 
@@ -41,9 +39,11 @@ def _row(spec: AnnotatorSpec) -> dict[str, Any]:
 
 
 def _show(row: Mapping[str, Any]) -> None:
-    console.out.print(f"[bold]{row['name']}[/]  {escape(row['summary'])}")
+    from condprep.cli.terminal import escape, out
+
+    out.print(f"[bold]{row['name']}[/]  {escape(row['summary'])}")
     for variant, line in row["variants"].items():
-        console.out.print(f"  [cyan]{row['name']}{':' * bool(variant)}{variant}[/]  {escape(line)}")
+        out.print(f"  [cyan]{row['name']}{':' * bool(variant)}{variant}[/]  {escape(line)}")
     for name, line in row["parameters"].items():
-        console.out.print(f"  --set {row['name']}.{name}=...  {escape(line)}", highlight=False)
-    console.out.print(f"  licence: {escape(row['licence'])}", highlight=False)
+        out.print(f"  --set {row['name']}.{name}=...  {escape(line)}", highlight=False)
+    out.print(f"  licence: {escape(row['licence'])}", highlight=False)

@@ -9,11 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
 from condprep.annotators.protocol import full_name
 from condprep.errors import REJECTS
 from condprep.runtime.text import plain, plain_json
@@ -21,22 +16,17 @@ from condprep.runtime.text import plain, plain_json
 SHOWN = 3  # names of a kind; --json and the records have more
 
 
-class _Terminal(Console):
-    """Shows text of others, as file names, and does not let it move the cursor or name the window."""
-
-    def render_str(self, text: str, **how: Any) -> Text:
-        return super().render_str(plain(text), **how)
-
-
-out, err = _Terminal(soft_wrap=True), _Terminal(stderr=True, soft_wrap=True)  # no line is broken where it is piped
-
-
 def say(line: str) -> None:
     """A line that the user must see."""
+    from condprep.cli.terminal import err, escape
+
     err.print(escape(line), style="yellow", highlight=False)
 
 
 def fail(line: str) -> None:
+    """What ended the command."""
+    from condprep.cli.terminal import err, escape
+
     err.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
 
 
@@ -50,10 +40,14 @@ def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], emphasised:
 
     titles: none of a table that needs no header. emphasised: first values of the rows that stand out.
     """
+    from condprep.cli.terminal import escape, out
+
     if not out.is_terminal:
         for row in (titles, *rows) if titles else rows:
             print(*(" ".join(plain(value).split()) for value in row), sep="\t")
         return
+    from rich.table import Table
+
     table = Table(*titles, show_header=bool(titles), box=None, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*map(escape, row), style="bold" if row[0] in emphasised else None)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from typer import Argument
 
 from condprep.cli import console
@@ -22,14 +21,15 @@ def doctor(
 ) -> None:
     """Versions that do not fit together, GPU, memory, disk, weights."""
     from condprep.cli.diagnosis import diagnose
+    from condprep.cli.terminal import escape, out
 
     seen = diagnose(folder, weights=open_weights(weights))
     if as_json:
         console.print_json(seen)
     else:
         for one in seen:
-            console.out.print(f"[{STYLES[one.level]}]{one.level:5}[/] {escape(one.what)}: {escape(one.detail)}")
+            out.print(f"[{STYLES[one.level]}]{one.level:5}[/] {escape(one.what)}: {escape(one.detail)}")
             if one.remedy:
-                console.out.print(f"      {escape(one.remedy)}")
+                out.print(f"      {escape(one.remedy)}")
     if any(one.level == "error" for one in seen):
         raise typer.Exit(1)

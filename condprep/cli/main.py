@@ -15,6 +15,7 @@ from condprep.cli.build import build, show_build
 from condprep.cli.curate import curate
 from condprep.cli.doctor import doctor
 from condprep.cli.finish import finish
+from condprep.cli.help import Verb, Verbs
 from condprep.cli.inspect import inspect
 from condprep.cli.report import report
 from condprep.cli.split import split
@@ -25,10 +26,12 @@ from condprep.runtime.malloc import keep_freed_memory
 from condprep.runtime.openmp import wait_passively
 
 app = typer.Typer(
+    cls=Verbs,
     help="Pictures in, ControlNet training pairs out: maps that line up to the pixel, in Hugging Face datasets.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 NAMES = {
@@ -36,7 +39,7 @@ NAMES = {
     curate: vocabulary.DROPS,
 }  # what a verb can be asked for by name: the end of its --help
 for verb in (build, finish, inspect, verify, curate, split, report, annotate, annotators, doctor):
-    app.command(epilog=NAMES.get(verb))(verb)
+    app.command(cls=Verb, epilog=NAMES.get(verb))(verb)
 app.add_typer(weights.app, name="weights")
 
 

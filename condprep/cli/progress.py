@@ -7,11 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-from rich.text import Text
-
-from condprep.cli.console import err
 from condprep.runtime.progress import Progress
 
 PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
@@ -20,40 +15,15 @@ PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
 @contextmanager
 def progress() -> Iterator[Callable[[Progress], None]]:
     """A callback for `condprep.build` and its like."""
+    from condprep.cli.terminal import err
+
     if err.is_terminal:
-        with RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeRemainingColumn(),
-            console=err,
-        ) as bars:
-            yield _Bars(bars)
+        from condprep.cli.bars import bars
+
+        with bars() as shown:
+            yield shown
     else:
         yield _Lines()
-
-
-class _Rate(TextColumn):
-    def __init__(self) -> None:
-        super().__init__("")
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "", style="progress.data.speed")
-
-
-class _Bars:
-    def __init__(self, bars: RichProgress) -> None:
-        self.bars, self.stage = bars, ""
-
-    def __call__(self, state: Progress) -> None:
-        if state.stage != self.stage:
-            self.stage = state.stage
-            for task in self.bars.task_ids:
-                self.bars.remove_task(task)
-            self.task = self.bars.add_task(state.stage, total=state.total, completed=state.done)
-        rejects = f", {state.rejects} rejected" if state.rejects else ""
-        self.bars.update(self.task, completed=state.done, description=state.stage + rejects)
 
 
 class _Lines:

@@ -67,8 +67,10 @@ def report(
 
 def show_report(result: ReportResult) -> None:
     """Where the page is, and how much of the dataset it shows."""
+    from condprep.cli.terminal import err
+
     for note in filter(None, [*result.verified.notes, result.verified.gap]):
         console.say(note)
     size = f"{result.bytes / 1e6:.1f} MB"
-    console.err.print(f"{result.shown:,} of {result.rows:,} rows, {size}, {result.seconds:.1f} s", highlight=False)
+    err.print(f"{result.shown:,} of {result.rows:,} rows, {size}, {result.seconds:.1f} s", highlight=False)
     print(result.path)

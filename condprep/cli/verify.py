@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 from typer import Argument, Option
 
 from condprep.cli import console
@@ -99,6 +98,8 @@ def verify(
 
 def show_verify(result: VerifyResult, as_json: bool) -> None:
     """The rules that were broken, worst first, with a few rows each."""
+    from condprep.cli.terminal import escape, out
+
     for note in result.notes:
         console.say(note)
     if as_json:
@@ -109,24 +110,25 @@ def show_verify(result: VerifyResult, as_json: bool) -> None:
         _show_rule(result, broken)
     rate = f", {result.rows / result.seconds:.0f} rows/s" if result.seconds else ""
     clean = "" if result.findings else ": nothing to complain about"
-    console.out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
+    out.print(f"{result.rows:,} rows verified in {result.seconds:.1f} s{rate}{clean}")
     if result.not_run:
-        console.out.print(escape(result.gap))
-    console.out.print(f"scores: {escape(str(result.scores))}")
+        out.print(escape(result.gap))
+    out.print(f"scores: {escape(str(result.scores))}")
 
 
 def _show_rule(result: VerifyResult, broken: Sequence[str]) -> None:
     """broken: (check, rule, severity)."""
+    from condprep.cli.terminal import escape, out
     from condprep.curation.remedies import remedy
 
     check, rule, severity = broken
     found = [finding for finding in result.findings if (finding.check, finding.rule) == (check, rule)]
     line = f"[{STYLES[severity]}]{severity}[/] {check}: {rule}, {len(found):,} of {result.rows:,} rows"
-    console.out.print(line, highlight=False)
+    out.print(line, highlight=False)
     for finding in found[:MOST_FINDINGS]:
         where = "no row" if finding.row is None else f"row {finding.row}"
         named = console.one_line(finding.source or finding.key)
-        console.out.print(f"  {where}  {escape(named)}: {escape(console.one_line(finding.reason))}", highlight=False)
+        out.print(f"  {where}  {escape(named)}: {escape(console.one_line(finding.reason))}", highlight=False)
     if len(found) > MOST_FINDINGS:
-        console.out.print(f"  and {len(found) - MOST_FINDINGS:,} more")
-    console.out.print(f"  deal with it: {escape(remedy(check, rule, result.path))}", highlight=False)
+        out.print(f"  and {len(found) - MOST_FINDINGS:,} more")
+    out.print(f"  deal with it: {escape(remedy(check, rule, result.path))}", highlight=False)

@@ -10,14 +10,17 @@ import typer
 from typer import Argument, Option
 
 from condprep.cli import console
+from condprep.cli.help import Verb, Verbs
 from condprep.cli.options import Json, WeightsFolder, open_weights
 
-app = typer.Typer(help="Which weights the annotators need, where they lie, and getting them.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Verbs, help="Which weights the annotators need, where they lie, and getting them.", no_args_is_help=True
+)
 
 Files = Annotated[list[str], Argument(help="files as `weights list` names them")]
 
 
-@app.command("list")
+@app.command("list", cls=Verb)
 def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
     """Every weights file: source, size, licence, sha256, and where it lies on this machine."""
     from condprep.weights.find import table
@@ -36,7 +39,7 @@ def weights_list(weights: WeightsFolder = None, as_json: Json = False) -> None:
     )
 
 
-@app.command("pull")
+@app.command("pull", cls=Verb)
 def weights_pull(
     names: Files,
     to: Annotated[Path | None, Option(help="copy them into this folder, to be carried elsewhere")] = None,
@@ -47,7 +50,7 @@ def weights_pull(
         print(store.pull(name, to) if to else store.get(name).path)
 
 
-@app.command("where")
+@app.command("where", cls=Verb)
 def weights_where(names: Files, weights: WeightsFolder = None) -> None:
     """Where weights lie on this machine; exit code 1 when one does not."""
     store = open_weights(weights)

@@ -112,14 +112,18 @@ class WebDatasetSource:
         chosen = self._choose(group)
         if not chosen:
             note(WITHOUT, group[0].name)
+        taken = {id(item) for item in chosen}
         for item in group:
-            if item not in chosen and is_picture(item.name):
+            if id(item) in taken:
+                continue
+            if is_picture(item.name):
                 note(FURTHER, item.name)
-            elif item not in chosen and _split(item)[1] not in ("txt", "json"):
+            elif _split(item)[1] not in ("txt", "json"):
                 note(kind_left(item.name), item.name)
+        parts = {_split(item): item for item in group if member_problem(item) is None}
         for item in chosen:
             try:
-                text, problem = self._captions(file, key, item, group), member_problem(item)
+                text, problem = self._captions(file, key, item, parts), member_problem(item)
             except Rejected as rejected:
                 text, problem = Captions(()), rejected
             if text.note:
@@ -136,8 +140,9 @@ class WebDatasetSource:
         stems = {_split(item)[0] for item in pictures}
         return [item for item in pictures if not _goes_on_after(_split(item)[0], stems)]
 
-    def _captions(self, file: io.BufferedReader, key: str, picture: TarInfo, group: Sequence[TarInfo]) -> Captions:
-        parts = {_split(item): item for item in group if member_problem(item) is None}
+    def _captions(
+        self, file: io.BufferedReader, key: str, picture: TarInfo, parts: Mapping[tuple[str, str], TarInfo]
+    ) -> Captions:
         bases = (_split(picture)[0], key)
         plain = next((parts[base, "txt"] for base in bases if (base, "txt") in parts), None)
         if plain and not self.caption_field:

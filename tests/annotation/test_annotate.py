@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from datasets import load_from_disk
 from PIL import Image
+from support.pictures import size_of
 from torch import Tensor
 
 from condprep import AnnotatorSpec, Maps, annotate, build
@@ -216,7 +217,7 @@ def test_nothing_is_overwritten_or_half_done(raw: Path, tmp_path: Path, photo: P
     assert (out / "01.png").read_bytes() == b"precious"
     written, _ = annotate_files([other, photo], out, annotators="canny", overwrite=True)
     assert sorted(path.name for path in written) == ["00.png", "01.png"]
-    assert Image.open(out / "01.png").size == Image.open(photo).size
+    assert size_of(out / "01.png") == size_of(photo)
 
 
 def test_pictures_of_one_name_do_not_hide_each_other(tmp_path: Path, photo: Path) -> None:

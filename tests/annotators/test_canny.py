@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
+from support.thorough import share
 
 from condprep import load_annotator
 from condprep.annotators.canny import canny, random_thresholds
@@ -29,7 +30,7 @@ def photo() -> np.ndarray:
     height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 2**32 - 1),
     low=st.integers(0, 300), extra=st.integers(0, 300), levels=st.sampled_from([2, 5, 256]),
 )  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share(300), deadline=None)
 def test_the_fast_path_is_opencv_byte_for_byte(
     height: int, width: int, seed: int, low: int, extra: int, levels: int
 ) -> None:

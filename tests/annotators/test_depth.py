@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 from support.network_states import depth_state
+from support.thorough import share
 from torch import Tensor
 
 from condprep import AnnotatorSpec, build, load_annotator
@@ -218,7 +219,7 @@ def test_keep_raw_lines_up_with_a_padded_picture(
 
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 def test_sobel_is_opencv(height: int, width: int, seed: int) -> None:
     """The slopes are cv2.Sobel's with its default border, for any size from 1 x 1."""
     depth = np.random.default_rng(seed).random((height, width), dtype=np.float32)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from skimage import data
 from support.network_states import hed_state
+from support.thorough import share
 from torch import Tensor
 
 from condprep import load_annotator
@@ -107,7 +108,7 @@ def test_styles_are_those_of_the_reference(either_folder: Path, style: str) -> N
 
 
 @given(seed=st.integers(0, 2**32 - 1), height=st.integers(1, 60), width=st.integers(1, 60), blur=st.floats(0.5, 6))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 def test_scribble_is_the_reference_byte_for_byte(seed: int, height: int, width: int, blur: float) -> None:
     """From the same soft edges, of any size, the strokes are exactly those of the reference."""
     from controlnet_aux.util import nms

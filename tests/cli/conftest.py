@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from condprep.cli import console
+from condprep.cli import terminal
 
 
 @pytest.fixture
@@ -18,5 +18,5 @@ def photo(raw: Path) -> Path:
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines as long as they are: what a narrow terminal folds is not what is tested."""
     monkeypatch.setenv("COLUMNS", "300")
-    for one in (console.out, console.err):
+    for one in (terminal.out, terminal.err):
         monkeypatch.setattr(one, "_width", 300)

@@ -9,6 +9,7 @@ import pytest
 from datasets import load_from_disk
 from PIL import Image
 from support.command import Command
+from support.pictures import size_of
 
 
 def test_annotate_writes_maps_of_the_pictures_size(command: Command, raw: Path, tmp_path: Path) -> None:
@@ -18,7 +19,7 @@ def test_annotate_writes_maps_of_the_pictures_size(command: Command, raw: Path, 
     assert ended.code == 0
     written = [Path(line) for line in ended.out.splitlines()]
     assert written == [tmp_path / "maps" / picture.name for picture in pictures]
-    assert [Image.open(path).size for path in written] == [Image.open(path).size for path in pictures]
+    assert [size_of(path) for path in written] == [size_of(path) for path in pictures]
     (raw / "bad.jpg").write_text("no picture")
     ended = command("annotate", raw / "bad.jpg", pictures[0], "-a", "canny", "-o", tmp_path / "more")
     assert ended.code == 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from support.command import Command
+from support.pictures import size_of
 
 from condprep.weights.pins import PINS
 
@@ -18,7 +18,7 @@ def test_inspect_tells_what_was_built(command: Command, raw: Path, tmp_path: Pat
     assert ended.code == 0
     assert "128 x 128" in ended.out
     assert "canny" in ended.out
-    assert Image.open(tmp_path / "sheet.png").size[0] > 500
+    assert size_of(tmp_path / "sheet.png")[0] > 500
     summary = command("inspect", tmp_path / "ds", "--json").json
     assert sum(summary["rows"].values()) == 12
     assert summary["sizes"] == {"128 x 128": 12}

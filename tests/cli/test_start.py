@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,28 +16,56 @@ from condprep.curation.drops import DROPS
 from condprep.verification.check import thresholds
 from condprep.verification.groups import groups
 
-HEAVY = ("torch", "datasets", "cv2", "numpy", "scipy", "pyarrow", "transformers", "huggingface_hub", "PIL")
+STARTING = {
+    "__main__",
+    "_distutils_hack",
+    "sitecustomize",
+    "usercustomize",
+    "_virtualenv",
+}  # Python's and its environment's
+OF_CONDPREP = {
+    *("condprep.errors", "condprep.types", "condprep.annotators", "condprep.annotators.protocol"),
+    *("condprep.dataset", "condprep.dataset.records", "condprep.runtime", "condprep.runtime.files"),
+    *("condprep.runtime.malloc", "condprep.runtime.openmp", "condprep.runtime.progress", "condprep.runtime.text"),
+}
+OF_TRAINER = {
+    *("trainer.errors", "trainer.types", "trainer.inference", "trainer.inference.pipeline"),
+    *("trainer.recipe", "trainer.recipe.layout"),
+}
 VERBS = ("build", "inspect", "verify", "curate", "report", "annotate", "annotators", "doctor", "weights")
 BELOW_WEIGHTS = ("weights list", "weights pull", "weights where")
 
 
+def loaded(statement: str) -> tuple[set[str], set[str]]:
+    """What Python has imported after a statement: packages of others, and our modules that are in no `cli`."""
+    listing = "import json, sys; print(json.dumps([*sys.modules]))"
+    ended = python("-c", f"{statement}\n{listing}")
+    assert ended.code == 0, ended.err
+    names = set(json.loads(ended.out.splitlines()[-1]))
+    ours = {name for name in names if name.startswith(("condprep.", "trainer."))}
+    others = {name.partition(".")[0] for name in names - ours} - sys.stdlib_module_names - {"condprep", "trainer"}
+    return others - STARTING, {name for name in ours if ".cli" not in name}
+
+
+def test_importing_imports_nothing() -> None:
+    """`import condprep` loads the table of public names, and no package of anybody else."""
+    assert loaded("import condprep") == (set(), set())
+
+
 @pytest.mark.parametrize(
-    ("statement", "unwanted"),
+    ("program", "arguments", "further"),
     [
-        ("import condprep", (*HEAVY, "pydantic", "typer", "rich")),
-        ("from condprep.cli.main import app; app(['--help'], standalone_mode=False)", (*HEAVY, "pydantic")),
-        (
-            "from condprep.cli.main import app; app(['build', '--help'], standalone_mode=False)",
-            HEAVY,
-        ),  # typer uses pydantic
+        ("condprep", ["--help"], set()),
+        ("condprep", ["build", "--help"], set()),
+        ("trainer", ["--help"], OF_TRAINER),
+        ("trainer", ["train", "--help"], OF_TRAINER),
     ],
 )
-def test_the_start_imports_nothing_heavy(statement: str, unwanted: Sequence[str]) -> None:
-    """`import condprep` and `--help` load neither torch nor anything else that takes long."""
-    check = f"import sys; print([name for name in {unwanted!r} if name in sys.modules])"
-    ended = python("-c", f"{statement}\n{check}")
-    assert ended.code == 0, ended.err
-    assert ended.out.splitlines()[-1] == "[]"
+def test_help_imports_nothing_heavy(program: str, arguments: Sequence[str], further: set[str]) -> None:
+    """`--help`, of a verb too, imports typer and what stands here: none of it takes long, torch, rich or pydantic would."""
+    others, ours = loaded(f"from {program}.cli.main import app; app({arguments!r}, standalone_mode=False)")
+    assert others <= {"typer", "click", "annotated_doc", "shellingham", "typing_extensions", "colorama"}
+    assert ours <= OF_CONDPREP | further
 
 
 def test_a_canny_build_needs_neither_torch_nor_pandas(photo: Path, tmp_path: Path) -> None:

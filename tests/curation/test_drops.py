@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.docs import DOCS, section, tables, ticked
+from support.thorough import share
 
 from condprep.curation.drops import ALL, DROPS, KEEP, decide
 from condprep.curation.remedies import OTHERS, remedy
@@ -32,7 +33,7 @@ def star_findings(draw: st.DrawFn) -> list[Finding]:
     return [*found, *(Finding(row, "", "curation", "blurred", "warning", "soft") for row in blurred)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 @given(findings=star_findings(), keep=st.sampled_from(KEEP), names=st.permutations(["near-duplicates", "blurry"]))
 def test_a_group_keeps_exactly_one(
     tmp_path_factory: pytest.TempPathFactory, findings: list[Finding], keep: Any, names: list[str]

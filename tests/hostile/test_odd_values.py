@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from rich.markup import escape
 from support.pictures import encoded, smooth
 
 import condprep
 from condprep.annotators.registry import check_device
 from condprep.building.options import parse_shard_size
-from condprep.cli import console
+from condprep.cli import console, terminal
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.inspect import summarize
 from condprep.dataset.layout import Layout
@@ -160,7 +159,7 @@ def test_nothing_of_others_moves_the_terminal(capsys: pytest.CaptureFixture[str]
     console.say(odd)
     console.fail(odd)
     console.show_facts([(odd, odd)])
-    console.out.print(escape(odd))
+    terminal.out.print(terminal.escape(odd))
     console.print_json({odd: odd})
     out, err = capsys.readouterr()
     assert not {"\x1b", "\x07", "\x9b", "\u202e", "\udcff"} & {*out, *err}

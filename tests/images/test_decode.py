@@ -26,6 +26,7 @@ from support.pictures import (
     smooth,
     with_orientation,
 )
+from support.thorough import share
 
 from condprep.errors import Rejected
 from condprep.images import decode as module
@@ -62,7 +63,7 @@ def converted(image: Image.Image, profile: bytes) -> Image.Image:
     return ImageCms.profileToProfile(image, io.BytesIO(profile), SRGB_PROFILE, relative, None, False, black)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share(60), deadline=None)
 @given(sizes(), st.sampled_from(sorted(SUBSAMPLINGS)), st.integers(30, 98), st.booleans(), st.booleans())
 def test_the_fast_jpeg_path_changes_speed_not_pixels(
     size: tuple[int, int], subsampling: str, quality: int, progressive: bool, restart: bool
@@ -110,7 +111,7 @@ def test_orientation_in_xmp_counts_where_exif_has_none() -> None:
     assert np.array_equal(decode(data).rgb, pillow(data))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=share(150), deadline=None)
 @given(st.binary(max_size=60), st.booleans())
 def test_damaged_exif_is_ignored(junk: bytes, headed: bool) -> None:
     """Whatever stands in the EXIF block, the picture decodes; only a readable block leaves its bytes pristine."""
@@ -122,7 +123,7 @@ def test_damaged_exif_is_ignored(junk: bytes, headed: bool) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # from the reader that we compare with
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 @given(st.data())
 def test_a_pristine_jpeg_is_one_that_every_reader_shows_upright(data: st.DataObject) -> None:
     """With any byte of the EXIF block changed, a picture that is still called pristine is still shown as we saw it."""
@@ -142,7 +143,9 @@ MODES = st.sampled_from(["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
 FORMATS = st.sampled_from(["JPEG", "PNG", "WebP", "AVIF", "GIF", "BMP", "TIFF"])
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(
+    max_examples=share(120), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 @given(FORMATS, MODES, sizes(), st.sampled_from([None, SRGB, rgb_profile(1.8, ADOBE_RGB)]), st.integers(1, 8))
 def test_pristine_bytes_show_exactly_our_pixels(
     format: str, mode: str, size: tuple[int, int], profile: bytes | None, orientation: int
@@ -192,7 +195,7 @@ def test_extreme_shapes_decode(size: tuple[int, int], format: str) -> None:
 # reduced decoding
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share(60), deadline=None)
 @given(sizes(8, 300), st.tuples(st.integers(1, 400), st.integers(1, 400)), st.integers(1, 8))
 def test_a_reduced_jpeg_is_large_enough_and_knows_its_full_size(
     size: tuple[int, int], least: tuple[int, int], orientation: int

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from support.pictures import encoded, jpeg_of_size, jpeg_with_segment, png, smooth, with_orientation
+from support.thorough import share
 
 from condprep.errors import Rejected
 from condprep.images.decode import Picture, decode
@@ -174,7 +175,9 @@ def outcome(data: bytes, **options: object) -> str:
 
 
 @settings(
-    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=share(600),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.sampled_from(sorted(GOOD)), st.data(), st.booleans())
 def test_fuzzed_pictures_only_ever_raise_rejected(capfd, name: str, data: st.DataObject, lenient: bool) -> None:
@@ -189,7 +192,7 @@ def test_fuzzed_pictures_only_ever_raise_rejected(capfd, name: str, data: st.Dat
     assert capfd.readouterr() == ("", "")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share(300), deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_have_jpeg_metadata(data: bytes) -> None:
     """The segment reader takes anything that may follow a JPEG's first marker."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.thorough import share
 
 from condprep.errors import Rejected
 from condprep.images.geometry import Geometry, buckets, compose, nearest_bucket, pad, resize
@@ -18,7 +19,7 @@ free = {"max_upscale": math.inf}
 
 
 @given(height=sides, width=sides, resolution=resolutions, fit=st.sampled_from(["crop", "bucket", "pad", "keep"]))
-@settings(max_examples=500)
+@settings(max_examples=share(500))
 def test_a_placement_stays_inside_its_picture_and_its_canvas(
     height: int, width: int, resolution: int, fit: str
 ) -> None:
@@ -89,7 +90,7 @@ def test_enlarging_beyond_the_limit_is_a_reject_that_says_so() -> None:
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), resolution=st.sampled_from([64, 128]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 def test_resize_and_pad_give_what_was_placed(height: int, width: int, resolution: int) -> None:
     """Pixels have the placed sizes; a constant picture stays constant, and the border of pad is black."""
     rgb = np.full((height, width, 3), 93, np.uint8)

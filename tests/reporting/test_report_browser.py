@@ -31,17 +31,24 @@ def report(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(params=["light", "dark", "phone"])
-def page(request: pytest.FixtureRequest, report: Path, tmp_path: Path) -> Iterator[Page]:
-    """The report, open in a new browser; whatever a test does there, nothing is complained of and nothing asked for."""
+@pytest.fixture(scope="module", params=["light", "dark", "phone"])
+def tab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser of a reader who wants it light or dark, or has a phone."""
     if not (browser := find()):
         pytest.skip("needs Chromium on PATH (Debian: apt-get install chromium)")
     width, height = (390, 844) if request.param == "phone" else (1280, 900)
-    with Page(browser, tmp_path / "profile", width, height, dark=request.param == "dark") as opened:
-        opened.open(report)
+    profile = tmp_path_factory.mktemp("profile")
+    with Page(browser, profile, width, height, dark=request.param == "dark") as opened:
         yield opened
-        assert opened.complaints == []
-        assert opened.requests == [report.absolute().as_uri()]
+
+
+@pytest.fixture
+def page(tab: Page, report: Path) -> Iterator[Page]:
+    """The report, opened anew; whatever a test does there, nothing is complained of and nothing asked for."""
+    tab.open(report)
+    yield tab
+    assert tab.complaints == []
+    assert tab.requests == [report.absolute().as_uri()]
 
 
 def test_it_opens(page: Page) -> None:

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.pictures import encoded, smooth
 from support.tars import tar
+from support.thorough import share
 
 from condprep.errors import PassingFault, Rejected, SourceError
 from condprep.sources.base import Source
@@ -224,7 +225,9 @@ def test_what_is_no_tar_is_one_problem(tmp_path: Path) -> None:
 
 
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=share(200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(st.data())
 def test_fuzzed_tars_end_and_read_only_themselves(tmp_path: Path, capfd, data: st.DataObject) -> None:

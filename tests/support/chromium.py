@@ -93,8 +93,13 @@ class Page:
         return found
 
     def open(self, path: Path) -> None:
-        """Load a page from a file and wait until it is there."""
-        self.call("Page.navigate", url=path.absolute().as_uri())
+        """Load a page from a file and wait until it is there: nothing is left of what was open, nor of what was reported."""
+        for url in ("about:blank", path.absolute().as_uri()):
+            self._go(url)
+
+    def _go(self, url: str) -> None:
+        self.events.clear()
+        self.call("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 

@@ -39,15 +39,13 @@ def put(root: Path, name: str, data: bytes = PICTURE) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """`datasets` without bars and warnings."""
+    """`datasets` without warnings; its bars are off in all tests."""
     level = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
     try:
         yield
     finally:
         datasets.logging.set_verbosity(level)
-        datasets.enable_progress_bars()
 
 
 def compare(

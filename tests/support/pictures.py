@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,12 @@ def encoded(picture: np.ndarray | Image.Image, format: str = "JPEG", **options: 
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture's file, pixels."""
+    with Image.open(path) as image:
+        return image.size
 
 
 def pillow(data: bytes) -> np.ndarray:

@@ -1,8 +1,15 @@
-"""How often slow random tests are tried: as often as CI has time for, and more where somebody has."""
+"""How many examples a random law is tried with: a fifth in `make test`, all in `make test-all`, more with CONDPREP_THOROUGH."""
 
 from __future__ import annotations
 
 import os
+
+quick = False  # set by conftest.py before a test's module is read
+
+
+def share(whole: int) -> int:
+    """All examples where slow tests run, too; else a fifth, but twenty."""
+    return min(whole, max(20, whole // 5)) if quick else whole
 
 
 def examples(usual: int, thorough: int) -> int:

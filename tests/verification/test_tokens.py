@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.thorough import share
 
 from condprep.verification.tokens import MARKERS, MERGES, VOCABULARY, TokenCounter, _spelling
 from condprep.weights.find import Weights
@@ -41,7 +42,7 @@ LETTERS = st.sampled_from("abc defghiXYZ ÄÖüß 中文字 éœ ½²٣123 _-...
 KNOWN = st.characters(exclude_categories=("Cn", "Cs"))  # letters newer than Python's Unicode are not known as letters
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=share(300), deadline=None)
 @given(text=st.one_of(st.text(LETTERS, max_size=80), st.text(KNOWN, max_size=40)))
 def test_tokens_are_those_of_transformers(vocabulary: Path, tokenizer: Any, text: str) -> None:
     """Any text of assigned characters has as many tokens as CLIPTokenizer makes of it; without the vocabulary never more are claimed."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from condprep.cli.help import Verb, Verbs
 from condprep.cli.stopping import Stopped, heed_signals
 from condprep.errors import CondprepError
 from condprep.runtime.malloc import keep_freed_memory
@@ -18,9 +19,11 @@ from trainer.cli.train import train
 SCRIPT = "condprep-train"  # of pyproject.toml
 
 app = typer.Typer(
+    cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -31,7 +34,7 @@ def _verbs() -> None:
 
 
 for verb in (train, sample, evaluate):
-    app.command()(verb)
+    app.command(cls=Verb)(verb)
 
 
 def main() -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
-
-from condprep.cli.console import out, print_json, say, show_table
+from condprep.cli.console import print_json, say, show_table
+from condprep.cli.terminal import escape, out
 from trainer.evaluation.report import columns, lines, plain
 from trainer.evaluation.result import Fidelity
 from trainer.evaluation.scores import LOWER, NAMES

@@ -274,6 +274,8 @@ def load_network(file: WeightFile) -> DptHybrid:
         key: standardise(value) if key.startswith("resnet.") and value.ndim == 4 else value
         for key, value in renamed.items()
     }
-    network = DptHybrid()
+    with torch.device("meta"):  # no time for random weights
+        network = DptHybrid()
+    network.to_empty(device="cpu")
     load_into(network, state, file)
     return network.eval()

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.openpose_reference import part_of_the_reference
+from support.thorough import share
 
 from condprep.annotators.openpose.boxes import SMALLEST, Box, face_box, hand_box
 from condprep.annotators.openpose.keypoints import Body
@@ -31,7 +32,7 @@ def reference_body(body: Body):
     return util.BodyResult(points, 1.0, 1)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share(500), deadline=None)
 @given(bodies())
 def test_hands_are_looked_for_where_the_reference_looks(given):
     """Any body, whole or not, anywhere in the picture: the same squares for the same hands."""
@@ -43,7 +44,7 @@ def test_hands_are_looked_for_where_the_reference_looks(given):
     }
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share(500), deadline=None)
 @given(bodies())
 def test_faces_are_looked_for_where_the_reference_looks(given):
     """Any head, whole or not, anywhere in the picture: the same square, or none."""
@@ -52,7 +53,7 @@ def test_faces_are_looked_for_where_the_reference_looks(given):
     assert face_box(body, height, width) == (Box(*expected) if expected else None)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=share(500), deadline=None)
 @given(bodies())
 def test_no_square_is_empty(given):
     """What is cut out has pixels in both directions; a hand is a whole square of at least 20 pixels."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.openpose_reference import Reference
+from support.thorough import share
 
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, bodies, column_value
@@ -26,7 +27,7 @@ def random_people(rng: np.random.Generator, height: int, width: int, whole: bool
 seeds = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 @given(seeds, st.integers(1, 300), st.integers(1, 300), st.booleans())
 def test_bodies_are_drawn_as_the_reference_draws_them(rng, height, width, whole):
     """Any bodies, in pictures of any size, give the reference's map byte for byte."""
@@ -50,7 +51,7 @@ def test_a_missing_joint_and_its_limbs_are_not_drawn():
     assert set(map(tuple, draw_bodies([body], 40, 40).reshape(-1, 3))) == {(0, 0, 0), (255, 0, 0)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share(50), deadline=None)
 @given(seeds)
 def test_bodies_survive_the_column_and_json(rng):
     """Bodies come back bit for bit from an Arrow column and from JSON text in OpenPose's layout."""

@@ -15,6 +15,7 @@ from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE, pictures
 from support.openpose_parts import Tints, as_batch, photo
 from support.openpose_reference import Reference, WholeReference, part_of_the_reference
 from support.shelf import Shelf
+from support.thorough import share
 
 from condprep.annotators.openpose import load as openpose
 from condprep.annotators.openpose.annotator import Openpose
@@ -144,7 +145,7 @@ def as_drawn_there(pose: Pose, height: int, width: int):
     return package.PoseResult(util.BodyResult(body, 1.0, 1), *map(shares, pose[1:]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share(60), deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 300), st.integers(2, 300))
 def test_people_are_drawn_as_the_reference_draws_them(seed, height, width):
     """Any people with hands and faces, some points missing, give the reference's map byte for byte."""

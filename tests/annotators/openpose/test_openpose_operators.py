@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from support.openpose_reference import part_of_the_reference
+from support.thorough import share
 
 from condprep.annotators.openpose.inputs import SIGMA, blur_on_device, network_input, resize_on_device
 from condprep.annotators.openpose.operators import WIDEST, Frame, operators
@@ -24,7 +25,7 @@ def reference():
     return part_of_the_reference("util")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 @given(sides, sides, network_heights)
 @example(184, 184, 184)
 @example(183, 600, 184)
@@ -43,7 +44,7 @@ def test_the_matrices_are_the_reference_s_chain(reference, height, width, networ
         assert np.allclose(ours.numpy(), expected, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=share(100), deadline=None)
 @given(sides, sides, network_heights)
 @example(184, 300, 184)
 @example(368, 300, 184)
@@ -59,7 +60,7 @@ def test_the_network_s_input_is_the_reference_s(reference, height, width, networ
     assert np.array_equal(ours[0].numpy(), expected)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share(50), deadline=None)
 @given(sides, sides)
 @example(1500, 40)
 def test_a_gpu_s_input_is_that_of_the_cpu(height, width):
@@ -82,7 +83,7 @@ def test_a_gpu_s_squares_are_those_of_the_cpu(reference, height, width, side):
     assert abs(ours - expected).max() <= 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share(50), deadline=None)
 @given(st.integers(20, 300))
 def test_a_gpu_s_blur_is_that_of_the_cpu(side):
     """The matrix that blurs hands on a GPU gives OpenCV's very bytes."""
@@ -92,7 +93,7 @@ def test_a_gpu_s_blur_is_that_of_the_cpu(side):
     assert np.array_equal(ours, expected)
 
 
-@settings(max_examples=200)
+@settings(max_examples=share(200))
 @given(st.integers(1, 20_000), st.integers(1, 20_000), network_heights)
 def test_the_network_s_input_is_small_whatever_the_picture(height, width, network_height):
     """No picture, however long or wide, makes an input higher than asked for or wider than 8 times that."""

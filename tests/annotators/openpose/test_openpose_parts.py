@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.openpose_parts import Blobs, Tints, photo
 from support.openpose_reference import _Model, part_of_the_reference
+from support.thorough import share
 
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands
@@ -89,7 +90,7 @@ def test_faces_have_the_reference_s_points(network, height, width):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=share(200), deadline=None)
 @given(blobs(22), st.integers(20, 400), blobs(71), st.integers(10, 600), st.integers(10, 600))
 def test_hundreds_of_hands_and_faces(hand, side, face, height, width):
     """As the two above, more often, and other ones in every run."""

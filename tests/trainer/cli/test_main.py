@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from diffusers import ControlNetModel
 from PIL import Image
+from support.pictures import size_of
 from support.trainer_models import build_dataset, save_base
 from torch import Tensor
 
@@ -123,7 +124,7 @@ def test_from_a_dataset_to_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.warns(UserWarning, match="the condition looks like blank"):
         code, _, _ = run(monkeypatch, capsys, "sample", output, *words)
     assert code == 0
-    assert Image.open(tmp_path / "made.png").size == (64, 64)
+    assert size_of(tmp_path / "made.png") == (64, 64)
 
 
 @pytest.mark.slow

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 from support.docs import DOCS, default_of, names_of, section, tables, ticked
 from support.painters import named, train_place
+from support.pictures import size_of
 from support.trainer_models import build_dataset, save_pictures
 from typer.main import get_command
 
@@ -95,7 +95,7 @@ def test_a_report_can_be_read(found: Fidelity, tmp_path: Path) -> None:
     mine = [line["f1_2px"] for line in table if line["arm"] == "controlnet"]
     assert np.mean(mine) == pytest.approx(found.scores["controlnet"]["f1_2px"].mean)
     for name in ("worst.png", "best.png"):
-        assert Image.open(tmp_path / "report" / name).width > 1000
+        assert size_of(tmp_path / "report" / name)[0] > 1000
     page = (tmp_path / "report" / "index.html").read_text()
     assert "http:" not in page
     assert "https:" not in page

@@ -224,7 +224,8 @@ def launched(recipe: Recipe, folder: Path, *before: str) -> subprocess.Popen[str
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_stops(place: Path, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and a cluster's SIGTERM: a checkpoint of the very update, exit code 1, no stack trace; then it goes on."""
     out = tmp_path / "output"

@@ -15,6 +15,7 @@ from support.datasets import written_poses
 from support.drawings import body, drawn, photo, shifted
 from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from support.pictures import encoded
+from support.thorough import share
 
 import condprep
 from condprep.annotators.openpose.annotator import Openpose
@@ -169,7 +170,7 @@ def test_other_colours_are_compared_as_drawings() -> None:
 # ---- the shift that all share
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=share(50), deadline=None)
 @given(st.lists(st.integers(-9, 9), min_size=1, max_size=60))
 def test_the_interval_holds_the_median(values: list[int]) -> None:
     """The median is numpy's, and lies within its interval, which mirrors as the values do."""

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from support.thorough import share
 
 from condprep.verification.quality.checks import CURATION
 from condprep.verification.quality.picture import greyed, quality
@@ -127,7 +128,7 @@ def test_a_night_sky_is_no_bar() -> None:
     assert quality(night).bars == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=share(60), deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(3))))
 def test_any_picture_can_be_measured(picture: np.ndarray) -> None:
     """From 1 x 1 on, of any pixels: numbers in their ranges, no error, no NaN."""
