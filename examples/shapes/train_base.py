@@ -54,12 +54,14 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.file, self.began = path.open("w", encoding="utf-8"), time.monotonic()
+        path.write_text("")
+        self.path, self.began = path, time.monotonic()
 
     def __call__(self, text: str) -> None:
         line = f"{time.monotonic() - self.began:6.0f} s  {text}"
         print(line, flush=True)
-        print(line, file=self.file, flush=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            print(line, file=file)
 
 
 def draw_all(seed: int, count: int) -> tuple[Tensor, list[str]]:

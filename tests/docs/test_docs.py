@@ -89,6 +89,7 @@ def install(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # a page opens files as its readers do
 @pytest.mark.parametrize("page", [page for page in PAGES if any(fences(page))], ids=lambda page: page.name)
 def test_the_snippets_of_a_page_run(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its Python and its commands run one after the other in one folder, and print what their comments say."""

@@ -151,6 +151,7 @@ def _without_na(result: Any) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # `datasets` leaves metadata files open
 def test_imagefolders_are_read_as_datasets_reads_them(tmp_path: Path) -> None:
     """300 random folders: splits, file names in any spelling, metadata anywhere, files of other kinds beside."""
     reasons = compare(tmp_path, make, theirs, ours, excuse)

@@ -44,6 +44,7 @@ def test_on_the_grid_the_map_is_the_reference_s(variant: str, cells: tuple[int, 
 
 @pytest.mark.parametrize("variant", variants([*NETWORKS, "lineart_standard"]))
 @pytest.mark.parametrize("shape", [(63, 70), (100, 30), (1, 1)])
+@pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
 def test_off_the_grid_the_map_is_the_padded_picture_s(
     variant: str, shape: tuple[int, int], checkpoints: Checkpoints
 ) -> None:
