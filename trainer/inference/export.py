@@ -73,7 +73,7 @@ def made_by(dataset: Path, column: str) -> tuple[dict[str, Any], dict[str, Any]]
 
 
 def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable[Tensor]) -> None:
-    """config.json and the weights in fp32, each complete or not there. weights: in the parameters' order."""
+    """config.json and the weights as they are, each complete or not there. weights: in the parameters' order."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

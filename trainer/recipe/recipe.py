@@ -148,8 +148,9 @@ class Train(Table):
     eps: float = Field(default=1e-8, gt=0, le=1, description="of all but adafactor")
     weight_decay: float = Field(default=0.01, ge=0, le=1, description="of the optimizer")
     max_grad_norm: float = Field(default=1.0, ge=0, description="gradients are clipped to this norm; 0 does not clip")
-    precision: Precision = Field(
-        default="bf16", description="of the forward and backward pass; master weights are fp32"
+    precision: Precision = Field(default="bf16", description="of the forward and backward pass")
+    weights: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="of what is trained; bf16 takes half, gradients too, and is rounded at random"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPU where there is one")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
@@ -257,6 +258,12 @@ class Recipe(Table):
         if train.optimizer == "prodigy" and train.lr < LEAST_FACTOR:
             raise ValueError(
                 f"train.lr = {train.lr:g} is a factor of the rate that prodigy finds by itself: say train.lr = 1.0"
+            )
+        if train.weights == "bf16" and train.precision != "bf16":
+            raise ValueError(f'train.weights = "bf16" needs train.precision = "bf16", not "{train.precision}"')
+        if train.weights == "bf16" and train.optimizer == "prodigy":
+            raise ValueError(
+                'train.weights = "bf16" is not for prodigy, which looks at all weights at once: say "fp32"'
             )
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Memory:
     """Bytes on a device."""
 
-    models: int  # frozen models, and the ControlNet's master weights
+    models: int  # frozen models, and the ControlNet's weights
     training: int  # optimizer and average
     passes: int  # the most that forward and backward pass hold at once, gradients included
 
@@ -46,18 +46,20 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     kept += [] if recipe.cache.latents else [base.vae]
     kept += [] if recipe.cache.text else base.text_encoders
     width = torch_dtype(recipe.train.precision).itemsize
+    learned = torch_dtype(recipe.train.weights)
     frozen = sum(parameters(module) for module in kept) * width
     text = base.encode_text([""])
     fake, controlnet = _without_bytes(base, recipe)
     trained = parameters(controlnet)
     with FakeTensorMode():
         _fill(fake.unet, torch_dtype(recipe.train.precision), requires_grad=False)
-        _fill(controlnet, torch.float32, requires_grad=True)
+        _fill(controlnet, learned, requires_grad=True)
         batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
         passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))
     average = 4 * trained if recipe.ema.enabled and recipe.ema.device == "auto" else 0
+    average *= 1 + (learned != torch.float32)  # a copy of the weights in its precision, too
     shapes = [tuple(parameter.shape) for parameter in controlnet.parameters()]
-    return Memory(frozen + 4 * trained, state_bytes(recipe.train.optimizer, shapes) + average, passes)
+    return Memory(frozen + learned.itemsize * trained, state_bytes(recipe.train.optimizer, shapes) + average, passes)
 
 
 def parameters(module: nn.Module) -> int:

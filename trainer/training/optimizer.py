@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,15 @@ def check_optimizer(train: Train) -> None:
 
 
 def make_optimizer(train: Train, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """The recipe's optimizer over fp32 master weights. Its state_dict is all that the next step depends on."""
+    """The recipe's optimizer over weights as the recipe has them. Its state_dict is all that the next step depends on."""
+    if train.weights == "bf16":
+        from trainer.training.rounding import RoundedOptimizer
+
+        return RoundedOptimizer(partial(_of_fp32, train), parameters, train.seed)
+    return _of_fp32(train, parameters)
+
+
+def _of_fp32(train: Train, parameters: Iterable[Any]) -> torch.optim.Optimizer:
     decayed: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
     adam = decayed | {"betas": train.betas, "eps": train.eps}
     match train.optimizer:

@@ -14,7 +14,7 @@ import torch
 
 from trainer.data.sampler import SampledRow
 from trainer.errors import MachineError, readable_bytes
-from trainer.training.memory import parameters, predict_memory
+from trainer.training.memory import predict_memory
 from trainer.training.optimizer import state_bytes
 from trainer.training.validate import Validator
 from trainer.types import Batch, ProcessGroup, Say, torch_dtype
@@ -38,9 +38,10 @@ class MicroBatch:
 def preflight(learner: Learner, train: Split, held_out: Split | None, group: ProcessGroup, say: Say) -> int:
     """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
     base, recipe = learner.base, learner.recipe
-    shapes = [tuple(parameter.shape) for parameter in learner.controlnet.parameters()]
-    moments = state_bytes(recipe.train.optimizer, shapes)
-    check_disk(Path(recipe.save.dir), parameters(learner.controlnet), recipe.save.keep, recipe.ema.enabled, moments)
+    trained = list(learner.controlnet.parameters())
+    moments = state_bytes(recipe.train.optimizer, [tuple(parameter.shape) for parameter in trained])
+    weights, average = (sum(weight.nbytes for weight in which) for which in (trained, learner.average))
+    check_disk(Path(recipe.save.dir), weights + average, moments, recipe.save.keep)
     batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)
@@ -162,14 +163,14 @@ def _gigabytes(size: int | None) -> str:
     return f" ({readable_bytes(size)})" if size else ""
 
 
-def check_disk(folder: Path, parameters: int, keep: int, average: bool, moments: int) -> None:
-    """Raises MachineError where the checkpoints and the result of that many parameters do not fit into a folder.
+def check_disk(folder: Path, weights: int, moments: int, keep: int) -> None:
+    """Raises MachineError where the checkpoints and the result of a run do not fit into a folder.
 
-    Kept checkpoints, one that is being written, and the result: weights and the average, in fp32, and the optimizer's
-    moments, of so many bytes.
+    Kept checkpoints, one that is being written, and the result: the weights and their average, and of the checkpoints the
+    optimizer's moments, too; in bytes.
     """
-    checkpoint = parameters * 4 * (1 + average) + moments
-    needed = (keep + 1) * checkpoint + parameters * 4 * (1 + average)
+    checkpoint = weights + moments
+    needed = (keep + 1) * checkpoint + weights
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise MachineError(

@@ -14,7 +14,7 @@ from trainer.models.base import Base
 from trainer.models.objective import Diffusion, draw_for_training, row_losses
 from trainer.training.optimizer import effective_rate, make_optimizer
 from trainer.training.state import LearnerState
-from trainer.types import Batch, Draws
+from trainer.types import Batch, Draws, torch_dtype
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,7 +33,7 @@ class StepResult:
 
 
 class Learner:
-    """A base, on the device in the recipe's precision, and a ControlNet in fp32 that learns to steer it.
+    """A base, on the device in the recipe's precision, and a ControlNet that learns to steer it, in fp32 or bf16.
 
     Everything random comes from the recipe's seed, the epoch and the rows' keys, so what is learned does not depend on
     how the rows of an update are shared out to forward passes and processes.
@@ -44,7 +44,7 @@ class Learner:
         alphas = base.scheduler.alphas_cumprod.to(accelerator.device, torch.float32)
         self.diffusion = Diffusion(alphas, base.prediction_type)
         _configure(base, controlnet, recipe, accelerator.device.type)
-        controlnet.to(accelerator.device).train()
+        controlnet.to(accelerator.device, torch_dtype(recipe.train.weights)).train()
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
         self.prepared, self.optimizer = accelerator.prepare(controlnet, optimizer)
         self.ema = _average(controlnet, recipe)
@@ -78,10 +78,15 @@ class Learner:
         """Of the last update."""
         return effective_rate(self.optimizer)
 
+    @property
+    def average(self) -> list[Tensor]:
+        """Of the parameters, in their order; empty where there is none."""
+        return list(self.ema.shadow_params) if self.ema else []
+
     def _where_the_average_is(self) -> list[Tensor]:
-        """The parameters on the average's device: themselves, or a copy for an average on the CPU."""
-        there = self.ema.shadow_params[0].device
-        return [parameter.detach().to(there).requires_grad_() for parameter in self.controlnet.parameters()]
+        """The parameters in fp32 on the average's device: themselves, or a copy."""
+        average = self.ema.shadow_params[0]
+        return [parameter.detach().to(average).requires_grad_() for parameter in self.controlnet.parameters()]
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -138,7 +143,7 @@ class Learner:
     def weights(self, which: str) -> list[Tensor]:
         """Those parameters, in their order: "raw", the last ones, or "best", the averaged ones where there are any."""
         if which == "best" and self.ema:
-            return list(self.ema.shadow_params)
+            return self.average
         return [parameter.detach() for parameter in self.controlnet.parameters()]
 
     def snapshot(self) -> ControlNetModel:
@@ -147,9 +152,8 @@ class Learner:
 
     def state(self) -> LearnerState:
         """Everything that the next update depends on, but the rows: the tensors themselves, which the next update changes."""
-        scaler, average = self.accelerator.scaler, self.weights("best") if self.ema else []
-        scale = scaler.state_dict() if scaler else {}
-        return LearnerState(self.controlnet, self.weights("raw"), self.optimizer.state_dict(), average, scale)
+        scale = self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}
+        return LearnerState(self.controlnet, self.weights("raw"), self.optimizer.state_dict(), self.average, scale)
 
     @torch.no_grad()
     def restore(self, state: LearnerState, update: int) -> None:
@@ -186,8 +190,7 @@ def _average(controlnet: ControlNetModel, recipe: Recipe) -> Any:
     if not recipe.ema.enabled:
         return None
     average = EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
-    if recipe.ema.device == "cpu":
-        average.to("cpu")
+    average.to("cpu" if recipe.ema.device == "cpu" else None, torch.float32)
     return average
 
 

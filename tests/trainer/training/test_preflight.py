@@ -70,15 +70,15 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
 
 def test_a_disk_too_small_is_found_before_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """3 kept checkpoints and one in the making, 16 bytes a parameter, and 8 of the result: 72 GB of 10^9 parameters."""
+    """3 kept checkpoints and one in the making, of 16 GB, and a result of 8: 72 GB."""
     usage = shutil._ntuple_diskusage  # type: ignore[attr-defined]
     for free, fits in ((71, False), (73, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: usage(0, 0, free * 10**9))
         if fits:
-            check_disk(tmp_path, 10**9, keep=3, average=True, moments=8 * 10**9)
+            check_disk(tmp_path, weights=8 * 10**9, moments=8 * 10**9, keep=3)
         else:
             with pytest.raises(MachineError, match=r"71.0 GB free.* take 72.0 GB.*lower save\.keep"):
-                check_disk(tmp_path, 10**9, keep=3, average=True, moments=8 * 10**9)
+                check_disk(tmp_path, weights=8 * 10**9, moments=8 * 10**9, keep=3)
 
 
 @pytest.fixture(scope="module")
