@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench.bases import SDXL_UNET
 from diffusers import UNet2DConditionModel
 from support.trainer_models import save_base
 
+from bench.bases import SDXL_UNET
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model
 from trainer.recipe.toml import load_recipe
