@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.recorded import Recorded
 from condprep.building.options import parse_options
+from condprep.dataset.remote import here
 from condprep.errors import UsageError
 from condprep.images.geometry import Geometry
 from condprep.runtime.files import read_json
@@ -31,8 +32,9 @@ def load_like(
 
 def read_like(path: str | Path) -> tuple[Geometry, dict[str, Recorded]]:
     """The same, not loaded yet. Raises UsageError where the record is missing, damaged, or names no annotator."""
-    stored = Path(path) / ".condprep" / "provenance.json"
-    if not stored.exists() and (trained := Path(path) / "condition.json").exists():  # a folder of the trainer's
+    folder = here(path)
+    stored = folder / ".condprep" / "provenance.json"
+    if not stored.exists() and (trained := folder / "condition.json").exists():  # a folder of the trainer's
         stored = trained
     if not stored.exists():
         raise UsageError(f"{path} is no dataset made by condprep: {stored} is missing")

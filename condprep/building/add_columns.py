@@ -19,7 +19,7 @@ from condprep.building.begin import as_requested, begin
 from condprep.building.existing_rows import ExistingRows
 from condprep.building.finish import finish, finished
 from condprep.building.options import parse_options
-from condprep.building.output_folder import disk_errors, locked
+from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.plan import Plan
 from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, SPLITS, Layout
@@ -51,6 +51,7 @@ def add_columns(
     has, and for one that was built with fit "pad", whose black border would be annotated.
     """
     began = time.monotonic()
+    check_here(dataset, "--into")
     layout = Layout(Path(dataset))
     staging = Layout(layout.private / "into")
     if not (layout.done.exists() and (layout.private / "provenance.json").exists()):

@@ -13,11 +13,10 @@ from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
 from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.options import parse_options
-from condprep.building.output_folder import check_folders, disk_errors, locked
+from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
 from condprep.building.parts import parse_part, plan_by_one, refuse_with_part
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share, part_counts
-from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.choose import check_engine, engine_for
 from condprep.errors import UsageError
@@ -44,6 +43,7 @@ def build(
     engine: str = "local",
     weights: Weights | None = None,
     overwrite: bool = False,
+    break_lock: bool = False,
     max_rejects: float | None = None,
     part: str | tuple[int, int] | None = None,
     retry_rejects: str | Sequence[str] = (),
@@ -61,6 +61,8 @@ def build(
     engine: who runs the shard jobs; "local", this machine.
     part: "0/4" or (0, 4): only the shards 0, 4, 8, ... of the plan, while other processes build the other parts in the same
     folder; `condprep.finish` makes the dataset of them.
+    out: a folder, or a URL (s3://, gs://): shards go there as they are finished, and the working folder in the cache stays small.
+    break_lock: take over a target at a URL from a build that is gone.
     retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
@@ -76,7 +78,8 @@ def build(
     given = {"--overwrite": overwrite, "--retry-rejects": bool(retry_rejects), "--max-rejects": max_rejects is not None}
     refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
-    layout = Layout(Path(out))
+    layout = layout_of(out)
+    check_target(str(source), layout, retry, mine)
     check_folders(Path(source), layout.root)
     pictures = open_inputs(
         str(source),
@@ -94,13 +97,14 @@ def build(
         raise UsageError(
             "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
         )
-    with disk_errors(layout.root), locked(layout, mine):
+    with disk_errors(layout.root), at_target(layout, overwrite, break_lock), locked(layout, mine):
         weights = weights or Weights()
         first, built = several[0] if several else device, Counts()
         how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": weights, "retry": retry}
         with plan_by_one(layout, mine, progress) as told:
             builder = begin(layout, pictures, chosen, progress=told, **how)
         if builder:
+            layout.begin()
             if mine:
                 builder.keep_to(mine.shards(builder.plan.shards))
             job = OpenBuilder(layout, pictures, chosen, weights, builder.columns)

@@ -53,9 +53,11 @@ def finish(
     counts = [Counts.load(layout.shard(shard) / "counts.json") for shard in range(plan.shards)]
     total = place_files(layout, counts, datasets_features(builder.columns), builder.options.format, plan.id, rejects)
     if total.rows:
-        write_card(layout, merge(_provenance(builder, total)))
+        write_card(layout, merge(_provenance(builder, total)), {file["name"]: file["rows"] for file in total.files})
     commit_json(layout.private / "shards.json", [vars(shard) for shard in counts])  # for `--retry-rejects`
     commit_json(layout.done, vars(total))
+    if layout.target:
+        layout.target.publish(layout.root, [file["name"] for file in total.files])
 
 
 def _provenance(builder: Built, total: Counts) -> Provenance:

@@ -3,16 +3,58 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from condprep.building.parts import Part, begun_parts, hold_part
 from condprep.dataset.layout import DATA_FOLDERS, Layout
+from condprep.dataset.target import Target
 from condprep.errors import DatasetError, TargetFault, UsageError
 from condprep.runtime.folder import check_own
 from condprep.runtime.locks import Held, hold, is_held
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing
+from condprep.runtime.storage import is_url
+
+
+def layout_of(out: str | os.PathLike[str]) -> Layout:
+    """A folder, or at a URL a target with a working folder on this machine. Raises UsageError where it cannot be written."""
+    if not is_url(os.fspath(out)):
+        return Layout(Path(out))
+    target = Target.at(os.fspath(out))
+    return Layout(target.folder, target)
+
+
+def check_here(path: str | os.PathLike[str], what: str) -> None:
+    """Raises UsageError for a URL, where only a folder will do."""
+    if is_url(os.fspath(path)):
+        raise UsageError(f"{os.fspath(path)} is a URL, and {what} works in a folder of this machine; give a folder")
+
+
+def check_target(source: str, layout: Layout, retry: Collection[str], part: Part | None) -> None:
+    """Raises UsageError where a target at a URL holds the source, or what is asked for needs a folder."""
+    if not layout.target:
+        return
+    if f"{source.rstrip('/')}/".startswith(f"{layout.target.remote}/"):
+        raise UsageError(f"the source {source} lies inside {layout.target.remote}; choose an --out beside it")
+    if retry:
+        check_here(str(layout.target.remote), "--retry-rejects")
+    if part:
+        check_here(str(layout.target.remote), "--part")
+
+
+@contextmanager
+def at_target(layout: Layout, overwrite: bool, break_lock: bool) -> Iterator[None]:
+    """The working folder of a target is what is at the URL, and nobody else writes there meanwhile."""
+    if not layout.target:
+        yield
+        return
+    with layout.target.claimed(break_lock):
+        if overwrite:
+            layout.target.clear()
+        layout.target.restore(layout.root)
+        yield
 
 
 def check_folders(source: Path, out: Path) -> None:

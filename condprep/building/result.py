@@ -37,6 +37,7 @@ class BuildResult:
         default_factory=dict
     )  # what was left out: {kind: {"count", "names"}}
     part: str | None = None  # "0/4" where only the shards of that part were built; the figures are of them
+    url: str | None = None  # of a dataset that is not here: then `path` is the working folder, with the records
 
 
 def part_counts(layout: Layout, plan: Plan, part: Part) -> Counts:
@@ -82,6 +83,7 @@ def build_result(
         seconds=seconds,
         notes=notes.found,
         part=str(part) if part else None,
+        url=str(layout.target.remote) if layout.target else None,
     )
 
 

@@ -100,6 +100,7 @@ class ShardBuilder:
                 raise RuntimeError(
                     f"{writer.counts.inputs} outcomes of {self.plan.rows(shard)} inputs in shard {shard}"
                 )
+        self.layout.commit_shard(shard)
         return writer.counts
 
     def keep_to(self, shards: Collection[int]) -> None:

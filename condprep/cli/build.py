@@ -19,6 +19,7 @@ from condprep.cli.options import (
     ImageColumn,
     Json,
     Overwrite,
+    Private,
     Settings,
     StrictWeights,
     WeightsFolder,
@@ -36,6 +37,7 @@ from condprep.cli.options import (
 from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.errors import UsageError
+from condprep.runtime.storage import is_url
 from condprep.types import ConditionKind, FitMode, ImageFormat
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
 Source = Annotated[
     str, Argument(help="folder, imagefolder, Hugging Face dataset (folder, parquet, Hub id), tars, zips, pairs")
 ]
-Out = Annotated[Path | None, Option("--out", "-o", help="the dataset's folder; the same command again resumes")]
+Out = Annotated[
+    str | None, Option("--out", "-o", help="the dataset's folder, or its URL; the same command again resumes")
+]
 Into = Annotated[bool, Option("--into", help="add the maps as columns to SOURCE, a dataset of condprep; no --out")]
 
 KeepRaw = Annotated[bool, of_maps("--keep-raw", help="also keep depth in 65,536 levels, as --set depth.keep_raw=true")]
@@ -95,6 +99,11 @@ RetryRejects = Annotated[
     of_output("--retry-rejects", metavar="CODE", help="try the rejects of this code again, or all of them; repeatable"),
 ]
 MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger share is rejected")]
+BreakLock = Annotated[bool, of_output("--break-lock", help="take over a dataset at a URL from a build that is gone")]
+PushToHub = Annotated[
+    str | None,
+    of_output("--push-to-hub", metavar="OWNER/NAME", help="then upload it, as `condprep push` does"),
+]
 
 Part = Annotated[
     str | None,
@@ -114,6 +123,7 @@ SlurmOptions = Annotated[
 ]
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
 
+OF_PUSH = ("push_to_hub", "private")
 ADDED = ("params", "precision", "batch_size", "workers", "device", "weights")  # what `add_columns` is told
 INTO = {  # the options that `--into` heeds
     *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
@@ -128,6 +138,7 @@ def build(
     out: Out = None,
     into: Into = False,
     overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     as_json: Json = False,
     settings: Settings = [],  # noqa: B006
     keep_raw: KeepRaw = False,
@@ -156,6 +167,8 @@ def build(
     image_quality: ImageQuality = 95,
     max_rejects: MaxRejects = None,
     retry_rejects: RetryRejects = [],  # noqa: B006
+    push_to_hub: PushToHub = None,
+    private: Private = False,
     batch_size: BatchSize = None,
     workers: Workers = None,
     device: Device = "auto",
@@ -173,12 +186,16 @@ def build(
         _check_options(context.params)
         on_slurm(context)
         return
+    _check_push(context.params)
     chosen = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
-    show_build(_run(context, source, out, names(annotator), chosen), as_json)
+    result = _run(context, source, out, names(annotator), chosen)
+    show_build(result, as_json)
+    if push_to_hub:
+        _push(result.path, push_to_hub, private)
 
 
 def _run(
-    context: Context, source: str, out: Path | None, annotators: tuple[str, ...], options: Mapping[str, Any]
+    context: Context, source: str, out: str | None, annotators: tuple[str, ...], options: Mapping[str, Any]
 ) -> BuildResult:
     from condprep.building.add_columns import add_columns
     from condprep.building.build import build as run
@@ -191,6 +208,31 @@ def _run(
         raise UsageError("give --out for a new dataset, or --into to add columns to SOURCE, a dataset of condprep")
     with progress() as advance:
         return run(source, out, annotators, progress=advance, **options)
+
+
+def _check_push(given: Mapping[str, Any]) -> None:
+    """Raises UsageError for a push that cannot be: not only after hours of building."""
+    name, out = given["push_to_hub"], given["out"]
+    if not name:
+        if given["private"]:
+            raise UsageError("--private is of a dataset on the Hub; give --push-to-hub OWNER/NAME as well")
+        return
+    from condprep.dataset.push import check_name
+
+    if out and is_url(out):
+        raise UsageError(f"--push-to-hub reads a folder of this machine, and --out {out} is a URL: give one of the two")
+    if given["part"]:
+        raise UsageError("--push-to-hub has no meaning with --part; `condprep push` the dataset once it is finished")
+    check_name(name)
+
+
+def _push(dataset: Path, name: str, private: bool) -> None:
+    """Upload what was built. What it says is said beside the build's own result."""
+    from condprep.dataset.push import push
+
+    with progress() as advance:
+        result = push(dataset, name, private=private, progress=advance)
+    console.say(f"{result.url}: {result.files:,} files, of which {result.sent:,} were sent now")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
@@ -207,7 +249,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The command's parameters as keywords of `condprep.build`: most have the same name there."""
     from condprep.building.options import parse_shard_size
 
-    other = ("source", "annotator", "out", "into", "as_json", "weights", "strict_weights", *OF_SLURM[1:])
+    other = ("source", "annotator", "out", "into", "as_json", "weights", "strict_weights", *OF_SLURM[1:], *OF_PUSH)
     options = {name: value for name, value in given.items() if name not in other}
     settings = [*options.pop("settings"), *["depth.keep_raw=true"] * options.pop("keep_raw")]
     size = parse_shard_size(options.pop("shard_size"))
@@ -231,7 +273,7 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         console.say(
             f"that was part {result.part}; `condprep finish {result.path}` makes the dataset once all parts are done"
         )
-    elif result.rows and "validation" not in result.rows:
+    elif result.rows and "validation" not in result.rows and not result.url:
         console.say(
             f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation 0.02` does it"
         )
@@ -258,4 +300,4 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     rate = f", {new / result.seconds:.1f} pictures/s" if new and result.seconds else ""
     before = f", {result.resumed:,} done before" if result.resumed else ""
     yield "time", f"{result.seconds:.1f} s{rate}{before}"
-    yield "dataset", str(result.path)
+    yield "dataset", result.url or str(result.path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
@@ -30,7 +29,7 @@ from condprep.cli.progress import progress
 if TYPE_CHECKING:
     from condprep.curation.curate import CurateResult
 
-Out = Annotated[Path, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")]
+Out = Annotated[str, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")]
 Drop = Annotated[
     list[str], Option(help="what to leave out, by the names below: near-duplicates,blurry ...; repeatable")
 ]

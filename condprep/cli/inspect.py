@@ -21,7 +21,7 @@ MOST_SIZES = 8  # lines of sizes
 
 
 def inspect(
-    dataset: Annotated[Path, Argument(help="a dataset's folder")],
+    dataset: Annotated[str, Argument(help="a dataset's folder, or its URL")],
     sheet: Annotated[Path | None, Option(help="also draw pictures beside their maps, into this PNG or JPEG")] = None,
     rows: Annotated[int, Option(help="rows on the sheet")] = 12,
     as_json: Json = False,

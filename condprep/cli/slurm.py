@@ -14,7 +14,7 @@ from condprep.errors import UsageError
 
 OF_SLURM = ("engine", "parts", "submit", "slurm_option")
 OF_FINISH = ("max_rejects",)
-NOT_IN_PARTS = ("into", "overwrite", "retry_rejects", "part", "as_json")
+NOT_IN_PARTS = ("into", "overwrite", "retry_rejects", "part", "as_json", "push_to_hub", "break_lock")
 
 
 def check_slurm(context: Context) -> bool:

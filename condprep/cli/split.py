@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from typer import Argument, Option
@@ -18,7 +17,7 @@ By = Annotated[
 
 
 def split(
-    dataset: Annotated[Path, Argument(help="a dataset of condprep")],
+    dataset: Annotated[str, Argument(help="a dataset of condprep")],
     validation: Validation,
     by: By = "key",
     as_json: Json = False,

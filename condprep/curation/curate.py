@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep import __version__
-from condprep.building.output_folder import check_folders, disk_errors, locked
+from condprep.building.output_folder import check_folders, check_here, disk_errors, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.curation.repairs import REPAIRS, Repairer, repair_of
@@ -98,6 +98,7 @@ def curate(
         raise UsageError("nothing is to be done: name what to leave out with --drop, or say --fix")
     if keep not in KEEP:
         raise UsageError(f"--keep {keep}: it must be one of {', '.join(KEEP)}")
+    check_here(out, "--out of curate")
     layout = Layout(Path(out))
     check_folders(Path(dataset), layout.root)
     columns: dict[str, Any] = {

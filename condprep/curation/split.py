@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from condprep.building.add_columns import take_places
-from condprep.building.output_folder import disk_errors, locked
+from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.plan import Plan
 from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
 from condprep.dataset.card import write_card
@@ -61,6 +61,7 @@ def split(
         raise UsageError(f"validation = {validation}: it must be a share, 0 to below 1; 0.02 is one row in 50")
     if by not in get_args(By):
         raise UsageError(f"by = {by!r}: it must be {' or '.join(get_args(By))}")
+    check_here(dataset, "a split")
     layout = Layout(Path(dataset))
     if not layout.done.exists() or not Records(layout).provenance:
         raise UsageError(f"{dataset} is no finished dataset of condprep; make one of it with `condprep build` first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,18 @@ from condprep.runtime.files import commit_json, commit_text
 from condprep.runtime.text import markdown
 
 PREVIEW = "preview.jpg"
+_LOADING = re.compile(r"from datasets import \w+\n\ndataset = \w+\(.*\)\n```")
 
 
-def write_card(layout: Layout, provenance: Mapping[str, Any]) -> None:
-    """`.condprep/provenance.json`, a preview picture and README.md."""
+def write_card(layout: Layout, provenance: Mapping[str, Any], rows: Mapping[str, int] | None = None) -> None:
+    """`.condprep/provenance.json`, a preview picture and README.md.
+
+    rows: of each file of the dataset by its name, where they are known; else the files are read through to count them.
+    """
     commit_json(layout.private / "provenance.json", provenance)
-    draw_sheet(files(layout.root), layout.private / PREVIEW, rows=6)
+    found = files(layout.root)
+    lengths = [rows[file.path.relative_to(layout.root).as_posix()] for file in found] if rows else None
+    draw_sheet(found, layout.private / PREVIEW, rows=6, lengths=lengths)
     commit_text(layout.root / "README.md", f"---\n{_header(provenance)}---\n\n{_body(provenance)}")
 
 
@@ -74,6 +81,13 @@ def _body(provenance: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def on_hub(card: str, name: str) -> str:
+    """A dataset's card as it is shown on the Hub, where others load it by its name."""
+    return _LOADING.sub(
+        lambda _: f'from datasets import load_dataset\n\ndataset = load_dataset("{name}")\n```', card, count=1
+    )
 
 
 def _table_row(annotator: Mapping[str, Any]) -> str:

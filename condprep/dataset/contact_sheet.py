@@ -17,6 +17,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from condprep.dataset.reader import Shard, first_schema, is_image, readable_rows, shards, take
+from condprep.dataset.remote import here
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.images.decode import decode
 from condprep.runtime.files import commit
@@ -63,13 +64,22 @@ def sheet(dataset: str | Path, out: str | Path, *, rows: int = 12, seed: int = 0
     Every column of pictures is shown; one that repeats another in all these rows is left out. Returns what the rows
     show, by source or number. Raises DatasetError where there is no dataset or it holds no pictures.
     """
-    return draw_sheet(shards(Path(dataset)), Path(out), rows=rows, seed=seed, cell=cell)
+    return draw_sheet(shards(here(dataset)), Path(out), rows=rows, seed=seed, cell=cell)
 
 
-def draw_sheet(files: Sequence[Shard], out: Path, *, rows: int, seed: int = 0, cell: int = 256) -> list[str]:
-    """`sheet` of given files."""
+def draw_sheet(
+    files: Sequence[Shard],
+    out: Path,
+    *,
+    rows: int,
+    seed: int = 0,
+    cell: int = 256,
+    lengths: Sequence[int] | None = None,
+) -> list[str]:
+    """`sheet` of given files. lengths: how many rows each has, where that is known."""
     pictures, further = _columns(first_schema(files))
-    chosen = _sample(files, pictures + further, rows, seed)
+    lengths = lengths or [readable_rows(file.path) for file in files]
+    chosen = _sample(files, lengths, pictures + further, rows, seed)
     names = _distinct(pictures, [row for _, row in chosen])
     pairs = [SheetRow([_open(row[name], cell) for name in names], _lines(label, row)) for label, row in chosen]
     contact_sheet(pairs, out, titles=names, columns=max(1, 4 // len(names)), cell=cell)
@@ -84,9 +94,11 @@ def _columns(columns: pa.Schema) -> tuple[list[str], list[str]]:
     return pictures, [name for name in ("text", "source") if name in columns.names]
 
 
-def _sample(files: Sequence[Shard], columns: Sequence[str], rows: int, seed: int) -> list[tuple[str, dict[str, Any]]]:
-    """(label, row) of at most `rows` rows, drawn from all that can be read, in the dataset's order."""
-    starts = [0, *accumulate(readable_rows(file.path) for file in files)]
+def _sample(
+    files: Sequence[Shard], lengths: Sequence[int], columns: Sequence[str], rows: int, seed: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """(label, row) of at most `rows` rows, drawn from all that there are, in the dataset's order."""
+    starts = [0, *accumulate(lengths)]
     chosen = sorted(random.Random(seed).sample(range(starts[-1]), min(rows, starts[-1])))
     found: list[tuple[str, dict[str, Any]]] = []
     for file, (start, end) in zip(files, pairwise(starts)):

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from condprep.dataset.reader import Shard, batches, first_schema, is_image, schema, shards
 from condprep.dataset.records import read_record
+from condprep.dataset.remote import here, shown
 from condprep.errors import DatasetError
 
 
@@ -52,11 +53,11 @@ class DatasetSummary:
 
 
 def summarize(path: str | Path) -> DatasetSummary:
-    """Look through the dataset at `path`. A damaged file is named among the problems, and the others are counted.
+    """Look through the dataset at `path`, a folder or a URL. A damaged file is named among the problems, and the others are counted.
 
     Raises DatasetError where there is no dataset or no file of it can be read.
     """
-    root = Path(path)
+    root = here(path)
     files, tally, problems = shards(root), Tally(), []
     columns = first_schema(files)
     for file in files:
@@ -68,7 +69,7 @@ def summarize(path: str | Path) -> DatasetSummary:
     for file in files:
         sizes[file.split] += file.path.stat().st_size
     return DatasetSummary(
-        path=str(root),
+        path=shown(root),
         rows=dict(tally.rows),
         bytes=dict(sizes),
         files=len(files),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from condprep.dataset.shards import Counts
+from condprep.dataset.target import Target
 from condprep.errors import DatasetError
 from condprep.runtime.files import commit, commit_json
 
@@ -31,6 +32,7 @@ class Layout:
     """Where everything of the dataset at `root` lies."""
 
     root: Path
+    target: Target | None = None  # where it goes, if not here: then this is the working folder
 
     @property
     def private(self) -> Path:
@@ -56,6 +58,16 @@ class Layout:
         if suffix == ".parquet":
             return self.root / "data" / f"{split}-{number:05d}-of-{count:05d}.parquet"
         return self.root / split / f"data-{number:05d}-of-{count:05d}.arrow"
+
+    def begin(self) -> None:
+        """What is left to do once the plan is on this disk. Raises TargetFault."""
+        if self.target:
+            self.target.begin(self.root)
+
+    def commit_shard(self, number: int) -> None:
+        """What is left to do once a shard is complete on this disk. Raises TargetFault."""
+        if self.target:
+            self.target.send_shard(self.root, self.shard(number))
 
     def clear(self) -> None:
         """Remove what a build makes, the plan first; files of others in the folder stay."""
@@ -88,6 +100,7 @@ def place_files(
     features: the columns, as `features` words them. rejects: those of the dataset from which the rows come.
     """
     total, suffix = Counts(), f".{form}"
+    moves: list[tuple[Path, Path]] = []
     for shard in counts:
         total.merge(shard)
     commit(layout.private / "rejects.jsonl", lambda partial: _join(layout, len(counts), rejects, partial))
@@ -95,17 +108,25 @@ def place_files(
         files = list(_files(layout, counts, split))
         for number, (path, stored) in enumerate(files):
             final = layout.data(split, number, len(files), suffix)
-            final.parent.mkdir(exist_ok=True)
-            if path.exists():
-                path.replace(final)
-            elif not final.exists():
-                raise DatasetError(f"{path} is gone; start afresh with --overwrite")
+            moves.append((path, final))
             total.files.append(stored | {"name": final.relative_to(layout.root).as_posix()})
+    if layout.target:
+        layout.target.place_rows(layout.root, moves)
+    _move(moves)
     if form == "arrow":
         for split in total.rows:
             _describe_split(layout, split, total, features, plan_id)
         commit_json(layout.root / "dataset_dict.json", {"splits": [split for split in SPLITS if total.rows[split]]})
     return total
+
+
+def _move(moves: list[tuple[Path, Path]]) -> None:
+    for path, final in moves:
+        final.parent.mkdir(exist_ok=True)
+        if path.exists():
+            path.replace(final)
+        elif not final.exists():
+            raise DatasetError(f"{path} is gone; start afresh with --overwrite")
 
 
 def _files(layout: Layout, counts: list[Counts], split: str) -> Iterator[tuple[Path, dict[str, Any]]]:

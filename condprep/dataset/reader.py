@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from condprep.dataset.remote import content, shown
 from condprep.errors import CondprepError, DatasetError, SourceError
 from condprep.runtime.arrow_messages import check_arrow, check_kinds
 from condprep.runtime.parquet_pages import read_rows, sound_rows
@@ -47,10 +48,12 @@ def shards(root: Path, config: str | None = None) -> list[Shard]:
         raise DatasetError(f"{root}: no such folder")
     private = root / ".condprep"
     if (private / "plan.json").exists() and not (private / "done.json").exists():
-        raise DatasetError(f"{root} is a build that has not finished; run its `condprep build` again, and it goes on")
+        raise DatasetError(
+            f"{shown(root)} is a build that has not finished; run its `condprep build` again, and it goes on"
+        )
     if (private / "into" / ".condprep" / "done.json").exists():
         raise DatasetError(
-            f"{root} is being changed, and that has not finished; run its `condprep build --into` or `condprep split` "
+            f"{shown(root)} is being changed, and that has not finished; run its `condprep build --into` or `condprep split` "
             "again, and it goes on"
         )
     return files(root, config)
@@ -63,25 +66,31 @@ def files(root: Path, config: str | None = None) -> list[Shard]:
     paths = [*root.glob("*.arrow"), *root.glob("*/*.arrow"), *root.glob("*.parquet"), *root.glob("*/*.parquet")]
     found = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
     if not found:
-        raise DatasetError(f"{root} holds no dataset: neither .arrow nor .parquet files, in it or one folder below")
+        raise DatasetError(
+            f"{shown(root)} holds no dataset: neither .arrow nor .parquet files, in it or one folder below"
+        )
     return sorted(found, key=lambda file: (file.split != "train", file.split, file.path.name))
 
 
 def schema(path: Path) -> pa.Schema:
     """The columns of a file. Raises DatasetError that names it when it is damaged."""
     try:
-        if path.suffix == ".parquet":
-            found = pq.read_schema(path, memory_map=True)
-        else:
-            with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-                found = reader.schema
+        with content(path) as held:
+            found = _schema(held)
         found.to_string(show_schema_metadata=False)  # raises for names that are no UTF-8, however deep
         names = Counter(found.names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damage(path, error) from error
     if doubled := [name for name, columns in names.items() if columns > 1]:
-        raise DatasetError(f"{path} has two columns called {doubled[0]!r:.200}; rename one")
+        raise DatasetError(f"{shown(path)} has two columns called {doubled[0]!r:.200}; rename one")
     return found
+
+
+def _schema(path: Path) -> pa.Schema:
+    if path.suffix == ".parquet":
+        return pq.read_schema(path, memory_map=True)
+    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        return reader.schema
 
 
 def first_schema(files: Sequence[Shard]) -> pa.Schema:
@@ -99,10 +108,12 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
     """
     rows = 0
     try:
-        for batch in sound_rows(path, columns, rows_at_once) if path.suffix == ".parquet" else _arrow(path, columns):
-            batch.validate(full=True)
-            rows += len(batch)
-            yield batch
+        with content(path) as held:
+            found = sound_rows(held, columns, rows_at_once) if path.suffix == ".parquet" else _arrow(held, columns)
+            for batch in found:
+                batch.validate(full=True)
+                rows += len(batch)
+                yield batch
     except (pa.ArrowException, OSError) as error:
         raise _damage(path, error, f" after row {rows}") from error
 
@@ -144,7 +155,8 @@ def parts(file: Shard) -> Iterator[RowGroup]:
             pass
         return
     schema(file.path)  # raises
-    metadata = pq.read_metadata(file.path)
+    with content(file.path) as held:
+        metadata = pq.read_metadata(held)
     yield from (RowGroup(file, n, metadata.row_group(n).num_rows) for n in range(metadata.num_row_groups))
 
 
@@ -157,7 +169,8 @@ def read_part(part: RowGroup, columns: Sequence[str]) -> pa.Table:
             found.extend(batches(path, columns))
         return pa.Table.from_batches(found)
     try:
-        table = read_rows(path, columns, [part.group])
+        with content(path) as held:
+            table = read_rows(held, columns, [part.group])
         table.validate(full=True)
         return table
     except (pa.ArrowException, OSError) as error:
@@ -203,10 +216,10 @@ def _split(root: Path, path: Path) -> str:
 def _damage(path: Path, error: Exception, where: str = "") -> CondprepError:
     """What a reader raises: damage where the content is to blame, and else what keeps it from being read."""
     if is_passing(error):
-        return as_fault(error, str(path))
+        return as_fault(error, shown(path))
     if isinstance(error, OSError) and error.errno is not None:
-        return SourceError(f"{path} cannot be read: {error.strerror}; mend that, or take the file away")
-    return DatasetError(f"{path} is damaged{where}: {_first_line(error)}")
+        return SourceError(f"{shown(path)} cannot be read: {error.strerror}; mend that, or take the file away")
+    return DatasetError(f"{shown(path)} is damaged{where}: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

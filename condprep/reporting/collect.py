@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from condprep.annotators.protocol import full_name
 from condprep.dataset.inspect import DatasetSummary, summarize
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
+from condprep.dataset.remote import here
 from condprep.errors import CondprepError
 from condprep.reporting.choice import FOUND, choose_rows, label, worst_first
 from condprep.reporting.histograms import Histogram, histograms
@@ -89,7 +90,7 @@ def collect(
     source: str | None,
 ) -> Found:
     """Read what the page shows. columns: the names of those that were given one; most: pairs; source: of the rejects' pictures."""
-    summary = _summary(Path(verified.path))
+    summary = _summary(here(verified.path))
     maps = _maps(summary) if summary else {}
     worst = worst_first(verified.findings, verified.scores)
     chosen = choose_rows(worst, verified.rows, most, seed)
@@ -107,7 +108,7 @@ def collect(
         cards=_fitting([by_row[row] for row in chosen if row in by_row]),
         maps=maps,
         histograms=histograms(verified.scores, _people(summary)),
-        rejects=rejects(Path(verified.path), source, pool),
+        rejects=rejects(here(verified.path), source, pool),
         provenance=_recorded(summary),
     )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from condprep.dataset.pairs.open import reopen
+from condprep.dataset.remote import here
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.folder import check_suffix
@@ -67,7 +68,7 @@ def report(
     check_suffix(Path(out), PAGES, "a report")
     if not 0 < pairs <= MOST_PAIRS:
         raise UsageError(f"pairs = {pairs}: a page shows from 1 to {MOST_PAIRS} pairs")
-    place = Path(scores) if scores else scores_path(Path(path))
+    place = Path(scores) if scores else scores_path(here(path))
     named = {"image": image_column, "condition": condition_column, "caption": caption_column}
     columns = named if any(named.values()) else named_columns(place)
     opened = reopen(path, columns, config, [Path(folder) for folder in follow_links])

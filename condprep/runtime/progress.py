@@ -10,7 +10,7 @@ from typing import Literal
 class Progress:
     """Where a build, or a look at a dataset, is; passed to the callback for every picture."""
 
-    stage: Literal["wait", "list", "build", "finish", "annotate", "verify"]
-    done: int  # inputs
+    stage: Literal["wait", "list", "build", "finish", "annotate", "verify", "push"]
+    done: int  # inputs; of a push files
     total: int | None  # None while listing
     rejects: int = 0

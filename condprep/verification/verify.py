@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from condprep.annotators.registry import canonical
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.dataset.reader import take
+from condprep.dataset.remote import here
 from condprep.errors import UsageError, WeightsError
 from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
@@ -58,7 +59,7 @@ def verify(
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> VerifyResult:
     """Check every pair of a dataset: one of condprep, any other of Hugging Face (folder, Parquet, Hub id), two folders
-    matched by stem, or a listing such as fill50k's prompt.json.
+    matched by stem, a listing such as fill50k's prompt.json, or a URL of Arrow or Parquet files.
 
     config: of a dataset with several. follow_links: folders outside of the dataset that its links and rows may lead to.
     checks: some of "structure", "condition", ...; else all. annotator: what made the maps, where the dataset does not say
@@ -89,14 +90,16 @@ def verify(
 
         comparer = find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
-    place = Path(scores) if scores else scores_path(Path(path))
+    place = Path(scores) if scores else scores_path(here(path))
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
     if not run.rows and not run.findings:
         place.unlink()
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
     notes += _compared(place, comparer) if aligned else []
     not_run = tuple(group.name for group in known if group not in chosen)
-    result = VerifyResult(str(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began, not_run)
+    result = VerifyResult(
+        os.fspath(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began, not_run
+    )
     keep(result, pairs.stamp, wanted)
     return result
 

@@ -16,6 +16,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import UnionType
@@ -23,6 +24,7 @@ from typing import Any, Union, get_args, get_origin
 from unittest.mock import patch
 
 from pydantic import BaseModel
+from support import hub as hubs
 from support.surface_runs import JSON_RUNS
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -174,7 +176,8 @@ def json_keys(run: str, folder: Path) -> dict[str, str]:
     arguments = [*map(str, prepare(folder)), "--json"]
     empty = str(folder / "empty")
     nothing_cached = {"HF_HUB_CACHE": empty, "TORCH_HOME": empty, "CONDPREP_CACHE": empty, "CONDPREP_WEIGHTS": None}
-    with patch("huggingface_hub.constants.HF_HUB_CACHE", empty):
+    hub = hubs.in_use(folder / "empty") if run == "condprep push" else nullcontext()
+    with hub, patch("huggingface_hub.constants.HF_HUB_CACHE", empty):
         ended = CliRunner().invoke(_app(package), arguments, env=nothing_cached)
     if ended.exception and not isinstance(ended.exception, SystemExit):
         raise ended.exception

@@ -78,6 +78,10 @@ def _split(folder: Path) -> Arguments:
     return "split", build_repeats(folder), "--validation", 0.5
 
 
+def _push(folder: Path) -> Arguments:
+    return "push", build_repeats(folder), "user/pairs"
+
+
 def _verify(folder: Path) -> Arguments:
     return "verify", build_repeats(folder)
 
@@ -121,6 +125,7 @@ JSON_RUNS: dict[str, tuple[str, Callable[[Path], Arguments]]] = {
     "condprep verify": ("condprep", _verify),
     "condprep curate": ("condprep", _curate),
     "condprep split": ("condprep", _split),
+    "condprep push": ("condprep", _push),
     "condprep annotators": ("condprep", lambda _: ("annotators",)),
     "condprep doctor": ("condprep", lambda folder: ("doctor", folder)),
     "condprep weights list": ("condprep", _weights_list),

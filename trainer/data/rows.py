@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 from condprep.dataset.pairs.base import read_transform
 from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
 from condprep.dataset.pairs.table import TRANSFORM, TablePairs, is_picture
-from condprep.dataset.reader import is_image, schema
+from condprep.dataset.reader import Shard, is_image, schema
+from condprep.dataset.remote import content
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
 from condprep.runtime.arrow_messages import is_compressed
@@ -211,7 +212,7 @@ def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
         keypoints = _keypoints_column(known, chosen.condition, pairs.made)
         transform = TRANSFORM if TRANSFORM in known.names else None
         names = Names(chosen.image, chosen.condition, chosen.caption, chosen.key, keypoints, transform, pairs.further)
-        if any(is_compressed(file.path) for file in pairs.files):
+        if any(map(_is_compressed, pairs.files)):
             return None
         table = pa.concat_tables([_map(file.path, names.columns) for file in pairs.files])
     except (pa.ArrowException, OSError, ValueError, DatasetError) as error:
@@ -224,10 +225,19 @@ def _map(path: Path, columns: Sequence[str]) -> pa.Table:
     """Those columns of an Arrow file, without reading a picture. Raises ArrowException where it is not sound."""
     known = schema(path).names
     options = pa.ipc.IpcReadOptions(included_fields=[known.index(column) for column in columns])
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source, options=options) as reader:
+    with (
+        content(path) as held,
+        pa.memory_map(str(held)) as source,
+        pa.ipc.open_stream(source, options=options) as reader,
+    ):
         table = reader.read_all()
     table.validate(full=True)
     return table
+
+
+def _is_compressed(file: Shard) -> bool:
+    with content(file.path) as held:
+        return is_compressed(held)
 
 
 def _embedded(column: pa.ChunkedArray) -> bool:

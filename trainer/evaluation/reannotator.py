@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from condprep.annotators.batches import as_batch
@@ -88,7 +87,7 @@ def reannotator(
 
 def _recorded(dataset: str, column: str) -> Recorded | None:
     """The annotator that a dataset names for a column; None where it names none, or its record is damaged."""
-    made = made_by(Path(dataset), column)
+    made = made_by(dataset, column)
     with suppress(KeyError, TypeError, ValueError):
         return made and Recorded.of(dataset, made[0])
     return None

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import full_name
 from condprep.dataset.records import annotator
+from condprep.dataset.remote import here
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
 from condprep.runtime.text import markdown
 from trainer.errors import MachineError, TrainingStopped, first_line
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 PRIVATE = [f"{CHECKPOINTS}/*", f"{LOGS}/*", "*.partial", ".*"]  # is not pushed
 
 
-def condition_record(dataset: Path, column: str, kind: str | None, resolution: int) -> dict[str, Any]:
+def condition_record(dataset: str | Path, column: str, kind: str | None, resolution: int) -> dict[str, Any]:
     """What the conditions of a column are, and how condprep made them.
 
     kind: what the maps look like, where the dataset does not say. `annotators` is empty, and `geometry` that of the
@@ -54,13 +55,14 @@ def condition_record(dataset: Path, column: str, kind: str | None, resolution: i
     return {"kind": known, "column": column, "annotators": [record], "geometry": geometry}
 
 
-def made_by(dataset: Path, column: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def made_by(dataset: str | Path, column: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The annotator and the geometry that condprep recorded for a column; None where it did not make it."""
+    records = here(dataset) / ".condprep"
     try:
-        provenance = read_json(dataset / ".condprep" / "provenance.json")
+        provenance = read_json(records / "provenance.json")
         made = {one["column"]: one for one in provenance["annotators"]}
         if column not in made:  # conditioning_image: the map of the primary annotator, or of the only one
-            options = read_json(dataset / ".condprep" / "plan.json")["config"]["requested"]["options"]
+            options = read_json(records / "plan.json")["config"]["requested"]["options"]
             primary, added = options["primary"], options["beside"] and len(made) > 1
             column = next(
                 name

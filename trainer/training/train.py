@@ -63,7 +63,7 @@ def export(loop: TrainingLoop) -> None:
         "metrics": loop.metrics,
         "condprep": __version__,
     }
-    condition = condition_record(Path(recipe.data.path), split.rows.column, split.rows.kind, recipe.data.resolution)
+    condition = condition_record(recipe.data.path, split.rows.column, split.rows.kind, recipe.data.resolution)
     average = learner.weights("best") if recipe.ema.enabled else None
     save_result(loop.folder, learner.controlnet, learner.weights("raw"), average, training, condition)
     loop.say(f"the ControlNet is in {loop.folder}")

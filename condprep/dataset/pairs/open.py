@@ -23,7 +23,7 @@ def open_pairs(
     follow_links: Sequence[Path] = (),
 ) -> Pairs:
     """The pairs of a dataset: a folder of Arrow or Parquet files, one such file, a listing (prompt.json, metadata.jsonl),
-    a folder that holds two folders of pictures, or a name on the Hub.
+    a folder that holds two folders of pictures, a name on the Hub, or tables at a URL.
 
     The columns (of two folders: the folders) are guessed by their names where they are not given, and `notes` says
     what was guessed. config: of a dataset with several, in its README.md or on the Hub. follow_links: folders outside of the
@@ -33,11 +33,12 @@ def open_pairs(
     from condprep.dataset.pairs.files import READERS, find_listing, open_folders, open_listing
     from condprep.dataset.pairs.table import open_hub, open_table
     from condprep.dataset.reader import Shard, shards
+    from condprep.dataset.remote import here
     from condprep.sources.huggingface import find_parquet
 
     also = tuple(follow_links)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
-    place = Path(path)
+    place = here(path)
     if place.is_dir():
         if found := find_listing(place):
             return open_listing(found, wanted, also)

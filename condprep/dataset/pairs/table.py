@@ -27,6 +27,7 @@ from condprep.dataset.pairs.base import (
     read_transform,
 )
 from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
+from condprep.dataset.remote import shown
 from condprep.errors import DatasetError, Rejected
 from condprep.runtime.files import read_json
 from condprep.sources.base import rejected_entry, stamp
@@ -140,7 +141,7 @@ class TablePairs:
         there = set(known.names)
         wanted = [*self.columns.names, *([self.further] if self.further else [])]
         if missing := set(wanted) - there:
-            raise DatasetError(f"{file.path} has no column {sorted(missing)[0]!r}, unlike the files before")
+            raise DatasetError(f"{shown(file.path)} has no column {sorted(missing)[0]!r}, unlike the files before")
         named = {SOURCE} if SOURCE in there and pa.types.is_string(known.field(SOURCE).type) else set()
         return list(dict.fromkeys([*wanted, *({TRANSFORM} & there), *named]))
 
