@@ -15,9 +15,11 @@ from typing import IO
 
 from condprep.errors import UsageError
 from condprep.runtime.files import commit, try_lock
+from condprep.runtime.folder import is_plain
 from condprep.runtime.storage import Place
 
-FOLDER, LIMIT = "CONDPREP_CACHE", "CONDPREP_CACHE_LIMIT"  # as --cache-dir and --cache-limit say them
+FOLDER, LIMIT = "CONDPREP_CACHE", "CONDPREP_CACHE_LIMIT"
+MAX_NAME = 200  # bytes of a name that a copy has, too
 DEFAULT_LIMIT = 50_000_000_000  # bytes
 _held: dict[Path, IO[bytes]] = {}  # copies that this process uses: open, and locked against being taken away
 
@@ -57,9 +59,11 @@ def copy_of(key: str, name: str, size: int, fill: Callable[[IO[bytes]], None]) -
     """The copy of that key, held until `let_go`; where there is none, `fill` writes it. size: bytes that it takes."""
     if size > (limit := cache_limit()):
         raise UsageError(
-            f"{key.partition(' ')[0]} takes {size:,} bytes in the cache, whose limit is {limit:,}; raise --cache-limit"
+            f"{key.partition(' ')[0]} takes {size:,} bytes in the cache, whose limit is {limit:,}; raise {LIMIT}"
         )
-    path = cache_folder() / sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] / name
+    fits = is_plain(name) and len(os.fsencode(name)) <= MAX_NAME
+    own = name if fits else f"copy{os.path.splitext(name)[1][: MAX_NAME // 4]}"
+    path = cache_folder() / sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] / own
     while path not in _held:
         with suppress(FileNotFoundError):
             _hold(path)

@@ -15,10 +15,10 @@ from typing import Any
 from condprep.errors import CondprepError, SourceError, StorageFault
 from condprep.runtime.retry import OWN
 
-LIBRARIES = frozenset(
+LIBRARIES = frozenset(  # without the number at the end: httpx2 is httpx, as urllib3 is urllib
     {
         *("botocore", "aiobotocore", "aiohttp", "fsspec", "gcsfs", "google", "httpx", "httpcore", "requests"),
-        *("urllib3", "huggingface_hub", "s3fs", "hf_xet"),
+        *("urllib", "huggingface_hub", "s3fs", "hf_xet"),
     }
 )
 # Errors of libraries by their names: each would else be imported to be recognised.
@@ -68,7 +68,7 @@ def replaced(url: str) -> SourceError:
 
 def _of_storage(error: BaseException) -> bool:
     return isinstance(error, OSError) or any(
-        kind.__module__.partition(".")[0] in LIBRARIES for kind in type(error).__mro__
+        kind.__module__.partition(".")[0].rstrip("0123456789") in LIBRARIES for kind in type(error).__mro__
     )
 
 

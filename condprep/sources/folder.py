@@ -78,6 +78,8 @@ class FolderSource:
             except OSError as error:
                 reason = f"the folder cannot be listed: {error.strerror}"
                 yield rejected_entry(portable(relative), Rejected("source", reason, code="unreadable-folder"))
+        if isinstance(self.root, Remote):
+            self.root.forget()  # the plan has it now
 
     def read(self, entry: Entry) -> Sample:
         path = self.root / native(entry.name)
