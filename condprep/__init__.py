@@ -18,6 +18,7 @@ _PUBLIC = {
     "verify": "condprep.verification.verify",
     "curate": "condprep.curation.curate",
     "split": "condprep.curation.split",
+    "merge": "condprep.curation.merge",
     "push": "condprep.dataset.push",
     "report": "condprep.reporting.report",
     "load_annotator": "condprep.annotators.registry",

@@ -17,9 +17,10 @@ from condprep.building.retry_rejects import ask_again, take_back
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.columns import columns, further_column
 from condprep.dataset.layout import Layout
-from condprep.errors import SourceError
+from condprep.errors import DatasetError, SourceError
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
+from condprep.sources.chosen import InOrder
 from condprep.weights.find import Weights
 
 
@@ -43,6 +44,10 @@ def begin(
     """
     requested = as_requested(source, options)
     plan = None if overwrite else Plan.load(layout.private)
+    if plan and layout.appending.exists():
+        raise DatasetError(f"{layout.root} is being added to; run the command with --append again, and it goes on")
+    if plan and plan.sizes:  # further shards were added, whose inputs lie between the others by now
+        source = InOrder(source, [entry.name for shard in range(plan.shards) for entry in plan.entries(shard)])
     if plan:
         check_config(plan, {"condprep": __version__, "requested": requested})
         if retry:

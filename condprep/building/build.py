@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from condprep.building.append import append_inputs, check_append
 from condprep.building.begin import begin
 from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
@@ -22,6 +23,7 @@ from condprep.engines.choose import check_engine, engine_for
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
+from condprep.sources.chosen import FirstInputs
 from condprep.weights.find import Weights
 
 
@@ -44,6 +46,7 @@ def build(
     weights: Weights | None = None,
     overwrite: bool = False,
     break_lock: bool = False,
+    append: bool = False,
     max_rejects: float | None = None,
     part: str | tuple[int, int] | None = None,
     retry_rejects: str | Sequence[str] = (),
@@ -63,6 +66,7 @@ def build(
     folder; `condprep.finish` makes the dataset of them.
     out: a folder, or a URL (s3://, gs://): shards go there as they are finished, and the working folder in the cache stays small.
     break_lock: take over a target at a URL from a build that is gone.
+    append: the dataset at `out` is finished, and what the source has by now besides becomes further shards of it.
     retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
@@ -75,9 +79,15 @@ def build(
     check_share(max_rejects)
     engine, chosen, several = check_engine(engine), parse_options(annotators, **options), parse_devices(devices, device)
     mine = parse_part(part)
-    given = {"--overwrite": overwrite, "--retry-rejects": bool(retry_rejects), "--max-rejects": max_rejects is not None}
+    given = {
+        "--overwrite": overwrite,
+        "--retry-rejects": bool(retry_rejects),
+        "--max-rejects": max_rejects is not None,
+        "--append": append,
+    }
     refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
+    check_append(append, overwrite or bool(retry) or bool(chosen.limit), str(out))
     layout = layout_of(out)
     check_target(str(source), layout, retry, mine)
     check_folders(Path(source), layout.root)
@@ -97,10 +107,16 @@ def build(
         raise UsageError(
             "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
         )
+    if chosen.limit:
+        pictures = FirstInputs(pictures, chosen.limit)
     with disk_errors(layout.root), at_target(layout, overwrite, break_lock), locked(layout, mine):
         weights = weights or Weights()
         first, built = several[0] if several else device, Counts()
         how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": weights, "retry": retry}
+        if append:
+            added = append_inputs(layout, pictures, chosen, weights, engine, several or [device], workers, progress)
+            check_rejects(added, max_rejects)
+            return added
         with plan_by_one(layout, mine, progress) as told:
             builder = begin(layout, pictures, chosen, progress=told, **how)
         if builder:

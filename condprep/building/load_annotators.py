@@ -13,6 +13,7 @@ from condprep.building.options import BuildOptions
 from condprep.building.paired_source import PairedSource
 from condprep.building.plan import Plan
 from condprep.sources.base import Source
+from condprep.sources.chosen import whole
 from condprep.weights.find import Weights
 
 
@@ -20,6 +21,7 @@ def load_annotators(
     source: Source, options: BuildOptions, plan: Plan | None, device: str, weights: Weights
 ) -> dict[str, Annotator]:
     """column -> annotator; plan: that of the build that is resumed."""
+    source = whole(source)
     if isinstance(source, PairedSource):
         from condprep.building.import_maps import imported  # and with it the checks, which no other build needs
 

@@ -38,6 +38,7 @@ class BuildOptions(BaseModel):
     drop_empty: bool = False  # reject pictures whose conditioning_image shows nothing
     captions: Literal["first", "list"] = "first"
     validation: float = Field(0.0, ge=0, lt=1)
+    limit: int | None = Field(None, ge=1)  # inputs: only the first so many; default: all
     shard_rows: int = Field(1000, ge=1)
     shard_bytes: int = Field(500 * MEGA, ge=MEGA)
     batch_size: int | None = Field(None, ge=1)  # pictures a call of a batched annotator; default: its own

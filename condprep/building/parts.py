@@ -77,6 +77,7 @@ def refuse_with_part(part: Part | None, given: dict[str, bool]) -> None:
 _REMEDY = {
     "--overwrite": "remove the folder before the first part begins",
     "--retry-rejects": "finish the dataset, then give it to a build without --part",
+    "--append": "leave out --part",
     "--max-rejects": "give it to `condprep finish`",
 }
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ class Plan:
     notes: Mapping[str, Any] = field(
         default_factory=dict
     )  # what the source said of what is no input, as in condprep.types.Notes
+    sizes: Sequence[int] = ()  # inputs of each shard, of a dataset that was added to; else all but the last are full
 
     @property
     def id(self) -> str:
@@ -59,10 +61,12 @@ class Plan:
 
     @property
     def shards(self) -> int:
-        return -(-self.inputs // self.shard_rows)
+        return len(self.sizes) or -(-self.inputs // self.shard_rows)
 
     def rows(self, shard: int) -> int:
         """How many inputs a shard has."""
+        if self.sizes:
+            return self.sizes[shard]
         return min(self.shard_rows, self.inputs - shard * self.shard_rows)
 
     def entries(self, shard: int) -> list[Entry]:
@@ -82,26 +86,53 @@ class Plan:
         return read_record(path, lambda stored: cls(folder, *_stored(stored)))
 
 
-def _stored(stored: Any) -> tuple[dict[str, Any], int, int, str, dict[str, Any]]:
+def _stored(stored: Any) -> tuple[dict[str, Any], int, int, str, dict[str, Any], tuple[int, ...]]:
     """What plan.json holds, of the types that it has. Raises ValueError or KeyError."""
     config, inputs, shard_rows, listing = (stored[name] for name in ("config", "inputs", "shard_rows", "listing"))
     if not (isinstance(config, dict) and isinstance(inputs, int) and isinstance(shard_rows, int) and inputs >= 0):
         raise ValueError("no plan of a build")
     if shard_rows < 1 or not isinstance(listing, str):
         raise ValueError(f"shards of {shard_rows} rows")
-    return config, inputs, shard_rows, listing, dict(stored.get("notes") or {})
+    sizes = tuple(stored.get("sizes") or ())
+    if sizes and (not all(isinstance(one, int) and one > 0 for one in sizes) or sum(sizes) != inputs):
+        raise ValueError("shards that do not hold the inputs")
+    return config, inputs, shard_rows, listing, dict(stored.get("notes") or {}), sizes
 
 
 def make_plan(
-    folder: Path, source: Source, config: Mapping[str, Any], shard_rows: int, seen: Callable[[int], None]
+    folder: Path,
+    source: Source,
+    config: Mapping[str, Any],
+    shard_rows: int,
+    seen: Callable[[int], None],
+    sizes: Sequence[int] = (),
 ) -> Plan:
-    """List the source once and write the plan; `seen` is told the number of inputs found so far."""
-    digest, inputs, notes = hashlib.sha256(), 0, Notes()
+    """List the source once and write the plan; `seen` is told the number of inputs found so far. sizes: as Plan has them."""
+    notes = Notes()
+    entries = source.entries(notes)
+    shards = (list(islice(entries, size)) for size in sizes) if sizes else lots(entries, shard_rows)
+    plan = Plan(folder, config, 0, shard_rows, "", notes.found, sizes)
+    return _write(plan, shards, seen)
+
+
+def add_entries(plan: Plan, shards: int, new: Plan) -> Plan:
+    """The plan with another's inputs behind its own, in further shards. shards: how many it had before. Can be repeated."""
+    parts = [(plan, shard) for shard in range(shards)] + [(new, shard) for shard in range(new.shards)]
+    sizes = tuple(one.rows(shard) for one, shard in parts)
+    notes = Notes()
+    notes.merge(new.notes)
+    both = Plan(plan.folder, plan.config, 0, plan.shard_rows, "", notes.found, sizes)
+    return _write(both, (one.entries(shard) for one, shard in parts), lambda _: None)
+
+
+def _write(plan: Plan, shards: Iterable[Sequence[Entry]], seen: Callable[[int], None]) -> Plan:
+    """The plan of these inputs, on disk; its notes are taken when they have been listed."""
+    digest, inputs = hashlib.sha256(), 0
 
     def write(partial: Path) -> None:
         nonlocal inputs
         with pq.ParquetWriter(partial, SCHEMA) as writer:
-            for entries in lots(source.entries(notes), shard_rows):
+            for entries in shards:
                 for entry in entries:
                     add_to_digest(digest, entry)
                 batch = record_batch([_row(entry) for entry in entries], SCHEMA)
@@ -109,13 +140,11 @@ def make_plan(
                 inputs += len(entries)
                 seen(inputs)
 
-    commit(folder / "plan.parquet", write)
-    plan = Plan(folder, config, inputs, shard_rows, digest.hexdigest(), notes.found)
-    commit_json(
-        folder / "plan.json",
-        {"config": config, "inputs": inputs, "shard_rows": shard_rows, "listing": plan.listing, "notes": plan.notes},
-    )
-    return plan
+    commit(plan.folder / "plan.parquet", write)
+    written = replace(plan, inputs=inputs, listing=digest.hexdigest())
+    stored = {name: getattr(written, name) for name in ("config", "inputs", "shard_rows", "listing", "notes")}
+    commit_json(plan.folder / "plan.json", stored | ({"sizes": list(plan.sizes)} if plan.sizes else {}))
+    return written
 
 
 def check_inputs(plan: Plan, source: Source) -> None:
@@ -132,7 +161,10 @@ def changed_since(plan: Plan, source: Source) -> DatasetError:
     return DatasetError(f"the inputs changed since this build began: {_difference(plan, source)}; {OVERWRITE}")
 
 
-OVERWRITE = "put them back as they were to go on, or start afresh with --overwrite"
+OVERWRITE = (
+    "put them back as they were to go on, add what is new to the finished dataset with --append, or start afresh with "
+    "--overwrite"
+)
 
 
 def check_config(plan: Plan, config: Mapping[str, Any]) -> None:

@@ -146,4 +146,4 @@ def _as_now(plan: Plan, source: Source, tried: Collection[str]) -> Plan:
         add_to_digest(digest, new)
     if not changed and digest.hexdigest() == plan.listing:
         return plan
-    return make_plan(plan.folder, source, plan.config, plan.shard_rows, lambda _: None)
+    return make_plan(plan.folder, source, plan.config, plan.shard_rows, lambda _: None, plan.sizes)

@@ -89,6 +89,10 @@ Fit = Annotated[
 ]
 MaxUpscale = Annotated[float, of_size(help="what would be enlarged more is rejected")]
 
+Limit = Annotated[int | None, of_source(help="only the first inputs, so many, to try something")]
+Append = Annotated[
+    bool, Option("--append", help="add what SOURCE has by now to the finished dataset at --out, which stays as it is")
+]
 Format = Annotated[Literal["arrow", "parquet"], of_output(help="parquet is the Hub's layout")]
 ShardSize = Annotated[str, of_output(help="rows, bytes or both: 1000, 500MB, 1000,500MB")]
 Validation = Annotated[float, of_output(help="share of the rows for validation, chosen by key")]
@@ -137,6 +141,7 @@ def build(
     annotator: Annotators = [],  # noqa: B006
     out: Out = None,
     into: Into = False,
+    append: Append = False,
     overwrite: Overwrite = False,
     break_lock: BreakLock = False,
     as_json: Json = False,
@@ -153,6 +158,7 @@ def build(
     caption_column: CaptionColumn = None,
     config: Config = None,
     follow_links: FollowLinks = [],  # noqa: B006
+    limit: Limit = None,
     captions: Captions = "first",
     max_pixels: MaxPixels = 200_000_000,
     allow_truncated: AllowTruncated = False,

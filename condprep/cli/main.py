@@ -17,6 +17,7 @@ from condprep.cli.doctor import doctor
 from condprep.cli.finish import finish
 from condprep.cli.help import Verb, Verbs
 from condprep.cli.inspect import inspect
+from condprep.cli.merge import merge
 from condprep.cli.push import push
 from condprep.cli.report import report
 from condprep.cli.split import split
@@ -39,7 +40,7 @@ NAMES = {
     verify: vocabulary.CHECKS,
     curate: vocabulary.DROPS,
 }  # what a verb can be asked for by name: the end of its --help
-for verb in (build, finish, inspect, verify, curate, split, push, report, annotate, annotators, doctor):
+for verb in (build, finish, inspect, verify, curate, split, merge, push, report, annotate, annotators, doctor):
     app.command(cls=Verb, epilog=NAMES.get(verb))(verb)
 app.add_typer(weights.app, name="weights")
 
@@ -67,6 +68,6 @@ def main() -> None:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except Stopped:
-        goes_on = sys.argv[1:2] in (["build"], ["finish"], ["curate"], ["push"])
+        goes_on = sys.argv[1:2] in (["build"], ["finish"], ["curate"], ["split"], ["merge"], ["push"])
         console.fail("stopped" + "; what was finished stays, and the same command goes on from there" * goes_on)
         sys.exit(1)

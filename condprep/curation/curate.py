@@ -11,10 +11,9 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,13 @@ import pyarrow.parquet as pq
 from condprep import __version__
 from condprep.building.output_folder import check_folders, check_here, disk_errors, locked
 from condprep.building.plan import Plan, check_config
+from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy
 from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.curation.repairs import REPAIRS, Repairer, repair_of
 from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
 from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, place_files
-from condprep.dataset.shards import Counts, Row, ShardWriter
+from condprep.dataset.shards import Counts, Row
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
 from condprep.runtime.progress import Progress
@@ -38,8 +38,6 @@ from condprep.types import Reject
 from condprep.verification.findings import VerifyResult
 from condprep.verification.verify import verify
 from condprep.weights.find import Weights
-
-SHARD_ROWS, SHARD_BYTES = 1000, 500_000_000  # where the dataset does not say
 
 
 @dataclass(frozen=True)
@@ -206,33 +204,24 @@ class _Run:
     def copy(self, device: str, weights: Weights, trust: Sequence[str]) -> None:
         """Every shard that is not there yet."""
         repairer = Repairer(self.rows.root, self.rows.image, self.rows.condition, device, weights, trust)
-        pending = [] if self.layout.done.exists() else self._pending()
-        self.resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
-        first, rejects = self.plan.shards - len(pending), 0
-        rows = self.rows.read(self.plan.config["lengths"], first * self.plan.shard_rows, self.plan.inputs)
-        for shard in pending:
-            with self._writer(shard) as writer:
-                said = []
-                for row in islice(rows, self.plan.rows(shard)):
-                    outcome, words = self._outcome(row, repairer)
-                    writer.add(outcome)
-                    said += [
-                        json.dumps({"row": row.number, "repair": word}, ensure_ascii=False) + "\n" for word in words
-                    ]
-                    done, rejects = done + 1, rejects + isinstance(outcome, Reject)
-                    self.progress(Progress("build", done, self.plan.inputs, rejects))
-                _write(writer.partial / "repairs.jsonl", said)
+        said: list[str] = []
 
-    def _pending(self) -> Sequence[int]:
-        """The first shard that is not there, and all after it: the rows are read once, in order."""
-        first = next((n for n in range(self.plan.shards) if not self.layout.shard(n).exists()), self.plan.shards)
-        for shard in range(first, self.plan.shards):
-            shutil.rmtree(self.layout.shard(shard), ignore_errors=True)
-        return range(first, self.plan.shards)
+        def outcomes(start: int) -> Iterator[Row | Reject]:
+            for row in self.rows.read(self.plan.config["lengths"], start, self.plan.inputs):
+                outcome, words = self._outcome(row, repairer)
+                said.extend(_line(row.number, word) for word in words)
+                yield outcome
 
-    def _writer(self, shard: int) -> ShardWriter:
+        def beside(shard: Path) -> None:
+            _write(shard / "repairs.jsonl", said)
+            said.clear()
+
+        self.resumed = self._copy.run(outcomes, beside)
+
+    @property
+    def _copy(self) -> Copy:
         limit = self.records.limit("shard_bytes", SHARD_BYTES)
-        return ShardWriter(self.layout.shard(shard), self.rows.schema, f".{self.rows.form}", limit)
+        return Copy(self.layout, self.plan, self.rows.schema, f".{self.rows.form}", limit, self.progress)
 
     def _outcome(self, row: StoredRow, repairer: Repairer) -> tuple[Row | Reject, list[str]]:
         """The row or its reject, and what was done to it, or could not be, in words."""
@@ -259,10 +248,9 @@ class _Run:
         made = self.layout.private / "curation.json"
         if not self.layout.done.exists():
             self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
-            counts = [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
             repairs = self._join_repairs()
             total = place_files(
-                self.layout, counts, self.rows.features, self.rows.form, self.plan.id, self.records.rejects
+                self.layout, self._copy.counts(), self.rows.features, self.rows.form, self.plan.id, self.records.rejects
             )
             commit_json(made, self._made(total, repairs))
             self._describe(total, read_json(made))
@@ -320,6 +308,10 @@ def _load(path: Path) -> dict[int, Decision]:
         repairs = tuple(row["repairs"])
         found[row["row"]] = Decision(None, repairs, drop) if repairs else Decision(drop)
     return found
+
+
+def _line(row: int, word: str) -> str:
+    return json.dumps({"row": row, "repair": word}, ensure_ascii=False) + "\n"
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:

@@ -13,20 +13,20 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from condprep.building.add_columns import take_places
 from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.plan import Plan
-from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
+from condprep.curation.copying import Copy, readable
+from condprep.curation.rows import Records, StoredRows, as_row
 from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.reader import batches
-from condprep.dataset.shards import Counts, ShardWriter
+from condprep.dataset.shards import Counts, Row
 from condprep.dataset.splits import split_of
-from condprep.errors import DatasetError, UsageError
+from condprep.errors import UsageError
 from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.progress import Progress
 
@@ -126,33 +126,25 @@ class _Run:
             shutil.rmtree(self.staging.root, ignore_errors=True)
             self.staging.private.mkdir(parents=True)
             commit_json(asked, self._asked)
-        rows, done = self._rows(), 0
-        for shard in range(self.plan.shards):
-            of_shard = islice(rows, self.plan.rows(shard))
-            if self.staging.shard(shard).exists():
-                done += sum(1 for _ in of_shard)
-                continue
-            limit = int(self.records.options["shard_bytes"])
-            with ShardWriter(self.staging.shard(shard), self.rows.schema, f".{self.rows.form}", limit) as writer:
-                for row in of_shard:
-                    writer.add(as_row(row, self.rows))
-                    done += 1
-                    self.progress(Progress("build", done, self.plan.inputs))
+        self._copy.run(self._outcomes)
 
-    def _rows(self) -> Iterator[StoredRow]:
-        for row in self.rows.read(self.lengths, 0, self.plan.inputs):
-            if row.values is None:
-                raise DatasetError(
-                    f"row {row.number} of {self.layout.root} cannot be read; `condprep verify` tells which file is damaged"
-                )
-            yield replace(row, split=self._belongs(row.split, row.values))
+    @property
+    def _copy(self) -> Copy:
+        limit = int(self.records.options["shard_bytes"])
+        return Copy(self.staging, self.plan, self.rows.schema, f".{self.rows.form}", limit, self.progress)
+
+    def _outcomes(self, start: int) -> Iterator[Row]:
+        for row in self.rows.read(self.lengths, start, self.plan.inputs):
+            values = readable(row, self.layout.root).values or {}
+            yield as_row(replace(row, split=self._belongs(row.split, values)), self.rows)
 
     def finish(self) -> None:
         """Names, plan, card, `done.json` last; then the files take their places."""
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
         staging = self.staging
-        counts = [Counts.load(staging.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
-        total = place_files(staging, counts, self.rows.features, self.rows.form, self.plan.id, self.records.rejects)
+        total = place_files(
+            staging, self._copy.counts(), self.rows.features, self.rows.form, self.plan.id, self.records.rejects
+        )
         total.rejects = Counter(Counts.load(self.layout.done).rejects)
         commit_json(staging.private / "plan.json", self._plan())
         before = self.records.provenance or {}

@@ -47,6 +47,11 @@ class Layout:
         return self.private / "done.json"
 
     @property
+    def appending(self) -> Path:
+        """What says that other files are being put behind those that are there."""
+        return self.private / "append.json"
+
+    @property
     def lock(self) -> Path:
         return self.private / "lock"
 

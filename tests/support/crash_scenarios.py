@@ -45,6 +45,20 @@ def mended() -> None:
     Image.fromarray(smooth(64, 64, 7)).save("raw/4.png")
 
 
+def grown() -> None:
+    """Two pictures, one of them broken, have come between and behind those that a dataset was built of."""
+    dataset()
+    Image.fromarray(smooth(64, 64, 8)).save("raw/00.png")
+    Image.fromarray(smooth(64, 64, 9)).save("raw/5.png")
+    Path("raw/6.png").write_bytes(b"")
+
+
+def two() -> None:
+    """Two datasets, which have a picture in common."""
+    dataset()
+    condprep.build("raw", "other", ["canny"], **HOW, limit=1)
+
+
 def pairs() -> None:
     """Two folders: pictures with a box in them, and its edges."""
     for folder in ("image", "canny"):
@@ -126,10 +140,12 @@ SCENARIOS = {
     "parquet": Scenario(pictures, lambda: build(format="parquet")),
     "overwrite": Scenario(dataset, lambda: build(overwrite=True)),
     "retry": Scenario(mended, lambda: build(retry_rejects="all")),
+    "append": Scenario(grown, lambda: build(append=True)),
     "import": Scenario(pairs, lambda: condprep.build("pairs", "ds", **HOW)),
     "into": Scenario(dataset, lambda: condprep.add_columns("ds", ["canny:random"], workers=1)),
     "curate": Scenario(dataset, lambda: condprep.curate("ds", "out", "duplicates", fix=True, workers=1)),
     "split": Scenario(dataset, lambda: condprep.split("ds", 0.8)),
+    "merge": Scenario(two, lambda: condprep.merge(["ds", "other"], "both")),
     "verify": Scenario(dataset, lambda: condprep.verify("ds", checks=["structure", "condition"], workers=1)),
     "report": Scenario(with_scores, lambda: condprep.report("ds", "page.html")),
     "sheet": Scenario(dataset, lambda: sheet(Path("ds"), Path("sheet.png"))),

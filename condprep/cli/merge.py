@@ -1,0 +1,43 @@
+"""`condprep merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from condprep.cli import console
+from condprep.cli.options import Json, Overwrite
+from condprep.cli.progress import progress
+
+
+def merge(
+    datasets: Annotated[list[Path], Argument(help="datasets of the same columns, two or more")],
+    out: Annotated[Path, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")],
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Join datasets of the same columns, one behind the other; nothing is encoded anew."""
+    from condprep.curation.merge import merge as run
+
+    with progress() as advance:
+        result = run(datasets, out, overwrite=overwrite, progress=advance)
+    if as_json:
+        console.print_json(result)
+        return
+    before = f", {result.resumed:,} rows done before" if result.resumed else ""
+    console.show_facts(
+        [
+            ("rows", ", ".join(f"{name} {rows:,}" for name, rows in result.rows.items())),
+            *(("from", f"{rows:,} of {name}") for name, rows in result.datasets.items()),
+            ("repeated", f"{result.repeated:,} rows show a picture that an earlier row shows"),
+            ("time", f"{result.seconds:.1f} s{before}"),
+            ("dataset", str(result.path)),
+        ]
+    )
+    if result.repeated:
+        leaks = f", {result.leaks:,} of them in another split" if result.leaks else ""
+        console.say(
+            f"{result.repeated:,} pictures are repeated{leaks}; `condprep curate {result.path} --out NEW --drop duplicates`"
+        )

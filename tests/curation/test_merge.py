@@ -1,0 +1,94 @@
+"""`condprep merge`: datasets of the same columns become one, row for row and byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+from PIL import Image
+from support.command import Command
+from support.pictures import smooth
+
+import condprep
+from condprep.errors import DatasetError, UsageError
+
+HOW: dict[str, Any] = {"resolution": 64, "shard_rows": 2, "workers": 1}
+
+
+def rows(dataset: Path, split: str = "train") -> list[tuple[str, bytes, bytes]]:
+    """Source, picture and map of each row, as they are stored."""
+    table = load_from_disk(str(dataset))[split].data.table
+    return [
+        (row["source"], row["image"]["bytes"], row["conditioning_image"]["bytes"])
+        for row in table.select(["source", "image", "conditioning_image"]).to_pylist()
+    ]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two datasets of Canny, which have a picture in common, and one of other parameters."""
+    place = tmp_path_factory.mktemp("merge")
+    for name, seeds in {"a": range(5), "b": range(4, 7)}.items():
+        (place / f"raw-{name}").mkdir()
+        for seed in seeds:
+            Image.fromarray(smooth(64, 64, seed)).save(place / f"raw-{name}" / f"{name}{seed}.png")
+        (place / f"raw-{name}" / "x.png").write_bytes(b"broken")
+        condprep.build(place / f"raw-{name}", place / name, "canny", **HOW)
+    condprep.build(place / "raw-b", place / "soft", "canny", params={"canny": {"low": 20}}, **HOW)
+    condprep.build(place / "raw-b", place / "random", "canny:random", **HOW)
+    return place
+
+
+def test_all_rows_are_there_and_keep_their_bytes(place: Path, tmp_path: Path) -> None:
+    """The rows of each, in order, in shards of the usual size; both datasets' inputs and rejects are counted."""
+    result = condprep.merge([place / "a", place / "b"], tmp_path / "both")
+    assert rows(tmp_path / "both") == rows(place / "a") + rows(place / "b")
+    assert (result.rows, result.repeated, result.leaks) == ({"train": 8}, 1, 0)
+    assert list(result.datasets.values()) == [5, 3]
+    assert len(list((tmp_path / "both" / "train").glob("*.arrow"))) == 4
+    assert len((tmp_path / "both" / ".condprep" / "rejects.jsonl").read_text().splitlines()) == 2
+    assert "10 inputs, 2 rejected" in (tmp_path / "both" / "README.md").read_text()
+    assert not condprep.verify(tmp_path / "both", checks=["structure"]).failures()
+
+
+def test_what_was_merged_can_be_split_and_merged_again(place: Path, tmp_path: Path) -> None:
+    """A merged dataset is one of condprep: the same call finds it done, other verbs take it, a leak is counted."""
+    for _ in range(2):
+        result = condprep.merge([place / "a", place / "b"], tmp_path / "both")
+    assert result.resumed == 8
+    condprep.split(tmp_path / "both", 0.5)
+    again = condprep.merge([place / "b", tmp_path / "both"], tmp_path / "more")
+    assert sum(again.rows.values()) == 11
+    held_out = {source for source, *_ in rows(tmp_path / "both", "validation")}
+    assert again.leaks == sum(source.startswith(("b", "a4")) for source in held_out)
+
+
+@pytest.mark.parametrize(
+    ("others", "error", "said"),
+    [
+        (["soft"], UsageError, "were made in different ways"),
+        (["random"], UsageError, "differ in the column 'canny_thresholds': not there and list"),
+        ([], UsageError, "give two datasets"),
+        (["raw-a"], UsageError, "raw-a"),
+    ],
+)
+def test_what_cannot_be_one_dataset_is_refused(
+    place: Path, tmp_path: Path, others: list[str], error: type[Exception], said: str
+) -> None:
+    """Other parameters, another variant, one dataset alone, no dataset: nothing is begun."""
+    with pytest.raises(error, match=said):
+        condprep.merge([place / "a", *(place / name for name in others)], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_other_datasets_are_another_merge(place: Path, tmp_path: Path, command: Command) -> None:
+    """The folder of a merge is that of these datasets, in this order; the command says what it made."""
+    ended = command("merge", place / "a", place / "b", "-o", tmp_path / "both")
+    assert ended.code == 0
+    assert "rows\ttrain 8" in ended.out
+    assert "--drop duplicates" in ended.err
+    with pytest.raises(DatasetError, match="was begun with other settings"):
+        condprep.merge([place / "b", place / "a"], tmp_path / "both")
+    assert command("merge", place / "b", place / "a", "-o", tmp_path / "both", "--overwrite", "--json").json["rows"]
