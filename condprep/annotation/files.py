@@ -13,6 +13,8 @@ from condprep.annotation.annotate import annotate
 from condprep.annotation.pictures import Annotated
 from condprep.errors import UsageError
 from condprep.runtime.files import commit, commit_json
+from condprep.sources.base import native
+from condprep.sources.folder import FolderSource
 from condprep.types import Reject
 
 
@@ -21,12 +23,13 @@ def annotate_files(
 ) -> tuple[list[Path], list[Reject]]:
     """Maps of picture files as `out/NAME.png` (`NAME.COLUMN.png` of several annotators), keypoints as `NAME.json`.
 
-    pictures: also `NAME.image.png`, the picture as the annotators saw it. how: what `annotate` takes. Returns the files
+    Of a folder, all pictures in it and below, as a build finds them. pictures: also `NAME.image.png`, the picture as the annotators saw it. how: what `annotate` takes. Returns the files
     written and the pictures that could not be read. Raises UsageError, before anything is written, where a file is there
     already and `overwrite` is not said.
     """
     files: dict[Path, Any] = {}
     rejects = []
+    images = [path for image in images for path in _pictures_of(image, out)]
     for name, result in zip(_output_names(images), annotate(list(images), **how)):
         if isinstance(result, Reject):
             rejects.append(result)
@@ -44,6 +47,16 @@ def annotate_files(
     except OSError as error:
         raise UsageError(f"{error.filename or out}: {error.strerror}; choose another --out") from error
     return list(files), rejects
+
+
+def _pictures_of(image: Path, out: Path) -> list[Path]:
+    """The picture, or those of a folder; not what lies in `out`. Raises UsageError for a folder without any."""
+    if not image.is_dir():
+        return [image]
+    found = [image / native(entry.name) for entry in FolderSource(image, exclude=out.absolute()).entries()]
+    if not found:
+        raise UsageError(f"{image} holds no pictures; name one, or a folder that does")
+    return found
 
 
 def _output_names(images: Sequence[Path]) -> list[str]:

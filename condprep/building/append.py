@@ -20,6 +20,7 @@ from condprep.building.begin import as_requested, begin
 from condprep.building.finish import finished
 from condprep.building.on_devices import OpenBuilder
 from condprep.building.options import BuildOptions
+from condprep.building.output_folder import check_here
 from condprep.building.plan import Plan, add_entries, check_config, check_inputs
 from condprep.building.result import BuildResult, build_result
 from condprep.building.shard import ShardBuilder
@@ -89,8 +90,8 @@ class Addition:
         layout, new = self.layout, builder.plan
         shards = layout.private / "shards.json"
         if shards.exists():
-            added = [vars(Counts.load(layout.shard(1 + n) / "counts.json")) for n in range(new.shards)]
-            commit_json(shards, [*read_json(shards)[: said["shards"]], *added])
+            further = [vars(Counts.load(layout.shard(1 + n) / "counts.json")) for n in range(new.shards)]
+            commit_json(shards, [*read_json(shards)[: said["shards"]], *further])
         if not total.rows:
             return
         before = read_record(layout.private / "provenance.json", provenance)
@@ -120,8 +121,8 @@ def check_append(asked: bool, others: bool, out: str) -> None:
     """Raises UsageError where --append, if it is asked for, has no meaning. others: whether options are given that contradict it."""
     if asked and others:
         raise UsageError("--append adds to a dataset as it is: leave out --overwrite, --retry-rejects and --limit")
-    if asked and "://" in out:
-        raise UsageError(f"--append adds to a dataset on this disk, and {out} is a URL; copy it here, or build it anew")
+    if asked:
+        check_here(out, "--append")
 
 
 def append_inputs(

@@ -32,7 +32,7 @@ Fit = Annotated[FitMode | None, of_size(help="how a picture gets its size (defau
 
 
 def annotate(
-    images: Annotated[list[Path], Argument(help="pictures")],
+    images: Annotated[list[Path], Argument(help="pictures, or folders of them")],
     out: Out,
     annotator: Annotators = [],  # noqa: B006
     like: Like = None,

@@ -29,12 +29,13 @@ from condprep.cli.progress import progress
 if TYPE_CHECKING:
     from condprep.curation.curate import CurateResult
 
-Out = Annotated[str, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")]
+Out = Annotated[str | None, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")]
 Drop = Annotated[
     list[str], Option(help="what to leave out, by the names below: near-duplicates,blurry ...; repeatable")
 ]
 Keep = Annotated[Literal["best", "first", "largest"], Option(help="which of several rows of the same picture stays")]
 Fix = Annotated[bool, Option("--fix", help="repair what is safe to repair: maps made again, pictures turned upright")]
+DryRun = Annotated[bool, Option("--dry-run", help="say what would be left out, and write nothing")]
 Thresholds = Annotated[
     list[str], Option("--set", help="a threshold (see below), as curation.min_sharpness=0.3; repeatable")
 ]
@@ -42,10 +43,11 @@ Thresholds = Annotated[
 
 def curate(
     dataset: Annotated[str, Argument(help="a dataset of Arrow or Parquet files: ours or any other")],
-    out: Out,
+    out: Out = None,
     drop: Drop = [],  # noqa: B006
     keep: Keep = "best",
     fix: Fix = False,
+    dry_run: DryRun = False,
     settings: Thresholds = [],  # noqa: B006
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -80,22 +82,23 @@ def curate(
             weights=open_weights(weights),
             trust_annotators=trust_annotator,
             overwrite=overwrite,
+            dry_run=dry_run,
             progress=advance,
         )
-    show_curate(result, as_json)
+    show_curate(result, as_json, written=not dry_run)
 
 
-def show_curate(result: CurateResult, as_json: bool) -> None:
+def show_curate(result: CurateResult, as_json: bool, written: bool) -> None:
     """inputs = rows + dropped, why they were dropped, and what was repaired."""
     for note in result.notes:
         console.say(note)
     if as_json:
         console.print_json(result)
     else:
-        console.show_facts(_facts(result))
+        console.show_facts(_facts(result, written))
 
 
-def _facts(result: CurateResult) -> Iterator[tuple[str, str]]:
+def _facts(result: CurateResult, written: bool) -> Iterator[tuple[str, str]]:
     rows, dropped = sum(result.rows.values()), sum(result.dropped.values())
     yield "inputs", f"{result.inputs:,} = {rows:,} rows + {dropped:,} dropped"
     yield "rows", ", ".join(f"{split} {n:,}" for split, n in result.rows.items()) or "none"
@@ -105,4 +108,4 @@ def _facts(result: CurateResult) -> Iterator[tuple[str, str]]:
         yield "repaired", f"{n:,} x {repair}"
     before = f", {result.resumed:,} done before" if result.resumed else ""
     yield "time", f"{result.seconds:.1f} s{before}"
-    yield "dataset", str(result.path)
+    yield "dataset", str(result.path) if written else "none: nothing was written"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
@@ -13,8 +12,8 @@ from condprep.cli.progress import progress
 
 
 def merge(
-    datasets: Annotated[list[Path], Argument(help="datasets of the same columns, two or more")],
-    out: Annotated[Path, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")],
+    datasets: Annotated[list[str], Argument(help="datasets of the same columns, two or more")],
+    out: Annotated[str, Option("--out", "-o", help="the new dataset's folder; the same command again resumes")],
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +29,7 @@ def merge(
     console.show_facts(
         [
             ("rows", ", ".join(f"{name} {rows:,}" for name, rows in result.rows.items())),
-            *(("from", f"{rows:,} of {name}") for name, rows in result.datasets.items()),
+            *(("from", f"{rows:,} of {name}") for name, rows in zip(datasets, result.datasets)),
             ("repeated", f"{result.repeated:,} rows show a picture that an earlier row shows"),
             ("time", f"{result.seconds:.1f} s{before}"),
             ("dataset", str(result.path)),

@@ -35,6 +35,7 @@ MOST_FINDINGS = 5  # of a rule, in words
 STYLES = {"error": "bold red", "warning": "yellow", "info": "cyan"}  # worst first
 
 Checks = Annotated[list[str], Option(help="structure, condition, alignment or curation; repeatable (default: all)")]
+Limit = Annotated[int | None, Option(help="only the first rows, so many, to try something")]
 Annotator = Annotated[
     str | None, Option("--annotator", "-a", help="what made the maps, where the dataset does not say it")
 ]
@@ -52,6 +53,7 @@ def verify(
     dataset: Annotated[
         str, Argument(help="a dataset of pairs: folder, Arrow, Parquet, Hub id, two folders of pictures, prompt.json")
     ],
+    limit: Limit = None,
     checks: Checks = [],  # noqa: B006
     annotator: Annotator = None,
     sample: Sample = None,
@@ -80,6 +82,7 @@ def verify(
             caption_column=caption_column,
             config=config,
             follow_links=follow_links,
+            limit=limit,
             checks=names(checks),
             annotator=annotator,
             sample=parse_sample(sample),

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -65,7 +66,7 @@ class Decision:
 
 def curate(
     dataset: str | os.PathLike[str],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None,
     drop: str | Sequence[str] = (),
     *,
     keep: Keep = "best",
@@ -81,6 +82,7 @@ def curate(
     weights: Weights | None = None,
     trust_annotators: Sequence[str] = (),
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> CurateResult:
     """Copy a dataset of Arrow or Parquet files to `out` without the rows that have the faults named in `drop`.
@@ -88,7 +90,7 @@ def curate(
     drop: names of condprep.curation.drops.DROPS, "near-duplicates" and others. keep: which of several rows of the same picture
     stays: "best", "first" or "largest". fix: make maps again that the recorded annotator should have made otherwise, turn
     pictures upright, leave out what cannot be read. settings: thresholds of the checks. The other arguments are those of
-    `verify` and `build`. Raises UsageError (or its children) for what the caller got wrong, BuildFailed where no row stays.
+    `verify` and `build`. dry_run: decide and count, and write nothing, for which `out` may be None. Raises UsageError (or its children) for what the caller got wrong, BuildFailed where no row stays.
     """
     began = time.monotonic()
     names = check_names([drop] if isinstance(drop, str) else drop)
@@ -96,6 +98,9 @@ def curate(
         raise UsageError("nothing is to be done: name what to leave out with --drop, or say --fix")
     if keep not in KEEP:
         raise UsageError(f"--keep {keep}: it must be one of {', '.join(KEEP)}")
+    if out is None and not dry_run:
+        raise UsageError("give --out for the new dataset, or --dry-run to see what would be left out")
+    out = out or f"{os.fspath(dataset).rstrip('/')}-curated"
     check_here(out, "--out of curate")
     layout = Layout(Path(out))
     check_folders(Path(dataset), layout.root)
@@ -110,6 +115,8 @@ def curate(
         columns | opening | {"settings": settings, "workers": workers, "device": device, "weights": weights}
     )
     how |= {"trust_annotators": trust_annotators}
+    if dry_run:
+        return CurateResult(layout.root, **run.foretell(how), resumed=0, seconds=time.monotonic() - began)
     with disk_errors(layout.root), locked(layout):
         run.begin(None if overwrite else Plan.load(layout.private), how)
         run.copy(device, weights or Weights(), trust_annotators)
@@ -158,18 +165,7 @@ class _Run:
 
     def _decide(self, config: dict[str, Any], how: Mapping[str, Any]) -> Plan:
         self.layout.clear()
-        scores = self.layout.private / "source.verify.parquet"
-        checks = {"structure"} | needed_checks(self.names)
-        if self.fix and self.annotated:
-            checks |= {check for rules in REPAIRS.values() for check, _ in rules}
-        result = verify(
-            self.rows.dataset,
-            checks=sorted(checks),
-            sample="all" if "alignment" in checks else None,
-            scores=scores,
-            progress=self.progress,
-            **how,
-        )
+        result = self._verify(self.layout.private / "source.verify.parquet", how)
         decisions = self._decisions(result)
         commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
         damaged = {one.key: one.reason for one in result.findings if one.row is None and one.rule == "readable"}
@@ -187,6 +183,31 @@ class _Run:
             {"config": config, "inputs": plan.inputs, "shard_rows": shard_rows, "listing": plan.listing},
         )
         return plan
+
+    def _verify(self, scores: Path, how: Mapping[str, Any]) -> VerifyResult:
+        """What the checks find that these names, and repairs, ask for."""
+        checks = {"structure"} | needed_checks(self.names)
+        if self.fix and self.annotated:
+            checks |= {check for rules in REPAIRS.values() for check, _ in rules}
+        sample = "all" if "alignment" in checks else None
+        how = dict(how) | {"checks": sorted(checks), "sample": sample, "scores": scores, "progress": self.progress}
+        return verify(self.rows.dataset, **how)
+
+    def foretell(self, how: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the result, of what would be made; nothing is written but scores that are thrown away."""
+        with TemporaryDirectory() as folder:
+            result = self._verify(Path(folder) / "scores.parquet", how)
+            decisions = self._decisions(result)
+        lengths = self.rows.lengths({one.key for one in result.findings if one.row is None and one.rule == "readable"})
+        splits = (file.split for file, length in zip(self.rows.files, lengths) for _ in range(length))
+        left = {row: one.drop for row, one in decisions.items() if one.drop}
+        return {
+            "inputs": result.rows,
+            "rows": dict(Counter(split for row, split in enumerate(splits) if row not in left)),
+            "dropped": dict(Counter(drop.name for drop in left.values())),
+            "repaired": dict(Counter(repair for one in decisions.values() for repair in one.repairs)),
+            "notes": [*result.notes, "a dry run: nothing was written, and no repair tried"],
+        }
 
     def _decisions(self, result: VerifyResult) -> dict[int, Decision]:
         answers = [(one, repair_of(one, self.annotated) if self.fix else None) for one in result.findings]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep import __version__
-from condprep.building.output_folder import check_folders, disk_errors, locked
+from condprep.building.output_folder import check_folders, check_here, disk_errors, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row
@@ -35,7 +35,7 @@ class MergeResult:
 
     path: Path
     rows: Mapping[str, int]  # split -> rows
-    datasets: Mapping[str, int]  # dataset -> rows that come from it
+    datasets: Sequence[int]  # rows that come from each, in their order
     repeated: int  # rows whose picture an earlier row has, by its key
     leaks: int  # of them, rows whose picture an earlier row of another split has
     resumed: int  # rows that an earlier run had copied already
@@ -57,6 +57,7 @@ def merge(
     began = time.monotonic()
     if len(datasets) < 2:
         raise UsageError("give two datasets to merge, or more")
+    check_here(out, "--out of merge")
     layout = Layout(Path(out))
     for dataset in datasets:
         check_folders(Path(dataset), layout.root)
@@ -95,7 +96,9 @@ class _Run:
 
     def _made(self, records: Records) -> list[dict[str, Any]] | None:
         found = records.provenance
-        return found and [{name: one.get(name) for name in MADE} for one in found["annotators"]]
+        if not found:
+            return None
+        return [{name: one.get(name) for name in MADE} for one in found["annotators"]]
 
     @cached_property
     def lengths(self) -> list[list[int]]:
@@ -140,7 +143,7 @@ class _Run:
             total = place_files(self.layout, self.copy.counts(), first.features, first.form, self.plan.id, rejects)
             total.rejects = sum((self._before(records).rejects for records in self.records), Counter())
             repeated, leaks = self._repeated()
-            datasets = {part.dataset: sum(lengths) for part, lengths in zip(self.parts, self.lengths)}
+            datasets = [sum(lengths) for lengths in self.lengths]
             commit_json(made, {"rows": dict(total.rows), "datasets": datasets, "repeated": repeated, "leaks": leaks})
             self._describe(total)
             commit_json(self.layout.done, vars(total))

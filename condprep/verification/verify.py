@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.annotators.registry import canonical
+from condprep.dataset.pairs.first import FirstPairs
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.dataset.reader import take
 from condprep.dataset.remote import here
@@ -47,6 +48,7 @@ def verify(
     caption_column: str | None = None,
     config: str | None = None,
     follow_links: Sequence[str | os.PathLike[str]] = (),
+    limit: int | None = None,
     checks: Sequence[str] = (),
     annotator: str | None = None,
     sample: SampleSize | None = None,
@@ -62,6 +64,7 @@ def verify(
     matched by stem, a listing such as fill50k's prompt.json, or a URL of Arrow or Parquet files.
 
     config: of a dataset with several. follow_links: folders outside of the dataset that its links and rows may lead to.
+    limit: only the first rows, so many; their scores lie beside those of all rows (`verify.first.parquet`).
     checks: some of "structure", "condition", ...; else all. annotator: what made the maps, where the dataset does not say
     it; sample: how many rows, or "all", are compared with maps that it makes now (default: all where it needs no network,
     else 512). settings: thresholds, and parameters of the annotator: {"structure": {"max_aspect_error": 2}, "canny":
@@ -74,12 +77,17 @@ def verify(
     began = time.monotonic()
     if scores:
         check_suffix(Path(scores), [".parquet"], "a table of scores")
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: it is how many rows are looked at, from 1 on")
     limits, wanted_annotator = _sorted_out(settings or {}, annotator)
     known = configure(all_groups(), limits)
     chosen = choose_groups(known, checks)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
     pairs = reopen(os.fspath(path), wanted, config, [Path(folder) for folder in follow_links])
     notes = list(pairs.notes)
+    if limit:
+        pairs = FirstPairs(pairs, limit)
+        notes.append(f"only the first {limit:,} rows were looked at")
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])
     aligned = ALIGNMENT.name in [group.name for group in chosen]
@@ -91,6 +99,8 @@ def verify(
         comparer = find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
     place = Path(scores) if scores else scores_path(here(path))
+    if limit and not scores:
+        place = place.with_suffix(".first.parquet")
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
     if not run.rows and not run.findings:
         place.unlink()

@@ -51,3 +51,18 @@ def test_like_gives_the_datasets_own_map(command: Command, raw: Path, photo: Pat
     for column, name in (("conditioning_image", "01.png"), ("image", "01.image.png")):
         written = Image.open(tmp_path / "maps" / name)
         np.testing.assert_array_equal(np.asarray(written), np.asarray(row[column].convert(written.mode)))
+
+
+def test_a_folder_is_all_pictures_in_it(command: Command, raw: Path, tmp_path: Path) -> None:
+    """`annotate FOLDER`: what a build would find in it, not what it writes there itself; one without pictures is refused."""
+    for _ in range(2):
+        ended = command("annotate", raw, "-a", "canny", "-o", raw / "maps", "--overwrite")
+        assert ended.code == 0
+        pictures = [path for path in raw.rglob("*.*") if path.suffix != ".txt" and "maps" not in path.parts]
+        assert len(ended.out.splitlines()) == len(pictures)
+    (tmp_path / "empty").mkdir()
+    ended = command("annotate", tmp_path / "empty", "-a", "canny", "-o", tmp_path / "maps")
+    assert (ended.code, ended.err) == (
+        2,
+        f"error: {tmp_path / 'empty'} holds no pictures; name one, or a folder that does\n",
+    )

@@ -154,3 +154,18 @@ def test_json_and_exit_codes(command: Command, built: Path, tmp_path: Path) -> N
     words = command("curate", built, "--out", tmp_path / "out", "--drop", "near-duplicates", "--drop", "blurry")
     assert "8 = 4 rows + 4 dropped" in words.out
     assert "8 done before" in words.out
+
+
+def test_a_dry_run_tells_what_would_be_and_writes_nothing(built: Path, tmp_path: Path, command: Command) -> None:
+    """It counts what the real run counts, by split and name, needs no --out, and leaves no file behind."""
+    files = tree(built)
+    asked = ["near-duplicates", "blurry"]
+    told = condprep.curate(built, None, asked, dry_run=True, weights=OFFLINE)
+    made = curate(built, tmp_path / "out", asked)
+    assert (told.inputs, told.rows, told.dropped) == (made.inputs, made.rows, made.dropped)
+    ended = command("curate", built, "--drop", "near-duplicates,blurry", "--dry-run", "--json")
+    assert (ended.code, ended.json["dropped"]) == (0, dict(made.dropped))
+    assert tree(built) == files
+    assert not Path(f"{built}-curated").exists()
+    with pytest.raises(UsageError, match="give --out for the new dataset, or --dry-run"):
+        condprep.curate(built, None, asked)

@@ -46,7 +46,7 @@ def test_all_rows_are_there_and_keep_their_bytes(place: Path, tmp_path: Path) ->
     result = condprep.merge([place / "a", place / "b"], tmp_path / "both")
     assert rows(tmp_path / "both") == rows(place / "a") + rows(place / "b")
     assert (result.rows, result.repeated, result.leaks) == ({"train": 8}, 1, 0)
-    assert list(result.datasets.values()) == [5, 3]
+    assert list(result.datasets) == [5, 3]
     assert len(list((tmp_path / "both" / "train").glob("*.arrow"))) == 4
     assert len((tmp_path / "both" / ".condprep" / "rejects.jsonl").read_text().splitlines()) == 2
     assert "10 inputs, 2 rejected" in (tmp_path / "both" / "README.md").read_text()

@@ -78,6 +78,10 @@ def _split(folder: Path) -> Arguments:
     return "split", build_repeats(folder), "--validation", 0.5
 
 
+def _merge(folder: Path) -> Arguments:
+    return "merge", build_repeats(folder), folder / "ds", "--out", folder / "both"
+
+
 def _push(folder: Path) -> Arguments:
     return "push", build_repeats(folder), "user/pairs"
 
@@ -125,6 +129,7 @@ JSON_RUNS: dict[str, tuple[str, Callable[[Path], Arguments]]] = {
     "condprep verify": ("condprep", _verify),
     "condprep curate": ("condprep", _curate),
     "condprep split": ("condprep", _split),
+    "condprep merge": ("condprep", _merge),
     "condprep push": ("condprep", _push),
     "condprep annotators": ("condprep", lambda _: ("annotators",)),
     "condprep doctor": ("condprep", lambda folder: ("doctor", folder)),

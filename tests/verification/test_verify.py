@@ -265,3 +265,15 @@ def test_only_the_comparison_with_maps_made_again_needs_torch(built: Path) -> No
     """The other checks do without it: half a gigabyte, and seconds of every start."""
     code = "import sys, condprep; condprep.verify(sys.argv[1], checks=sys.argv[2:]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, built, "structure", "condition", "curation"]).returncode == 0
+
+
+def test_the_first_rows_alone_are_looked_at(defects: Path, command: Command) -> None:
+    """--limit: the findings are those of the first rows, the scores of all rows stay, and it is said."""
+    whole = condprep.verify(defects, weights=OFFLINE)
+    kept = whole.scores.read_bytes()
+    ended = command("verify", defects, "--limit", "3", "--json")
+    assert ended.json["rows"] == 3
+    assert ended.json["findings"] == [one.public() for one in whole.findings if one.row in (0, 1, 2)]
+    assert "only the first 3 rows were looked at" in ended.err
+    assert whole.scores.read_bytes() == kept
+    assert command("verify", defects, "--limit", "0").code == 2
