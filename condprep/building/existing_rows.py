@@ -14,12 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from condprep.building.options import BuildOptions
-from condprep.dataset.arrow import IMAGE
+from condprep.dataset.arrow import IMAGE, row_of
+from condprep.dataset.columns import check_own
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.records import provenance, read_record
 from condprep.dataset.shards import Counts
-from condprep.errors import UsageError
+from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.runtime.arrow_messages import check_arrow
 from condprep.runtime.parquet_pages import read_rows
 from condprep.sources.base import stamp, unsaid
@@ -78,7 +79,10 @@ class ExistingRows:
         return (self.layout.private / "rejects.jsonl").read_bytes()
 
     def check(self, columns: Iterable[str]) -> None:
-        """Raises UsageError where the columns cannot be added."""
+        """Raises UsageError where the columns cannot be added, DatasetError where the rows are not condprep's."""
+        for file in self.files:
+            path = self.layout.root / file["name"]
+            check_own(str(path), schema(path))
         if self.provenance["geometry"]["fit"] == "pad":
             raise UsageError(
                 f"{self.layout.root} was built with --fit pad, and its black borders would be annotated; "
@@ -93,17 +97,24 @@ class ExistingRows:
             path = self.layout.root / file["name"]
             state = stamp(path)
             for batch in batches(path, ["source"]):
+                if batch["source"].null_count:
+                    raise DatasetError(
+                        f"{path} has a row without a source, which condprep did not write; build it anew"
+                    )
                 for source in batch["source"].to_pylist():
                     yield Entry(source, state, offset=next(numbers))
 
     def read(self, entry: Entry) -> Sample:
         number = bisect_right(self.starts, entry.offset) - 1
         table = self._table(self.layout.root / self.files[number]["name"])
-        columns = table.slice(entry.offset - self.starts[number], 1).to_pylist()[0]
+        columns = row_of(table, entry.offset - self.starts[number])
         if self.only_map:
             columns[self.only_map] = columns["conditioning_image"]
         text = columns["text"] if isinstance(columns["text"], list) else [columns["text"]]
-        return Sample(columns["source"], columns["image"]["bytes"], tuple(text), columns)
+        picture = (columns["image"] or {}).get("bytes")
+        if picture is None:
+            raise Rejected("read", "there is no picture in 'image'", code="no-picture")
+        return Sample(columns["source"], picture, tuple(text), columns)
 
     def merge(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """The dataset's provenance with that of the added columns."""

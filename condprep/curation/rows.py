@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from condprep.dataset.arrow import row_of
 from condprep.dataset.columns import datasets_features
 from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.pairs.open import open_pairs
@@ -104,7 +105,7 @@ class StoredRows:
         with suppress(DatasetError):
             for batch in batches(file.path, self.schema.names, FEW) if wanted else ():
                 for at in range(max(0, wanted.start - number), min(len(batch), wanted.stop - number)):
-                    yield StoredRow(number + at, file.split, self._embedded(batch.slice(at, 1).to_pylist()[0]))
+                    yield StoredRow(number + at, file.split, self._embedded(row_of(batch, at)))
                 number += len(batch)
                 if number >= wanted.stop:
                     return

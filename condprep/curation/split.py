@@ -6,6 +6,7 @@ then take their places, as where columns are added: killed at any moment, the sa
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections import Counter
@@ -22,15 +23,17 @@ from condprep.building.plan import Plan
 from condprep.curation.copying import Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row
 from condprep.dataset.card import write_card
+from condprep.dataset.columns import check_own
 from condprep.dataset.layout import Layout, place_files
-from condprep.dataset.reader import batches
+from condprep.dataset.reader import batches, schema
 from condprep.dataset.shards import Counts, Row
 from condprep.dataset.splits import split_of
-from condprep.errors import UsageError
+from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.progress import Progress
 
 By = Literal["key", "group"]
+_KEY = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class _Run:
         self.rows, self.records = StoredRows(layout.root, {}), Records(layout)
         rows = {layout.root / file["name"]: file["rows"] for file in Counts.load(layout.done).files}
         self.lengths = [rows[file.path] for file in self.rows.files]
+        for file in self.rows.files:
+            check_own(str(file.path), schema(file.path))
         self.plan = Plan(staging.private, self._asked, sum(self.lengths), self._shard_rows, self.rows.listing)
 
     @cached_property
@@ -116,7 +121,13 @@ class _Run:
     def _belongs(self, now: str, row: Mapping[str, Any]) -> str:
         if now == "test":
             return now
-        decides = row["key"] if self.by == "key" else sha256(_group(row["source"]).encode()).hexdigest()
+        key, source = row["key"], row["source"]
+        if not (key and source and _KEY.match(key)):
+            raise DatasetError(
+                f"{self.layout.root} has a row with the key {key!r:.80} and the source {source!r:.80}, which condprep did "
+                "not write; build the dataset anew"
+            )
+        decides = key if self.by == "key" else sha256(_group(source).encode()).hexdigest()
         return split_of(decides, self.validation)
 
     def copy(self) -> None:

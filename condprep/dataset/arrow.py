@@ -24,9 +24,42 @@ def record_batch(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Rec
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
+def row_of(batch: pa.RecordBatch | pa.Table, at: int) -> dict[str, Any]:
+    """A row as Python's values; those of a kind that Python has not all values of, as timestamps, stay as they are: an array."""
+    kinds = dict(zip(batch.schema.names, batch.schema.types))
+    return {
+        name: batch.column(name)[at].as_py() if _is_pythons(kind) else _only(batch.column(name).slice(at, 1))
+        for name, kind in kinds.items()
+    }
+
+
+def _only(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+
+
+def _is_pythons(kind: pa.DataType) -> bool:
+    """Whether Python has every value of a kind, and gives it back as the same."""
+    if pa.types.is_struct(kind):
+        return all(_is_pythons(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_pythons(kind.value_type)
+    return any(is_kind(kind) for is_kind in _PYTHONS)
+
+
+_PYTHONS = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary),
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
+)
+
+
 def array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """`pa.array(values, kind)`, which is called only where the values are not all None, or plain ones of that kind."""
+    """`pa.array(values, kind)`, which is called only where the values are not all None, or plain ones of that kind.
+
+    Values may be arrays of one, as `row_of` gives them.
+    """
     count, types = len(values), set(map(type, values))
+    if values and all(isinstance(value, pa.Array) for value in values):
+        return pa.concat_arrays(values)
     if types == {type(None)}:
         return pa.nulls(count, kind)
     if kind == IMAGE and types == {dict} and all(value.keys() == {"bytes", "path"} for value in values):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from condprep.dataset.arrow import IMAGE
+from condprep.errors import DatasetError
 
 
 def further_column(column: str, annotator: str, name: str) -> str:
@@ -42,6 +43,18 @@ def columns(
         | {"transform": pa.list_(pa.float64()), "empty": pa.bool_()}
         | dict(further)
     )
+
+
+def check_own(table: str, kinds: pa.Schema) -> None:
+    """Raises DatasetError where a table is not of the columns that condprep writes: it was changed since, or is a stranger's."""
+    found = dict(zip(kinds.names, kinds.types))
+    text = found.get("text")
+    texts = pa.list_(pa.string()) if text and pa.types.is_list(text) else pa.string()
+    own = {"image": IMAGE, "conditioning_image": IMAGE, "text": texts, "key": pa.string(), "source": pa.string()}
+    for name, kind in own.items():
+        if found.get(name) != kind:
+            said = f"is of type {found[name]!s:.80}" if name in found else "is missing"
+            raise DatasetError(f"{table} is no table of condprep: its column {name!r} {said}; build the dataset anew")
 
 
 def arrow_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:

@@ -118,8 +118,8 @@ def _distinct(names: list[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _lines(label: str, row: Mapping[str, Any]) -> list[str]:
-    text = row.get("text") or ""
-    caption = text if isinstance(text, str) else " | ".join(map(str, text))
+    text = row.get("text")
+    caption = " | ".join(map(str, text)) if isinstance(text, list) else text if isinstance(text, str) else ""
     return [line for line in (caption, label) if line]
 
 

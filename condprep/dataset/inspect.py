@@ -19,6 +19,7 @@ from condprep.dataset.reader import Shard, batches, first_schema, is_image, sche
 from condprep.dataset.records import read_record
 from condprep.dataset.remote import here, shown
 from condprep.errors import DatasetError
+from condprep.sources.text import MAX_CAPTION
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ class Tally:
 
 
 def _words(captions: pa.Array) -> np.ndarray:
-    """Strings, some null -> the number of words of each."""
-    trimmed = pc.utf8_trim_whitespace(captions.fill_null(""))
+    """Strings, some null -> the number of words of each, as far as captions are read."""
+    trimmed = pc.utf8_trim_whitespace(pc.utf8_slice_codeunits(captions.fill_null(""), 0, MAX_CAPTION))
     words = pc.list_value_length(pc.utf8_split_whitespace(trimmed)).to_numpy(zero_copy_only=False)
     return np.where(pc.equal(trimmed, "").to_numpy(zero_copy_only=False), 0, words)
 

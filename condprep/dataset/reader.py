@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from condprep.dataset.arrow import row_of
 from condprep.dataset.remote import content, shown
 from condprep.errors import CondprepError, DatasetError, SourceError
 from condprep.runtime.arrow_messages import check_arrow, check_kinds
@@ -65,6 +66,8 @@ def files(root: Path, config: str | None = None) -> list[Shard]:
         return foreign
     paths = [*root.glob("*.arrow"), *root.glob("*/*.arrow"), *root.glob("*.parquet"), *root.glob("*/*.parquet")]
     found = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
+    if odd := [file.path for file in found if file.path.exists() and not file.path.is_file()]:
+        raise DatasetError(f"{odd[0]} is no file, but a folder, a pipe or a device; take it away")
     if not found:
         raise DatasetError(
             f"{shown(root)} holds no dataset: neither .arrow nor .parquet files, in it or one folder below"
@@ -132,7 +135,7 @@ def take(path: Path, columns: Sequence[str], numbers: Sequence[int]) -> Iterator
     wanted, start = deque(numbers), 0
     for batch in batches(path, columns):
         while wanted and wanted[0] < start + len(batch):
-            yield batch.slice(wanted.popleft() - start, 1).to_pylist()[0]
+            yield row_of(batch, wanted.popleft() - start)
         if not wanted:
             return
         start += len(batch)

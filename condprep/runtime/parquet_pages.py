@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,9 @@ _ENCODINGS, _COUNT, _TAKEN, _FIRST_PAGE, _FIRST_DICTIONARY = 2, 5, 7, 9, 11
 _DELTA_BYTES = 7  # an encoding in which a value may repeat the one before it
 _UNPACKED, _PACKED, _DATA, _DICTIONARY, _DATA_2 = 2, 3, 5, 7, 8  # fields of a PageHeader
 _VALUES = 1  # of a data page's own header
+
+
+Table = Path | bytes  # a file, or all that one holds
 
 
 class TooLarge(pa.ArrowInvalid):  # type: ignore[misc]
@@ -64,18 +67,18 @@ class Group:
     columns: tuple[tuple[str, int, int], ...]  # the name of each, and where its bytes begin and end
 
 
-def sound_rows(path: Path, columns: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a file, at most `most` at once; the iterator raises ArrowInvalid after those that lie before any damage.
+def sound_rows(table: Table, columns: Sequence[str], most: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a table, at most `most` at once; the iterator raises ArrowInvalid after those that lie before any damage.
 
     Raises TooLarge itself, and ArrowInvalid where nothing can be read.
     """
-    groups = _groups(path, columns)
+    groups = _groups(table, columns)
     damages = [next((one.damage for one in chunks if one.damage), "") for chunks in groups]
     sound = next((number for number, damage in enumerate(damages) if damage), len(damages))
-    at_once = _most_rows(path, chain.from_iterable(groups[:sound]), most)
+    at_once = _most_rows(table, chain.from_iterable(groups[:sound]), most)
 
     def read() -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(path, memory_map=True) as file:
+        with _opened(table) as file:
             yield from file.iter_batches(at_once, row_groups=range(sound), columns=list(columns))
         if sound < len(damages):
             raise pa.ArrowInvalid(damages[sound])
@@ -112,13 +115,18 @@ def _group(group: dict[int, Any], names: Sequence[str], size: int) -> Group:
     return Group(rows, sum(max(0, meta[_SPREAD]) for meta in metas), ranges)
 
 
-def _most_rows(path: Path, chunks: Iterable[Chunk], most: int) -> int:
+def _opened(table: Table, **how: Any) -> pq.ParquetFile:
+    """Raises ArrowInvalid for what is no Parquet."""
+    return pq.ParquetFile(pa.BufferReader(table) if isinstance(table, bytes) else table, memory_map=True, **how)
+
+
+def _most_rows(table: Table, chunks: Iterable[Chunk], most: int) -> int:
     """How many rows of these may be read at once, at most `most`."""
     longest = 1
     for one in chunks:
         _refuse_damage(one)
         if one.repeated and _suspicious(one, BUDGET):
-            _refuse(one, _strings(path, one)[0], "a list in")
+            _refuse(one, _strings(table, one)[0], "a list in")
         longest = max(longest, one.longest)
     return max(1, min(most, BUDGET // longest))
 
@@ -129,6 +137,17 @@ def check_whole(path: Path) -> None:
         _refuse_damage(one)
         if _suspicious(one, WHOLE):
             _refuse(one, _strings(path, one)[1], "a row group of")
+    check_total(path)
+
+
+def check_total(table: Table, columns: Sequence[str] | None = None) -> None:
+    """Raises TooLarge where a column would take out of proportion much altogether: time and disk, if not memory."""
+    for chunks in zip(*_groups(table, columns)):
+        worst, packed = sum(map(_worst, chunks)), sum(one.packed for one in chunks)
+        if worst > WHOLE and worst > RATIO * packed:
+            total = worst if any(one.amplifying for one in chunks) else _strings(table, chunks[0])[1]
+            if total > WHOLE:
+                _refuse(replace(chunks[0], packed=packed), total, "all of")
 
 
 def read_rows(path: Path, columns: Sequence[str] | None = None, groups: Sequence[int] | None = None) -> pa.Table:
@@ -154,8 +173,13 @@ def _refuse_damage(chunk: Chunk) -> None:
 
 def _suspicious(chunk: Chunk, most: int) -> bool:
     """Whether its values may take more, by what is known without unpacking it."""
-    worst = chunk.values * (chunk.longest if chunk.strings else 8)
+    worst = _worst(chunk)
     return worst > most and worst > RATIO * chunk.packed
+
+
+def _worst(chunk: Chunk) -> int:
+    """Bytes that its values may take."""
+    return chunk.values * (chunk.longest if chunk.strings else 8)
 
 
 def _refuse(chunk: Chunk, found: int, what: str) -> None:
@@ -163,12 +187,12 @@ def _refuse(chunk: Chunk, found: int, what: str) -> None:
         raise TooLarge(f"{what} column {chunk.column!r} takes {found:,} bytes in memory, and {chunk.packed:,} here")
 
 
-def _strings(path: Path, chunk: Chunk) -> tuple[int, int]:
+def _strings(table: Table, chunk: Chunk) -> tuple[int, int]:
     """Bytes of the longest row and of all rows of a column, found without spelling out what its values repeat."""
     if not chunk.strings or chunk.amplifying:
         return (chunk.values * max(8, chunk.longest),) * 2
     longest = total = 0
-    with pq.ParquetFile(path, memory_map=True, read_dictionary=[chunk.column]) as file:
+    with _opened(table, read_dictionary=[chunk.column]) as file:
         for batch in file.iter_batches(MOST_ROWS, columns=[chunk.column]):
             column = batch.column(0)
             plain = pa.types.is_list(column.type) and pa.types.is_dictionary(column.type.value_type)
@@ -193,19 +217,25 @@ def _leaf(values: pa.Array) -> pa.DictionaryArray:
     return values
 
 
-def _groups(path: Path, columns: Sequence[str] | None) -> list[list[Chunk]]:
+def _groups(table: Table, columns: Sequence[str] | None) -> list[list[Chunk]]:
     """These columns of each row group."""
-    status = path.stat()
-    return [
-        [one for one in chunks if columns is None or one.column.partition(".")[0] in columns]
-        for chunks in _chunks(path, status.st_size, status.st_mtime_ns)
-    ]
+    if isinstance(table, bytes):
+        found = _chunks(table, _kinds(table))
+    else:
+        status = table.stat()
+        found = _chunks_of_file(table, status.st_size, status.st_mtime_ns)
+    return [[one for one in chunks if columns is None or one.column.partition(".")[0] in columns] for chunks in found]
+
+
+def _kinds(table: Table) -> list[Any]:
+    """What each column holds."""
+    with _opened(table) as file:
+        return [file.schema.column(number) for number in range(len(file.schema.names))]
 
 
 def _chunks_of(path: Path, group: int) -> list[Chunk]:
     """Every column of one row group."""
-    with pq.ParquetFile(path, memory_map=True) as file:
-        kinds = [file.schema.column(number) for number in range(len(file.schema.names))]
+    kinds = _kinds(path)
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             columns = _sound_footer(data)[_GROUPS][group][_COLUMNS]
@@ -215,23 +245,26 @@ def _chunks_of(path: Path, group: int) -> list[Chunk]:
 
 
 @lru_cache(64)
-def _chunks(path: Path, size: int, changed: int) -> tuple[tuple[Chunk, ...], ...]:
-    """Every column of every row group; size, changed: of the file, so that none that took its place is taken for it."""
-    with pq.ParquetFile(path, memory_map=True) as file:  # raises for what is no Parquet
-        schema = file.schema
-        kinds = [schema.column(number) for number in range(len(schema.names))]
+def _chunks_of_file(path: Path, size: int, changed: int) -> tuple[tuple[Chunk, ...], ...]:
+    """size, changed: of the file, so that none that took its place is taken for it."""
+    kinds = _kinds(path)
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            footer = _sound_footer(data)
-            return tuple(
-                tuple(_chunk(data, column[_META], kind) for column, kind in zip(group[_COLUMNS], kinds))
-                for group in footer.get(_GROUPS, [])
-            )
-        except (IndexError, KeyError, TypeError, AttributeError) as error:
-            raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
+        return _chunks(data, kinds)
 
 
-def _sound_footer(data: mmap.mmap) -> dict[int, Any]:
+def _chunks(data: mmap.mmap | bytes, kinds: Sequence[Any]) -> tuple[tuple[Chunk, ...], ...]:
+    """Every column of every row group."""
+    try:
+        footer = _sound_footer(data)
+        return tuple(
+            tuple(_chunk(data, column[_META], kind) for column, kind in zip(group[_COLUMNS], kinds))
+            for group in footer.get(_GROUPS, [])
+        )
+    except (IndexError, KeyError, TypeError, AttributeError) as error:
+        raise pa.ArrowInvalid(f"its metadata is damaged: {type(error).__name__} {error}") from None
+
+
+def _sound_footer(data: mmap.mmap | bytes) -> dict[int, Any]:
     """The same, where the rows are in proportion. Raises TooLarge."""
     footer = _footer(data)
     if footer[_ROWS] > MANY_ROWS and footer[_ROWS] > ROWS_A_BYTE * len(data):
@@ -239,7 +272,7 @@ def _sound_footer(data: mmap.mmap) -> dict[int, Any]:
     return footer
 
 
-def _footer(data: mmap.mmap) -> dict[int, Any]:
+def _footer(data: mmap.mmap | bytes) -> dict[int, Any]:
     """What stands at the end of the file. Not by pyarrow's metadata, which some damage makes end the process."""
     length = int.from_bytes(data[-8:-4], "little")
     if length > MAX_FOOTER:
@@ -247,7 +280,7 @@ def _footer(data: mmap.mmap) -> dict[int, Any]:
     return read_struct(data, len(data) - 8 - length)[0]
 
 
-def _chunk(data: mmap.mmap, column: dict[int, Any], kind: Any) -> Chunk:
+def _chunk(data: mmap.mmap | bytes, column: dict[int, Any], kind: Any) -> Chunk:
     values = longest = packed = 0
     amplifying = _DELTA_BYTES in column.get(_ENCODINGS, ())
     repeated, strings = kind.max_repetition_level > 0, kind.physical_type == BYTES
@@ -281,7 +314,7 @@ def _first(column: dict[int, Any]) -> int:
     return dictionary if 0 < dictionary < first else first
 
 
-def _pages(data: mmap.mmap, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
+def _pages(data: mmap.mmap | bytes, column: dict[int, Any]) -> Iterator[dict[int, Any]]:
     """The header of every page, as Parquet's own reader meets them."""
     first = _first(column)
     at, end = first, min(len(data), first + column[_TAKEN])

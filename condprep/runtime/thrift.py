@@ -12,7 +12,7 @@ _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT =
 _DEEPEST = 12  # structs in each other: Parquet has six
 
 
-def read_struct(data: mmap.mmap, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
+def read_struct(data: mmap.mmap | bytes, at: int, depth: int = 0) -> tuple[dict[int, Any], int]:
     """A struct -> its fields by number, and where it ends; strings are left out. Raises IndexError or KeyError."""
     if depth > _DEEPEST or at < 0:
         raise IndexError("too deep")
@@ -29,7 +29,7 @@ def read_struct(data: mmap.mmap, at: int, depth: int = 0) -> tuple[dict[int, Any
     return fields, at + 1
 
 
-def _value(data: mmap.mmap, at: int, kind: int, depth: int) -> tuple[Any, int]:
+def _value(data: mmap.mmap | bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
     if kind in (_TRUE, _FALSE, _BYTE):  # of a list, where a boolean is a byte
         return data[at], at + 1
     if kind in (_I16, _I32, _I64):
@@ -46,7 +46,7 @@ def _value(data: mmap.mmap, at: int, kind: int, depth: int) -> tuple[Any, int]:
     raise KeyError(kind)  # maps, which Parquet does not have
 
 
-def _list(data: mmap.mmap, at: int, depth: int) -> tuple[list[Any], int]:
+def _list(data: mmap.mmap | bytes, at: int, depth: int) -> tuple[list[Any], int]:
     size, kind, at = data[at] >> 4, data[at] & 15, at + 1
     if size == 15:
         size, at = _varint(data, at)
@@ -59,12 +59,12 @@ def _list(data: mmap.mmap, at: int, depth: int) -> tuple[list[Any], int]:
     return found, at
 
 
-def _zigzag(data: mmap.mmap, at: int) -> tuple[int, int]:
+def _zigzag(data: mmap.mmap | bytes, at: int) -> tuple[int, int]:
     value, at = _varint(data, at)
     return (value >> 1) ^ -(value & 1), at
 
 
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap | bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         byte = data[at + shift // 7]

@@ -274,7 +274,10 @@ def parquet_splits(root: Place, names: Sequence[str], config: str | None) -> dic
 
 def find_parquet(root: Place) -> list[str]:
     """The Parquet files of rows below a folder, relative to it, sorted. Raises SourceError where it cannot be listed."""
-    return sorted(folder + name for folder, names in walk(root) for name in names if is_parquet(name))
+    found = sorted(folder + name for folder, names in walk(root) for name in names if is_parquet(name))
+    if odd := [name for name in found if (root / name).exists() and not (root / name).is_file()]:
+        raise SourceError(f"{root / odd[0]} is no file, but a pipe or a device; take it away")
+    return found
 
 
 def _fingerprint(files: Sequence[Place]) -> str:

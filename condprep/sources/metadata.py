@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
 from condprep.errors import SourceError
-from condprep.runtime.parquet_pages import sound_rows
+from condprep.runtime.parquet_pages import check_total, sound_rows
 from condprep.runtime.retry import as_fault, is_passing
 from condprep.sources.kinds import is_picture
 from condprep.sources.text import bom, encoding_of
@@ -90,10 +90,9 @@ def parquet_rows(listing: Document) -> Iterator[MetadataRow]:
         try:
             file = pq.ParquetFile(handle)
             names = [field.name for field in file.schema_arrow if _is_plain(field.type)]
-            # of a zip's, the pages are not known
-            batches = (
-                sound_rows(listing, names, 1000) if isinstance(listing, Path) else file.iter_batches(1, columns=names)
-            )
+            table = listing if isinstance(listing, Path) else _whole(handle)
+            batches = sound_rows(table, names, 1000)
+            check_total(table, names)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if is_passing(error):
                 raise as_fault(error, listing.name) from error
@@ -109,6 +108,11 @@ def parquet_rows(listing: Document) -> Iterator[MetadataRow]:
             if is_passing(error):
                 raise as_fault(error, listing.name) from error
             yield number + 1, f"damaged from here on: {error}"
+
+
+def _whole(handle: IO[bytes]) -> bytes:
+    handle.seek(0)
+    return handle.read()
 
 
 def _is_plain(kind: Any) -> bool:

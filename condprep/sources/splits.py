@@ -20,6 +20,7 @@ from condprep.runtime.storage import Place
 from condprep.sources.base import read_regular
 
 MAX_README = 1 << 20  # bytes of it that are read
+MAX_ALIASES = 10  # of YAML, in a README
 FEW = 1000  # names; of more, patterns are tried only where a name holds a word that they could match
 _ROOT = "listed://root"
 
@@ -152,10 +153,20 @@ def _configs(root: Place) -> Any:
 
     said: dict[str, Any] = {}
     if (text := _head(root / REPOCARD_FILENAME)).lstrip().startswith("---"):
+        _refuse_aliases(text.lstrip().removeprefix("---").partition("\n---")[0])
         said |= DatasetCard(text).data.to_dict()
     if text := _head(root / REPOYAML_FILENAME):
+        _refuse_aliases(text)
         said |= yaml.safe_load(text) or {}
     return MetadataConfigs.from_dataset_card_data(DatasetCardData(**said))
+
+
+def _refuse_aliases(text: str) -> None:
+    """Raises ValueError where YAML repeats itself more than a few times: thirty lines can stand for a billion."""
+    import yaml
+
+    if sum(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)) > MAX_ALIASES:
+        raise ValueError(f"more than {MAX_ALIASES} aliases; write out what they stand for")
 
 
 def _head(path: Place) -> str:

@@ -6,6 +6,7 @@ import io
 import struct
 import tarfile
 import time
+import zipfile
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from support.pictures import encoded, smooth
 import condprep
 from condprep.dataset.arrow import IMAGE
 from condprep.dataset.reader import RowGroup, Shard, batches, parts, read_part
-from condprep.errors import DatasetError, Rejected
+from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.cost import MAX_METADATA, MAX_PARTS, MAX_SCANS
 from condprep.images.decode import decode, header, rgb_pixels
 from condprep.images.extent import within_its_end
@@ -76,6 +77,25 @@ def test_a_row_out_of_proportion_is_damage(tmp_path: Path, column: Callable[[], 
     path = parquet(tmp_path / "1.parquet", text=column())
     with pytest.raises(DatasetError, match=told):
         next(batches(path, ["text"]))
+
+
+def test_a_listing_out_of_proportion_is_refused_in_a_zip_too(tmp_path: Path) -> None:
+    """Pages that become 150 MB, and captions of 2 GB that all rows share: a listing that would take minutes is no listing."""
+    names, (beside, within) = {"file_name": pa.array(["0.png"] * 2000)}, (tmp_path / "beside", tmp_path / "within")
+    for folder in (beside, within):
+        folder.mkdir()
+        (folder / "0.png").write_bytes(encoded(smooth(64, 64), "PNG"))
+    one = {"file_name": pa.array(["0.png"]), "text": pa.array(["x" * 150_000_000])}
+    for columns in (names | {"text": repeating(2000)}, one):
+        listing = parquet(beside / "metadata.parquet", **columns)
+        with zipfile.ZipFile(within / "0.zip", "w") as file:
+            file.write(listing, listing.name)
+            file.write(beside / "0.png", "0.png")
+        for source in (beside, within / "0.zip"):
+            with pytest.raises(SourceError, match="bytes"):
+                list(open_source(source).entries())
+    parquet(beside / "metadata.parquet", **names | {"text": repeating(2000, 1000)})
+    assert [entry.problem is None for entry in open_source(beside).entries()].count(True) == 1
 
 
 def test_ordinary_tables_are_read_as_ever(tmp_path: Path) -> None:

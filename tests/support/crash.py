@@ -31,8 +31,8 @@ Act = Callable[[], object]
 State = tuple[int, int, int]  # of a file's content: inode, size, time of its last change
 
 DEAF = "\0"  # no path begins so
-TIMES = re.compile(rb'"seconds": [0-9.e-]+')
-HANGS = 120  # seconds
+TIMES = re.compile(rb'"(seconds|pictures_per_second|data_wait)": [0-9.e-]+')
+HANGS = 300  # seconds
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = {  # of Python's audit hooks -> where the folder descriptor stands that the path is relative to
     **{"open": None, "os.truncate": None, "os.symlink": None, "os.link": 2},

@@ -135,6 +135,29 @@ def run_folder() -> None:
     Path("run/recipe.toml").write_text("")
 
 
+def training_place() -> None:
+    """A tiny base and a dataset of eight rows."""
+    from support.trainer_runs import make_place
+
+    make_place(Path(), 8)
+
+
+def train_all() -> None:
+    """Three updates, a checkpoint and a line after each, a validation, the result."""
+    from support.trainer_runs import make_recipe
+
+    from trainer import train
+
+    tables = {
+        "train": {"steps": 3, "batch": 2, "micro_batch": 2, "warmup": 0},
+        "data": {"num_workers": 0},
+        "eval": {"every": 3, "samples": 0, "loss_rows": 2},
+        "log": {"every": 1},
+        "save": {"every": 1, "keep": 2},
+    }
+    assert train(make_recipe(Path(), Path("run"), **tables)).finished
+
+
 SCENARIOS = {
     "build": Scenario(pictures, build),
     "parquet": Scenario(pictures, lambda: build(format="parquet")),
@@ -154,8 +177,10 @@ SCENARIOS = {
     "checkpoints": Scenario(lambda: None, save_checkpoints),
     "export": Scenario(run_folder, export),
 }
+LONG = {"train": Scenario(training_place, train_all)}  # seconds each time
 
 
 if __name__ == "__main__":
     name, folder, stride, seed = sys.argv[1:]
-    print(json.dumps(asdict(crash(SCENARIOS[name], Path(folder).absolute(), int(stride), int(seed)))))
+    scenario = (SCENARIOS | LONG)[name]
+    print(json.dumps(asdict(crash(scenario, Path(folder).absolute(), int(stride), int(seed)))))
