@@ -1,6 +1,6 @@
 """Every hostile input through the commands that may meet it: how each ended, what it said, how much memory it took.
 
-    PYTHONPATH=tests python -m support.hostile_commands FOLDER
+    PYTHONPATH=tests python -m support.hostile_commands FOLDER [COMMAND ...]
 
 A process for each command, forked from this one so that imports are paid once; it is given one input after another, and the
 peak of its memory is set back before each. Prints a line of JSON for each run.
@@ -156,7 +156,7 @@ def in_child(act: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *only: str) -> None:
     warnings.simplefilter("ignore")
     os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
     import datasets  # noqa: F401  # once, for all processes that follow
@@ -169,6 +169,8 @@ def main(folder: Path) -> None:
     if in_child(lambda: make(folder)):
         raise SystemExit("the inputs cannot be made")
     for command, runs in commands(folder).items():
+        if only and command not in only:
+            continue
         told = folder / f"{command}.jsonl"
         status = in_child(lambda: run_all(runs(), told))  # noqa: B023
         begun = ""
@@ -181,4 +183,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
