@@ -22,7 +22,6 @@ from condprep.sources.base import (
     portable,
     refused,
     rejected_entry,
-    size_of,
     stamp,
     unsaid,
 )
@@ -63,9 +62,14 @@ class WebDatasetSource:
 
     @property
     def identity(self) -> dict[str, Any]:
-        shards = json.dumps([(name, size_of(path)) for name, path in self.tars.items()])
+        shards = json.dumps([(name, _told_by(path)) for name, path in self.tars.items()])
         options = {"image_column": self.extension, "caption_column": self.caption_field}
         return {"kind": self.kind, "shards": sha256(shards.encode()).hexdigest()} | options
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the identity alone tells every input: it has the ETags of tars at URLs, which then need not be listed again."""
+        return all(isinstance(path, Remote) for path in self.tars.values())
 
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         for name, path in self.tars.items():
@@ -156,6 +160,11 @@ class WebDatasetSource:
             return Captions((), DAMAGED)
         fields = (self.caption_field,) if self.caption_field else CAPTION_COLUMNS
         return read_values(next((values[name] for name in fields if name in values), ""))
+
+
+def _told_by(path: Place) -> int | str:
+    """What of a tar is in the source's identity."""
+    return stamp(path) if isinstance(path, Remote) else path.stat().st_size
 
 
 def _read_range(path: Remote, entry: Entry) -> bytes:

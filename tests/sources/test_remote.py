@@ -18,7 +18,7 @@ from support.command import Command
 from support.s3_server import BUCKET, S3Server
 
 import condprep
-from condprep.errors import BuildFailed, PassingFault, SourceError, StorageFault
+from condprep.errors import BuildFailed, DatasetError, PassingFault, SourceError, StorageFault
 from condprep.sources.open import open_source
 
 PICTURES = 9
@@ -193,15 +193,28 @@ def test_each_byte_of_a_tar_is_read_about_once(s3: S3Server, sources: Callable[[
     assert len(s3.log()) - len(asked) <= 2  # and what else was asked is not its content
 
 
+@pytest.mark.parametrize("kind", ["folder", "webdataset"])
 def test_a_resumed_build_lists_again_and_reads_only_what_is_missing(
-    s3: S3Server, sources: Callable[[str], Path], tmp_path: Path
+    kind: str, s3: S3Server, sources: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """A finished build of a folder asks for its listing, to know that nothing changed, and for no picture."""
-    url = s3.upload(sources("folder"), "again")
+    """A finished build asks what lies there, to know that nothing changed; for no picture, and no tar's headers."""
+    url = s3.upload(sources(kind), f"again/{kind}")
     before = built(url, tmp_path / "ds")
     s3.fail()
     assert built(url, tmp_path / "ds") == before
     assert [one["what"].partition("?")[0] for one in s3.log()] == [f"GET /{BUCKET}"]
+
+
+def test_a_tar_that_was_replaced_between_two_runs_is_noticed(
+    s3: S3Server, sources: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its listing is not made again to see that: another ETag is enough, be it as long as before."""
+    url = s3.upload(sources("webdataset"), "between")
+    built(url, tmp_path / "ds")
+    data = s3.get("between/00.tar")
+    s3.put("between/00.tar", data[:-1] + b"x")
+    with pytest.raises(DatasetError, match="was begun with other settings"):
+        built(url, tmp_path / "ds")
 
 
 def test_columns_that_are_not_asked_for_are_not_fetched(s3: S3Server, tmp_path: Path) -> None:
