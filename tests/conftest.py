@@ -75,6 +75,17 @@ def pytest_collection() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each process begins with modules that hold slow tests: what is left for the end is small, and keeps all busy."""
+    processes = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.location[0], []).append(item)
+    ordered = sorted(modules.values(), key=lambda some: not any(one.get_closest_marker("slow") for one in some))
+    items[:] = [one for first in range(processes) for some in ordered[first::processes] for one in some]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Tests run in random order (pytest-randomly); where some failed, how to have the same order again."""
     seed = getattr(config.option, "randomly_seed", None)
