@@ -7,7 +7,7 @@ repairs: EXIF orientation is baked in, more than 8 bits become 8, a missing capt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -110,17 +110,24 @@ def _plain_grey(head: Header, data: bytes) -> bool:
     return head.mode in ("1", "L") and head.orientation == 1 and not any(tag in data for tag in odd)
 
 
-def imported(pairs: Pairs, kind: str | None) -> Imported:
+def imported(pairs: Pairs, kind: str | None, say: Callable[[str], object]) -> Imported:
     """What imports these pairs. kind: what the user says they are; else what their source says, else what they look like."""
-    return Imported(kind or pairs.said or _guess(pairs))
+    return Imported(kind or pairs.said or _guess(pairs, say))
 
 
-def _guess(pairs: Pairs) -> str | None:
-    """What nearly all of the first maps look like, of those that look like anything clear."""
+def _guess(pairs: Pairs, say: Callable[[str], object]) -> str | None:
+    """What nearly all of the first maps look like, of those that look like anything clear; where only most do, that is said."""
     opened = (open_pair(pair) for pair in islice(_whole(pairs), LOOKED_AT))
     kinds = Counter(kind for one in opened if one.features and (kind := classify(one.features)) in CONDITION_KINDS)
     kind, maps = kinds.most_common(1)[0] if kinds else (None, 0)
-    return kind if maps >= OddKind.CLEAR * kinds.total() else None
+    if maps >= OddKind.CLEAR * kinds.total():
+        return kind
+    if kind and maps > kinds.total() / 2:
+        say(
+            f"{maps} of the first {kinds.total()} maps look like {kind} and the others do not, so they are held to no kind; "
+            f"--condition-kind {kind} rejects those that are something else"
+        )
+    return None
 
 
 def _whole(pairs: Pairs) -> Iterator[Pair]:

@@ -25,7 +25,7 @@ def load_annotators(
     if isinstance(source, PairedSource):
         from condprep.building.import_maps import imported  # and with it the checks, which no other build needs
 
-        return {options.condition: imported(source.pairs, options.condition_kind)}
+        return {options.condition: imported(source.pairs, options.condition_kind, weights.say)}
     loaded = {}
     for number, (text, column) in enumerate(options.columns().items()):
         if plan:

@@ -17,7 +17,7 @@ from condprep.runtime.progress import Progress
 def bars() -> Iterator[Callable[[Progress], None]]:
     """A bar that a callback moves."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
-    with RichProgress(*columns, console=err) as shown:
+    with RichProgress(*columns, console=err, speed_estimate_period=10) as shown:
         yield _Bars(shown)
 
 

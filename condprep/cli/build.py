@@ -38,7 +38,7 @@ from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.errors import UsageError
 from condprep.runtime.storage import is_url
-from condprep.types import ConditionKind, FitMode, ImageFormat
+from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
 if TYPE_CHECKING:
     from condprep.building.result import BuildResult
@@ -283,6 +283,8 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         console.say(
             f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation 0.02` does it"
         )
+    if any(made["annotator"] == IMPORTED for made in result.annotators):
+        console.say(f"maps that came with their pictures can be wrong ones: run `condprep verify {result.path}`")
 
 
 def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from condprep.runtime.progress import Progress
 
-PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal
+PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal; the rate is that of the time between
 
 
 @contextmanager
@@ -28,15 +28,15 @@ def progress() -> Iterator[Callable[[Progress], None]]:
 
 class _Lines:
     def __init__(self) -> None:
-        self.stage, self.first, self.began, self.last = "", 0, 0.0, 0.0
+        self.stage, self.before, self.last = "", 0, 0.0
 
     def __call__(self, state: Progress) -> None:
         now = time.monotonic()
         if state.stage != self.stage:
-            self.stage, self.first, self.began, self.last = state.stage, state.done, now, now
+            self.stage, self.before, self.last = state.stage, state.done, now
         elif now - self.last >= PLAIN_EVERY:
-            self.last = now
-            rate = (state.done - self.first) / (now - self.began)
+            rate = (state.done - self.before) / (now - self.last)
+            self.before, self.last = state.done, now
             left = f", {(state.total - state.done) / rate:.0f} s left" if state.total and rate else ""
             print(
                 f"{state.stage}: {state.done}/{state.total or '?'}, {state.rejects} rejected, {rate:.1f}/s{left}",

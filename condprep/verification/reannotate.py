@@ -71,10 +71,11 @@ class Comparer:
         (made,) = self._made([opened])
         return None if made is None else self._compare(opened, made)
 
-    def look(self, pairs: Pairs, pool: Executor, ahead: int, progress: Callable[[int], None]) -> None:
-        """The pass of a network over its rows. progress: gets the number of rows done."""
+    def look(self, pairs: Pairs, pool: Executor, ahead: int, progress: Callable[[int, int | None], None]) -> None:
+        """The pass of a network over its rows. progress: gets how many rows are done, and of how many where that is known."""
         if not self.network:
             return
+        total = len(self._rows) if isinstance(self._rows, frozenset) else None
         with ThreadPoolExecutor(1, "condprep-device") as device:
             opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead, memory_of, UNDER_WAY)
             batches = by_shape(filter(whole, opened), content, self._annotator.batch_size)
@@ -82,7 +83,7 @@ class Comparer:
             for done, (row, compared) in enumerate(ordered_map(pool, self._remember, made, ahead), 1):
                 if compared is not None:
                     self._seen[row] = compared
-                progress(done)
+                progress(done, total)
 
     def _batch(self, batch: list[OpenedPair]) -> list[tuple[OpenedPair, np.ndarray | None]]:
         return list(zip(batch, self._made(batch)))

@@ -145,7 +145,7 @@ class _Run:
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
             if self.comparer:
-                self.comparer.look(pairs, pool, 4 * workers, lambda n: self.progress(Progress("annotate", n, None)))
+                self.comparer.look(pairs, pool, 4 * workers, lambda n, of: self.progress(Progress("annotate", n, of)))
             for pair, scores in ordered_map(pool, self._measure, pairs, 4 * workers, memory_of, UNDER_WAY):
                 self._judge(pair, scores)
                 if pair.row is not None:

@@ -348,3 +348,14 @@ def test_no_pairs_is_an_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [PICTURES[0]]}), tmp_path / "one.parquet")
     with pytest.raises(SourceError, match="only 'image' holds pictures"):
         condprep.build(tmp_path / "one.parquet", tmp_path / "ds")
+
+
+def test_where_most_maps_are_of_one_kind_that_is_said(tmp_path: Path) -> None:
+    """Spoilt maps among others make the kind unknown; the note names it, and with --condition-kind they are rejects."""
+    grey = np.asarray(Image.open(io.BytesIO(MAPS[0])))
+    rows = [*ROWS, *((picture, encoded(255 - grey, "PNG"), "black on white") for picture in PICTURES[:2])]
+    source, said = as_listing(rows, tmp_path / "pairs"), []
+    condprep.build(source, tmp_path / "ds", weights=condprep.Weights(offline=True, say=said.append))
+    assert any("look like canny" in line and "--condition-kind canny" in line for line in said)
+    result = condprep.build(source, tmp_path / "canny", condition_kind="canny")
+    assert sum(result.rejects.values()) == 2

@@ -13,16 +13,21 @@ from trainer.errors import CheckpointError
 from trainer.recipe.layout import LOCK, LOGS, RECIPE
 
 
+def check_folder(folder: Path) -> None:
+    """Raises CheckpointError for a folder of other things."""
+    if folder.is_file():
+        raise CheckpointError(f"save.dir {folder} is a file; choose another one")
+    if folder.is_dir() and not {RECIPE, LOCK} & {path.name for path in folder.iterdir()} and any(folder.iterdir()):
+        raise CheckpointError(f"save.dir {folder} is not empty and holds no run of the trainer; choose another one")
+
+
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other runs out of it. The operating system frees the lock however the process ends.
 
     Raises CheckpointError for a folder of other things, and for one in which a run is going on; UsageError for links in it.
     """
-    if folder.is_file():
-        raise CheckpointError(f"save.dir {folder} is a file; choose another one")
-    if folder.is_dir() and not {RECIPE, LOCK} & {path.name for path in folder.iterdir()} and any(folder.iterdir()):
-        raise CheckpointError(f"save.dir {folder} is not empty and holds no run of the trainer; choose another one")
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     check_own(folder, {path.name for path in folder.iterdir()} - {LOGS}, shallow=[LOGS])  # trackers link their runs
     try:

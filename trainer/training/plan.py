@@ -6,14 +6,21 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from condprep.images.geometry import Size
-from trainer.data.split import open_splits
+from trainer.data.split import Split, open_splits
 from trainer.models.families import load_base
+from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
+from trainer.training.checkpoint import Checkpoints
+from trainer.training.folder import check_folder
 from trainer.training.machine import make_accelerator
 from trainer.training.memory import predict_memory
+
+FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
+UNHELD = "no held-out rows: nothing is validated; `condprep split DATASET --validation 0.02` holds some out"
 
 
 @dataclass(frozen=True)
@@ -45,10 +52,13 @@ class TrainingPlan:
 def plan_training(recipe: Recipe) -> TrainingPlan:
     """Open the dataset and the base, check that they fit, and count. Nothing is encoded or trained.
 
-    Raises what training would raise: DataError, ModelError, MachineError.
+    Raises what training would raise: DataError, ModelError, MachineError, CheckpointError.
     """
     make_accelerator(recipe)
+    check_folder(Path(recipe.save.dir))
     train, validation = open_splits(recipe)
+    checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
+    _, going_on = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
     base = load_base(recipe.model, recipe.text)
     base.new_controlnet(recipe.model.init)
     buckets = Counter(train.buckets)
@@ -65,8 +75,26 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
         batch=recipe.train.batch,
         cache_bytes=sum(sum(one.with_caches(base).cache_bytes().values()) for one in (train, validation) if one),
         peak_bytes=predict_memory(base, recipe, largest, micro_batch).peak,
-        notes=[*train.rows.notes, *([] if validation else ["no held-out rows: nothing is validated"])],
+        notes=[*train.rows.notes, *going_on, *doubts(recipe, train), *([] if validation else [UNHELD])],
     )
+
+
+def doubts(recipe: Recipe, train: Split) -> list[str]:
+    """What can be trained and is probably not meant, with what would be."""
+    found, updates = [], total_updates(recipe.train, len(train.rows))
+    if recipe.train.schedule != "constant" and recipe.train.warmup >= updates:
+        found.append(
+            f"train.warmup = {recipe.train.warmup} is not shorter than the run of {updates} updates, so that the learning rate "
+            f"never gets to train.lr; say train.warmup = {updates // 10}"
+        )
+    scales = [scale for size in train.sizes for scale in train.transform.place(size).scale]
+    for far, what in ((max(scales) >= FAR, "enlarged"), (min(scales) <= 1 / FAR, "shrunk")):
+        if far:
+            found.append(
+                f"there are rows that are {what} {FAR} times or more, and their maps with them; build the dataset at the size "
+                f"that is trained: condprep build ... --resolution {recipe.data.resolution} --fit {recipe.data.fit}"
+            )
+    return found
 
 
 def total_updates(train: Train, rows: int) -> int:

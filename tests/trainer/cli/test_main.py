@@ -142,6 +142,27 @@ def test_a_dry_run_trains_nothing(made: Path, monkeypatch: pytest.MonkeyPatch, c
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
+def test_a_dry_run_finds_what_the_run_would_refuse(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    """A folder of other things and a checkpoint that is not there end it; a warm-up that never ends and far sizes are said."""
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "mine.txt").write_text("of somebody else")
+    common = (made / "tiny.toml", "--dry-run", "--set", f"cache.dir={tmp_path / 'cache'}", "--set")
+    code, _, said = run(monkeypatch, capsys, *common, f"save.dir={tmp_path / 'output'}")
+    assert (code, "holds no run of the trainer; choose another one" in said) == (2, True)
+    new = f"save.dir={tmp_path / 'new'}"
+    code, _, said = run(monkeypatch, capsys, *common, new, "--resume", tmp_path / "no")
+    assert (code, str(tmp_path / "no") in said) == (2, True)
+    code, shown, _ = run(
+        monkeypatch, capsys, *common, new, "--set", "train.warmup=4", "--set", "data.resolution=512", "--json"
+    )
+    notes = json.loads(shown)["notes"]
+    assert any("train.warmup = 4 is not shorter than the run of 4 updates" in note for note in notes)
+    assert any("enlarged 8 times or more" in note and "--resolution 512 --fit bucket" in note for note in notes)
+    assert (code, (tmp_path / "new").exists()) == (0, False)
+
+
 def test_a_recipe_can_be_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:
     """`--print-recipe` writes every default, with what was set; it is a recipe again."""
     code, shown, _ = run(
