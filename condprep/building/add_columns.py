@@ -23,6 +23,7 @@ from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.plan import Plan
 from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, SPLITS, Layout
+from condprep.dataset.reader import files
 from condprep.dataset.shards import Counts
 from condprep.engines.local import build_shards
 from condprep.errors import UsageError
@@ -59,6 +60,7 @@ def add_columns(
     with disk_errors(layout.root), locked(layout):
         if staging.done.exists():  # of a run that was stopped, whatever it added
             take_places(layout, staging)
+        files(layout.root)  # raises where they are tars
         rows = ExistingRows(layout)
         if not annotators:
             raise UsageError("--into adds the maps of an annotator; name one with --annotator")

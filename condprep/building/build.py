@@ -84,6 +84,7 @@ def build(
         "--retry-rejects": bool(retry_rejects),
         "--max-rejects": max_rejects is not None,
         "--append": append,
+        "--format webdataset": chosen.format == "webdataset",
     }
     refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)

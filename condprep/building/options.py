@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from condprep.annotators.registry import canonical, parameters, parse, validate
+from condprep.dataset.shards import Form
 from condprep.errors import UsageError
 from condprep.images.geometry import Geometry
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
@@ -42,7 +43,7 @@ class BuildOptions(BaseModel):
     shard_rows: int = Field(1000, ge=1)
     shard_bytes: int = Field(500 * MEGA, ge=MEGA)
     batch_size: int | None = Field(None, ge=1)  # pictures a call of a batched annotator; default: its own
-    format: Literal["arrow", "parquet"] = "arrow"
+    format: Form = "arrow"
 
     @model_validator(mode="before")
     @classmethod

@@ -75,6 +75,7 @@ def refuse_with_part(part: Part | None, given: dict[str, bool]) -> None:
 
 
 _REMEDY = {
+    "--format webdataset": "build it in one, or parts of --format parquet",
     "--overwrite": "remove the folder before the first part begins",
     "--retry-rejects": "finish the dataset, then give it to a build without --part",
     "--append": "leave out --part",

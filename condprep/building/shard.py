@@ -33,7 +33,7 @@ from condprep.building.picture import Found, Input, Item, PictureStage
 from condprep.building.plan import Plan
 from condprep.dataset.columns import arrow_schema
 from condprep.dataset.layout import Layout
-from condprep.dataset.shards import Counts, Row, ShardWriter
+from condprep.dataset.shards import SUFFIXES, Counts, Row, ShardWriter
 from condprep.engines.local import Threads
 from condprep.errors import PassingFault, ShardFault
 from condprep.runtime.concurrency import in_order, lots
@@ -85,7 +85,7 @@ class ShardBuilder:
         Raises ShardFault where it is given up: nothing of it is kept, and `outcomes` go on with the next shard.
         """
         fault: PassingFault | None = None
-        suffix, most = f".{self.options.format}", self.options.shard_bytes
+        suffix, most = SUFFIXES[self.options.format], self.options.shard_bytes
         with ShardWriter(self.layout.shard(shard), arrow_schema(self.columns), suffix, most) as writer:
             for outcome in islice(outcomes, self.plan.rows(shard)):
                 if isinstance(outcome, PassingFault):

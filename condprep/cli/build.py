@@ -93,7 +93,9 @@ Limit = Annotated[int | None, of_source(help="only the first inputs, so many, to
 Append = Annotated[
     bool, Option("--append", help="add what SOURCE has by now to the finished dataset at --out, which stays as it is")
 ]
-Format = Annotated[Literal["arrow", "parquet"], of_output(help="parquet is the Hub's layout")]
+Format = Annotated[
+    Literal["arrow", "parquet", "webdataset"], of_output(help="parquet is the Hub's layout, webdataset are tars")
+]
 ShardSize = Annotated[str, of_output(help="rows, bytes or both: 1000, 500MB, 1000,500MB")]
 Validation = Annotated[float, of_output(help="share of the rows for validation, chosen by key")]
 FormatOfImages = Annotated[ImageFormat, of_output(help="of pictures that are changed; others keep their bytes")]

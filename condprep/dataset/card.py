@@ -16,6 +16,7 @@ from condprep.runtime.files import commit_json, commit_text
 from condprep.runtime.text import markdown
 
 PREVIEW = "preview.jpg"
+PATTERNS = {"arrow": "{0}/data-*.arrow", "parquet": "data/{0}-*.parquet", "webdataset": "data/{0}-*.tar"}
 _LOADING = re.compile(r"from datasets import \w+\n\ndataset = \w+\(.*\)\n```")
 
 
@@ -25,17 +26,22 @@ def write_card(layout: Layout, provenance: Mapping[str, Any], rows: Mapping[str,
     rows: of each file of the dataset by its name, where they are known; else the files are read through to count them.
     """
     commit_json(layout.private / "provenance.json", provenance)
+    if provenance["format"] != "webdataset":
+        _draw_preview(layout, rows)
+    commit_text(layout.root / "README.md", f"---\n{_header(provenance)}---\n\n{_body(provenance)}")
+
+
+def _draw_preview(layout: Layout, rows: Mapping[str, int] | None) -> None:
     found = files(layout.root)
     lengths = [rows[file.path.relative_to(layout.root).as_posix()] for file in found] if rows else None
     draw_sheet(found, layout.private / PREVIEW, rows=6, lengths=lengths)
-    commit_text(layout.root / "README.md", f"---\n{_header(provenance)}---\n\n{_body(provenance)}")
 
 
 def _header(provenance: Mapping[str, Any]) -> str:
     """The YAML that the Hub and `load_dataset` read."""
     from huggingface_hub import DatasetCardData
 
-    pattern = "data/{0}-*.parquet" if provenance["format"] == "parquet" else "{0}/data-*.arrow"
+    pattern = PATTERNS[provenance["format"]]
     rows = provenance["counts"]["rows"]
     data = DatasetCardData(
         task_categories=["text-to-image"],
@@ -53,7 +59,7 @@ def _header(provenance: Mapping[str, Any]) -> str:
 def _body(provenance: Mapping[str, Any]) -> str:
     counts, geometry, annotators = (provenance[name] for name in ("counts", "geometry", "annotators"))
     rows = ", ".join(f"{counts['rows'][split]:,} {split}" for split in SPLITS if split in counts["rows"])
-    load = "load_dataset" if provenance["format"] == "parquet" else "load_from_disk"
+    load = "load_from_disk" if provenance["format"] == "arrow" else "load_dataset"
     lines = [
         "# ControlNet training pairs",
         "",
@@ -66,8 +72,7 @@ def _body(provenance: Mapping[str, Any]) -> str:
         *map(_rejected, sorted(counts["rejects"].items(), key=lambda one: (-one[1], one[0]))),
         *[""] * bool(counts["rejects"]),
         *map(_curated, provenance.get("curation", [])),
-        f"![pictures and their maps](.condprep/{PREVIEW})",
-        "",
+        *[f"![pictures and their maps](.condprep/{PREVIEW})", ""] * (provenance["format"] != "webdataset"),
         "| column | annotator | parameters | weights (sha256) | licence |",
         "|---|---|---|---|---|",
         *map(_table_row, annotators),

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from condprep.dataset.shards import Counts
+from condprep.dataset.shards import SUFFIXES, Counts, Form
 from condprep.dataset.target import Target
 from condprep.errors import DatasetError
 from condprep.runtime.files import commit, commit_json
@@ -59,9 +59,9 @@ class Layout:
         return self.shards / f"{number:06d}"
 
     def data(self, split: str, number: int, count: int, suffix: str) -> Path:
-        """The names that `datasets` itself gives: save_to_disk's for Arrow, the Hub's for Parquet."""
-        if suffix == ".parquet":
-            return self.root / "data" / f"{split}-{number:05d}-of-{count:05d}.parquet"
+        """The names that `datasets` itself gives: save_to_disk's for Arrow, the Hub's for Parquet and tars."""
+        if suffix != ".arrow":
+            return self.root / "data" / f"{split}-{number:05d}-of-{count:05d}{suffix}"
         return self.root / split / f"data-{number:05d}-of-{count:05d}.arrow"
 
     def begin(self) -> None:
@@ -96,7 +96,7 @@ def place_files(
     layout: Layout,
     counts: list[Counts],
     features: Mapping[str, Any],
-    form: Literal["arrow", "parquet"],
+    form: Form,
     plan_id: str,
     rejects: bytes = b"",
 ) -> Counts:
@@ -104,7 +104,7 @@ def place_files(
 
     features: the columns, as `features` words them. rejects: those of the dataset from which the rows come.
     """
-    total, suffix = Counts(), f".{form}"
+    total, suffix = Counts(), SUFFIXES[form]
     moves: list[tuple[Path, Path]] = []
     for shard in counts:
         total.merge(shard)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from condprep.dataset.card import PREVIEW, on_hub
 from condprep.dataset.hub_errors import hub_errors
 from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, Layout
-from condprep.dataset.reader import shards
+from condprep.dataset.reader import check_whole
+from condprep.dataset.remote import ROWS
 from condprep.dataset.shards import Counts
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import lots
@@ -102,7 +103,7 @@ def push(
 
 def dataset_files(layout: Layout) -> Iterator[str]:
     """The files that make the dataset elsewhere, relative to it. Raises DatasetError or UsageError where it is none that can go."""
-    shards(layout.root)  # raises for one that is half built
+    check_whole(layout.root)
     check_own(layout.root, [layout.private.name, *FILES, *DATA_FOLDERS])  # else a link would publish what it leads to
     if not layout.done.exists() or not (layout.root / "README.md").exists():
         raise UsageError(
@@ -220,7 +221,7 @@ def _is_same(file: CommitOperationAdd, there: RepoFile | None) -> bool:
 def _is_data(path: str) -> bool:
     """Whether `load_dataset` would take it for rows, by the patterns of the card."""
     folder, _, file = path.partition("/")
-    return folder in DATA_FOLDERS and file.endswith((".arrow", ".parquet"))
+    return folder in DATA_FOLDERS and file.endswith(ROWS)
 
 
 def _named(paths: Iterable[str]) -> str:

@@ -45,6 +45,12 @@ def shards(root: Path, config: str | None = None) -> list[Shard]:
 
     Raises DatasetError for a folder that is missing, holds no dataset, or one that is half built or half replaced.
     """
+    check_whole(root)
+    return files(root, config)
+
+
+def check_whole(root: Path) -> None:
+    """Raises DatasetError for a folder that is missing, and for a dataset that is half built or half replaced."""
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     private = root / ".condprep"
@@ -57,7 +63,6 @@ def shards(root: Path, config: str | None = None) -> list[Shard]:
             f"{shown(root)} is being changed, and that has not finished; run its `condprep build --into` or `condprep split` "
             "again, and it goes on"
         )
-    return files(root, config)
 
 
 def files(root: Path, config: str | None = None) -> list[Shard]:
@@ -68,6 +73,10 @@ def files(root: Path, config: str | None = None) -> list[Shard]:
     found = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
     if odd := [file.path for file in found if file.path.exists() and not file.path.is_file()]:
         raise DatasetError(f"{odd[0]} is no file, but a folder, a pipe or a device; take it away")
+    if not found and any(root.glob("data/*.tar")):
+        raise DatasetError(
+            f"{shown(root)} is a WebDataset, for the readers of others; build it with --format arrow or parquet for this"
+        )
     if not found:
         raise DatasetError(
             f"{shown(root)} holds no dataset: neither .arrow nor .parquet files, in it or one folder below"

@@ -36,7 +36,7 @@ def provenance(found: Any) -> dict[str, Any]:
         **found,
         "annotators": [annotator(one) for one in found["annotators"]],
         "geometry": {**geometry, **shown},
-        "format": "parquet" if found.get("format") == "parquet" else "arrow",
+        "format": found.get("format") if found.get("format") in ("parquet", "webdataset") else "arrow",
         "counts": {**counts, **numbers, **by_name},
     } | ({"curation": [_curation(one) for one in found["curation"]]} if found.get("curation") else {})
 

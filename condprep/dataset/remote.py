@@ -24,7 +24,7 @@ from condprep.runtime.local_copies import cache_folder, let_go, local
 from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
 
-ROWS = (".arrow", ".parquet")  # files that are fetched when they are opened
+ROWS = (".arrow", ".parquet", ".tar")  # files that are fetched when they are opened
 RECORDS = (".json", ".jsonl", ".md", ".jpg")  # and at once, where they are small
 MOST = 256_000_000  # bytes of a record
 

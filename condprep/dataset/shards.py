@@ -14,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import record_batch
 from condprep.dataset.records import read_record
+from condprep.dataset.tar_rows import TarSink
 from condprep.runtime.files import fsync
 from condprep.runtime.folder import is_plain
 from condprep.types import Notes, Reject
@@ -30,6 +31,8 @@ BATCH_ROWS, BATCH_BYTES = (
     32_000_000,
 )  # a record batch: `datasets` reads one to reach a row; far below Arrow's 2 GiB
 
+Form = Literal["arrow", "parquet", "webdataset"]
+SUFFIXES: Mapping[Form, str] = {"arrow": ".arrow", "parquet": ".parquet", "webdataset": ".tar"}
 COUNTERS = ("rows", "rejects", "without_map")  # of Counts
 
 
@@ -121,7 +124,7 @@ class Counts:
 
 
 class Sink(Protocol):
-    """An open Arrow stream or Parquet file."""
+    """An open Arrow stream, Parquet file or tar."""
 
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
     def close(self) -> None: ...
@@ -135,11 +138,7 @@ class DataFile:
         self.rows = self.bytes = 0
         self._waiting: list[dict[str, Any]] = []
         self._waiting_bytes = 0
-        self._sink: Sink = (
-            pq.ParquetWriter(path, schema, compression="none")
-            if path.suffix == ".parquet"
-            else pa.ipc.new_stream(str(path), schema)
-        )
+        self._sink = _sink(path, schema)
 
     def add(self, row: Row) -> None:
         self._waiting.append(row.columns)
@@ -160,11 +159,22 @@ class DataFile:
         fsync(self.path)
 
 
+def _sink(path: Path, schema: pa.Schema) -> Sink:
+    if path.suffix == ".tar":
+        return TarSink(path)
+    sink: Sink = (
+        pq.ParquetWriter(path, schema, compression="none")
+        if path.suffix == ".parquet"
+        else pa.ipc.new_stream(str(path), schema)
+    )
+    return sink
+
+
 class ShardWriter:
     """Collects the rows and rejects of one shard and commits them together."""
 
     def __init__(self, folder: Path, schema: pa.Schema, suffix: str, max_bytes: int) -> None:
-        """folder: the final name; suffix: ".arrow" or ".parquet"; max_bytes: pictures and maps a file, about."""
+        """folder: the final name; suffix: one of SUFFIXES; max_bytes: pictures and maps a file, about."""
         self.folder, self.partial = folder, folder.with_name(folder.name + ".partial")
         self.schema, self.suffix, self.max_bytes = schema, suffix, max_bytes
         self.counts = Counts()

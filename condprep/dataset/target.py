@@ -26,7 +26,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from condprep.dataset.remote import is_inside, stand_in, watch
+from condprep.dataset.remote import ROWS, is_inside, stand_in, watch
 from condprep.errors import DatasetError
 from condprep.runtime.local_copies import cache_folder
 from condprep.runtime.storage import Remote, place
@@ -96,9 +96,7 @@ class Target:
         for name in records if DONE in there else [LISTING, PLAN]:
             if name != LOCK:
                 (root / name).write_bytes((self.remote / name).read_bytes())
-        rows = [
-            name for name in there if DONE in there and name.endswith((".arrow", ".parquet")) and PRIVATE not in name
-        ]
+        rows = [name for name in there if DONE in there and name.endswith(ROWS) and PRIVATE not in name]
         for name in rows:
             (root / name).parent.mkdir(exist_ok=True)
             stand_in(root / name, there[name])
@@ -150,7 +148,7 @@ class Target:
         """Commit a shard that was finished here. Its rows are at the URL then, and no longer here."""
         name = folder.relative_to(root).as_posix()
         files: list[dict[str, Any]] = []
-        for path in sorted(folder.glob("*.arrow")) + sorted(folder.glob("*.parquet")):
+        for path in sorted(path for path in folder.iterdir() if path.suffix in ROWS):
             send(path, self.remote / f"{name}/{path.name}")
             with path.open("rb") as file:
                 digest = file_digest(file, "sha256").hexdigest()
