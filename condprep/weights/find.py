@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from condprep.errors import UsageError, WeightsError, WeightsUnavailable
 from condprep.runtime.files import commit
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+N = TypeVar("N", bound="nn.Module")
 SHOWN_KEYS = 3  # of a checkpoint that does not fit
 
 
@@ -193,6 +194,17 @@ def read_checkpoint(file: WeightFile) -> object:
         raise WeightsError(
             f"{file.path} cannot be read as a checkpoint: {_first_line(error)}; fetch it again"
         ) from error
+
+
+def network_with(make: Callable[[], N], state: Mapping[str, Tensor], file: WeightFile) -> N:
+    """A network with the tensors of a checkpoint, on the CPU, without the time that random weights would take. Raises WeightsError."""
+    import torch
+
+    with torch.device("meta"):
+        network = make()
+    network.to_empty(device="cpu")
+    load_into(network, state, file)
+    return network
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], file: WeightFile) -> None:

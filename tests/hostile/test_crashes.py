@@ -32,7 +32,12 @@ def crashed(scenario: str, folder: Path, stride: int) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.parametrize(("scenario", "stride"), [("build", 37), ("into", 41), ("retry", 31), ("checkpoints", 23)])
+OTHERS = [("into", 41), ("retry", 31), ("checkpoints", 23)]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "stride"), [("build", 37), *(pytest.param(*one, marks=pytest.mark.slow) for one in OTHERS)]
+)
 def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> None:
     """A few moments of each: the second run ends with the bytes of an undisturbed one, and leaves nothing behind."""
     found = crashed(scenario, tmp_path, stride)

