@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -59,6 +61,7 @@ def either_folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
 
+@lru_cache(4)
 def hed(folder: Path, variant: str = "", precision: str = "fp32") -> Hed:
     return load_annotator(f"hed:{variant}", params={"precision": precision}, weights=weights(folder))  # type: ignore[return-value]
 
@@ -80,13 +83,17 @@ def ours(annotator: Hed, picture: np.ndarray) -> np.ndarray:
     return annotator(batch(picture), KEYS[:1]).maps[0, 0].numpy().astype(int)
 
 
-def reference(folder: Path, picture: np.ndarray, **style: bool) -> np.ndarray:
-    """HEDdetector's map (H, W) int; the picture's sides are multiples of 64."""
+@lru_cache(2)
+def _detector(folder: Path) -> Any:
     from controlnet_aux import HEDdetector
 
+    return HEDdetector.from_pretrained(folder)
+
+
+def reference(folder: Path, picture: np.ndarray, **style: bool) -> np.ndarray:
+    """HEDdetector's map (H, W) int; the picture's sides are multiples of 64."""
     side = min(picture.shape[:2])
-    detector = HEDdetector.from_pretrained(folder)
-    return detector(picture, side, side, output_type="np", **style)[..., 0].astype(int)
+    return _detector(folder)(picture, side, side, output_type="np", **style)[..., 0].astype(int)
 
 
 @pytest.mark.parametrize(("height", "width"), [(128, 192), (192, 128)])
