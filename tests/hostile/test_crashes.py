@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.crash_scenarios import SCENARIOS
+from support.crash_scenarios import BUILDING, CURATING, TRAINING
 from support.thorough import examples
 
 import condprep
@@ -20,11 +21,12 @@ from condprep.runtime.files import commit_json
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 TESTS = Path(__file__).parents[1]
+MANY = [(BUILDING, 5, 270), (CURATING, 5, 100), (TRAINING, 2, 180)]  # each in one process, which imports it all once
 
 
-def crashed(scenario: str, folder: Path, stride: int) -> dict[str, Any]:
-    """What became of a scenario, stopped before every `stride`-th operation."""
-    program = [sys.executable, "-m", "support.crash_scenarios", scenario, folder / scenario, str(stride), "0"]
+def crashed(folder: Path, stride: int, *scenarios: str) -> dict[str, Any]:
+    """What became of each scenario, stopped before every `stride`-th operation."""
+    program = [sys.executable, "-m", "support.crash_scenarios", folder, str(stride), "0", *scenarios]
     paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
@@ -40,17 +42,18 @@ OTHERS = [("into", 41), ("retry", 31), ("checkpoints", 23)]
 )
 def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> None:
     """A few moments of each: the second run ends with the bytes of an undisturbed one, and leaves nothing behind."""
-    found = crashed(scenario, tmp_path, stride)
+    found = crashed(tmp_path, stride, scenario)[scenario]
     assert found["failures"] == []
     assert found["points"] >= 4
 
 
 @pytest.mark.slow
-def test_stopped_anywhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scenarios", "stride", "points"), MANY, ids=["building", "curating", "training"])
+def test_stopped_anywhere(tmp_path: Path, scenarios: Iterable[str], stride: int, points: int) -> None:
     """The same of every command that writes, at 500 moments and more."""
-    found = {name: crashed(name, tmp_path, examples(3, 1)) for name in SCENARIOS}
+    found = crashed(tmp_path, examples(stride, 1), *scenarios)
     assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
-    assert sum(one["points"] for one in found.values()) >= 500
+    assert sum(one["points"] for one in found.values()) >= points
 
 
 def test_a_dataset_in_the_middle_of_getting_columns_says_so(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 """A process that is stopped before every file operation of a command, one after another, and runs the command again.
 
-    PYTHONPATH=tests python -m support.crash_scenarios SCENARIO FOLDER STRIDE SEED
+    PYTHONPATH=tests python -m support.crash_scenarios FOLDER STRIDE SEED SCENARIO...
 
 An operation is whatever changes a file or its names below the scenario's folder: opening to write, fsync, rename, link,
 unlink, mkdir, rmdir. Each is met in a process of its own, in two ways: killed, where all that was written stays, and
 without power, where files that were not fsynced lose their second half, or everything. Before an operation is after the one
 before it. The process is forked from this one, so that imports are paid once. STRIDE: every so many operations, from a
-random one on. Prints as JSON how many operations there are, how many were met, and what went wrong.
+random one on. Prints as JSON, for each scenario, how many operations there are, how many were met, and what went wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ State = tuple[int, int, int]  # of a file's content: inode, size, time of its la
 
 DEAF = "\0"  # no path begins so
 TIMES = re.compile(rb'"(seconds|pictures_per_second|data_wait)": [0-9.e-]+')
-HANGS = 300  # seconds
+HANGS = 1800  # seconds: longer than anything that works takes on a machine that is busy elsewhere
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = {  # of Python's audit hooks -> where the folder descriptor stands that the path is relative to
     **{"open": None, "os.truncate": None, "os.symlink": None, "os.link": 2},

@@ -15,6 +15,7 @@ from support.pictures import smooth
 
 import condprep
 from condprep.annotation.files import annotate_files
+from condprep.annotators.registry import specs
 from condprep.dataset.contact_sheet import sheet
 
 HOW = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
@@ -158,7 +159,7 @@ def train_all() -> None:
     assert train(make_recipe(Path(), Path("run"), **tables)).finished
 
 
-SCENARIOS = {
+BUILDING = {
     "build": Scenario(pictures, build),
     "parquet": Scenario(pictures, lambda: build(format="parquet")),
     "overwrite": Scenario(dataset, lambda: build(overwrite=True)),
@@ -166,6 +167,8 @@ SCENARIOS = {
     "append": Scenario(grown, lambda: build(append=True)),
     "import": Scenario(pairs, lambda: condprep.build("pairs", "ds", **HOW)),
     "into": Scenario(dataset, lambda: condprep.add_columns("ds", ["canny:random"], workers=1)),
+}
+CURATING = {
     "curate": Scenario(dataset, lambda: condprep.curate("ds", "out", "duplicates", fix=True, workers=1)),
     "split": Scenario(dataset, lambda: condprep.split("ds", 0.8)),
     "merge": Scenario(two, lambda: condprep.merge(["ds", "other"], "both")),
@@ -173,14 +176,18 @@ SCENARIOS = {
     "report": Scenario(with_scores, lambda: condprep.report("ds", "page.html")),
     "sheet": Scenario(dataset, lambda: sheet(Path("ds"), Path("sheet.png"))),
     "annotate": Scenario(pictures, lambda: annotate_files(FILES, Path("maps"), annotators="canny", overwrite=True)),
+}
+TRAINING = {
     "caches": Scenario(lambda: None, fill_caches),
     "checkpoints": Scenario(lambda: None, save_checkpoints),
     "export": Scenario(run_folder, export),
 }
 LONG = {"train": Scenario(training_place, train_all)}  # seconds each time
+SCENARIOS = BUILDING | CURATING | TRAINING | LONG
 
 
 if __name__ == "__main__":
-    name, folder, stride, seed = sys.argv[1:]
-    scenario = (SCENARIOS | LONG)[name]
-    print(json.dumps(asdict(crash(scenario, Path(folder).absolute(), int(stride), int(seed)))))
+    place, stride, seed, *names = sys.argv[1:]
+    specs()  # what is installed is looked up once, for all processes that are forked from this one
+    found = {name: crash(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in names}
+    print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))
