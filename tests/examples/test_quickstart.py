@@ -49,11 +49,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(dataset: Path, output: Path, *settings: str) -> Recipe:
     """That of the quick-start, shorter."""
     places = (f'data.path="{dataset}"', f'save.dir="{output}"', f'model.base="{ROOT / "examples" / "shapes" / "base"}"')
-    half = STEPS // 2
     shorter = (
         f"train.steps={STEPS}",
-        f"eval.every={half}",
-        f"save.every={half}",
+        f"eval.every={STEPS}",
+        f"save.every={STEPS}",
         "eval.samples=0",
         'log.tracker="none"',
     )
@@ -78,10 +77,10 @@ def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
 def test_half_way_and_on_is_the_same(place: Path, tmp_path: Path) -> None:
     """A run that goes on from its middle ends with the same weights."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    short = ("train.steps=40", "save.every=20", "eval.every=40", "eval.fidelity=false")
+    short = ("train.steps=8", "train.warmup=2", "save.every=4", "eval.every=8", "eval.fidelity=false")
     train(recipe(place / "ds", whole, *short))
     shutil.copytree(whole, resumed)
-    (end,) = (resumed / "checkpoints").glob("*40")
+    (end,) = (resumed / "checkpoints").glob("*8")
     shutil.rmtree(end)
     (resumed / "diffusion_pytorch_model.safetensors").unlink()
     train(recipe(place / "ds", resumed, *short))
@@ -121,12 +120,16 @@ def test_misaligned_pairs_teach_nothing(place: Path, tmp_path: Path, change: Cal
     for file in (tmp_path / "ds").glob("*/*.arrow"):
         rewrite(file, change)
     said: list[str] = []
-    train(recipe(tmp_path / "ds", tmp_path / "output", "train.steps=240", "eval.every=120"), say=said.append)
+    # Maps that fit are followed further than this bound after 120 updates: F1 of 0.45.
+    shorter = ("train.steps=160", "eval.every=80", "eval.loss_rows=0")
+    train(recipe(tmp_path / "ds", tmp_path / "output", *shorter), say=said.append)
     found = curve(tmp_path / "output", "fidelity_f1_2px")
     assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < 0.45
     assert not curve(tmp_path / "output", "fidelity")
     assert sum("do not give their own maps" in line for line in said) == len(found)
-    assert "maps do not belong" in [finding.name for finding in evaluate(tmp_path / "output", rows=32).findings]
+    assert "maps do not belong" in [
+        finding.name for finding in evaluate(tmp_path / "output", rows=32, sampler_steps=2).findings
+    ]
     verify = [sys.executable, "-m", "condprep", "verify", tmp_path / "ds", "--checks", "alignment", "--json"]
     answer = subprocess.run(verify, capture_output=True, text=True, check=False)
     assert answer.returncode == 1
