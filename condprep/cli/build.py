@@ -37,7 +37,6 @@ from condprep.cli.options import (
 from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.errors import UsageError
-from condprep.runtime.storage import is_url
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
 if TYPE_CHECKING:
@@ -226,6 +225,7 @@ def _check_push(given: Mapping[str, Any]) -> None:
             raise UsageError("--private is of a dataset on the Hub; give --push-to-hub OWNER/NAME as well")
         return
     from condprep.dataset.push import check_name
+    from condprep.runtime.storage import is_url
 
     if out and is_url(out):
         raise UsageError(f"--push-to-hub reads a folder of this machine, and --out {out} is a URL: give one of the two")

@@ -19,8 +19,9 @@ from pathlib import Path
 from threading import Lock
 
 from condprep.errors import DatasetError, UsageError
+from condprep.runtime.cache import cache_dir
 from condprep.runtime.files import commit, commit_json, read_json
-from condprep.runtime.local_copies import cache_folder, let_go, local
+from condprep.runtime.local_copies import let_go, local
 from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
 
@@ -43,7 +44,7 @@ def here(dataset: str | os.PathLike[str]) -> Path:
         if not pinned.has_bucket():
             raise UsageError(f"{where} is in a bucket, or of an owner, that is not there; check the URL")
         raise DatasetError(f"{where} holds no dataset: no .arrow or .parquet files")
-    folder = cache_folder().parent / "datasets" / sha256(str(where).encode()).hexdigest()[:32]
+    folder = cache_dir() / "datasets" / sha256(str(where).encode()).hexdigest()[:32]
     mirror = Mirror(str(where), pinned, folder, listed)
     mirror.prepare()
     _mirrors[mirror.root] = mirror

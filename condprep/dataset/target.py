@@ -28,7 +28,7 @@ from typing import Any
 
 from condprep.dataset.remote import ROWS, is_inside, stand_in, watch
 from condprep.errors import DatasetError
-from condprep.runtime.local_copies import cache_folder
+from condprep.runtime.cache import cache_dir
 from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
 from condprep.runtime.upload import check_writable, copy, create, put, remove, send
@@ -57,7 +57,7 @@ class Target:
     @property
     def folder(self) -> Path:
         """The working folder on this machine."""
-        return cache_folder().parent / "targets" / sha256(str(self.remote).encode()).hexdigest()[:32] / "ds"
+        return cache_dir() / "targets" / sha256(str(self.remote).encode()).hexdigest()[:32] / "ds"
 
     @contextmanager
     def claimed(self, break_lock: bool = False) -> Iterator[None]:

@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import IO
 
 from condprep.errors import UsageError
+from condprep.runtime.cache import cache_dir
 from condprep.runtime.files import commit, try_lock
 from condprep.runtime.folder import is_plain
 from condprep.runtime.storage import Place
 
-FOLDER, LIMIT = "CONDPREP_CACHE", "CONDPREP_CACHE_LIMIT"
+LIMIT = "CONDPREP_CACHE_LIMIT"
 MAX_NAME = 200  # bytes of a name that a copy has, too
 DEFAULT_LIMIT = 50_000_000_000  # bytes
 _held: dict[Path, IO[bytes]] = {}  # copies that this process uses: open, and locked against being taken away
 
 
 def cache_folder() -> Path:
-    """objects/ in CONDPREP_CACHE, else in condprep/ in XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get(FOLDER):
-        return Path(own, "objects")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condprep" / "objects"
+    """Where copies of objects are kept."""
+    return cache_dir() / "objects"
 
 
 def cache_limit() -> int:

