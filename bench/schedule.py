@@ -189,7 +189,7 @@ def _builder(folder: Path, source: Pictures, times: Times, device: Device) -> Sh
     options = parse_options("canny", fit="bucket", resolution=SIDE, batch_size=BATCH)
     names = [options.condition, *(f"further{n}" for n in range(1, times.annotators))]
     annotators = {name: Sleeping(name, times, device, counted=name == names[0]) for name in names}
-    with patch("condprep.building.begin.load_annotators", lambda *_: annotators):
+    with patch("condprep.building.load_annotators.load_annotators", lambda *_: annotators):
         builder = begin(layout, source, options, device="cpu", weights=Weights(), progress=lambda _: None)
     assert builder is not None
     return builder

@@ -11,11 +11,11 @@ from condprep import __version__
 from condprep.annotation.like import read_like
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.recorded import Recorded
-from condprep.annotators.registry import load_annotator, parse
+from condprep.annotators.registry import find_weights, load_annotator
 from condprep.building.options import parse_options
-from condprep.errors import AnnotatorError, UsageError, WeightsUnavailable
+from condprep.errors import AnnotatorError, UsageError
 from condprep.images.geometry import Geometry
-from condprep.weights.find import Weights, sha256
+from condprep.weights.find import Weights
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,6 @@ class Wanted:
         if self.recorded:
             return self.recorded.load(trust=trust, device=device, weights=weights)
         return load_annotator(self.name, device=device, params=self.params, weights=weights)
-
-    def find_weights(self, weights: Weights) -> dict[str, str | None]:
-        """File -> sha256, None where it cannot be had and another variant may stand in; what is not here is fetched."""
-        spec, variant = parse(self.name)
-        if variant and variant not in spec.variants:  # a model of transformers: a folder, or a name on the Hub
-            return {str(path): sha256(path) for path in sorted(Path(variant).glob("*.safetensors"))}
-        files = spec.weights.get(variant) or next(iter(spec.weights.values()), ())
-        return {file: _sha256(file, weights) for file in files}
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Description:
 
     def resolved(self) -> Description:
         """With the sha256 of all weights, so that who has other ones cannot take their place unnoticed."""
-        found = {column: one.find_weights(self.weights) for column, one in self.wanted.items()}
+        found = {column: find_weights(one.name, self.weights) for column, one in self.wanted.items()}
         return replace(self, found=found)
 
     def load(self) -> dict[str, Annotator]:
@@ -102,10 +94,3 @@ def describe(
         column: Wanted(name, options.params.get(name.partition(":")[0], {}))
         for name, column in options.columns().items()
     }
-
-
-def _sha256(file: str, weights: Weights) -> str | None:
-    try:
-        return weights.get(file).sha256
-    except WeightsUnavailable:
-        return None

@@ -15,7 +15,7 @@ from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.controlnet_aux.detectors import DETECTORS, LEFT_OUT
 from condprep.annotators.described import Described
 from condprep.annotators.protocol import Annotator, AnnotatorSpec
-from condprep.errors import AnnotatorError
+from condprep.errors import AnnotatorError, WeightsUnavailable
 from condprep.runtime.fork import check_cuda, keep_torch_usable
 from condprep.runtime.once import OncePerProcess
 
@@ -222,6 +222,27 @@ def load_described(described: Described) -> Annotator:
         return annotator
 
     return _loaded.get(repr(described), load)
+
+
+def find_weights(name: str, weights: Weights) -> dict[str, str | None]:
+    """File -> sha256 of an annotator's weights, None where it cannot be had and another variant may stand in.
+
+    What is not on this machine is fetched.
+    """
+    from condprep.weights.find import sha256
+
+    spec, variant = parse(name)
+    if variant and variant not in spec.variants:  # a model of transformers: a folder, or a name on the Hub
+        return {str(path): sha256(path) for path in sorted(Path(variant).glob("*.safetensors"))}
+    files = spec.weights.get(variant) or next(iter(spec.weights.values()), ())
+    return {file: _sha256(file, weights) for file in files}
+
+
+def _sha256(file: str, weights: Weights) -> str | None:
+    try:
+        return weights.get(file).sha256
+    except WeightsUnavailable:
+        return None
 
 
 def validate(spec: AnnotatorSpec, params: Mapping[str, Any]) -> Any:

@@ -130,7 +130,6 @@ def append_inputs(
     source: Source,
     options: BuildOptions,
     weights: Weights,
-    engine: str,
     devices: Sequence[str],
     workers: int | None,
     progress: Callable[[Progress], None],
@@ -144,8 +143,9 @@ def append_inputs(
         if builder:
             if not addition.note.exists():  # else all is built, and on its way to its place
                 job = OpenBuilder(staging, inputs, options, weights, builder.columns)
-                build_shards = engine_for(engine, builder, job, list(devices) if len(devices) > 1 else [])
-                built = build_shards(builder.pending, workers=workers or usable_cores())
+                several = list(devices) if len(devices) > 1 else []
+                build_shards = engine_for(builder, job, several, workers or usable_cores(), None)
+                built = build_shards(builder.pending)
             addition.join(builder)
     return addition.result(built, time.monotonic() - began)
 

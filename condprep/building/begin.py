@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from condprep import __version__
-from condprep.annotators.protocol import Annotator
-from condprep.building.load_annotators import batch_size, describe, load_annotators
-from condprep.building.machine import describe_machine
+from condprep.building.load_annotators import Begun, Loaded, load
 from condprep.building.options import BuildOptions
 from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.building.retry_rejects import ask_again, take_back
 from condprep.building.shard import ShardBuilder
-from condprep.dataset.columns import columns, further_column
 from condprep.dataset.layout import Layout
 from condprep.errors import DatasetError, SourceError
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.sources.chosen import InOrder
 from condprep.weights.find import Weights
+
+
+class Cluster(Protocol):
+    """Machines that build for this one."""
+
+    def load(self, begun: Begun | None) -> Loaded:
+        """What they have loaded, as they say themselves. begun: annotators that are on record."""
+        ...
 
 
 def begin(
@@ -35,12 +41,13 @@ def begin(
     progress: Callable[[Progress], None],
     existing: Mapping[str, pa.DataType] | None = None,
     retry: Collection[str] = (),
+    cluster: Cluster | None = None,
 ) -> ShardBuilder | None:
     """What builds the shards that are missing at `layout`, whose lock is held; None where the dataset is finished.
 
     existing: the columns of the dataset to which the annotators' are added. retry: codes of rejects that are tried again,
-    or "all". Raises DatasetError where a build was begun
-    there with other settings or inputs, SourceError where the source is empty.
+    or "all". cluster: loads the annotators where the shards will be built. Raises DatasetError where a build was begun there with other settings or inputs,
+    SourceError where the source is empty.
     """
     requested = as_requested(source, options)
     plan = None if overwrite else Plan.load(layout.private)
@@ -57,16 +64,15 @@ def begin(
         take_back(layout)
         if layout.done.exists():
             return None
-    annotators = load_annotators(source, options, plan, device, weights)
-    made = {"annotators": describe(annotators, options), "machine": describe_machine(annotators.values())}
+    load_them = cluster.load if cluster else partial(load, source, options, device=device, weights=weights)
+    loaded = load_them(plan.config["annotators"] if plan else None)
+    made = {"annotators": loaded.described, "machine": loaded.machine}
     if plan:
         check_config(plan, made)
     else:
-        size = batch_size(annotators, options)
-        config = {"condprep": __version__, "requested": requested, "batch_size": size} | made
+        config = {"condprep": __version__, "requested": requested, "batch_size": loaded.batch_size} | made
         plan = _write_plan(layout, source, config, options.shard_rows, progress)
-    kinds = _columns(annotators, options, existing)
-    return ShardBuilder(layout, plan, source, options, annotators, kinds, progress)
+    return ShardBuilder(layout, plan, source, options, loaded.annotators, loaded.columns(options, existing), progress)
 
 
 def as_requested(source: Source, options: BuildOptions) -> dict[str, Any]:
@@ -84,15 +90,3 @@ def _write_plan(
         layout.clear()
         raise SourceError("the source holds no pictures; give a folder, tar, parquet or dataset that does")
     return plan
-
-
-def _columns(
-    annotators: Mapping[str, Annotator], options: BuildOptions, existing: Mapping[str, pa.DataType] | None
-) -> dict[str, pa.DataType]:
-    """The columns of the dataset, in order."""
-    further = {
-        further_column(column, annotator.name, name): kind
-        for column, annotator in annotators.items()
-        for name, kind in annotator.columns.items()
-    }
-    return columns(list(annotators), further, captions=options.captions, base=existing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from condprep.building.begin import begin
 from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
 from condprep.building.on_devices import OpenBuilder, parse_devices
+from condprep.building.on_ray import OnRay
 from condprep.building.options import parse_options
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
@@ -43,6 +45,8 @@ def build(
     device: str = "auto",
     devices: str | Sequence[str] | None = None,
     engine: str = "local",
+    address: str | None = None,
+    actors: int | None = None,
     weights: Weights | None = None,
     overwrite: bool = False,
     break_lock: bool = False,
@@ -61,7 +65,7 @@ def build(
     reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
     (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
     devices: a process for each of several instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes.
-    engine: who runs the shard jobs; "local", this machine.
+    engine: who runs the shard jobs; "local", this machine, or "ray", a cluster, whose address and number of actors may be given.
     part: "0/4" or (0, 4): only the shards 0, 4, 8, ... of the plan, while other processes build the other parts in the same
     folder; `condprep.finish` makes the dataset of them.
     out: a folder, or a URL (s3://, gs://): shards go there as they are finished, and the working folder in the cache stays small.
@@ -77,7 +81,8 @@ def build(
     if not str(source):
         raise UsageError('the source is "", which names nothing; give "." for the current folder')
     check_share(max_rejects)
-    engine, chosen, several = check_engine(engine), parse_options(annotators, **options), parse_devices(devices, device)
+    check_engine(engine, devices=devices, part=part, append=append, address=address, actors=actors)
+    chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
     mine = parse_part(part)
     given = {
         "--overwrite": overwrite,
@@ -110,23 +115,29 @@ def build(
         )
     if chosen.limit:
         pictures = FirstInputs(pictures, chosen.limit)
-    with disk_errors(layout.root), at_target(layout, overwrite, break_lock), locked(layout, mine):
-        weights = weights or Weights()
+    everything = layout, pictures, chosen, weights or Weights()
+    cluster = OnRay(*everything, [source, *follow_links], device, address, actors, workers) if engine == "ray" else None
+    with (
+        disk_errors(layout.root),
+        at_target(layout, overwrite, break_lock),
+        locked(layout, mine),
+        cluster or nullcontext(),
+    ):
         first, built = several[0] if several else device, Counts()
-        how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": weights, "retry": retry}
+        how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": everything[-1], "retry": retry}
         if append:
-            added = append_inputs(layout, pictures, chosen, weights, engine, several or [device], workers, progress)
+            added = append_inputs(*everything, several or [device], workers, progress)
             check_rejects(added, max_rejects)
             return added
         with plan_by_one(layout, mine, progress) as told:
-            builder = begin(layout, pictures, chosen, progress=told, **how)
+            builder = begin(layout, pictures, chosen, progress=told, cluster=cluster, **how)
         if builder:
             layout.begin()
             if mine:
                 builder.keep_to(mine.shards(builder.plan.shards))
-            job = OpenBuilder(layout, pictures, chosen, weights, builder.columns)
-            build_shards = engine_for(engine, builder, job, several)
-            built = build_shards(builder.pending, workers=workers or usable_cores())
+            job = OpenBuilder(*everything, builder.columns)
+            build_shards = engine_for(builder, job, several, workers or usable_cores(), cluster)
+            built = build_shards(builder.pending)
             if mine:
                 counts = part_counts(layout, builder.plan, mine)
                 return build_result(layout, builder, counts, built, time.monotonic() - began, mine)

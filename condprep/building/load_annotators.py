@@ -2,25 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import pyarrow as pa
 
 from condprep.annotators.batches import fitting_batch
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.recorded import as_begun
 from condprep.annotators.registry import load_annotator
+from condprep.building.machine import describe_machine
 from condprep.building.options import BuildOptions
 from condprep.building.paired_source import PairedSource
-from condprep.building.plan import Plan
+from condprep.dataset.columns import columns, further_column
 from condprep.sources.base import Source
 from condprep.sources.chosen import whole
 from condprep.weights.find import Weights
 
+Begun = Sequence[Mapping[str, Any]]  # what a plan has on record of the annotators of a build
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The annotators of a build by column, and what a plan records of them."""
+
+    annotators: Mapping[str, Annotator]  # none where they are in another process
+    described: Begun
+    machine: Mapping[str, str]
+    batch_size: int
+    further: Mapping[str, Mapping[str, pa.DataType]]  # column -> what its annotator returns beside maps
+
+    def told(self) -> Loaded:
+        """The same for another process."""
+        return replace(self, annotators={})
+
+    def columns(
+        self, options: BuildOptions, existing: Mapping[str, pa.DataType] | None = None
+    ) -> dict[str, pa.DataType]:
+        """The columns of the dataset, in order. existing: those of the dataset to which these are added."""
+        names = {one["column"]: one["annotator"] for one in self.described}
+        further = {
+            further_column(column, names[column], name): kind
+            for column, kinds in self.further.items()
+            for name, kind in kinds.items()
+        }
+        return columns(list(self.further), further, captions=options.captions, base=existing)
+
+
+def load(source: Source, options: BuildOptions, begun: Begun | None, device: str, weights: Weights) -> Loaded:
+    """begun: of the build that is resumed."""
+    annotators = load_annotators(source, options, begun, device, weights)
+    return Loaded(
+        annotators,
+        describe(annotators, options),
+        describe_machine(annotators.values()),
+        batch_size(annotators, options),
+        {column: dict(annotator.columns) for column, annotator in annotators.items()},
+    )
+
 
 def load_annotators(
-    source: Source, options: BuildOptions, plan: Plan | None, device: str, weights: Weights
+    source: Source, options: BuildOptions, begun: Begun | None, device: str, weights: Weights
 ) -> dict[str, Annotator]:
-    """column -> annotator; plan: that of the build that is resumed."""
+    """column -> annotator; begun: of the build that is resumed."""
     source = whole(source)
     if isinstance(source, PairedSource):
         from condprep.building.import_maps import imported  # and with it the checks, which no other build needs
@@ -28,8 +73,8 @@ def load_annotators(
         return {options.condition: imported(source.pairs, options.condition_kind, weights.say)}
     loaded = {}
     for number, (text, column) in enumerate(options.columns().items()):
-        if plan:
-            text = as_begun(text, plan.config["annotators"][number])
+        if begun:
+            text = as_begun(text, begun[number])
         params = options.params.get(text.partition(":")[0])
         loaded[column] = load_annotator(text, device=device, params=params, weights=weights)
     return loaded

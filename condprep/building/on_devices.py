@@ -49,18 +49,40 @@ class OpenBuilder:
     columns: Mapping[str, pa.DataType]
 
     def __call__(self, device: str, told: Callable[[int, int], None], processes: int) -> ShardBuilder:
-        plan = Plan.load(self.layout.private)
-        if plan is None:
-            raise DatasetError(f"{self.layout.private / 'plan.json'} is gone; start afresh with --overwrite")
-        annotators = load_annotators(self.source, self.options, plan, device, self.weights)
-        last = Progress("build", 0, None)
-
-        def progress(state: Progress) -> None:
-            nonlocal last
-            told(1, state.rejects - last.rejects)
-            last = state
-
-        share = usable_memory() // SHARE // processes
+        plan = written_plan(self.layout)
+        annotators = load_annotators(self.source, self.options, plan.config["annotators"], device, self.weights)
         return ShardBuilder(
-            self.layout, plan, self.source, self.options, annotators, self.columns, progress, memory=share
+            self.layout,
+            plan,
+            self.source,
+            self.options,
+            annotators,
+            self.columns,
+            telling(told),
+            memory=share_of_memory(processes),
         )
+
+
+def written_plan(layout: Layout) -> Plan:
+    """Raises DatasetError where it is gone."""
+    plan = Plan.load(layout.private)
+    if plan is None:
+        raise DatasetError(f"{layout.private / 'plan.json'} is gone; start afresh with --overwrite")
+    return plan
+
+
+def share_of_memory(processes: int) -> int:
+    """Bytes of pictures under way in one of so many processes of a machine."""
+    return usable_memory() // SHARE // processes
+
+
+def telling(told: Callable[[int, int], None]) -> Callable[[Progress], None]:
+    """A builder's progress, told as what is new of it: inputs and rejects."""
+    last = Progress("build", 0, None)
+
+    def progress(state: Progress) -> None:
+        nonlocal last
+        told(1, state.rejects - last.rejects)
+        last = state
+
+    return progress

@@ -18,7 +18,7 @@ bytes where pictures are let in: memory does not grow. Whatever a stage waits fo
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from itertools import chain, count, islice
@@ -69,12 +69,15 @@ class ShardBuilder:
         columns: Mapping[str, pa.DataType],
         progress: Callable[[Progress], None],
         memory: int | None = None,
+        writer: str = "",
+        pending: Sequence[int] | None = None,
     ) -> None:
         """annotators: by the columns of their maps. columns: of the dataset, in order. memory: bytes of all pictures
-        that are under way; one that takes more by itself is prepared alone. Default: a quarter of what there is."""
+        that are under way; one that takes more by itself is prepared alone. Default: a quarter of what there is.
+        writer: as `ShardWriter` takes it. pending: the shards that are missing, where that is known."""
         self.layout, self.plan, self.options, self.columns, self.progress = layout, plan, options, columns, progress
-        self.pending, self._total = layout.missing(plan.shards), plan.inputs
-        self.memory = memory or usable_memory() // SHARE
+        self.pending = layout.missing(plan.shards) if pending is None else pending
+        self.memory, self._writer, self._total = memory or usable_memory() // SHARE, writer, plan.inputs
         self._done, self._rejects = plan.inputs - sum(map(plan.rows, self.pending)), 0
         self._pictures = PictureStage(source, options, annotators)
         self._device = DeviceStage(annotators, plan.config["batch_size"], self._pictures.pause)
@@ -86,7 +89,7 @@ class ShardBuilder:
         """
         fault: PassingFault | None = None
         suffix, most = SUFFIXES[self.options.format], self.options.shard_bytes
-        with ShardWriter(self.layout.shard(shard), arrow_schema(self.columns), suffix, most) as writer:
+        with ShardWriter(self.layout.shard(shard), arrow_schema(self.columns), suffix, most, self._writer) as writer:
             for outcome in islice(outcomes, self.plan.rows(shard)):
                 if isinstance(outcome, PassingFault):
                     fault = fault or outcome

@@ -10,6 +10,8 @@ from typer import Argument, Context, Option
 
 from condprep.cli import console
 from condprep.cli.options import (
+    Actors,
+    Address,
     Annotators,
     Config,
     Device,
@@ -181,6 +183,8 @@ def build(
     device: Device = "auto",
     devices: Devices = None,
     engine: Engine = "local",
+    address: Address = None,
+    actors: Actors = None,
     part: Part = None,
     parts: Parts = None,
     submit: Submit = False,

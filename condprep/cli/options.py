@@ -50,8 +50,13 @@ Devices = Annotated[
     str | None, of_machine(help="a process for each of several: all, or as cuda:0,cuda:1 (instead of --device)")
 ]
 Engine = Annotated[
-    Literal["local", "slurm"], of_machine(help="who runs the shard jobs: this machine, or the tasks of a SLURM array")
+    Literal["local", "ray", "slurm"],
+    of_machine(help="who runs the shard jobs: this machine, a Ray cluster, or the tasks of a SLURM array"),
 ]
+Address = Annotated[
+    str | None, of_machine(help="of the Ray cluster: auto, HOST:PORT (default: as Ray finds one, or here)")
+]
+Actors = Annotated[int | None, of_machine(help="how many build in the Ray cluster (default: as many as fit into it)")]
 WeightsFolder = Annotated[
     Path | None, of_machine("--weights", envvar="CONDPREP_WEIGHTS", help="folder of weights under their Hub names")
 ]

@@ -173,9 +173,12 @@ def _sink(path: Path, schema: pa.Schema) -> Sink:
 class ShardWriter:
     """Collects the rows and rejects of one shard and commits them together."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, suffix: str, max_bytes: int) -> None:
-        """folder: the final name; suffix: one of SUFFIXES; max_bytes: pictures and maps a file, about."""
-        self.folder, self.partial = folder, folder.with_name(folder.name + ".partial")
+    def __init__(self, folder: Path, schema: pa.Schema, suffix: str, max_bytes: int, writer: str = "") -> None:
+        """folder: the final name; suffix: one of SUFFIXES; max_bytes: pictures and maps a file, about.
+
+        writer: who writes it, where another one that is taken for dead may still do the same."""
+        self.folder = folder
+        self.partial = folder.with_name(".".join(filter(None, (folder.name, writer, "partial"))))
         self.schema, self.suffix, self.max_bytes = schema, suffix, max_bytes
         self.counts = Counts()
         self._open: dict[str, DataFile] = {}

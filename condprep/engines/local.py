@@ -60,19 +60,40 @@ class Builder(Protocol[T]):
         ...
 
 
+class GivenUp:
+    """Shards that were given up. A few are borne, and said at the end; some in a row end the run at once."""
+
+    def __init__(self) -> None:
+        self.first: tuple[int, ShardFault] | None = None
+        self.count = self.in_a_row = 0
+
+    def add(self, shard: int, fault: ShardFault) -> bool:
+        """Whether that was one too many."""
+        self.first = self.first or (shard, fault)
+        self.count, self.in_a_row = self.count + 1, self.in_a_row + 1
+        return self.in_a_row == IN_A_ROW
+
+    def check(self) -> None:
+        """Raises PassingFault where there were some."""
+        if self.first:
+            number, why = self.first
+            raise PassingFault(f"{self.count} shards were given up, the first is number {number}: {why}")
+
+
 def build_shards(
     builder: Builder[T],
     shards: Iterable[int],
     workers: int,
     done: Callable[[int, Counts], None] = lambda *_: None,
+    given_up: GivenUp | None = None,
 ) -> Counts:
     """Build these shards in `workers` threads and those of the stages, and write them in the caller's.
 
-    shards: taken by a stage, in its thread, as it has room for more. done: is told of each that is committed. What an
-    exception interrupts is forgotten. Raises PassingFault at the end where shards were given up, and at once after IN_A_ROW
-    of them: then what they miss is not there at all.
+    shards: taken by a stage, in its thread, as it has room for more. done: is told of each that is committed. given_up: of
+    each that is not. What an exception interrupts is forgotten. Raises PassingFault at the end where shards were given up,
+    and at once after IN_A_ROW of them: then what they miss is not there at all.
     """
-    total, under_way, given_up, in_a_row = Counts(), deque[int](), list[tuple[int, ShardFault]](), 0
+    total, under_way, given_up = Counts(), deque[int](), given_up or GivenUp()
 
     def noted() -> Iterator[int]:
         for shard in shards:
@@ -86,15 +107,11 @@ def build_shards(
             try:
                 counts = builder.build_shard(shard, chain([first], outcomes))
             except ShardFault as fault:
-                given_up.append((shard, fault))
-                in_a_row += 1
-                if in_a_row == IN_A_ROW:
+                if given_up.add(shard, fault):
                     break
                 continue
-            in_a_row = 0
+            given_up.in_a_row = 0
             total.merge(counts)
             done(shard, counts)
-    if given_up:
-        number, why = given_up[0]
-        raise PassingFault(f"{len(given_up)} shards were given up, the first is number {number}: {why}")
+    given_up.check()
     return total
