@@ -1,12 +1,12 @@
 """What it costs to build in more than one process: engines against each other, the driver against the number of shards, retries.
 
-    python -m bench scale [--pictures 1000] [--rounds 3] [--shards 1000 10000] [--part engines driver retries]
+    python -m bench scale [--pictures 1000] [--rounds 3] [--shards 1000 10000 100000] [--part engines driver retries]
 
 engines   the same canny build by threads, by one and two processes (`--devices`), and by actors of a Ray cluster that is begun
           for it, with the same cores; each in a process of its own. `start` is what passes until the first picture is done,
           and the rate is that of the pictures after it. The ratios are those within a round.
-driver    shards that are committed and hold nothing, through real actors: what handing out and collecting costs the driver,
-          in time and memory, and what it costs to finish the dataset. A plan of 100 inputs a shard is written and read, too.
+driver    shards that are committed and hold nothing, by a stand-in for the cluster: what handing them out and collecting them
+          costs the driver, in computing and memory, and what it costs to finish the dataset.
 retries   the same build where one read in a hundred fails once, against one where none does.
 """
 
@@ -14,36 +14,35 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
+import json
 import multiprocessing
 import resource
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from bench.build import make_pictures
 from condprep import build
-from condprep.building.plan import Plan, make_plan
 from condprep.dataset.layout import Layout, place_files
-from condprep.dataset.shards import Counts, ShardWriter
-from condprep.engines.local import Threads
-from condprep.engines.ray_connect import connected, size_of_actors
+from condprep.dataset.shards import Counts
+from condprep.engines.ray_connect import Size
 from condprep.engines.ray_fleet import Fleet
+from condprep.engines.ray_node import Look
 from condprep.runtime.progress import Progress
-from condprep.sources.base import unsaid
 from condprep.sources.folder import FolderSource
-from condprep.types import Entry, Note
+from condprep.types import Entry
 
 ENGINES: Mapping[str, Mapping[str, Any]] = {
     "threads": {},
@@ -95,77 +94,80 @@ def _spread(values: Sequence[float], unit: str = "") -> str:
     return f"{median(values):.2f}{unit} ({min(values):.2f} to {max(values):.2f})"
 
 
-@dataclass(frozen=True)
-class Empty:
-    """A job whose shards hold nothing: they are committed alone."""
+class Commits:
+    """Stands in for Ray and for an actor, in this process: it commits a shard that holds nothing when it is asked to build one."""
 
-    layout: Layout
+    class exceptions:
+        RayError = RayTaskError = KeyError
 
-    @property
-    def report(self) -> Empty:
-        return self
+    def __init__(self, layout: Layout) -> None:
+        self._layout, self._answers = layout, dict[int, Any]()
+        self._asked = count()
+
+    def __getattr__(self, method: str) -> Any:
+        return SimpleNamespace(remote=partial(self._call, method), options=lambda **_: getattr(self, method))
+
+    def _call(self, method: str, *arguments: Any) -> int:
+        reference = next(self._asked)
+        self._answers[reference] = {
+            "look": Look.here,
+            "open": lambda *_: self,
+            "build": self._build,
+            "done": lambda: (0, 0),
+        }.get(method, _none)(*arguments)
+        return reference
+
+    def _build(self, shard: int) -> Counts:
+        folder, counts = self._layout.shard(shard), Counts()
+        folder.mkdir(parents=True)
+        (folder / "rejects.jsonl").touch()
+        (folder / "counts.json").write_text(json.dumps(vars(counts)))
+        return counts
+
+    def nodes(self) -> list[Any]:
+        return [{"Alive": True, "Resources": {"CPU": 1}}]
 
     def differences(self, other: object) -> list[str]:
         return []
 
-    def open(self, begun: object) -> Empty:
-        return self
+    def remote(self, actor: type) -> Any:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: self))
 
-    def builder(self, told: object, actors: int) -> Empty:
-        return self
+    def wait(self, references: list[int], num_returns: int = 1, timeout: float = 0) -> tuple[list[int], list[int]]:
+        return references[:num_returns], references[num_returns:]
 
-    def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[int]:
-        return iter(shards)
+    def get(self, reference: int) -> Any:
+        return self._answers.pop(reference)
 
-    def build_shard(self, shard: int, outcomes: Iterator[int]) -> Counts:
-        assert next(outcomes) == shard
-        with ShardWriter(self.layout.shard(shard), pa.schema({}), ".arrow", 1) as writer:
-            return writer.counts
+    def kill(self, actor: object, no_restart: bool) -> None:
+        self._answers.clear()
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A source of names alone."""
-
-    inputs: int
-    kind = "folder"
-
-    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
-        return (
-            Entry(f"{n // 1000:06d}/{n:09d}.jpg", "123456:1700000000000000000", size=123456) for n in range(self.inputs)
-        )
+def _none(*_: object) -> None:
+    return None
 
 
 def drive(folder: Path, shards: int) -> dict[str, float]:
-    """Seconds and megabytes of a driver that hands out so many shards, and finishes the dataset."""
-    layout, logged = Layout(folder), logging.getLogger("ray")
-    logged.setLevel(logging.ERROR)
+    """Seconds of computing, and megabytes, of a driver that hands out so many shards, and finishes the dataset."""
+    layout, seconds = Layout(folder), dict[str, float]()
     layout.private.mkdir(parents=True)
-    seconds: dict[str, float] = {}
-    with (
-        connected("local") as ray,
-        Fleet(ray, Empty(layout), "bench", size_of_actors(ray.nodes(), "cpu", False, 1, 2)) as fleet,
-    ):
+    commits = Commits(layout)
+    began, before = time.process_time(), _megabytes()
+    for shard in range(shards):
+        commits._build(shard)
+    committed = time.process_time() - began
+    shutil.rmtree(layout.shards)
+    began = time.process_time()
+    with Fleet(commits, None, "bench", Size(1, gpu=False, actors=1)) as fleet:  # type: ignore[arg-type]
         fleet.open(None)
-        before, began = _megabytes(), time.perf_counter()
         fleet.build_shards(range(shards), lambda *_: None, ())
-        seconds["hand out"], megabytes = time.perf_counter() - began, _megabytes() - before
-    began = time.perf_counter()
+    seconds["hand out"], megabytes = time.process_time() - began - committed, _megabytes() - before
+    began = time.process_time()
     place_files(
         layout, [Counts.load(layout.shard(shard) / "counts.json") for shard in range(shards)], {}, "parquet", ""
     )
-    seconds["finish"] = time.perf_counter() - began
-    began = time.perf_counter()
-    make_plan(layout.private, Listing(100 * shards), {}, 100, lambda _: None)  # type: ignore[arg-type]
-    seconds["plan"] = time.perf_counter() - began
-    began = time.perf_counter()
-    plan = Plan.load(layout.private)
-    assert plan is not None
-    for shard in range(0, shards, max(1, shards // 100)):
-        plan.entries(shard)
-    seconds["entries"] = (time.perf_counter() - began) / min(shards, 100)
-    size = (layout.private / "plan.parquet").stat().st_size / 100 / shards
-    return {**seconds, "megabytes": megabytes, "peak": _megabytes(), "plan bytes": size}
+    seconds["finish"] = time.process_time() - began
+    return {**seconds, "commit": committed, "megabytes": megabytes, "peak": _megabytes()}
 
 
 def _megabytes() -> float:
@@ -174,26 +176,13 @@ def _megabytes() -> float:
 
 
 def driver(folder: Path, counts: Sequence[int]) -> Table:
-    table = Table(
-        "shards",
-        "hand out, ms a shard",
-        "MB more",
-        "finish, ms a shard",
-        "plan, us an input",
-        "plan, bytes an input",
-        "entries, ms",
-        "peak MB",
-    )
-    for count in counts:
-        found = elsewhere(drive, folder / f"shards{count}", count)
+    table = Table("shards", "commit", "hand out", "finish (ms of computing a shard)", "MB more", "peak MB")
+    for number in counts:
+        found = elsewhere(drive, folder / f"shards{number}", number)
         table.add_row(
-            f"{count:,}",
-            f"{1000 * found['hand out'] / count:.2f}",
+            f"{number:,}",
+            *(f"{1000 * found[name] / number:.2f}" for name in ("commit", "hand out", "finish")),
             f"{found['megabytes']:.0f}",
-            f"{1000 * found['finish'] / count:.2f}",
-            f"{1e6 * found['plan'] / count / 100:.1f}",
-            f"{found['plan bytes']:.1f}",
-            f"{1000 * found['entries']:.1f}",
             f"{found['peak']:.0f}",
         )
     return table
@@ -231,7 +220,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shards", type=int, nargs="+", default=[1000, 10000])
+    parser.add_argument("--shards", type=int, nargs="+", default=[1000, 10000, 100000])
     parts = ("engines", "driver", "retries")
     parser.add_argument("--part", nargs="+", choices=parts, default=parts)
     arguments = parser.parse_args()

@@ -18,11 +18,11 @@ from rich.table import Table
 MEASURED = {
     "core-milliseconds a picture, canny": 10.0,  # 200 pictures a second on two cores, all of a build
     "core-milliseconds a picture beside a network": 12.0,  # decode, shrink, encode, decode, PNG of grey, Python
-    "bytes of a plan, an input": 24.0,
-    "microseconds to list an input into a plan": 15.0,
+    "bytes of a plan, an input": 31.0,
+    "microseconds to list an input into a plan": 27.0,
     "driver's megabytes": 250.0,
     "driver's kilobytes a shard": 2.0,
-    "driver's milliseconds a shard": 3.0,
+    "driver's milliseconds a shard": 1.1,
 }
 BOUNDS = {"hed": 2500.0, "depth": 900.0, "openpose": 5900.0}  # pictures a second of an H100 at 400 TFLOP/s, bf16
 ASSUMED = {
