@@ -20,9 +20,9 @@ MEASURED = {
     "core-milliseconds a picture beside a network": 12.0,  # decode, shrink, encode, decode, PNG of grey, Python
     "bytes of a plan, an input": 31.0,
     "microseconds to list an input into a plan": 27.0,
-    "driver's megabytes": 250.0,
-    "driver's kilobytes a shard": 2.0,
-    "driver's milliseconds a shard": 1.1,
+    "driver's megabytes": 115.0,
+    "driver's kilobytes a shard": 1.0,
+    "driver's milliseconds a shard": 0.8,
 }
 BOUNDS = {"hed": 2500.0, "depth": 900.0, "openpose": 5900.0}  # pictures a second of an H100 at 400 TFLOP/s, bf16
 ASSUMED = {
