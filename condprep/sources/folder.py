@@ -1,4 +1,4 @@
-"""A folder of pictures, any mix of formats, with captions from NAME.txt beside NAME.jpg."""
+"""A folder of pictures, any mix of formats, with captions from NAME.txt, or NAME.caption, beside NAME.jpg."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from condprep.sources.kinds import is_junk, is_picture, kind_left
 from condprep.sources.text import MAX_CAPTION, read_captions
 from condprep.types import Entry, Note, Sample
 
-SIDECARS = (".txt", ".TXT", ".Txt")
+SIDECARS = (".txt", ".TXT", ".Txt", ".caption")  # the first that is there
 OTHER_SPLIT = "left out: pictures of other splits"
 P = TypeVar("P", Path, Remote, Path | Remote)
 

@@ -17,6 +17,7 @@ from condprep.sources.base import native, portable
 from condprep.sources.folder import FolderSource
 from condprep.sources.open import open_source
 from condprep.sources.text import captions
+from condprep.types import Notes
 
 PICTURE = encoded(smooth(8, 8))
 
@@ -260,3 +261,17 @@ def test_a_pickled_source_reads_the_same(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(source))
     assert again.read(next(again.entries())) == source.read(next(source.entries()))
     assert source.identity == again.identity == {"kind": "folder"}
+
+
+def test_captions_in_a_caption_file(tmp_path: Path) -> None:
+    """`NAME.caption` is read where there is no `NAME.txt`, is no file that was left out, and one that changes is a change."""
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"picture")
+        (tmp_path / name).with_suffix(".caption").write_text(f"kohya's of {name}")
+    (tmp_path / "b.txt").write_text("of b")
+    source, left = FolderSource(tmp_path), Notes()
+    before = list(source.entries(left))
+    assert [source.read(entry).text for entry in before] == [("kohya's of a.jpg",), ("of b",)]
+    assert not left.found
+    (tmp_path / "a.caption").write_text("another")
+    assert [old == new for old, new in zip(before, source.entries())] == [False, True]
