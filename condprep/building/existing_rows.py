@@ -18,7 +18,7 @@ from condprep.dataset.arrow import IMAGE, row_of
 from condprep.dataset.columns import check_own
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
-from condprep.dataset.records import provenance, read_record
+from condprep.dataset.records import provenance, read_record, read_rejects
 from condprep.dataset.shards import Counts
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.runtime.arrow_messages import check_arrow
@@ -76,7 +76,7 @@ class ExistingRows:
 
     @property
     def rejects(self) -> bytes:
-        return (self.layout.private / "rejects.jsonl").read_bytes()
+        return read_rejects(self.layout.private)
 
     def check(self, columns: Iterable[str]) -> None:
         """Raises UsageError where the columns cannot be added, DatasetError where the rows are not condprep's."""

@@ -21,7 +21,7 @@ from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.pairs.open import open_pairs
 from condprep.dataset.pairs.table import FEW, TablePairs
 from condprep.dataset.reader import Shard, batches, first_schema, is_image
-from condprep.dataset.records import provenance, read_record
+from condprep.dataset.records import provenance, read_record, read_rejects
 from condprep.dataset.shards import Row
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.sources.base import stamp
@@ -147,8 +147,7 @@ class Records:
 
     @property
     def rejects(self) -> bytes:
-        path = self.layout.private / "rejects.jsonl"
-        return path.read_bytes() if path.exists() else b""
+        return read_rejects(self.layout.private)
 
     @property
     def options(self) -> dict[str, Any]:

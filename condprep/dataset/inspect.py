@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from condprep.dataset.records import read_record
 from condprep.dataset.remote import here, shown
 from condprep.errors import DatasetError
 from condprep.sources.text import MAX_CAPTION
+
+MAX_LINE = 1 << 20  # characters of a reject
 
 
 @dataclass(frozen=True)
@@ -207,10 +210,18 @@ def _rejects(path: Path) -> dict[str, int] | None:
     if not path.is_file():
         return None
     counts: Counter[str] = Counter()
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            counts[reject_code(line)] += 1
+    for line in reject_lines(path):
+        counts[reject_code(line)] += 1
     return dict(counts.most_common())
+
+
+def reject_lines(path: Path) -> Iterator[str]:
+    """The lines of a rejects.jsonl, up to one that is none of ours: longer than any reason."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while line := file.readline(MAX_LINE):
+            yield line
+            if len(line) == MAX_LINE:
+                return
 
 
 def reject_code(line: str) -> str:

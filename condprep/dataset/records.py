@@ -12,6 +12,7 @@ from condprep.runtime.files import read_json
 T = TypeVar("T")
 COUNTED = ("inputs", "bytes", "enlarged", "untouched", "without_caption")
 UNKNOWN = "licence unknown"
+MAX_REJECTS = 1 << 29  # bytes, of some millions of them
 
 
 def read_record(path: Path, form: Callable[[Any], T]) -> T:
@@ -23,6 +24,16 @@ def read_record(path: Path, form: Callable[[Any], T]) -> T:
         raise DatasetError(
             f"{path} is damaged ({type(error).__name__}: {said:.200}); make the dataset again, or start afresh with --overwrite"
         ) from None
+
+
+def read_rejects(folder: Path) -> bytes:
+    """All of a dataset's rejects.jsonl; b"" where there is none. Raises DatasetError where it is no such file."""
+    path = folder / "rejects.jsonl"
+    if not path.exists():
+        return b""
+    if not path.is_file() or path.stat().st_size > MAX_REJECTS:
+        raise DatasetError(f"{path} is no file, or larger than {MAX_REJECTS:,} bytes; take it away")
+    return path.read_bytes()
 
 
 def provenance(found: Any) -> dict[str, Any]:

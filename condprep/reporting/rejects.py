@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep.building.inputs import open_inputs
-from condprep.dataset.inspect import reject_code
+from condprep.dataset.inspect import reject_code, reject_lines
 from condprep.errors import CondprepError, SourceError
 from condprep.reporting.thumbnails import Thumbnail, thumbnail
 from condprep.runtime.files import read_json
@@ -59,12 +59,11 @@ def _read(listed: Path) -> tuple[Counter[str], list[dict[str, str]]]:
     """Counts by code, and the first rejects of each."""
     codes: Counter[str] = Counter()
     first: dict[str, list[dict[str, str]]] = defaultdict(list)
-    with listed.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            code = reject_code(line)
-            codes[code] += 1
-            if codes[code] <= OF_A_CODE and (one := _reject(line)):
-                first[code].append(one)
+    for line in reject_lines(listed):
+        code = reject_code(line)
+        codes[code] += 1
+        if codes[code] <= OF_A_CODE and (one := _reject(line)):
+            first[code].append(one)
     return codes, [one for _, of_code in sorted(first.items()) for one in of_code][:MOST]
 
 

@@ -167,6 +167,29 @@ def test_a_partial_file_is_always_a_new_one(tmp_path: Path, victim: Path) -> Non
         assert not list(tmp_path.glob("*.partial"))
 
 
+def test_no_output_is_written_through_a_hard_link(tmp_path: Path, victim: Path, build: Act) -> None:
+    """Every file of a dataset, of its scores and its page is somebody's file, too: built, changed, verified and reported anew,
+    none of theirs is another."""
+    build(tmp_path / "ds")
+    page, scores = tmp_path / "page.html", tmp_path / "ds" / ".condprep" / "verify.parquet"
+    condprep.report(tmp_path / "ds", page)
+    theirs = tmp_path / "victim" / "theirs"
+    theirs.mkdir()
+    ours = [path for path in (tmp_path / "ds").rglob("*") if path.is_file() and path.name != "lock"] + [page]
+    for number, path in enumerate(ours):
+        os.link(path, theirs / str(number))
+    assert scores in ours
+
+    def act() -> None:
+        condprep.add_columns(tmp_path / "ds", "canny:random")
+        condprep.split(tmp_path / "ds", 0.5)
+        condprep.verify(tmp_path / "ds", checks=["structure"])
+        condprep.report(tmp_path / "ds", page)
+        overwrite(tmp_path / "raw", tmp_path / "ds")
+
+    unharmed(victim, act, refused=False)
+
+
 def test_a_link_under_the_final_name_is_replaced_itself(tmp_path: Path, victim: Path) -> None:
     """The name then stands for what was written, and what it led to stays."""
     target = tmp_path / "README.md"

@@ -20,6 +20,7 @@ from condprep.annotators.registry import check_device
 from condprep.building.options import parse_shard_size
 from condprep.cli import console, terminal
 from condprep.dataset.arrow import IMAGE
+from condprep.dataset.contact_sheet import sheet
 from condprep.dataset.inspect import summarize
 from condprep.dataset.layout import Layout
 from condprep.dataset.pairs.open import open_pairs
@@ -75,6 +76,36 @@ def test_odd_columns_end_in_words(tmp_path: Path, odd: str) -> None:
             act()
 
 
+def test_what_python_has_no_value_for_is_copied_as_it_is(tmp_path: Path) -> None:
+    """Years after 9999, spans, nested ones: curate copies them to the last bit, and a sheet shows what it can."""
+    odd = {"taken": LATE, "spans": LATE.cast(pa.int64()).cast(pa.duration("us")), "text": LATE}
+    odd["nested"] = pa.StructArray.from_arrays([LATE, pa.array([None, 1.5])], ["late", "number"])
+    table(tmp_path / "train-00000-of-00001.parquet", **odd)
+    condprep.curate(tmp_path, tmp_path / "out", fix=True)
+    (copied,) = (tmp_path / "out" / "data").glob("*.parquet")
+    found = pq.read_table(copied)
+    assert {name: found[name].combine_chunks() for name in odd} == odd
+    sheet(tmp_path / "out", tmp_path / "sheet.png", cell=64)
+
+
+@pytest.mark.parametrize("name", ["train.arrow", "train.parquet"])
+def test_a_pipe_among_tables_is_waited_for_by_nobody(tmp_path: Path, name: str) -> None:
+    """It is named, instead of hanging for ever."""
+    os.mkfifo(tmp_path / name)
+    for act in (summarize, condprep.verify, lambda path: condprep.build(path, tmp_path / "out", "canny")):
+        with pytest.raises(CondprepError):
+            act(tmp_path)
+
+
+def test_yaml_that_stands_for_a_billion_is_refused(tmp_path: Path) -> None:
+    """Forty lines of a README, each of which repeats the one before it twice."""
+    table(tmp_path / "train-00000-of-00001.parquet")
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 40)), "configs: *a39"]
+    (tmp_path / "README.md").write_text("\n".join(["---", *lines, "---"]))
+    with pytest.raises(CondprepError, match="more than 10 aliases"):
+        condprep.verify(tmp_path)
+
+
 def test_doubled_columns_are_named(tmp_path: Path) -> None:
     """Two columns of one name: which is meant cannot be known."""
     picture = pa.array([{"bytes": b"", "path": None}], IMAGE)
@@ -105,7 +136,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("record", [*RECORDS, "a pipe", "sparse"], ids=lambda record: repr(record[:20]))
-@pytest.mark.parametrize("name", ["plan.json", "provenance.json", "done.json"])
+@pytest.mark.parametrize("name", ["plan.json", "provenance.json", "done.json", "rejects.jsonl"])
 def test_damaged_records_end_in_words(tmp_path: Path, ours: Path, name: str, record: bytes | str) -> None:
     """Whatever lies where a record should be, 8 GB of nothing and pipes among it: every verb ends, in words or as it should."""
     shutil.copytree(ours, tmp_path / "x")

@@ -82,6 +82,7 @@ def commands(folder: Path) -> dict[str, Callable[[], Runs]]:
         "pictures as rows": inputs / "pairs"
     }
     ours = {name: inputs / "records" / f"{n:03d}" for n, name in enumerate(records() | tables_of_ours())}
+    few = {name: place for name, place in datasets.items() if not name.endswith("(arrow)")}
     tables_alone = {name: place for name, place in ours.items() if name in tables_of_ours()}
     piles = {name: inputs / "sources" / f"{n:03d}" for n, name in enumerate(sources())}
 
@@ -95,9 +96,9 @@ def commands(folder: Path) -> dict[str, Callable[[], Runs]]:
         "verify": lambda: each(datasets | tables_alone, "verify", "{place}", "--scores", "{out}.parquet"),
         "inspect": lambda: each(datasets | ours, "inspect", "{place}", "--sheet", "{out}.png"),
         "report": lambda: each(
-            datasets | tables_alone, "report", "{place}", "-o", "{out}.html", "--scores", "{out}.parquet"
+            few | tables_alone, "report", "{place}", "-o", "{out}.html", "--scores", "{out}.parquet"
         ),
-        "curate": lambda: each(datasets | ours, "curate", "{place}", "-o", "{out}", "--drop", "blurry", "--fix"),
+        "curate": lambda: each(few | ours, "curate", "{place}", "-o", "{out}", "--drop", "blurry", "--fix"),
         "split": lambda: each(ours, "split", "{place}", "--validation", "0.5"),
         "into": lambda: each(ours, "build", "{place}", "-a", "canny:random", "--into"),
         "annotate": lambda: [
@@ -171,6 +172,7 @@ def main(folder: Path, *only: str) -> None:
     for command, runs in commands(folder).items():
         if only and command not in only:
             continue
+        (folder / "out" / command).mkdir(parents=True)
         told = folder / f"{command}.jsonl"
         status = in_child(lambda: run_all(runs(), told))  # noqa: B023
         begun = ""

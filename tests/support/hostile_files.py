@@ -32,11 +32,11 @@ def tables() -> dict[str, Write]:
     found: dict[str, Write] = {f"{name} (parquet)": _parquet(**one) for name, one in columns.items()}
     found |= {f"{name} (arrow)": _arrow("zstd", **one) for name, one in columns.items()}
     own = {
-        "captions of 16 GB": _parquet(text=lambda: _repeated(16_000), rows=16_000),
+        "captions of 2 GB": _parquet(text=lambda: _repeated(2000), rows=2000),
         "a caption of 150 MB": _parquet(text=lambda: pa.array(["x" * 150_000_000])),
         "the same in lz4": _arrow("lz4", text=lambda: pa.array(["x" * 150_000_000])),
         "a list of 140 MB": _parquet(text=lambda: _in_lists(140)),
-        "a million rows": _parquet(text=lambda: _repeated(1_000_000, 10), rows=1_000_000),
+        "many rows": _parquet(text=lambda: _repeated(10_000, 10), rows=10_000),
         "a sparse table": lambda folder: _sparse(folder / "train.arrow"),
         "a sparse parquet": lambda folder: _sparse(folder / "train.parquet"),
         "a pipe": lambda folder: os.mkfifo(folder / "train.parquet"),
@@ -44,7 +44,7 @@ def tables() -> dict[str, Write]:
         "a footer of 1 GB": lambda folder: _footer(folder, 1 << 30),
         "buffers that lie": lambda folder: _lying(folder / "train.arrow"),
         "dictionaries": _arrow(None, text=pa.array(["x" * LONG]).dictionary_encode()),
-        "a readme that is deep": lambda folder: _readme(folder, "configs: " + "[" * 5000),
+        "a readme that is deep": lambda folder: _readme(folder, "configs: " + "[" * 1500),
         "a readme of anchors": lambda folder: _readme(folder, _anchors()),
         "a readme that leads away": lambda folder: _readme(folder, "configs:\n- data_files: ../../../etc/passwd"),
         "code": lambda folder: (folder / f"{folder.name}.py").write_text("raise SystemExit(3)"),
@@ -104,7 +104,7 @@ def _tars() -> dict[str, Write]:
         "an odd name": made(name=f"{ODD}.png".replace("/", "")),
         "a caption of 20 MB": tar(("0.png", PICTURE), ("0.txt", b"x" * 20_000_000)),
         "deep json": tar(("0.png", PICTURE), ("0.json", b"[" * 500_000)),
-        "2,000 members of nothing": tarfile.TarInfo("0.png").tobuf() * 2000,
+        "500 members of nothing": tarfile.TarInfo("0.png").tobuf() * 500,
         "half": tar(("0.png", PICTURE))[:700],
     }
     return {f"tar: {name}": _file("0.tar", data) for name, data in found.items()}
@@ -117,7 +117,7 @@ def _zips() -> dict[str, Write]:
     zip64 += struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
     found: dict[str, bytes | Callable[[], bytes]] = {
         "zeros": lambda: _zip(("0.png", bytes(100_000_000))),
-        "a listing of 16 GB": lambda: _zipped_table(["0.png"] * 16_000, _repeated(16_000)),
+        "a listing of 2 GB": lambda: _zipped_table(["0.png"] * 2000, _repeated(2000)),
         "a listing of one page": lambda: _zipped_table(["0.png"], ["x" * 150_000_000]),
         "a listing of zeros": lambda: _zip(("0.png", PICTURE), ("metadata.csv", bytes(100_000_000))),
         "a listing that is deep": _zip(("0.png", PICTURE), ("metadata.jsonl", b'{"file_name":' + b"[" * 100_000)),
@@ -153,7 +153,7 @@ def _listings() -> dict[str, Write]:
         "a line of 50 MB": ("metadata.jsonl", b'{"file_name": "' + b"x" * 20_000_000),
         "a deep line": ("metadata.jsonl", b'{"a":' * 100_000),
         "numbers": ("metadata.jsonl", b'{"file_name": "0.png", "text": 1' + b"0" * 100_000 + b"}"),
-        "a quote": ("metadata.csv", b'file_name,text\n0.png,"' + b"x\n" * 5000),
+        "a quote": ("metadata.csv", b'file_name,text\n0.png,"' + b"x\n" * 500),
         "fields": ("metadata.csv", b"file_name,text\n0.png" + b"," * 10_000_000),
         "no text": ("metadata.csv", bytes(range(256)) * 1000),
     }
