@@ -15,7 +15,10 @@ MAX_METADATA = 32 << 20  # bytes before the pixels of a JPEG or GIF; a profile h
 MAX_PARTS = 10_000  # segments, chunks, blocks and stray bytes before the pixels
 LEAST_CHUNK = 1000  # bytes of a PNG's chunks on average, where there are more than that; encoders write 8,192 or more
 MAX_TILE = 16_000_000  # pixels of a TIFF's tile, where the picture itself is smaller
+MOST_PACKED = 1032  # times smaller than its pixels is the smallest PNG, by what deflate can do
 
+_ARITHMETIC = (0xC9, 0xCA)  # frames of a JPEG
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's colour types
 _SCAN = b"\xff\xda"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 _EXTENSION, _IMAGE, _TRAILER = 0x21, 0x2C, 0x3B  # blocks of a GIF
@@ -40,6 +43,18 @@ def _check_jpeg(data: bytes) -> None:
     _check_start("JPEG", first, parts)
     if data.count(_SCAN) > MAX_SCANS and (scans := jpeg_walk(data)[1]) > MAX_SCANS:
         raise _too_costly(f"a JPEG of {scans:,} scans > limit {MAX_SCANS}")
+
+
+def is_hollow_jpeg(data: bytes, pixels: int) -> bool:
+    """Whether its bytes cannot hold so many pixels: a block of 64 takes a bit at least, where it is no arithmetic code."""
+    return len(data) * 8 * 64 < pixels and not any(b"\xff" + bytes([kind]) in data for kind in _ARITHMETIC)
+
+
+def is_hollow_png(data: bytes) -> bool:
+    """The same of a PNG: deflate packs 1032 to 1 at most."""
+    width, height = int.from_bytes(data[16:20]), int.from_bytes(data[20:24])
+    depth, colour = data[24:26].ljust(2, b"\0")
+    return len(data) * MOST_PACKED < height * (width * depth * _CHANNELS.get(colour, 0) // 8)
 
 
 def _check_png(data: bytes) -> None:

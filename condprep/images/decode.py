@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, ImageFile
 
 from condprep.errors import Rejected
 from condprep.images.colour import is_srgb, rgb_image, to_srgb
-from condprep.images.cost import check_cost, check_tiles
+from condprep.images.cost import check_cost, check_tiles, is_hollow_jpeg, is_hollow_png
 from condprep.images.exif import jpeg_metadata
 from condprep.images.png import is_about_text, without_text
 from condprep.images.ppm import readable_ppm
@@ -177,6 +177,8 @@ def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: Mi
     if colours not in ("YCbCr", "RGB", "Gray"):
         return None
     _check_pixels(height, width, max_pixels)
+    if height * width > HUGE and is_hollow_jpeg(data, height * width) and not allow_truncated:
+        raise Rejected("decode", "truncated JPEG", code="truncated")
     meta = jpeg_metadata(data)
     turned = meta.orientation > 4
     size = (width, height) if turned else (height, width)
@@ -228,6 +230,8 @@ def _through_pillow(data: bytes, name: str, max_pixels: int, allow_truncated: bo
 def _pixels(image: ImageFile.ImageFile, name: str, data: bytes, max_pixels: int, allow_truncated: bool) -> Picture:
     width, height = image.size
     _check_pixels(height, width, max_pixels)
+    if name == "PNG" and height * width > HUGE and is_hollow_png(data) and not allow_truncated:
+        raise Rejected("decode", "truncated PNG", code="truncated")
     if name == "TIFF":
         check_tiles(getattr(image, "tag_v2", {}), width, height)
     # an icon's own header may promise more than its directory

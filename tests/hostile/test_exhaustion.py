@@ -6,6 +6,7 @@ import io
 import struct
 import tarfile
 import time
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.datasets import rows_of
-from support.pictures import encoded, smooth
+from support.pictures import encoded, jpeg_of_size, png, smooth
 
 import condprep
 from condprep.dataset.arrow import IMAGE
@@ -233,6 +234,20 @@ def test_ppm_of_any_range_is_what_pillow_reads(start: bytes) -> None:
     image = Image.open(io.BytesIO(data))
     expected = rgb_pixels(image)
     assert np.array_equal(decode(data).rgb, expected)
+
+
+@pytest.mark.parametrize("hollow", [png(14_000, 14_000, 16, 6), png(30_000, 6_000), jpeg_of_size(12_000, 12_000)])
+def test_pixels_that_cannot_be_there_take_no_memory(hollow: bytes) -> None:
+    """A size within the limit, and fewer bytes than so many pixels take at the very least: cut off, before memory is taken."""
+    tracemalloc.start()
+    with pytest.raises(Rejected) as told:
+        decode(hollow)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert told.value.code == "truncated"
+    assert peak < 10_000_000
+    flat = encoded(np.zeros((6000, 6000, 3), np.uint8), "JPEG", quality=1, optimize=True)
+    assert decode(flat, min_size=lambda _: (100, 100)).size == (6000, 6000)
 
 
 def test_a_tiff_of_one_enormous_tile_is_a_reject() -> None:

@@ -78,7 +78,7 @@ def test_odd_columns_end_in_words(tmp_path: Path, odd: str) -> None:
 
 def test_what_python_has_no_value_for_is_copied_as_it_is(tmp_path: Path) -> None:
     """Years after 9999, spans, nested ones: curate copies them to the last bit, and a sheet shows what it can."""
-    odd = {"taken": LATE, "spans": LATE.cast(pa.int64()).cast(pa.duration("us")), "text": LATE}
+    odd = {"taken": LATE, "spans": LATE.cast(pa.int64()).cast(pa.duration("us"))}
     odd["nested"] = pa.StructArray.from_arrays([LATE, pa.array([None, 1.5])], ["late", "number"])
     table(tmp_path / "train-00000-of-00001.parquet", **odd)
     condprep.curate(tmp_path, tmp_path / "out", fix=True)
