@@ -224,7 +224,7 @@ def test_private_is_private(hub: Hub, built: Callable[[str], Path]) -> None:
 
 def test_only_a_finished_dataset_goes(hub: Hub, built: Callable[[str], Path], raw: Path, tmp_path: Path) -> None:
     """Pictures, a build that has not finished, and a link that would publish what it leads to are refused."""
-    with pytest.raises(UsageError, match="no dataset"):
+    with pytest.raises(UsageError, match="no finished dataset of condprep"):
         condprep.push(raw, NAME)
     half = tmp_path / "half"
     shutil.copytree(built("arrow"), half)
