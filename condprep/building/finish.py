@@ -11,7 +11,7 @@ import pyarrow as pa
 from condprep import __version__
 from condprep.building.options import BuildOptions
 from condprep.building.parts import forget_parts
-from condprep.building.plan import Plan
+from condprep.building.plan import Plan, forget_seal
 from condprep.building.retry_rejects import forget
 from condprep.dataset.card import write_card
 from condprep.dataset.columns import datasets_features
@@ -78,6 +78,7 @@ def finished(layout: Layout) -> Counts:
     shutil.rmtree(layout.shards, ignore_errors=True)
     forget(layout)
     forget_parts(layout)
+    forget_seal(layout.private)
     counts = Counts.load(layout.done)
     for file in counts.files:
         if not (layout.root / file["name"]).exists():

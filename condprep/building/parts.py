@@ -108,6 +108,7 @@ def forget_parts(layout: Layout) -> None:
     """The dataset is finished, or a build without parts goes on with it."""
     for part in begun_parts(layout):
         part.lock(layout).unlink(missing_ok=True)
+    _plan_lock(layout).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -118,7 +119,7 @@ def plan_by_one(
 
     Raises BuildFailed where another process is writing it and does not get on.
     """
-    path = layout.private / "plan.lock"
+    path = _plan_lock(layout)
     heard, since = "", time.monotonic()
     while part and not _is_planned(layout):
         try:
@@ -138,6 +139,10 @@ def plan_by_one(
             progress(Progress("wait", _listed(said), None))
             pause(PAUSE)
     yield progress
+
+
+def _plan_lock(layout: Layout) -> Path:
+    return layout.private / "plan.lock"
 
 
 def _is_planned(layout: Layout) -> bool:

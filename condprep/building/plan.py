@@ -2,28 +2,35 @@
 
 It is written before any picture is read. What a shard holds follows from the plan alone, so an interrupted build that
 is resumed, with any number of workers, gives the same bytes as one that never stopped.
+
+A shard is a row group, and SHARDS of them are a file: whoever reads a shard reads the footer of its file, which says where its row
+groups lie, and a footer of all shards would grow with the build. `listed.json` has the seal of the source, by which it is known again
+without a listing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from condprep.dataset.arrow import record_batch
+from condprep.dataset.arrow import array
 from condprep.dataset.records import read_record
 from condprep.errors import DatasetError
 from condprep.runtime.concurrency import lots
-from condprep.runtime.files import commit, commit_json
+from condprep.runtime.files import commit, commit_json, read_json
 from condprep.runtime.parquet_pages import read_rows
-from condprep.sources.base import Source
+from condprep.sources.base import Sealed, Source
 from condprep.sources.webdataset import WebDatasetSource
 from condprep.types import Entry, Notes
 
@@ -39,6 +46,8 @@ SCHEMA = pa.schema(
         "condition": pa.string(),
     }
 )
+SHARDS = 100  # in a file
+_values = attrgetter(*SCHEMA.names)  # of an entry
 
 
 @dataclass(frozen=True)
@@ -72,9 +81,9 @@ class Plan:
 
     def entries(self, shard: int) -> list[Entry]:
         """The inputs of one shard, in order."""
-        path = self.folder / "plan.parquet"
+        path = _file(self.folder, shard // SHARDS)
         try:
-            return [_entry(row) for row in read_rows(path, None, [shard]).to_pylist()]
+            return [_entry(row) for row in read_rows(path, None, [shard % SHARDS]).to_pylist()]
         except (pa.ArrowException, OSError, TypeError) as error:
             raise DatasetError(f"{path} is damaged ({error}); start afresh with --overwrite") from None
 
@@ -110,10 +119,12 @@ def make_plan(
 ) -> Plan:
     """List the source once and write the plan; `seen` is told the number of inputs found so far. sizes: as Plan has them."""
     notes = Notes()
-    entries = source.entries(notes)
+    seal, entries = _seal(source), source.entries(notes)
     shards = (list(islice(entries, size)) for size in sizes) if sizes else lots(entries, shard_rows)
-    plan = Plan(folder, config, 0, shard_rows, "", notes.found, sizes)
-    return _write(plan, shards, seen)
+    plan = _write(Plan(folder, config, 0, shard_rows, "", notes.found, sizes), shards, seen)
+    if seal:
+        commit_json(_listed(folder), {"listing": plan.listing, "seal": seal})
+    return plan
 
 
 def add_entries(plan: Plan, shards: int, new: Plan) -> Plan:
@@ -130,28 +141,56 @@ def _write(plan: Plan, shards: Iterable[Sequence[Entry]], seen: Callable[[int], 
     """The plan of these inputs, on disk; its notes are taken when they have been listed."""
     digest, inputs = hashlib.sha256(), 0
 
-    def write(partial: Path) -> None:
+    def write(shards: Iterable[Sequence[Entry]], path: Path) -> None:
         nonlocal inputs
-        with pq.ParquetWriter(partial, SCHEMA) as writer:
+        with pq.ParquetWriter(path, SCHEMA) as writer:
             for entries in shards:
                 for entry in entries:
                     add_to_digest(digest, entry)
-                batch = record_batch([_row(entry) for entry in entries], SCHEMA)
-                writer.write_batch(batch, row_group_size=len(entries))  # else a row group ends after 2**20 rows
+                writer.write_batch(
+                    _batch(entries), row_group_size=len(entries)
+                )  # else a row group ends after 2**20 rows
                 inputs += len(entries)
                 seen(inputs)
 
-    commit(plan.folder / "plan.parquet", write)
+    for number, shards_of_file in enumerate(_files(iter(shards))):
+        commit(_file(plan.folder, number), partial(write, shards_of_file))
     written = replace(plan, inputs=inputs, listing=digest.hexdigest())
     stored = {name: getattr(written, name) for name in ("config", "inputs", "shard_rows", "listing", "notes")}
     commit_json(plan.folder / "plan.json", stored | ({"sizes": list(plan.sizes)} if plan.sizes else {}))
     return written
 
 
+def _files(shards: Iterator[Sequence[Entry]]) -> Iterator[Iterable[Sequence[Entry]]]:
+    """The shards of each file, to be taken before those of the next."""
+    for first in shards:
+        yield chain([first], islice(shards, SHARDS - 1))
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / (f"plan-{number:05d}.parquet" if number else "plan.parquet")
+
+
+def _listed(folder: Path) -> Path:
+    return folder / "listed.json"
+
+
+def forget_seal(folder: Path) -> None:
+    """The dataset is finished: the seal is of the source's files as they lie here, and no part of it."""
+    _listed(folder).unlink(missing_ok=True)
+
+
+def _seal(source: Source) -> str | None:
+    return source.seal() if isinstance(source, Sealed) else None
+
+
 def check_inputs(plan: Plan, source: Source) -> None:
     """Raises DatasetError, naming examples, when the source no longer holds what the plan lists."""
     if isinstance(source, WebDatasetSource) and source.is_told:
         return  # check_config has compared it
+    with suppress(OSError, ValueError):  # else it is listed
+        if read_json(_listed(plan.folder)) == {"listing": plan.listing, "seal": _seal(source)}:
+            return
     digest = hashlib.sha256()
     for entry in source.entries():
         add_to_digest(digest, entry)
@@ -192,8 +231,8 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
 
 def _difference(plan: Plan, source: Source) -> str:
     """Which inputs were added, removed or changed; holds all names in memory, which only this error path does."""
-    before = {entry.name: _row(entry) for shard in range(plan.shards) for entry in plan.entries(shard)}
-    now = {entry.name: _row(entry) for entry in source.entries()}
+    before = {entry.name: entry for shard in range(plan.shards) for entry in plan.entries(shard)}
+    now = {entry.name: entry for entry in source.entries()}
     kinds = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
@@ -206,12 +245,13 @@ def _difference(plan: Plan, source: Source) -> str:
 
 def add_to_digest(digest: Any, entry: Entry) -> None:
     """All of it: a stamp alone would not tell a tar that was exchanged for one of its size and time."""
-    digest.update(json.dumps(list(_row(entry).values())).encode())
+    digest.update(json.dumps(_values(entry)).encode())
 
 
-def _row(entry: Entry) -> dict[str, Any]:
-    row = {name: getattr(entry, name) for name in SCHEMA.names}
-    return row | {"text": None if entry.text is None else list(entry.text)}
+def _batch(entries: Sequence[Entry]) -> pa.RecordBatch:
+    columns = dict(zip(SCHEMA.names, zip(*map(_values, entries))))
+    columns["text"] = tuple(None if text is None else list(text) for text in columns["text"])
+    return pa.RecordBatch.from_arrays([array(columns[one.name], one.type) for one in SCHEMA], schema=SCHEMA)
 
 
 def _entry(row: dict[str, Any]) -> Entry:

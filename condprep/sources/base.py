@@ -8,8 +8,9 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from condprep.errors import PassingFault, Rejected, SourceError
 from condprep.runtime.retry import GOES_ON, is_passing
@@ -48,6 +49,29 @@ class Source(Protocol):
     def read(self, entry: Entry) -> Sample:
         """The encoded picture and its captions. Thread-safe. Raises Rejected("read", reason)."""
         ...
+
+
+@runtime_checkable
+class Sealed(Protocol):
+    """A source whose inputs lie in a few files, tars or zips as it may be, or follow from its identity."""
+
+    def seal(self) -> str:
+        """The same as before only where all that `entries` gives is. Lists nothing."""
+        ...
+
+
+def seal_of(files: Mapping[str, Place]) -> str:
+    """Of files: which they are, and when anything of them changed, which nobody can set as one can the time of their content;
+    of objects their marks. It is that of these very files: a copy has another, and is listed."""
+    digest = sha256()
+    for name, file in files.items():
+        if isinstance(file, Remote):
+            state = str(file.status()) if file.is_file() else "-"
+        else:
+            status = file.stat()
+            state = f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        digest.update(f"{name!r} {state}\n".encode())
+    return digest.hexdigest()
 
 
 def unsaid(kind: str, name: str) -> None:

@@ -50,6 +50,9 @@ class HuggingFaceSource:
         columns |= {"config": self.config} if self.config else {}
         return {"kind": self.kind, "fingerprint": self.fingerprint, "split": self.split} | columns
 
+    def seal(self) -> str:
+        return f"{self.fingerprint} {len(self.rows)}"
+
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         for name in self.unused:
             note(UNUSED, portable(name))

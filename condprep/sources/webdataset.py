@@ -22,6 +22,7 @@ from condprep.sources.base import (
     portable,
     refused,
     rejected_entry,
+    seal_of,
     stamp,
     unsaid,
 )
@@ -70,6 +71,9 @@ class WebDatasetSource:
     def is_told(self) -> bool:
         """Whether the identity alone tells every input: it has the ETags of tars at URLs, which then need not be listed again."""
         return all(isinstance(path, Remote) for path in self.tars.values())
+
+    def seal(self) -> str:
+        return seal_of(self.tars)
 
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         for name, path in self.tars.items():

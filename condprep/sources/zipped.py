@@ -15,7 +15,7 @@ from typing import IO, Any
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.local_copies import local
 from condprep.runtime.storage import Place
-from condprep.sources.base import Where, portable, rejected_entry, size_of, source_place, stamp, unsaid
+from condprep.sources.base import Where, portable, rejected_entry, seal_of, size_of, source_place, stamp, unsaid
 from condprep.sources.folder import SIDECARS, walk
 from condprep.sources.kinds import HIDDEN, is_junk, is_metadata, is_picture, is_zip, kind_left, listing
 from condprep.sources.listed import Found, Listed, Listing, name_of
@@ -65,6 +65,9 @@ class ZipSource:
         files = [(name, size_of(path)) for name, path in self.zips.items()]
         options = {"image_column": self.image_column, "caption_column": self.caption_column, "split": self.split}
         return {"kind": self.kind, "zips": sha256(json.dumps(files).encode()).hexdigest()} | options
+
+    def seal(self) -> str:
+        return seal_of({**self.zips, **({"": self.listing} if self.listing else {})})
 
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         if self.listing:

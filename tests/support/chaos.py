@@ -18,17 +18,20 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from condprep.building.build import build
 
 EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir", "shutil.rmtree"}
-OPTIONS = {"resolution": 64, "shard_rows": 3, "validation": 0.3}
+ANNOTATOR = "canny:random"
+OPTIONS: dict[str, Any] = {"resolution": 64, "shard_rows": 3, "validation": 0.3}
 
 
-def fork(raw: Path, out: Path, workers: int, watch: Callable[[Callable[[], None]], None], die: int) -> int:
-    """A build in a process of its own that kills itself at the `die`-th thing that `watch` sees; how many, in out.count."""
+def fork(act: Callable[[], object], out: Path, watch: Callable[[Callable[[], None]], None], die: int) -> int:
+    """`act` in a process of its own that kills itself at the `die`-th thing that `watch` sees; how many, in out.count."""
     child = os.fork()
     if child:
         return child
@@ -43,7 +46,7 @@ def fork(raw: Path, out: Path, workers: int, watch: Callable[[Callable[[], None]
     watch(counted)
     os.fsync = lambda _: None  # who is killed loses nothing that was written, and to wait for the disk takes longest
     try:
-        build(raw, out, "canny:random", workers=workers, **OPTIONS)
+        act()
     except BaseException as error:
         print(repr(error), file=sys.stderr)
         os._exit(1)
@@ -87,7 +90,7 @@ def main(raw: Path, out: Path, seed: int, least: int) -> None:
     rng, most, kills, statuses = random.Random(seed), {}, 0, []
     for kind in (operations, calls):
         whole = out / "whole" / kind.__name__
-        os.waitpid(fork(raw, whole, 2, kind(whole), 0), 0)
+        os.waitpid(fork(partial(build, raw, whole, ANNOTATOR, workers=2, **OPTIONS), whole, kind(whole), 0), 0)
         most[kind], modules = json.loads(whole.with_suffix(".count").read_text())
         for module in modules:
             with suppress(ImportError):  # some are made while others are imported, and have no file
@@ -97,7 +100,8 @@ def main(raw: Path, out: Path, seed: int, least: int) -> None:
         for attempt in range(4):  # the last attempt is left alone
             kind = rng.choice([operations, calls])
             moment = rng.randint(1, most[kind]) if attempt < 3 else 0
-            child = fork(raw, folder, rng.choice([1, 3, 4]), kind(folder), moment)
+            act = partial(build, raw, folder, ANNOTATOR, workers=rng.choice([1, 3, 4]), **OPTIONS)
+            child = fork(act, folder, kind(folder), moment)
             _, status = os.waitpid(child, 0)
             if not killed(status):
                 break
