@@ -15,7 +15,7 @@ from condprep import __version__
 from condprep.building.finish import finish as put_in_places
 from condprep.building.finish import finished
 from condprep.building.options import BuildOptions
-from condprep.building.output_folder import disk_errors, locked
+from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.parts import begun_parts
 from condprep.building.plan import Plan, check_config
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share
@@ -42,6 +42,7 @@ def finish(
     """
     began = time.monotonic()
     check_share(max_rejects)
+    check_here(out, "condprep finish")
     layout = Layout(Path(out))
     if not (layout.private / "plan.json").exists():
         raise UsageError(f"no build was begun at {layout.root}; begin it with condprep build ... --part 0/N")

@@ -36,6 +36,7 @@ from condprep.runtime.upload import check_writable, copy, create, put, remove, s
 PRIVATE = ".condprep"
 LOCK, PLAN, LISTING, DONE = (f"{PRIVATE}/{name}" for name in ("lock.json", "plan.json", "plan.parquet", "done.json"))
 SHARDS = f"{PRIVATE}/shards"
+_OF_PLAN = re.compile(r"\.condprep/plan(\.json|(-\d+)?\.parquet)")
 LAST = ("dataset_dict.json", "README.md", DONE)  # of what is published, in this order
 AT_ONCE = 16  # requests side by side
 
@@ -93,7 +94,7 @@ class Target:
         if PLAN not in there:
             return
         records = [name for name in there if name.startswith(f"{PRIVATE}/") and not name.startswith(f"{SHARDS}/")]
-        for name in records if DONE in there else [LISTING, PLAN]:
+        for name in records if DONE in there else [name for name in records if _OF_PLAN.fullmatch(name)]:
             if name != LOCK:
                 (root / name).write_bytes((self.remote / name).read_bytes())
         rows = [name for name in there if DONE in there and name.endswith(ROWS) and PRIVATE not in name]
@@ -130,7 +131,8 @@ class Target:
     def begin(self, root: Path) -> None:
         """The plan goes first: what is there is a build that has begun. A plan that is there already stays."""
         if PLAN not in self._listed():
-            send(root / LISTING, self.remote / LISTING)
+            for path in sorted((root / PRIVATE).glob("plan*.parquet")):
+                send(path, self.remote / PRIVATE / path.name)
             send(root / PLAN, self.remote / PLAN)
 
     def clear(self) -> None:

@@ -17,11 +17,13 @@ from support.datasets import tree
 from support.s3_server import BUCKET, S3Server
 
 import condprep
+from condprep.building import plan
 from condprep.building.result import BuildResult
 from condprep.dataset import target
 from condprep.dataset.inspect import summarize
 from condprep.errors import DatasetError, StorageFault, TargetFault, UsageError
 from condprep.runtime import upload
+from condprep.runtime.progress import Progress
 
 URL, PREFIX = "memory://bucket/ds", "/bucket/ds/"
 HOW: dict[str, Any] = {"resolution": 64, "validation": 0.3, "shard_rows": 4}
@@ -71,6 +73,22 @@ def test_the_dataset_is_that_of_a_folder(
     assert (again.resumed, again.rows, again.rejects) == (first.inputs, first.rows, first.rejects)
     assert there() == local(form)
     assert summarize(URL).rows == first.rows
+
+
+def test_a_plan_of_several_files_goes_on(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files of a plan are at the URL before its first shard, and are fetched by who goes on."""
+    monkeypatch.setattr(plan, "SHARDS", 1)
+    condprep.build(photographs, tmp_path / "ds", "canny", **HOW)
+
+    def stop(state: Progress) -> None:
+        if (state.stage, state.done) == ("build", 6):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(photographs, progress=stop)
+    assert {".condprep/plan.parquet", ".condprep/plan-00001.parquet", ".condprep/plan-00002.parquet"} <= there().keys()
+    assert build(photographs).resumed == 4
+    assert there() == tree(tmp_path / "ds")
 
 
 def test_the_working_folder_stays_small(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
