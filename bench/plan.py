@@ -104,9 +104,9 @@ def measure(folder: Path, inputs: int, shard_rows: int, head: bool, clock: Calla
 def write_head(folder: Path, source: Listing, shard_rows: int) -> None:
     """As if the source had been listed."""
     make_plan(folder, Listing(1, True), CONFIG, shard_rows, lambda _: None)
-    plan, listed = read_json(folder / "plan.json"), read_json(folder / "listed.json")
+    plan, listed = read_json(folder / "plan.json"), read_json(folder / "seal.json")
     commit_json(folder / "plan.json", plan | {"inputs": source.inputs})
-    commit_json(folder / "listed.json", listed | {"seal": source.seal()})
+    commit_json(folder / "seal.json", listed | {"seal": source.seal()})
 
 
 def peak() -> float:

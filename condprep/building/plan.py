@@ -4,7 +4,7 @@ It is written before any picture is read. What a shard holds follows from the pl
 is resumed, with any number of workers, gives the same bytes as one that never stopped.
 
 A shard is a row group, and SHARDS of them are a file: whoever reads a shard reads the footer of its file, which says where its row
-groups lie, and a footer of all shards would grow with the build. `listed.json` has the seal of the source, by which it is known again
+groups lie, and a footer of all shards would grow with the build. `seal.json` has the seal of the source, by which it is known again
 without a listing.
 """
 
@@ -123,7 +123,7 @@ def make_plan(
     shards = (list(islice(entries, size)) for size in sizes) if sizes else lots(entries, shard_rows)
     plan = _write(Plan(folder, config, 0, shard_rows, "", notes.found, sizes), shards, seen)
     if seal:
-        commit_json(_listed(folder), {"listing": plan.listing, "seal": seal})
+        commit_json(_seal_file(folder), {"listing": plan.listing, "seal": seal})
     return plan
 
 
@@ -147,9 +147,7 @@ def _write(plan: Plan, shards: Iterable[Sequence[Entry]], seen: Callable[[int], 
             for entries in shards:
                 for entry in entries:
                     add_to_digest(digest, entry)
-                writer.write_batch(
-                    _batch(entries), row_group_size=len(entries)
-                )  # else a row group ends after 2**20 rows
+                writer.write_batch(_batch(entries), row_group_size=len(entries))  # else one ends after 2**20 rows
                 inputs += len(entries)
                 seen(inputs)
 
@@ -171,13 +169,13 @@ def _file(folder: Path, number: int) -> Path:
     return folder / (f"plan-{number:05d}.parquet" if number else "plan.parquet")
 
 
-def _listed(folder: Path) -> Path:
-    return folder / "listed.json"
+def _seal_file(folder: Path) -> Path:
+    return folder / "seal.json"
 
 
 def forget_seal(folder: Path) -> None:
     """The dataset is finished: the seal is of the source's files as they lie here, and no part of it."""
-    _listed(folder).unlink(missing_ok=True)
+    _seal_file(folder).unlink(missing_ok=True)
 
 
 def _seal(source: Source) -> str | None:
@@ -189,7 +187,7 @@ def check_inputs(plan: Plan, source: Source) -> None:
     if isinstance(source, WebDatasetSource) and source.is_told:
         return  # check_config has compared it
     with suppress(OSError, ValueError):  # else it is listed
-        if read_json(_listed(plan.folder)) == {"listing": plan.listing, "seal": _seal(source)}:
+        if read_json(_seal_file(plan.folder)) == {"listing": plan.listing, "seal": _seal(source)}:
             return
     digest = hashlib.sha256()
     for entry in source.entries():

@@ -80,7 +80,7 @@ def test_a_source_with_the_same_seal_is_not_listed_again(tmp_path: Path) -> None
     assert copied.listings == 1
     with pytest.raises(DatasetError, match=r"1 gone \('2.png'\)"):
         check_inputs(made, Tars(["1.png"], "of others"))  # type: ignore[arg-type]
-    (tmp_path / "listed.json").write_text("{")
+    (tmp_path / "seal.json").write_text("{")
     check_inputs(made, source)  # type: ignore[arg-type]
     assert source.listings == 2
 
