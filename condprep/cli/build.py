@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -199,26 +200,27 @@ def build(
         return
     _check_push(context.params)
     chosen = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
-    result = _run(context, source, out, names(annotator), chosen)
+    run = _to_run(context, source, out, names(annotator), chosen)
+    with progress() as advance:
+        result = run(progress=advance)
     show_build(result, as_json)
     if push_to_hub:
         _push(result.path, push_to_hub, private)
 
 
-def _run(
+def _to_run(
     context: Context, source: str, out: str | None, annotators: tuple[str, ...], options: Mapping[str, Any]
-) -> BuildResult:
+) -> Callable[..., BuildResult]:
+    """What makes a dataset, or adds columns to one, and is told of the progress: a choice and no call."""
     from condprep.building.add_columns import add_columns
     from condprep.building.build import build as run
 
     if context.params["into"]:
         refuse_others(context, "--into", INTO)
-        with progress() as advance:
-            return add_columns(source, annotators, progress=advance, **{name: options[name] for name in ADDED})
+        return partial(add_columns, source, annotators, **{name: options[name] for name in ADDED})
     if out is None:
         raise UsageError("give --out for a new dataset, or --into to add columns to SOURCE, a dataset of condprep")
-    with progress() as advance:
-        return run(source, out, annotators, progress=advance, **options)
+    return partial(run, source, out, annotators, **options)
 
 
 def _check_push(given: Mapping[str, Any]) -> None:
