@@ -35,7 +35,7 @@ ASSUMED = {
     "objects written a shard": 4.0,  # rows, rejects, counts, and the manifest
     "bytes stored a picture": 150_000.0,
     "bytes a part of an upload": 16e6,
-    "dollars a thousand reads": 0.0004,  # S3 standard, list price
+    "dollars a thousand reads": 0.0004,  # S3 standard, about: put in what yours takes
     "dollars a thousand writes": 0.005,
 }
 
