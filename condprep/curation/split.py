@@ -91,6 +91,9 @@ class _Run:
         self.validation, self.by = validation, by
         self.rows, self.records = StoredRows(layout.root, {}), Records(layout)
         rows = {layout.root / file["name"]: file["rows"] for file in Counts.load(layout.done).files}
+        for file in self.rows.files:
+            if file.path not in rows:
+                raise DatasetError(f"{file.path} is no file of the build that made this dataset; move it elsewhere")
         self.lengths = [rows[file.path] for file in self.rows.files]
         for file in self.rows.files:
             check_own(str(file.path), schema(file.path))

@@ -119,6 +119,16 @@ def test_what_cannot_be_split(ds: Path, raw: Path, tmp_path: Path) -> None:
         split(tmp_path / "one", 0.5, by="group")
 
 
+def test_a_file_of_rows_that_is_not_ours_is_named(ds: Path) -> None:
+    """What somebody has put beside the rows of a build is neither moved nor counted: nothing is changed."""
+    strange = ds / "train" / "data-00098-of-00099.arrow"
+    shutil.copy(next((ds / "train").glob("*.arrow")), strange)
+    with pytest.raises(DatasetError, match=r"data-00098-of-00099\.arrow is no file of the build .*; move it elsewhere"):
+        split(ds, 0.5)
+    strange.unlink()
+    assert len(rows(ds)["train"]) == 12
+
+
 def test_the_command(command: Command, ds: Path, raw: Path, tmp_path: Path) -> None:
     """A build that holds nothing out says with which command that is done, and that command does it."""
     ended = command("build", raw, "-a", "canny", "-o", tmp_path / "fresh", "--resolution", "64")
