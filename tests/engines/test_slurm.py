@@ -22,7 +22,8 @@ from condprep.engines.slurm import array_script
 from condprep.errors import UsageError
 
 # Runs the tasks of an array one after the other, the last one first, and a job that depends on it after that.
-SBATCH = """#!{python}
+SBATCH = """#!/bin/sh
+"exec" "{python}" "$0" "$@"  # a shell starts Python, whose path may have spaces; Python sees four words
 import json, os, pathlib, subprocess, sys
 folder, script, given = pathlib.Path(__file__).parent, sys.stdin.read(), sys.argv[1:]
 options = dict(one.removeprefix("--").partition("=")[::2] for one in given)
