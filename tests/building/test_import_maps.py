@@ -286,7 +286,7 @@ def test_a_slip_is_told(tmp_path: Path, raw: Path, command: Command) -> None:
     """No annotator for pictures without maps, both at once, options that mean nothing: exit code 2 and a remedy."""
     pairs, out = str(as_folders(ROWS[:1], tmp_path / "pairs")), str(tmp_path / "ds")
     for said, arguments in {
-        "name an --annotator": (str(raw), "--out", out),
+        "holds no pairs: of the pictures": (str(raw), "--out", out),
         "--condition-column 'canny' means nothing": (pairs, "-a", "canny", "--condition-column", "canny", "--out", out),
         "--condition-kind is about maps": (pairs, "-a", "canny", "--condition-kind", "canny", "--out", out),
         "give one of the two": (pairs, "-a", "canny", "--source-kind", "pairs", "--out", out),

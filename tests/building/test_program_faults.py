@@ -129,7 +129,7 @@ def test_a_build_goes_on_where_it_was_begun(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, fragile: Fragile
 ) -> None:
     """With another device or version the rest would be other pixels: that is refused, and what differs is said."""
-    from condprep.building import begin
+    from condprep.building import load_annotators
 
     fragile.limit = 0
     with pytest.raises(ProgramFault):
@@ -138,7 +138,7 @@ def test_a_build_goes_on_where_it_was_begun(
     here = describe_machine([fragile])
     assert {"device", "torch", "pillow", "opencv"} <= here.keys()
     there = here | {"device": "NVIDIA H100 80GB HBM3", "convolutions": "TF32", "pillow": "1.0"}
-    monkeypatch.setattr(begin, "describe_machine", lambda _: there)
+    monkeypatch.setattr(load_annotators, "describe_machine", lambda _: there)
     with pytest.raises(DatasetError) as raised:
         build(source, tmp_path / "ds", "fragile", **SMALL)
     for name in ("machine.device", "machine.convolutions: None there, 'TF32' now", "machine.pillow"):
