@@ -15,16 +15,18 @@ from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
 from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.on_ray import OnRay
-from condprep.building.options import parse_options
+from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
 from condprep.building.parts import parse_part, plan_by_one, refuse_with_part
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share, part_counts
+from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.choose import check_engine, engine_for
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
+from condprep.sources.base import Source
 from condprep.sources.chosen import FirstInputs
 from condprep.weights.find import Weights
 
@@ -97,24 +99,11 @@ def build(
     layout = layout_of(out)
     check_target(str(source), layout, retry, mine)
     check_folders(Path(source), layout.root)
-    pictures = open_inputs(
-        str(source),
-        source_kind or (None if chosen.annotators else "pairs"),
-        image_column=image_column,
-        condition_column=condition_column,
-        caption_column=caption_column,
-        split=split,
-        config=config,
-        all_captions=chosen.captions == "list",
-        follow_links=[Path(folder) for folder in follow_links],
-        exclude=layout.root.absolute(),
+    columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
+    links = [Path(folder) for folder in follow_links]
+    pictures = _opened(
+        str(source), chosen, source_kind, layout, **columns, split=split, config=config, follow_links=links
     )
-    if isinstance(pictures, PairedSource) == bool(chosen.annotators):
-        raise UsageError(
-            "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
-        )
-    if chosen.limit:
-        pictures = FirstInputs(pictures, chosen.limit)
     everything = layout, pictures, chosen, weights or Weights()
     cluster = OnRay(*everything, [source, *follow_links], device, address, actors, workers) if engine == "ray" else None
     with (
@@ -145,3 +134,15 @@ def build(
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
     check_rejects(result, max_rejects)
     return result
+
+
+def _opened(source: str, chosen: BuildOptions, kind: str | None, layout: Layout, **how: Any) -> Source:
+    """The inputs that are asked for. how: what `open_inputs` is told besides. Raises UsageError."""
+    kind = kind or (None if chosen.annotators else "pairs")
+    every_caption = chosen.captions == "list"
+    pictures = open_inputs(source, kind, all_captions=every_caption, exclude=layout.root.absolute(), **how)
+    if isinstance(pictures, PairedSource) == bool(chosen.annotators):
+        raise UsageError(
+            "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
+        )
+    return FirstInputs(pictures, chosen.limit) if chosen.limit else pictures
