@@ -166,7 +166,7 @@ def _unknown(name: str, table: Mapping[str, AnnotatorSpec]) -> str:
     if variants := [f"{spec.name}:{name}" for spec in table.values() if name in spec.variants]:
         return f"unknown annotator {name!r}; did you mean {' or '.join(variants)}?"
     near = _nearest(name, [alias for spec in table.values() for alias in (spec.name, *spec.aliases)])
-    return f"unknown annotator {name!r}{near}; `condprep annotators` lists them all"
+    return f"unknown annotator {name!r}{near}{'' if near.endswith('?') else ';'} `condprep annotators` lists them all"
 
 
 def canonical(text: str) -> str:
