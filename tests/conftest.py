@@ -18,6 +18,7 @@ import functools
 import gc
 import io
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,15 @@ def defects(built: Path, tmp_path: Path) -> Path:
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried at once: how long somebody waits is nothing that a test waits for."""
     monkeypatch.setattr("condprep.runtime.retry.PAUSE", 0.0)
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A command that a test runs in this process takes the signals over, for as long as the test goes on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
