@@ -1,4 +1,4 @@
-"""A folder of pictures, any mix of formats, with captions from NAME.txt, or NAME.caption, beside NAME.jpg."""
+"""A folder of pictures, any mix of formats, with the captions that lie beside them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Container, Hashable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from condprep.errors import PassingFault, Rejected, SourceError
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing, retried
@@ -27,12 +26,11 @@ from condprep.sources.base import (
     unsaid,
 )
 from condprep.sources.kinds import is_junk, is_picture, kind_left
-from condprep.sources.text import MAX_CAPTION, read_captions
+from condprep.sources.sidecars import find_sidecar, is_sidecar, read_sidecar, sidecar_limit, sidecar_places
+from condprep.sources.text import Captions
 from condprep.types import Entry, Note, Sample
 
-SIDECARS = (".txt", ".TXT", ".Txt", ".caption")  # the first that is there
 OTHER_SPLIT = "left out: pictures of other splits"
-P = TypeVar("P", Path, Remote, Path | Remote)
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,31 @@ class FolderSource:
         path = self.root / native(entry.name)
         try:
             if isinstance(path, Remote):
-                data, picture = _read_objects(path, entry.stamp)
+                text, picture = self._read_objects(path, entry.stamp)
             else:
                 sidecar = find_sidecar(path)
-                data, picture = read_listed(sidecar, cut=MAX_CAPTION) if sidecar else b"", read_listed(path)
-            text = read_captions(data, each_line=self.each_line)
+                data = read_listed(sidecar, cut=sidecar_limit(sidecar.name)) if sidecar else b""
+                picture = read_listed(path)
+                text = self._captions(sidecar, data)
             return Sample(entry.name, picture, text.texts, note=text.note)
         except Rejected:
             if device_of(self.root) != self.device:
                 raise PassingFault(f"{self.root} is not what was mounted there; put it back. {GOES_ON}") from None
             raise
+
+    def _read_objects(self, path: Remote, stamp: str) -> tuple[Captions, bytes]:
+        """The captions and the picture as they were listed: a request each, and none for captions that there are not."""
+        own, _, of_text = stamp.partition(" ")
+        sidecar, data = None, b""
+        for one in sidecar_places(path) if of_text != "-" else ():
+            with suppress(FileNotFoundError):
+                data = one.read_bytes(Status.of(of_text), sidecar_limit(one.name))
+                sidecar = one
+                break
+        return self._captions(sidecar, data), read_listed(path, status=Status.of(own))
+
+    def _captions(self, sidecar: Place | None, data: bytes) -> Captions:
+        return read_sidecar(sidecar.name, data, each_line=self.each_line) if sidecar else Captions(())
 
     def _visit(self, folder: str, visited: Container[Hashable], note: Note) -> tuple[Hashable, list[str]]:
         """A folder's inode and what lies in it, which is nothing where it was visited before."""
@@ -108,7 +121,7 @@ class FolderSource:
         folders = {name for name in names if name.endswith("/") and not is_junk(name[:-1])}
         stems = {os.path.splitext(name)[0] for name in pictures}
         for name in sorted(set(names) - pictures - folders):
-            if not is_sidecar(name, stems):
+            if not is_sidecar(name, pictures, stems):
                 note(kind_left(name.rstrip("/")), portable(folder + name))
         if self.only is not None and folder not in self.only:
             others = {name for name in pictures if folder + name not in self.only}
@@ -116,17 +129,6 @@ class FolderSource:
                 note(OTHER_SPLIT, portable(folder + name))
             pictures -= others
         return [folder + name for name in sorted(pictures | folders)]
-
-
-def _read_objects(path: Remote, stamp: str) -> tuple[bytes, bytes]:
-    """The captions and the picture as they were listed: a request each, and none for captions that there are not."""
-    own, _, of_text = stamp.partition(" ")
-    data = b""
-    for one in SIDECARS if of_text != "-" else ():
-        with suppress(FileNotFoundError):
-            data = path.with_suffix(one).read_bytes(Status.of(of_text), MAX_CAPTION)
-            break
-    return data, read_listed(path, status=Status.of(own))
 
 
 def walk(root: Place, exclude: Place | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -154,17 +156,6 @@ def walk(root: Place, exclude: Place | None = None) -> Iterator[tuple[str, list[
             continue
         yield folder, sorted(name for name in names if not name.endswith("/"))
         pending += sorted((folder + name for name in names if name.endswith("/")), key=_without_slash, reverse=True)
-
-
-def is_sidecar(name: str, stems: Container[str]) -> bool:
-    """Whether a file holds the captions of a picture with one of those stems."""
-    stem, extension = os.path.splitext(name)
-    return extension in SIDECARS and stem in stems
-
-
-def find_sidecar(path: P) -> P | None:
-    """The caption file of a picture: a regular one, whatever else is called like it."""
-    return next((found for one in SIDECARS if (found := path.with_suffix(one)).is_file()), None)
 
 
 def _names(root: Place, folder: str) -> list[str]:

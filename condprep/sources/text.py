@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from condprep.errors import Rejected
 
 MAX_CAPTION = 1 << 16  # bytes of one caption file that are read; what follows is cut
+MAX_DESCRIPTION = 1 << 20  # bytes of a picture's .json; a larger one is not read
+DESCRIBED_BY = ("text", "caption", "prompt")  # its key with the captions: the first that is there
+DAMAGED = "caption left out: its .json is damaged"
+TOO_LARGE = f"caption left out: its .json is larger than {MAX_DESCRIPTION >> 20} MiB"
 UNTOLD = "caption left out: its encoding cannot be told"
 _BOMS = {  # the longer first: UTF-32's begins as UTF-16's
     codecs.BOM_UTF8: "utf-8",
@@ -90,6 +96,24 @@ def read_values(value: Any) -> Captions:
         return Captions(clean(told), "caption that is null or NaN: empty")
     numbers = any(not isinstance(one, str) for one in given)
     return Captions(clean(told), "caption that is a number: kept as text" if numbers else None)
+
+
+def read_description(data: bytes, keys: Sequence[str] = DESCRIBED_BY) -> Captions:
+    """The captions in a picture's .json, an object, and what has to be said where it has none.
+
+    Raises Rejected("read", reason) where they are no text.
+    """
+    if len(data) > MAX_DESCRIPTION:
+        return Captions((), TOO_LARGE)
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return Captions((), DAMAGED)
+    if not isinstance(values, dict):
+        return Captions((), DAMAGED)
+    if (key := next((one for one in keys if one in values), None)) is None:
+        return Captions((), f"no caption: its .json has no {' or '.join(keys)}")
+    return read_values(values[key])
 
 
 def clean(values: list[str]) -> tuple[str, ...]:

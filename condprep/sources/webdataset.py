@@ -16,7 +16,6 @@ from condprep.errors import Rejected
 from condprep.runtime.storage import Place, Remote
 from condprep.runtime.stores import Status
 from condprep.sources.base import (
-    CAPTION_COLUMNS,
     check_there,
     gone,
     portable,
@@ -27,15 +26,22 @@ from condprep.sources.base import (
     unsaid,
 )
 from condprep.sources.kinds import HIDDEN, is_junk, is_picture, kind_left
-from condprep.sources.tar import MAX_HEADER, SEPARATOR, member_problem, members, open_tar
-from condprep.sources.text import MAX_CAPTION, Captions, read_captions, read_values
+from condprep.sources.tar import SEPARATOR, member_problem, members, open_tar
+from condprep.sources.text import (
+    DESCRIBED_BY,
+    MAX_CAPTION,
+    MAX_DESCRIPTION,
+    TOO_LARGE,
+    Captions,
+    read_captions,
+    read_description,
+)
 from condprep.types import Entry, Note, Sample
 
 MAX_GROUP = 64  # members of one sample; those that follow count as another one, so that memory stays bounded
 TWICE = Rejected("source", "the tar holds two members of this name", code="listed-twice")
 FURTHER = "left out: further pictures of a sample (--image-column NAME.EXT reads those)"
 WITHOUT = "left out: samples without a picture"
-DAMAGED = "caption left out: the .json of the sample is damaged"
 Found = tuple[TarInfo, tuple[str, ...], Rejected | None]  # a picture, its captions, and why it cannot be an input
 
 
@@ -44,15 +50,15 @@ class WebDatasetSource:
     """The pictures of uncompressed tars: tar by tar as given, and in each by position.
 
     Neighbouring members that agree up to the first dot of their last component are one sample; a picture whose name goes on
-    after another's is a further one of it, as 000.seg.png of 000.jpg. Captions are those of the .txt that is called as
-    the picture or the sample, or else "text" or "caption" in such a .json. Members are read in place, so their names are
+    after another's is a further one of it, as 000.seg.png of 000.jpg. Captions are those of the .txt or .caption that is
+    called as the picture or the sample, or else of such a .json, an object. Members are read in place, so their names are
     never used as paths; links, unsafe names and members that are too large are problem entries all the same. A damaged tar
     gives what comes before the damage and one problem entry for the rest.
     """
 
     tars: Mapping[str, Place]  # name in the `source` column, as `find_tars` gives it -> file
     extension: str | None = None  # "seg.png": the pictures are these members and no others
-    caption_field: str | None = None  # captions are this field of the .json
+    caption_field: str | None = None  # captions are this field of the .json; else one of DESCRIBED_BY
     each_line: bool = True  # whether each line of a .txt is a caption; else all of them are one
     kind: str = "webdataset"
 
@@ -126,7 +132,7 @@ class WebDatasetSource:
                 continue
             if is_picture(item.name):
                 note(FURTHER, item.name)
-            elif _split(item)[1] not in ("txt", "json"):
+            elif _split(item)[1] not in ("txt", "caption", "json"):
                 note(kind_left(item.name), item.name)
         parts = {_split(item): item for item in group if member_problem(item) is None}
         for item in chosen:
@@ -152,18 +158,17 @@ class WebDatasetSource:
         self, file: io.BufferedReader, key: str, picture: TarInfo, parts: Mapping[tuple[str, str], TarInfo]
     ) -> Captions:
         bases = (_split(picture)[0], key)
-        plain = next((parts[base, "txt"] for base in bases if (base, "txt") in parts), None)
+        called = [*((base, kind) for kind in ("txt", "caption") for base in bases), (picture.name, "txt")]
+        plain = next((parts[one] for one in called if one in parts), None)
         if plain and not self.caption_field:
             return read_captions(_head(file, plain, MAX_CAPTION), each_line=self.each_line)
         described = next((parts[base, "json"] for base in bases if (base, "json") in parts), None)
         if not described:
             return Captions(())
-        try:
-            values = dict(json.loads(_head(file, described, MAX_HEADER)))
-        except (TypeError, ValueError, RecursionError):
-            return Captions((), DAMAGED)
-        fields = (self.caption_field,) if self.caption_field else CAPTION_COLUMNS
-        return read_values(next((values[name] for name in fields if name in values), ""))
+        if described.size > MAX_DESCRIPTION:
+            return Captions((), TOO_LARGE)
+        keys = (self.caption_field,) if self.caption_field else DESCRIBED_BY
+        return read_description(_head(file, described, MAX_DESCRIPTION), keys)
 
 
 def _told_by(path: Place) -> int | str:

@@ -16,11 +16,12 @@ from condprep.errors import Rejected, SourceError
 from condprep.runtime.local_copies import local
 from condprep.runtime.storage import Place
 from condprep.sources.base import Where, portable, rejected_entry, seal_of, size_of, source_place, stamp, unsaid
-from condprep.sources.folder import SIDECARS, walk
+from condprep.sources.folder import walk
 from condprep.sources.kinds import HIDDEN, is_junk, is_metadata, is_picture, is_zip, kind_left, listing
 from condprep.sources.listed import Found, Listed, Listing, name_of
+from condprep.sources.sidecars import is_sidecar_name, read_sidecar, sidecar_limit, sidecar_names
 from condprep.sources.splits import choose_split, find_splits, read_config
-from condprep.sources.text import MAX_CAPTION, Captions, read_captions
+from condprep.sources.text import Captions
 from condprep.sources.zip_directory import Member, members, read_member
 from condprep.types import Entry, Note, Sample
 
@@ -89,15 +90,14 @@ class ZipSource:
 
     def _pictures(self, name: str, path: Place, note: Note) -> Iterator[Entry]:
         """Every picture, with the captions of the text beside it."""
-        texts = {m.name: m for m in _visible(path, unsaid) if isinstance(m, Member) and m.name.endswith(SIDECARS)}
+        texts = {m.name: m for m in _visible(path, unsaid) if isinstance(m, Member) and is_sidecar_name(m.name)}
         now, seen, used = stamp(path), set[int](), set[str]()
         for member in _visible(path, note):
             if isinstance(member, str):
                 damaged = Rejected("source", member, code="damaged-source")
                 yield rejected_entry(f"{name}{SEPARATOR}", damaged, now)
             elif is_picture(member.name):
-                stem = os.path.splitext(member.name)[0]
-                sidecar = next((texts[stem + one] for one in SIDECARS if stem + one in texts), None)
+                sidecar = next((texts[one] for one in sidecar_names(member.name) if one in texts), None)
                 used |= {sidecar.name} if sidecar else set()
                 yield self._entry(name, path, now, member, sidecar, seen, note)
         for member in _visible(path, unsaid):
@@ -121,7 +121,10 @@ class ZipSource:
         seen.add(hash(full))
         if problem:
             return rejected_entry(full, problem, now, offset=member.offset, size=member.size)
-        text = self._captions(path, sidecar) if sidecar else Captions(())
+        try:
+            text = self._captions(path, sidecar) if sidecar else Captions(())
+        except Rejected as rejected:
+            return rejected_entry(full, rejected, now, offset=member.offset, size=member.size)
         if text.note:
             note(text.note, full)
         return Entry(full, now, member.offset, member.size, text.texts)
@@ -133,7 +136,7 @@ class ZipSource:
             data = read_member(path, stamp(path), sidecar.offset, sidecar.size)
         except Rejected:
             return Captions((), "caption left out: its file in the zip cannot be read")
-        return read_captions(data[:MAX_CAPTION], each_line=self.gather)
+        return read_sidecar(sidecar.name, data[: sidecar_limit(sidecar.name)], each_line=self.gather)
 
     def _listed(self, listings: list[Listing], found: Mapping[str, Found], note: Note) -> Iterator[Entry]:
         seen: set[int] = set()

@@ -21,10 +21,11 @@ from condprep.dataset.pairs.base import (
 )
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import name_in, native, portable, read_listed, read_regular, rejected_entry, stamp
-from condprep.sources.folder import FolderSource, find_sidecar
+from condprep.sources.folder import FolderSource
 from condprep.sources.kinds import is_picture, listing
 from condprep.sources.metadata import read_rows
 from condprep.sources.reach import Reach
+from condprep.sources.sidecars import find_sidecar
 from condprep.sources.text import read_values
 from condprep.types import Entry, Sample
 
