@@ -9,6 +9,7 @@ _PUBLIC = {
     "train": "trainer.training.train",
     "load_pipeline": "trainer.inference.pipeline",
     "sample": "trainer.inference.pipeline",
+    "export": "trainer.inference.single_file",
     "evaluate": "trainer.evaluation.evaluate",
     "load_recipe": "trainer.recipe.toml",
 }

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Precision = Literal["bf16", "fp16", "fp32"]
 PredictionType = Literal["epsilon", "v_prediction"]  # what a denoiser says
 Say = Callable[[str], None]  # is told what the user should know
 ShowProgress = Callable[[str, int, int], None]  # what is done, how far, of how much

@@ -13,6 +13,7 @@ from condprep.errors import CondprepError
 from condprep.runtime.malloc import keep_freed_memory
 from condprep.runtime.openmp import wait_passively
 from trainer.cli.evaluate import evaluate
+from trainer.cli.export import export
 from trainer.cli.sample import sample
 from trainer.cli.train import train
 
@@ -33,7 +34,7 @@ def _verbs() -> None:
     """Train a ControlNet on a dataset of condprep. `python -m trainer RECIPE` is `python -m trainer train RECIPE`."""
 
 
-for verb in (train, sample, evaluate):
+for verb in (train, sample, export, evaluate):
     app.command(cls=Verb)(verb)
 
 

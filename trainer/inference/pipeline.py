@@ -40,16 +40,13 @@ def load_pipeline(
     from trainer.models.families import load_base
     from trainer.recipe.recipe import Model, Text
 
-    training, condition = _records(Path(output))
+    training, condition = read_records(Path(output))
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
-    folder = Path(output) if weights == "best" else Path(output) / weights
-    if not (folder / CONFIG).exists():
-        raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
-    controlnet = ControlNetModel.from_pretrained(folder)
+    controlnet = ControlNetModel.from_pretrained(weights_folder(Path(output), weights))
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
-    text = Text.model_validate(training["text"])
+    text = Text.model_validate(training.get("text", {}))
     pipeline = load_base(model, text).pipeline(controlnet).to(place, torch_dtype(chosen))
     return _checking(pipeline, condition["kind"])
 
@@ -119,11 +116,20 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     commit(path, lambda partial: picture.save(partial, FORMATS[path.suffix.lower()]))
 
 
-def _records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """training.json and condition.json."""
+def weights_folder(output: Path, weights: WeightsName) -> Path:
+    """Where those weights of a run lie, as a ControlNet of diffusers. Raises ModelError where there are none."""
+    folder = output if weights == "best" else output / weights
+    if not (folder / CONFIG).exists():
+        raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
+    return folder
+
+
+def read_records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """training.json and condition.json. Raises ModelError where one of them is not there, or is none."""
     try:
         training, condition = (read_json(output / name) for name in (TRAINING, CONDITION))
-        return {"model": training["model"], "text": training.get("text", {})}, {"kind": condition["kind"]}
+        _ = training["model"]["base"], training["family"], condition["kind"]
+        return training, condition
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{output} holds no result of the trainer: {TRAINING} or {CONDITION} is missing or damaged ({error})"

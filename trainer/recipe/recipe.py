@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from trainer.types import Precision
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -19,8 +21,6 @@ Strings = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists
 
 Schedule = Literal["constant", "constant_with_warmup", "linear", "polynomial", "cosine"]
 Optimizer = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
-Precision = Literal["bf16", "fp16", "fp32"]
-
 
 LEAST_FACTOR = 0.01  # of prodigy's own rate: less is a rate by a slip
 

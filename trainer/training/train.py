@@ -56,6 +56,7 @@ def export(loop: TrainingLoop) -> None:
         "model": recipe.model.model_dump(mode="json"),
         "text": recipe.text.model_dump(mode="json"),
         "family": learner.base.family,
+        "prediction_type": learner.base.prediction_type,
         "updates": loop.update,
         "batch": recipe.train.batch,
         "rows": loop.rows,

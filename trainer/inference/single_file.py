@@ -1,0 +1,122 @@
+"""The result as one file of safetensors, for other programs: in the names that they read, with what it is in its header."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from safetensors import SafetensorError
+
+from condprep.errors import UsageError
+from condprep.runtime.files import commit, read_json
+from trainer.errors import MachineError, ModelError, first_line, readable_bytes
+from trainer.inference.header import Words, header
+from trainer.inference.original_names import original_names
+from trainer.inference.pipeline import WeightsName, read_records, weights_folder
+from trainer.models.parts import explained
+from trainer.recipe.layout import CONFIG, WEIGHTS
+from trainer.types import Precision, torch_dtype
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Program = Literal["comfyui", "a1111", "single-file"]
+SUFFIX = ".safetensors"
+RENAMED = {("comfyui", "sd"), ("a1111", "sd")}  # docs/decisions/0025: who gets the original names
+
+
+def export(
+    output: str | Path,
+    out: str | Path,
+    *,
+    to: Program,
+    weights: WeightsName = "best",
+    precision: Precision = "fp16",
+    title: str = "",
+    author: str = "",
+    licence: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Write the ControlNet in `output`, the folder of a run, into one file for another program; returns its path.
+
+    to: the program. weights: as `load_pipeline` takes them. precision: of the file. title, author, licence: for the
+    file's header. Raises ModelError where `output` holds no result, or one that does not fit the program's names or the precision,
+    UsageError for a file that is there, and MachineError where there is no room.
+    """
+    training, condition = read_records(Path(output))
+    source, path = weights_folder(Path(output), weights), Path(out)
+    check_file(path, source / WEIGHTS, overwrite)
+    config, state = read_json(source / CONFIG), read_weights(source / WEIGHTS, precision)
+    original = (to, training["family"]) in RENAMED
+    if original:
+        try:
+            names = original_names(list(state), config)
+        except ModelError as error:
+            raise ModelError(f'{source} cannot be exported to "{to}": {error}; say "single-file"') from None
+        state = {names[name]: weight for name, weight in state.items()}
+    metadata = header(
+        training,
+        condition,
+        config,
+        Words(title, author, licence),
+        original=original,
+        made=(source / WEIGHTS).stat().st_mtime,
+        sha256=digest(state),
+    )
+    write(path, state, metadata)
+    return path
+
+
+def check_file(path: Path, source: Path, overwrite: bool) -> None:
+    """Raises ModelError for a name of another kind of file, UsageError for a file that is not to be replaced."""
+    if path.suffix != SUFFIX:
+        raise ModelError(f"{path}: a ControlNet in one file is a {SUFFIX} file")
+    if path.exists() and path.samefile(source):
+        raise UsageError(f"{path} is the result itself; choose another --out")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UsageError(f"{path} exists; choose another --out or say --overwrite")
+
+
+def read_weights(path: Path, precision: Precision) -> dict[str, Tensor]:
+    """The weights in a precision, read one at a time. Raises ModelError for a damaged file, and for what does not fit."""
+    from safetensors import safe_open
+
+    dtype, state = torch_dtype(precision), {}
+    with explained(f"{path} cannot be read"), safe_open(str(path), "pt") as file:
+        for name in file.keys():  # noqa: SIM118  # it is no mapping
+            state[name] = file.get_tensor(name).to(dtype)
+    for name, weight in state.items():
+        if not weight.isfinite().all():
+            raise ModelError(f"{path}: {name} has values that {precision} cannot hold; fp32 has the widest range")
+    return state
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """sha256 of the tensors' bytes as they lie in the file, which is in the order of their names."""
+    import torch
+
+    found = hashlib.sha256()
+    for name in sorted(state):
+        found.update(state[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """The final name exists once the file is complete. Raises MachineError where there is no room, or no permission."""
+    from safetensors.torch import save_file
+
+    needed = sum(weight.nbytes for weight in state.values())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        if free < needed:
+            raise MachineError(
+                f"{path.parent} has {readable_bytes(free)} free, and {path.name} takes {readable_bytes(needed)}: make room, or"
+                " choose another --out"
+            )
+        commit(path, lambda partial: save_file(dict(state), partial, metadata=dict(metadata)))
+    except (OSError, SafetensorError) as error:
+        raise MachineError(f"{path} could not be written: {first_line(error)}") from error
