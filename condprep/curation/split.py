@@ -27,7 +27,7 @@ from condprep.dataset.columns import check_own
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.shards import Counts, Row
-from condprep.dataset.splits import split_of
+from condprep.dataset.splits import group_of, split_of
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.progress import Progress
@@ -116,7 +116,7 @@ class _Run:
             for batch in batches(file.path, ["key", "source"]):
                 for row in batch.to_pylist():
                     moved += self._belongs(file.split, row) != file.split
-                    groups.add(_group(row["source"]) if self.by == "group" and len(groups) < 2 else "")
+                    groups.add(group_of(row["source"]) if self.by == "group" and len(groups) < 2 else "")
         if self.by == "group" and len(groups) < 2:
             raise UsageError(f"all rows of {self.layout.root} come from one folder or tar; split them by key")
         return moved
@@ -130,7 +130,7 @@ class _Run:
                 f"{self.layout.root} has a row with the key {key!r:.80} and the source {source!r:.80}, which condprep did "
                 "not write; build the dataset anew"
             )
-        decides = key if self.by == "key" else sha256(_group(source).encode()).hexdigest()
+        decides = key if self.by == "key" else sha256(group_of(source).encode()).hexdigest()
         return split_of(decides, self.validation)
 
     def copy(self) -> None:
@@ -173,9 +173,3 @@ class _Run:
         if self.by == "key":
             plan["config"]["requested"]["options"]["validation"] = self.validation
         return plan
-
-
-def _group(source: str) -> str:
-    """The folder of a file; of a member its tar, and the folder in it."""
-    tar, inside, member = source.rpartition(".tar#")
-    return tar + inside + member.rpartition("/")[0]

@@ -6,3 +6,9 @@ from __future__ import annotations
 def split_of(key: str, validation: float) -> str:
     """key: sha256, hex. validation: the share of all keys that is held out; a larger one holds the same ones out, and more."""
     return "validation" if int(key[:16], 16) < validation * 2**64 else "train"
+
+
+def group_of(source: str) -> str:
+    """What pictures have in common that are held out together: the folder of a file; of a member its tar, and the folder in it."""
+    tar, inside, member = source.rpartition(".tar#")
+    return tar + inside + member.rpartition("/")[0]

@@ -58,7 +58,7 @@ def _lines(plan: TrainingPlan) -> Sequence[tuple[str, str]]:
     return [
         ("base", f"family {plan.family}"),
         ("conditions", plan.kind or "of no kind that is known"),
-        ("rows", f"{plan.rows:,}, {plan.held_out:,} held out"),
+        ("rows", f"{plan.rows:,}; validation looks at {plan.held_out:,} held-out ones"),
         *shown,
         *([("", f"and {rest:,} rows in {len(sizes) - MOST_BUCKETS} other buckets")] if rest else []),
         ("resampled", f"{plan.resampled:,} rows" if plan.resampled else "none: every row has its training size"),

@@ -1,49 +1,35 @@
-"""The rows of a dataset, by number: encoded pictures and maps, captions, keypoints.
-
-Arrow files are mapped into memory where they lie. What cannot be read by number (Parquet, folders, listings, pictures
-stored as paths) is copied into one Arrow file in the cache's folder first.
-"""
+"""The rows of a dataset, by number: encoded pictures and maps, captions, keypoints."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from condprep.dataset.pairs.base import read_transform
-from condprep.dataset.pairs.open import Pair, Pairs, open_pairs
-from condprep.dataset.pairs.table import TRANSFORM, TablePairs, is_picture
-from condprep.dataset.reader import Shard, is_image, schema
-from condprep.dataset.remote import content
+from condprep.dataset.pairs.open import Pairs, open_pairs
+from condprep.dataset.pairs.table import TablePairs, is_picture
+from condprep.dataset.reader import schema
 from condprep.errors import DatasetError, Rejected, SourceError
 from condprep.images.decode import decode
-from condprep.runtime.arrow_messages import is_compressed
-from condprep.runtime.files import commit
 from condprep.types import CONDITION_KINDS
 from condprep.verification.features import ACCEPTED, classify, measure_features
+from trainer.data.captions import Captions, refuse_empty, with_captions
+from trainer.data.held_out import chosen
+from trainer.data.tables import Names, open_table
 from trainer.errors import DataError
-from trainer.recipe.recipe import Data
+from trainer.recipe.recipe import Data, Text
 
-COPIED = pa.schema(
-    {"image": pa.binary(), "condition": pa.binary(), "text": pa.list_(pa.string()), "key": pa.string()}
-    | {TRANSFORM: pa.list_(pa.float64()), "mask": pa.binary()}
-)
-COPY = 2  # the version of what is copied
-END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream
-COPIED_AT_ONCE = 64  # rows of a copy in memory
+PLAIN = Text()
+LEFT = "but "  # of a part: the rows that are not held out
 LOOKED_AT = 16  # maps that tell the kind of a dataset which does not say it
-MOST_SHOWN = 3  # wrong rows in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +40,9 @@ class Row:
     image: bytes
     condition: bytes
     captions: tuple[str, ...]  # at least one
+    columns: tuple[int, ...] = ()  # which each caption is from, where there are several with weights
     keypoints: Mapping[str, Any] | None = None  # of poses, in OpenPose's layout
     mask: bytes | None = None  # what counts of it, where the recipe names a column of masks
-
-
-@dataclass(frozen=True)
-class Names:
-    """Which column holds what."""
-
-    image: str
-    condition: str
-    caption: str
-    key: str | None
-    keypoints: str | None = None
-    transform: str | None = None
-    mask: str | None = None
-
-    @property
-    def columns(self) -> list[str]:
-        named = (self.image, self.condition, self.caption, self.key, self.keypoints, self.transform, self.mask)
-        return list(dict.fromkeys(filter(None, named)))
 
 
 @dataclass(frozen=True)
@@ -84,10 +53,18 @@ class Rows:
     names: Names
     numbers: Sequence[int]  # those that are used, of the table
     split: str
+    part: str  # of the split, where a recipe holds some of its rows out; else ""
+    whole: int  # rows of the split, or of that part, be they used or not
     kind: str | None  # of the conditions, one of condprep.types.CONDITION_KINDS; None: it is not clear
     stamp: str  # of the files and of what is read from them; changes when one of the two does
     notes: Sequence[str]  # what was guessed
     column: str  # of the conditions, as the dataset calls it: a copy has other names
+    weights: tuple[float, ...] = ()  # of each column of captions, where there are several
+
+    @property
+    def called(self) -> str:
+        """What progress calls them."""
+        return f"held-out rows of {self.split}" if self.part and not self.part.startswith(LEFT) else self.split
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -95,7 +72,8 @@ class Rows:
     def __getitem__(self, number: int) -> Row:
         image, condition = (_bytes(self._value(name, number)) for name in (self.names.image, self.names.condition))
         keypoints, mask = self._value(self.names.keypoints, number), self.names.mask and self.mask(number)
-        return Row(self.key(number), image, condition, self.captions(number), keypoints, mask or None)
+        captions = self._captions(number)
+        return Row(self.key(number), image, condition, captions.texts, captions.columns, keypoints, mask or None)
 
     def mask(self, number: int) -> bytes:
         """What counts of a row, an encoded picture; b"" where the row has none."""
@@ -107,8 +85,18 @@ class Rows:
         return f"{self.split}:{self.numbers[number]}" if key is None else str(key)
 
     def captions(self, number: int) -> tuple[str, ...]:
-        captions = self._value(self.names.caption, number)
-        return tuple(captions) or ("",) if isinstance(captions, list) else (captions,)
+        return self._captions(number).texts
+
+    def caption(self, number: int, at: float) -> str:
+        """One of a row's, by a draw from [0, 1)."""
+        return self._captions(number).drawn(at)
+
+    def _captions(self, number: int) -> Captions:
+        values = [self._value(name, number) for name in self.names.captions]
+        columns = values[0] if self.names.copied else values
+        if self.weights:
+            return Captions.of_columns([_texts(column) for column in columns], self.weights)
+        return Captions(tuple(columns[0]) or ("",) if isinstance(columns[0], list) else (columns[0],))
 
     def transform(self, number: int) -> list[float] | None:
         """[sx, 0, tx, 0, sy, ty]: the way from the source's pixels to the stored ones, where the dataset says it."""
@@ -118,35 +106,53 @@ class Rows:
         return column and self.table.column(column)[self.numbers[number]].as_py()
 
 
+def _texts(value: Any) -> list[str]:
+    """What a column of captions holds of a row; nothing where it is empty."""
+    return [text for text in (value if isinstance(value, list) else [value]) if text is not None]
+
+
 def _bytes(value: Any) -> bytes:
     return bytes(value["bytes"] if isinstance(value, dict) else value)
 
 
-def open_rows(data: Data, split: str, copies: Path) -> Rows:
-    """The rows of a split. copies: folder for what cannot be read by number.
+def open_rows(data: Data, split: str | float, copies: Path, text: Text = PLAIN) -> Rows:
+    """The rows of a split, or those of `data.split` that a share of it holds out. copies: folder for what cannot be read by number.
 
     Raises DataError in the recipe's words: no such dataset, split or column, other conditions than `data.kind`.
     """
-    pairs = _of_split(_open(data), split, data.path)
+    held_out = not isinstance(split, str)
+    name = data.split if held_out else str(split)
+    pairs = _of_split(_open(data, text), name, data.path)
     if not pairs.captioned:
         raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
-    stamp = _stamp(pairs, data)
-    pairs = _masked(pairs, data)
-    table, names = _mapped(pairs) or _copied(pairs, copies, stamp, data.path)
-    numbers = range(table.num_rows)
-    if data.max_rows and len(numbers) > data.max_rows:
-        numbers = [n * len(numbers) // data.max_rows for n in range(data.max_rows)]  # type: ignore[assignment]
+    stamp = _stamp(pairs, data, text)
+    pairs = with_captions(_masked(pairs, data), text.columns, data.path)
+    table, names = open_table(pairs, copies, stamp, data.path)
+    refuse_empty(table, names, text.columns, data.path)
+    parted = data.share and name == data.split
+    whole: Sequence[int] = chosen(table, names, data, held_out) if parted else range(table.num_rows)
+    part = f"{'' if held_out else LEFT}{data.share} by {data.validation_by}" if parted else ""
     column = pairs.columns.condition if isinstance(pairs, TablePairs) else data.condition_column
-    rows = Rows(table, names, numbers, split, pairs.said, stamp, pairs.notes, column)
+    weights = tuple(text.captions[one] for one in text.columns)
+    used = _spread(whole, data.max_rows)
+    rows = Rows(table, names, used, name, part, len(whole), pairs.said, stamp, pairs.notes, column, weights)
     return _of_kind(rows, data)
 
 
-def _stamp(pairs: Pairs, data: Data) -> str:
+def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """At most that many, evenly chosen; 0: all."""
+    if not most or len(numbers) <= most:
+        return numbers
+    return [numbers[n * len(numbers) // most] for n in range(most)]
+
+
+def _stamp(pairs: Pairs, data: Data, text: Text) -> str:
     """Of the files and the columns: what is known of one column's maps must never be taken for another's."""
     named = [data.image_column, data.condition_column, data.caption_column]
     columns = pairs.columns.names if isinstance(pairs, TablePairs) else named
     masks = [["masks", data.mask_column]] if data.mask_column else []
-    return sha256(json.dumps([pairs.stamp, *columns, *masks]).encode()).hexdigest()
+    captions = [["captions", *text.columns]] if text.columns else []
+    return sha256(json.dumps([pairs.stamp, *columns, *masks, *captions]).encode()).hexdigest()
 
 
 def _masked(pairs: Pairs, data: Data) -> Pairs:
@@ -165,142 +171,45 @@ def _masked(pairs: Pairs, data: Data) -> Pairs:
     return replace(pairs, further=data.mask_column)
 
 
-def refuse_changed(rows: Rows, data: Data) -> None:
+def refuse_changed(rows: Rows, data: Data, text: Text) -> None:
     """Raises DataError where the files of rows are no longer those that were opened."""
-    if _stamp(_of_split(_open(data), rows.split, data.path), data) != rows.stamp:
+    if _stamp(_of_split(_open(data, text), rows.split, data.path), data, text) != rows.stamp:
         raise DataError(f"{data.path} has changed since it was opened: what was made of it is discarded; start again")
 
 
-def splits(data: Data) -> list[str]:
+def splits(data: Data, text: Text = PLAIN) -> list[str]:
     """The splits that a dataset has. Raises DataError where there is no dataset."""
-    pairs = _open(data)
+    return _splits(_open(data, text))
+
+
+def _splits(pairs: Pairs) -> list[str]:
     return sorted({file.split for file in pairs.files}) if isinstance(pairs, TablePairs) else ["train"]
 
 
-def _open(data: Data) -> Pairs:
+def _open(data: Data, text: Text) -> Pairs:
     """Columns that the recipe leaves at their defaults may have other names: then they are guessed, and a note says so."""
     roles = {f"{role}_column": getattr(data, f"{role}_column") for role in ("image", "condition", "caption")}
     named = {role: name for role, name in roles.items() if name != Data.model_fields[role].default}
+    named |= {"caption_column": text.columns[0]} if text.columns else {}
     try:
         return open_pairs(data.path, **named)
     except (SourceError, DatasetError) as error:
-        raise DataError(f"data.path = {data.path!r}: {_in_recipe_words(error)}") from None
+        said = str(error).replace("--caption-column", "text.captions") if text.columns else str(error)
+        raise DataError(f"data.path = {data.path!r}: {_in_recipe_words(said)}") from None
 
 
-def _in_recipe_words(error: Exception) -> str:
-    return re.sub(r"--(\w+)-column", r"data.\1_column", str(error))
+def _in_recipe_words(error: str) -> str:
+    return re.sub(r"--(\w+)-column", r"data.\1_column", error)
 
 
 def _of_split(pairs: Pairs, split: str, path: str) -> Pairs:
     """Raises DataError that lists the splits there are."""
-    known = sorted({file.split for file in pairs.files}) if isinstance(pairs, TablePairs) else ["train"]
+    known = _splits(pairs)
     if split not in known:
         raise DataError(f"{path} has no split {split!r}; there is {', '.join(known)}")
     if isinstance(pairs, TablePairs):
         return replace(pairs, files=[file for file in pairs.files if file.split == split])
     return pairs
-
-
-def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
-    """The table where it lies, or None where it cannot be read by number. Raises DataError for a damaged file."""
-    if not (isinstance(pairs, TablePairs) and all(file.path.suffix == ".arrow" for file in pairs.files)):
-        return None
-    chosen = pairs.columns
-    assert chosen.caption  # open_rows has checked it
-    try:
-        known = schema(pairs.files[0].path)
-        keypoints = _keypoints_column(known, chosen.condition, pairs.made)
-        transform = TRANSFORM if TRANSFORM in known.names else None
-        names = Names(chosen.image, chosen.condition, chosen.caption, chosen.key, keypoints, transform, pairs.further)
-        if any(map(_is_compressed, pairs.files)):
-            return None
-        table = pa.concat_tables([_map(file.path, names.columns) for file in pairs.files])
-    except (pa.ArrowException, OSError, ValueError, DatasetError) as error:
-        raise DataError(f"a file of split {pairs.files[0].split!r} is damaged: {error}") from None
-    pictures = filter(None, (names.image, names.condition, names.mask))
-    return (table, names) if all(_embedded(table.column(c)) for c in pictures) else None
-
-
-def _map(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Those columns of an Arrow file, without reading a picture. Raises ArrowException where it is not sound."""
-    known = schema(path).names
-    options = pa.ipc.IpcReadOptions(included_fields=[known.index(column) for column in columns])
-    with (
-        content(path) as held,
-        pa.memory_map(str(held)) as source,
-        pa.ipc.open_stream(source, options=options) as reader,
-    ):
-        table = reader.read_all()
-    table.validate(full=True)
-    return table
-
-
-def _is_compressed(file: Shard) -> bool:
-    with content(file.path) as held:
-        return is_compressed(held)
-
-
-def _embedded(column: pa.ChunkedArray) -> bool:
-    """Whether every picture of a column is in it, and none a path."""
-    return not (pc.struct_field(column, "bytes") if is_image(column.type) else column).null_count
-
-
-def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | None:
-    """`keypoints`, or `keypoints_blaze` of the map `openpose_blaze`; None where there is no such column."""
-    names = [name for name in columns.names if name == "keypoints" or name.startswith("keypoints_")]
-    named = [name for name in names if condition.endswith(name.removeprefix("keypoints"))]
-    chosen = max(named or names, key=len, default=None) if len(names) > 1 else next(iter(names), None)
-    kind = chosen and columns.field(chosen).type
-    return chosen if kind and pa.types.is_struct(kind) and kind.get_field_index("people") >= 0 else None
-
-
-def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table, Names]:
-    """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
-    copy = folder / f"rows-{stamp[:16]}-v{COPY}.arrow"
-    if not _is_whole(copy):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            commit(copy, lambda partial: _copy(pairs, partial, path))
-        except DataError:
-            with suppress(OSError):  # not empty
-                folder.rmdir()
-            raise
-    masks = "mask" if isinstance(pairs, TablePairs) and pairs.further else None
-    return _map(copy, COPIED.names), Names("image", "condition", "text", "key", None, TRANSFORM, masks)
-
-
-def _is_whole(copy: Path) -> bool:
-    """Whether a copy is as it was written: it ends as a stream does, and all of it can be read."""
-    try:
-        with copy.open("rb") as file:
-            file.seek(-len(END), os.SEEK_END)
-            return file.read() == END and _map(copy, COPIED.names).schema.equals(COPIED)
-    except (pa.ArrowException, OSError, ValueError, DatasetError):
-        return False
-
-
-def _copy(pairs: Pairs, partial: Path, path: str) -> None:
-    waiting = iter(pairs)
-    with pa.ipc.new_stream(str(partial), COPIED) as sink:
-        while some := list(islice(waiting, COPIED_AT_ONCE)):
-            refuse(path, [(pair.key, pair.problem) for pair in some if pair.problem])
-            sink.write_batch(pa.RecordBatch.from_pylist([_copied_row(pair, path) for pair in some], COPIED))
-
-
-def _copied_row(pair: Pair, path: str) -> dict[str, Any]:
-    captions = pair.caption if isinstance(pair.caption, list) else [pair.caption]
-    if not all(isinstance(caption, str) for caption in captions):
-        refuse(path, [(pair.key, f"the caption is no text but {pair.caption!r:.100}")])
-    known = {"text": captions, "key": pair.key, TRANSFORM: pair.transform, "mask": pair.further}
-    return {"image": pair.image, "condition": pair.condition} | known
-
-
-def refuse(path: str, wrong: Sequence[tuple[str, str]]) -> None:
-    """Raises DataError that shows the first of the (key, reason), if there are any."""
-    if wrong:
-        shown = "; ".join(f"{key}: {reason}" for key, reason in wrong[:MOST_SHOWN])
-        more = f" and {len(wrong) - MOST_SHOWN:,} more" if len(wrong) > MOST_SHOWN else ""
-        raise DataError(f"{path} cannot be trained on: {shown}{more}; `condprep verify {path}` shows them all")
 
 
 def _of_kind(rows: Rows, data: Data) -> Rows:

@@ -25,7 +25,8 @@ from condprep.verification import structure
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
 from condprep.verification.tokens import TokenCounter
-from trainer.data.rows import Row, Rows, refuse
+from trainer.data.rows import Row, Rows
+from trainer.data.tables import refuse
 from trainer.errors import DataError
 
 SCANNED = 2  # the version of what is looked at: a scan of another one is not believed
@@ -44,7 +45,7 @@ def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None]
 
     Raises DataError that shows the first rows which verify would call an error, or when no row has a caption.
     """
-    depends = [SCANNED, rows.stamp, rows.split, len(rows), rows.names.keypoints]
+    depends = [SCANNED, rows.stamp, rows.split, len(rows), rows.names.keypoints, *([rows.part] if rows.part else [])]
     name = sha256(json.dumps(depends).encode()).hexdigest()[:16]
     file = kept / f"scan-{name}.json"
     if known := _known(file, len(rows)):
@@ -132,7 +133,7 @@ def _opened(data: bytes) -> Opened:
 
 
 def _digest(row: Row) -> bytes:
-    captions = "\0".join(map(str, row.captions)).encode("utf-8", "surrogatepass")
+    captions = "\0".join(map(str, (*row.captions, *row.columns))).encode("utf-8", "surrogatepass")
     keypoints = json.dumps(row.keypoints, sort_keys=True).encode() if row.keypoints else b""
     parts = (row.image, row.condition, captions, keypoints, *([row.mask] if row.mask is not None else []))
     return b"".join(blake2b(part, digest_size=16).digest() for part in parts)

@@ -27,6 +27,7 @@ from trainer.data.cache import (
     one_run,
     stored_bytes,
 )
+from trainer.data.held_out import refuse_second_share
 from trainer.data.old_caches import cache_name, make_room
 from trainer.data.rows import Rows, open_rows, refuse_changed, splits
 from trainer.data.sampler import Chance, SampledRow, shuffled
@@ -103,8 +104,7 @@ class Split:
     def _caption(self, number: int, chance: Chance) -> str:
         if chance.drop < self.recipe.data.caption_dropout:
             return ""
-        captions, text = self.rows.captions(number), self.recipe.text
-        chosen = captions[int(chance.caption * len(captions))]
+        chosen, text = self.rows.caption(number, chance.caption), self.recipe.text
         return shuffled(chosen, text.keep, chance.order) if text.shuffle and self.training else chosen
 
     def _time_ids(self, number: int, chance: Chance) -> Sequence[int] | None:
@@ -165,12 +165,12 @@ class Split:
             lambda pixels: base.encode_pixels(pixels.to(base.vae.device)),
             self._decoded,
             group,
-            lambda done, total: progress(f"latents of {self.rows.split}", done, total),
+            lambda done, total: progress(f"latents of {self.rows.called}", done, total),
             say,
         )
         try:
             if made:
-                refuse_changed(self.rows, self.recipe.data)
+                refuse_changed(self.rows, self.recipe.data, self.recipe.text)
         except DataError:
             shutil.rmtree(latents.folder, ignore_errors=True)
             raise
@@ -238,21 +238,23 @@ class Split:
 
 
 def open_split(
-    recipe: Recipe, name: str, *, training: bool, most: int = 0, progress: ShowProgress = lambda *_: None
+    recipe: Recipe, name: str | float, *, training: bool, most: int = 0, progress: ShowProgress = lambda *_: None
 ) -> Split:
-    """A split, its rows looked at. most: use no more rows than that, evenly spread; 0: all.
+    """A split, its rows looked at; or, by a share, those of `data.split` that it holds out.
+
+    most: use no more rows than that, evenly spread; 0: all.
 
     Raises DataError where the split is missing or a row is not as it must be, MachineError where what was found cannot
     be kept.
     """
     data, kept = recipe.data, cache_folder(recipe)
     with _kept_in(kept):
-        rows = open_rows(data.model_copy(update={"max_rows": most}), name, kept)
+        rows = open_rows(data.model_copy(update={"max_rows": most}), name, kept, recipe.text)
         if not len(rows):
             raise DataError(f"{data.path} has no rows in split {name!r}")
         if training and data.hflip:
             check_mirror(rows.kind, rows.names.keypoints is not None)
-        found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {name}", done, total))
+        found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {rows.called}", done, total))
     transform = Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
     return Split(recipe, rows, transform, found.sizes, found.fingerprint, training)
 
@@ -265,6 +267,8 @@ def open_splits(
     The first process looks at the rows, the others take what it has written down. Raises DataError, also where there
     are fewer rows than an update takes.
     """
+    if recipe.data.share:
+        refuse_second_share(recipe.data, splits(recipe.data, recipe.text))
     if group.rank:
         group.barrier()
     train = open_split(recipe, recipe.data.split, training=True, most=recipe.data.max_rows, progress=progress)
@@ -299,7 +303,9 @@ def _kept_in(folder: Path) -> Iterator[None]:
 def _has_validation(recipe: Recipe) -> bool:
     """Raises DataError for a split that was named and is not there; the default may be missing."""
     name, default = recipe.data.validation, type(recipe.data).model_fields["validation"].default
-    known = splits(recipe.data) if name else []
+    if not isinstance(name, str):
+        return True  # its rows are of the split that is trained on
+    known = splits(recipe.data, recipe.text) if name else []
     if name and name != default and name not in known:
         raise DataError(f"data.validation = {name!r}, but {recipe.data.path} has {', '.join(known)}")
     return name in known

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer.data.held_out import refuse_second_share
 from trainer.data.rows import splits
 from trainer.data.split import open_split
 from trainer.errors import DataError, ModelError
@@ -61,12 +62,15 @@ def evaluate(
     """
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
-    trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, split, named)
-    _check_dataset(recipe, dataset)
+    trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, named)
+    _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
     choice = _instead(annotator, named, trained.kind)
     looks = _annotator(recipe, choice, device, annotator_weights)
-    held_out, seen = _held_out(recipe, rows, progress), _seen(recipe, trained, rows, progress)
+    held_out = read_examples(
+        open_split(recipe, split or recipe.data.validation, training=False, progress=progress), rows
+    )
+    seen = _seen(recipe, split, trained, rows, progress)
     if choice and choice.remakes:
         held_out, seen = remade(held_out, looks), remade(seen, looks)
     pipe = load_pipeline(output, base=base, weights=weights, precision=precision, device=device)
@@ -74,7 +78,7 @@ def evaluate(
     total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
     trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total), networks)
     arms = make_arms(trial, held_out, seen, against)
-    settings = {"protocol": protocol_name, **_settings(recipe), "against": against, **asdict(sampling)}
+    settings = {"protocol": protocol_name, **_settings(recipe, split), "against": against, **asdict(sampling)}
     measure = named.measures.get(trial.kind or "") if named else None
     return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
 
@@ -91,8 +95,10 @@ def _annotator(recipe: Recipe, choice: AnnotatorChoice | None, device: str, weig
     return reannotator(recipe.data.path, recipe.data.condition_column, instead, device, weights)
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {"dataset": recipe.data.path, "split": recipe.data.validation, "resolution": recipe.data.resolution}
+def _settings(recipe: Recipe, split: str | None) -> dict[str, Any]:
+    data = recipe.data
+    held_out = f"{data.validation} of {data.split}" if data.share else data.validation
+    return {"dataset": data.path, "split": split or held_out, "resolution": data.resolution}
 
 
 def make_arms(
@@ -126,13 +132,12 @@ class _Counter:
         self.progress("pictures", self.made, self.total)
 
 
-def _recipe(output: Path, dataset: str | None, split: str | None, named: EvaluationProtocol | None) -> Recipe:
+def _recipe(output: Path, dataset: str | None, named: EvaluationProtocol | None) -> Recipe:
     """That of the training, with what is asked for. Raises ModelError where there is none."""
     if not (output / RECIPE).is_file():
         raise ModelError(f"{output} holds no result of the trainer: {RECIPE} is missing")
     recipe = load_recipe(output / RECIPE)
     asked: dict[str, Any] = {"path": dataset or recipe.data.path}
-    asked |= {"validation": split} if split else {}
     asked |= {"resolution": named.resolution} if named else {}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=asked)})
 
@@ -153,23 +158,21 @@ def _sampling(
     return Sampling(int(chosen[0]), float(chosen[1]), int(chosen[2]), seed, batch, negative)
 
 
-def _check_dataset(recipe: Recipe, asked: str | None) -> None:
+def _check_dataset(recipe: Recipe, asked: str | None, split: str | None) -> None:
     """Before anything else is asked of it: a dataset that is not there names no annotator. Raises DataError."""
     try:
-        splits(recipe.data)
+        known = splits(recipe.data, recipe.text)
     except DataError as error:
         blamed = str(error).replace("data.path = ", "--dataset ", 1)
         raise DataError(blamed if asked else f"{error}; --dataset names another") from None
+    if not split:
+        refuse_second_share(recipe.data, known)
 
 
-def _held_out(recipe: Recipe, most: int, progress: ShowProgress) -> list[Example]:
-    return read_examples(open_split(recipe, recipe.data.validation, training=False, progress=progress), most)
-
-
-def _seen(recipe: Recipe, trained: Trained, most: int, progress: ShowProgress) -> list[Example]:
+def _seen(recipe: Recipe, split: str | None, trained: Trained, most: int, progress: ShowProgress) -> list[Example]:
     """Rows that were trained on; none where the dataset's are not those, or they are the held-out ones."""
     data = recipe.data
-    if data.split == data.validation or data.split not in splits(data):
+    if data.split == (split or data.validation) or data.split not in splits(data, recipe.text):
         return []
     train = open_split(recipe, data.split, training=False, most=data.max_rows, progress=progress)
     return read_examples(train, most) if train.fingerprint == trained.dataset else []

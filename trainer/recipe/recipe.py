@@ -64,7 +64,14 @@ class Data(Table):
 
     path: str = Field(default="ds/", min_length=1, description="dataset: any that `condprep verify` reads")
     split: str = Field(default="train", min_length=1, description="the rows to train on")
-    validation: str = Field(default="validation", description='held-out rows; "" for none')
+    validation: str | Annotated[float, Field(gt=0, lt=1)] = Field(
+        default="validation",
+        description='held-out rows: a split; a share of the rows of `split`, as 0.02; or "" for none',
+    )
+    validation_by: Literal["key", "group"] = Field(
+        default="key",
+        description="what decides whether a row is of that share: its key, or the folder or tar of its picture",
+    )
     image_column: str = Field(default="image", min_length=1, description="the pictures")
     condition_column: str = Field(default="conditioning_image", min_length=1, description="the condition maps")
     caption_column: str = Field(
@@ -95,10 +102,19 @@ class Data(Table):
     max_rows: Count = Field(default=0, description="train on that many rows, evenly chosen; 0 is all")
     num_workers: Count = Field(default=4, description="threads that decode pictures; 0 decodes in the loop")
 
+    @property
+    def share(self) -> float:
+        """Of the rows of `split` that the recipe itself holds out; 0 where the dataset does."""
+        return 0.0 if isinstance(self.validation, str) else self.validation
+
 
 class Text(Table):
     """The captions, as they are learned from."""
 
+    captions: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0)]] = Field(
+        default={},
+        description="columns of captions with their weights, one drawn each time; empty: those of data.caption_column",
+    )
     max_tokens: int = Field(
         default=75, ge=75, le=750, multiple_of=75, description="that a caption may have; more than 75 in chunks of 75"
     )
@@ -107,6 +123,11 @@ class Text(Table):
         default=False, description="tags, parted by commas, in another order each time; needs cache.text = false"
     )
     keep: Count = Field(default=1, description="first tags that stay where they are when the others are shuffled")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of `captions`, the heaviest first: its captions are what a row is shown with."""
+        return tuple(sorted(self.captions, key=lambda name: (-self.captions[name], name)))
 
     @property
     def plain(self) -> bool:
@@ -271,6 +292,10 @@ class Recipe(Table):
             )
         if self.text.shuffle and self.cache.text:
             raise ValueError("text.shuffle = true cannot be cached: say cache.text = false, or text.shuffle = false")
+        if self.text.captions and self.data.caption_column != Data.model_fields["caption_column"].default:
+            raise ValueError(
+                f"text.captions names columns, and so does data.caption_column = {self.data.caption_column!r}: say one of the two"
+            )
         if self.eval.stop_when and not (self.eval.fidelity and self.eval.every):
             raise ValueError(
                 f"eval.stop_when = {self.eval.stop_when} waits for better fidelity: say eval.fidelity = true, and eval.every"

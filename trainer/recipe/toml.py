@@ -144,6 +144,8 @@ def _words(kind: Any, limits: Sequence[Any]) -> str:
         return _or([literal(part) for part in parts])
     if origin is tuple:
         return "a list of strings" if parts[1] is ... else f"a list of {len(parts)}, each {_words(parts[0], ())}"
+    if origin is dict:
+        return f"a table, each value {_words(parts[1], ())}"
     if parts:
         return _or([_words(part, ()) for part in parts])
     nouns = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
@@ -175,6 +177,8 @@ def literal(value: Any) -> str:
     """A value as TOML writes it."""
     if isinstance(value, tuple):
         return f"[{', '.join(map(literal, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{literal(key)} = {literal(one)}' for key, one in value.items())}}}"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace(
             "\x7f", "\\u007f"

@@ -25,10 +25,11 @@ MANIFEST = "manifest.json"
 DIGITS = 8
 # What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
 MAY_DIFFER = {
-    *("data.path", "data.num_workers", "data.validation", "cache.latents", "cache.text", "cache.dir", "cache.check"),
+    *("data.path", "data.num_workers", "cache.latents", "cache.text", "cache.dir", "cache.check"),
     *("train.micro_batch", "train.device", "ema.device", "train.gradient_checkpointing", "train.compile"),
     *("eval", "log", "save", "model.safetensors"),
 }
+HELD_OUT = ("data.validation", "data.validation_by")  # may, too, but for a share, which takes rows from the training
 LENGTHS = {"train.steps", "train.epochs"}  # may, too, where the learning rate does not depend on them
 PARTS = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}  # of a base, by the names of its fingerprints
 ENDLESS = ("constant", "constant_with_warmup")
@@ -194,8 +195,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} was {old[key]!r}, is {value!r}"
         for key, value in new.items()
-        if key in old and old[key] != value and not {key, key.partition(".")[0]} & may
+        if key in old
+        and old[key] != value
+        and not {key, key.partition(".")[0]} & may
+        and not _is_elsewhere(key, old, new)
     ]
+
+
+def _is_elsewhere(key: str, *recipes: Mapping[str, Any]) -> bool:
+    """Whether a key says which held-out rows are looked at, and these are not of the split that is trained on."""
+    return key in HELD_OUT and all(isinstance(recipe["data.validation"], str) for recipe in recipes)
 
 
 def _open(path: Path) -> Checkpoint:

@@ -20,7 +20,10 @@ from trainer.training.machine import make_accelerator
 from trainer.training.memory import predict_memory
 
 FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
-UNHELD = "no held-out rows: nothing is validated; `condprep split DATASET --validation 0.02` holds some out"
+UNHELD = (
+    "no held-out rows: nothing is measured while training; data.validation = 0.02 in the recipe holds some out,"
+    " or `condprep split DATASET --validation 0.02`"
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,20 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
         batch=recipe.train.batch,
         cache_bytes=sum(sum(one.with_caches(base).cache_bytes().values()) for one in (train, validation) if one),
         peak_bytes=predict_memory(base, recipe, largest, micro_batch).peak,
-        notes=[*train.rows.notes, *going_on, *doubts(recipe, train), *([] if validation else [UNHELD])],
+        notes=[*train.rows.notes, *going_on, *doubts(recipe, train), held_out_note(recipe, train, validation)],
     )
+
+
+def held_out_note(recipe: Recipe, train: Split, validation: Split | None) -> str:
+    """How many rows are held out, or that none are."""
+    data, whole = recipe.data, train.rows.table.num_rows
+    idle = "" if recipe.eval.rows else "nothing is validated: eval.every, or all that it would measure, is 0"
+    if data.share:
+        held = f"{whole - train.rows.whole:,} of {whole:,} rows are held out, by data.validation = {data.share}"
+        return f"{held}; {idle}" if idle else held
+    if validation:
+        return f"{validation.rows.whole:,} rows are held out, in split {validation.rows.split!r}"
+    return idle or UNHELD
 
 
 def doubts(recipe: Recipe, train: Split) -> list[str]:

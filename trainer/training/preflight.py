@@ -47,8 +47,6 @@ def preflight(learner: Learner, train: Split, held_out: Split | None, group: Pro
     micro_batch = fitting_micro_batch(learner, batch, say)
     base.to(learner.accelerator.device, torch_dtype(recipe.train.precision))
     Validator(learner, held_out and replace(held_out, base=base), group).rehearse()
-    if held_out is None and not recipe.eval.conditions and recipe.eval.every:
-        say("there are no held-out rows: nothing is validated (build the dataset with --validation 0.02)")
     return micro_batch
 
 

@@ -19,7 +19,7 @@ from trainer.recipe.toml import dump_recipe
 from trainer.training.checkpoint import Checkpoint, Checkpoints, refuse_another_base
 from trainer.training.journal import Journal
 from trainer.training.loop import TrainingLoop
-from trainer.training.plan import doubts
+from trainer.training.plan import doubts, held_out_note
 from trainer.training.preflight import preflight
 from trainer.training.step import Learner
 from trainer.training.validate import Validator
@@ -36,7 +36,8 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     if accelerator.device.type == "cpu" and recipe.train.device == "auto":
         say("PyTorch finds no GPU here: training on the CPU")
     train, held_out = open_splits(recipe, group, progress)
-    for note in [*train.rows.notes, *doubts(recipe, train), *outdated_notes(cache_folder(recipe))]:
+    held = held_out_note(recipe, train, held_out)
+    for note in [*train.rows.notes, held, *doubts(recipe, train), *outdated_notes(cache_folder(recipe))]:
         say(note)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)

@@ -53,6 +53,7 @@ class TablePairs:
     made: Made | None
     imported: str | None = None  # the kind that was recorded for maps that were imported
     further: str | None = None  # a column of pictures that is read, too
+    further_captions: Sequence[str] = ()  # columns of text that are read, too
 
     @property
     def said(self) -> str | None:
@@ -139,7 +140,7 @@ class TablePairs:
         """Those that are read. Raises DatasetError where the file is damaged, or lacks one."""
         known = schema(file.path)
         there = set(known.names)
-        wanted = [*self.columns.names, *([self.further] if self.further else [])]
+        wanted = [*self.columns.names, *([self.further] if self.further else []), *self.further_captions]
         if missing := set(wanted) - there:
             raise DatasetError(f"{shown(file.path)} has no column {sorted(missing)[0]!r}, unlike the files before")
         named = {SOURCE} if SOURCE in there and pa.types.is_string(known.field(SOURCE).type) else set()
@@ -161,6 +162,7 @@ class TablePairs:
             caption, source = _plain(values, self.columns.caption), _plain(values, SOURCE)
             image, condition, *further = self._pictures(values)
             placed = _plain(values, TRANSFORM)
+            captions = [_plain(values, column) for column in self.further_captions]
         except Rejected as rejected:
             return Pair(row, name, caption=caption, problem=rejected.reason, split=split, source=_name(source))
         return Pair(
@@ -172,6 +174,7 @@ class TablePairs:
             split=split,
             padding=padding(placed),
             further=b"".join(further),
+            further_captions=captions,
             source=_name(source),
             transform=read_transform(placed),
         )

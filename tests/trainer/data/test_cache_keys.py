@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from support.trainer_runs import silent
 from trainer.data.loader import Loader
 from trainer.data.split import open_split
 from trainer.models.families import Base, load_base
-from trainer.recipe.recipe import Data, Model
+from trainer.recipe.recipe import Data, Model, Text
 from trainer.recipe.toml import parse_recipe
 from trainer.types import ONE_PROCESS, Batch
 
@@ -34,9 +35,18 @@ CHANGES: dict[str, Any] = {
     "hflip": 1.0,
     "caption_dropout": 1.0,
     "max_rows": 4,
+    "validation": 0.5,
+    "validation_by": "group",
 }
+WITH = {"validation_by": {"validation": 0.5}}  # what a key is tried with
 WITHOUT_CACHE = {"crop"}  # random needs cache.latents = false
-BESIDE = {"path", "validation", "num_workers"}  # say where rows lie and who reads them
+BESIDE = {"path", "num_workers"}  # say where rows lie and who reads them
+TEXT_CHANGES: dict[str, Any] = {
+    "captions": {"text": 0.5, "long": 0.5},
+    "max_tokens": 150,
+    "clip_skip": 1,
+}
+TEXT_WITHOUT_CACHE = {"shuffle", "keep"}  # shuffled captions need cache.text = false
 
 
 @pytest.fixture(scope="module", params=["arrow", "parquet"])
@@ -66,6 +76,7 @@ def _rows(seed: int) -> datasets.Dataset:
         "another": [stored(picture(number + 50, SIZE)) for number in numbers],
         "second": [stored(picture(number + 70, SIZE)[..., 0]) for number in numbers],
         "long": [f"a longer caption {number}" for number in numbers],
+        "source": [f"{number % 4}/{number}.png" for number in numbers],
     }
     rows = datasets.Dataset.from_dict(columns)
     for name in ("image", "conditioning_image", "another", "second"):
@@ -78,20 +89,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     return load_base(Model(base=str(save_base(tmp_path_factory.mktemp("base") / "sd15", "sd15"))))
 
 
-def batches(dataset: Path, base: Base, kept: Path, **data: Any) -> list[Batch]:
+def batches(dataset: Path, base: Base, kept: Path, text: Mapping[str, Any] = {}, **data: Any) -> list[Batch]:
     """An epoch, read through the caches in `kept`."""
     usual = {"path": str(dataset), "resolution": 128, "num_workers": 0, "caption_dropout": 0.0, "kind": "canny"}
     tables = {
         "data": usual | data,
+        "text": text,
         "cache": {"dir": str(kept), "dtype": "fp32"},
         "train": {"batch": 2, "micro_batch": 2},
     }
     split = open_split(
-        parse_recipe(tables),
+        recipe := parse_recipe(tables),
         (usual | data).get("split", "train"),
         training=True,
         most=data.get("max_rows", 0),
-    ).with_caches(base)
+    ).with_caches(load_base(base.model, recipe.text) if text else base)
     split.fill(ONE_PROCESS, silent)
     return list(islice(Loader(split, 2), len(split.rows) // 2))
 
@@ -121,14 +133,41 @@ def test_every_key_is_tried() -> None:
     assert CHANGES.keys() | WITHOUT_CACHE | BESIDE == Data.model_fields.keys()
 
 
+def test_every_key_of_captions_is_tried() -> None:
+    """No key of [text] is forgotten here."""
+    assert TEXT_CHANGES.keys() | TEXT_WITHOUT_CACHE == Text.model_fields.keys()
+
+
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_warm_cache_gives_the_batches_of_a_cold_one(
     key: str, dataset: Path, base: Base, tmp_path: Path, warm: tuple[Path, list[Batch]]
 ) -> None:
     """One key of the recipe is changed after a run has filled its caches: the batches are those of a run without any."""
     kept, before = warm
-    change = {key: CHANGES[key]}
+    change = {key: CHANGES[key]} | WITH.get(key, {})
     cold = batches(dataset, base, tmp_path / "cold", **change)
     assert all(same(a, b) for a, b in zip(batches(dataset, base, kept, **change), cold, strict=True))
     if key != "kind":  # which only says what the maps are
         assert not all(map(same, before, cold)), "the change changes nothing: the test shows nothing"
+
+
+@pytest.mark.parametrize("key", TEXT_CHANGES)
+def test_captions_of_a_warm_cache_are_those_of_a_cold_one(
+    key: str, dataset: Path, base: Base, tmp_path: Path, warm: tuple[Path, list[Batch]]
+) -> None:
+    """One key of [text] is changed after a run has filled its caches: the batches are those of a run without any."""
+    kept, before = warm
+    change = {key: TEXT_CHANGES[key]}
+    cold = batches(dataset, base, tmp_path / "cold", change)
+    assert all(same(a, b) for a, b in zip(batches(dataset, base, kept, change), cold, strict=True))
+    assert not all(map(same, before, cold)), "the change changes nothing: the test shows nothing"
+
+
+def test_other_weights_of_captions_encode_no_caption_anew(dataset: Path, base: Base, tmp_path: Path) -> None:
+    """Every caption of every column is encoded once, whatever it is drawn with: more of one column, and the same files."""
+    drawn = []
+    for weight in (0.9, 0.1):
+        made = batches(dataset, base, tmp_path / "kept", {"captions": {"long": 1.0, "text": weight}})
+        drawn.append([caption for batch in made for caption in batch.captions])
+    assert drawn[0] != drawn[1]
+    assert len([*(tmp_path / "kept").glob("text-*")]) == 1
