@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -269,6 +269,22 @@ def parameters(spec: AnnotatorSpec) -> dict[str, str]:
     """The annotator's parameters, name -> what it is."""
     model = _resolve(spec.params)
     return {name: field.description or "" for name, field in model.model_fields.items()} if model else {}
+
+
+def in_order(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of an annotator, its parameters and weights as they are declared, others behind them by name.
+
+    In memory they have the annotator's own order, in files they are sorted: so what is shown does not tell where it is from.
+    """
+    spec = specs().get(record["annotator"])
+    params, files = (list(parameters(spec)), spec.weights.get(record["variant"], ())) if spec else ([], ())
+    ordered = {"parameters": _by_place(record["parameters"], params), "weights": _by_place(record["weights"], files)}
+    return {**record, **ordered}
+
+
+def _by_place(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    places = {name: number for number, name in enumerate(names)}
+    return dict(sorted(values.items(), key=lambda item: (places.get(item[0], len(places)), item[0])))
 
 
 def check_device(device: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from condprep.annotators.registry import in_order
 from condprep.building.parts import Part
 from condprep.building.plan import Plan
 from condprep.building.shard import ShardBuilder
@@ -78,7 +79,7 @@ def build_result(
         untouched=counts.untouched,
         without_caption=counts.without_caption,
         without_map=dict(counts.without_map),
-        annotators=plan.config["annotators"],
+        annotators=[in_order(made) for made in plan.config["annotators"]],
         resumed=inputs - built.inputs,
         seconds=seconds,
         notes=notes.found,

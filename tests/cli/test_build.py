@@ -26,7 +26,9 @@ def test_a_build_from_the_command_line(command: Command, raw: Path, tmp_path: Pa
     assert "12 = 12 rows + 0 rejected" in ended.out
     assert "canny; low = 100; high = 200; Apache-2.0" in ended.out
     assert load_from_disk(str(tmp_path / "ds"))["train"].num_rows == 12
-    assert "12 done before" in command(*arguments).out
+    again = command(*arguments).out
+    assert "12 done before" in again
+    assert "canny; low = 100; high = 200; Apache-2.0" in again
 
 
 def test_json_counts_every_input(command: Command, raw: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from condprep.annotators.openpose.draw import People, draw_people, drawn
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands
 from condprep.annotators.openpose.inputs import network_input
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose
+from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, believed
 from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.parts import complete
@@ -43,6 +43,7 @@ class Openpose(BaseAnnotator):
         device: str,
         precision: Precision = "fp32",
         height: int = HEIGHT,
+        threshold: float | None = None,
         variant: str = "cmu",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
@@ -50,13 +51,14 @@ class Openpose(BaseAnnotator):
 
         hand and face take the same, and return heatmaps (B, 22, h, w) and (B, 71, h, w); without them hands and faces
         are not looked for. All are moved to the device and the precision ("auto" is resolved by `resolve_precision`). height: that
-        of the body network's input, pixels.
+        of the body network's input, pixels. threshold: joints and points that are not believed more than that are missing.
         """
         self.variant = variant
         self.device = device
         self.batch_size = 4 if device == "cpu" else 32
         self.provenance = provenance or {}
         self._dtype, self._height = DTYPES[resolve_precision(precision, device)], height
+        self._threshold = threshold
         self._network = self._ready(network)
         pixels = PIXELS if device == "cpu" else PIXELS_ON_GPU
         self._hands = Hands(self._ready(hand), self._dtype, pixels) if hand is not None else None
@@ -84,7 +86,8 @@ class Openpose(BaseAnnotator):
         frame = Frame.of(height, width, self._height)
         together = max(1, PIXELS // (frame.cells[0] * frame.cells[1] * STRIDE**2))
         found = [bodies for part in torch.split(rgb, together) for bodies in self._detect(part, frame)]
-        return complete(rgb, found, self._hands, self._faces)
+        people = complete(rgb, found, self._hands, self._faces)
+        return people if self._threshold is None else [believed(poses, self._threshold) for poses in people]
 
     def _detect(self, rgb: Tensor, frame: Frame) -> list[list[Body]]:
         heatmaps, pafs = self._network(network_input(rgb, frame).to(self._dtype))

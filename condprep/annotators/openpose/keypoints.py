@@ -52,6 +52,20 @@ def present(points: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     return np.asarray(np.any(points, axis=1))
 
 
+def believed(people: Sequence[Pose], threshold: float) -> list[Pose]:
+    """The same people: points of no higher confidence than the threshold are missing, and so is who has no joint left."""
+    found = []
+    for pose in people:
+        body, *parts = (None if part is None else _believed(part, threshold) for part in pose)
+        if body is not None and body.any():
+            found.append(Pose(body, *parts))
+    return found
+
+
+def _believed(points: Points, threshold: float) -> Points:
+    return np.where(points[:, 2:] > threshold, points, np.float32(0))
+
+
 def column_value(people: Sequence[Pose]) -> dict[str, Any]:
     """The people of one picture as a value of the `KEYPOINTS` column; nobody gives {"people": []}."""
     return {"people": [{part: _flat(points) for part, points in zip(PARTS, pose)} for pose in people]}

@@ -34,6 +34,13 @@ class OpenposeParams(BaseModel):
     tiles: int = Field(
         2, ge=0, le=3, description="blaze: 0 finds one or two people and is fast, 3 finds small ones too and is slow"
     )
+    threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="joints, and points of hands and faces, are drawn and kept where their confidence, 0 to 1, is above it"
+        " (default: all that are found; of blaze 0.3)",
+    )
 
 
 def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights) -> Annotator:
@@ -83,9 +90,11 @@ def _cmu(variant: str, files: Mapping[str, WeightFile], params: OpenposeParams, 
         face=load_network(files[FACE], partial(PointNetwork, FACE_MAPS)) if FACE in files else None,
         device=device,
         precision=precision,
+        threshold=params.threshold,
         variant=variant,
         provenance={
-            "parameters": {"precision": precision},
+            "parameters": {"precision": precision}
+            | ({} if params.threshold is None else {"threshold": params.threshold}),
             "weights": {name: file.sha256 for name, file in files.items()},
             "licence": pin(BODY).licence,
             "commercial": pin(BODY).commercial,

@@ -18,7 +18,15 @@ from torch import Tensor
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.openpose.blaze.detector import PersonDetector, regions
 from condprep.annotators.openpose.blaze.landmarks import Landmarker, Poses
-from condprep.annotators.openpose.blaze.poses import MIN_FLAG, agree, joints, next_regions, suppress, visible
+from condprep.annotators.openpose.blaze.poses import (
+    MIN_CONFIDENCE,
+    MIN_FLAG,
+    agree,
+    joints,
+    next_regions,
+    suppress,
+    visible,
+)
 from condprep.annotators.openpose.blaze.tiles import candidates, views
 from condprep.annotators.openpose.draw import People, draw_people, drawn
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose
@@ -38,16 +46,20 @@ class Blaze(BaseAnnotator):
     binary = False
     columns: Mapping[str, pa.DataType] = MappingProxyType({"keypoints": KEYPOINTS})
 
-    def __init__(self, detector: WeightFile, landmarks: WeightFile, *, device: str, tiles: int) -> None:
+    def __init__(
+        self, detector: WeightFile, landmarks: WeightFile, *, device: str, tiles: int, threshold: float | None = None
+    ) -> None:
         """tiles: how many sizes of tiles are looked at, 0 (finds one or two people, fast) to 3 (small ones too, slow).
+        threshold: of a joint's confidence (default: 0.3).
 
         Raises WeightsError where a file is damaged or another model.
         """
         on_cpu = torch.device(device).type == "cpu"
         self.device, self.tiles = device, tiles
+        self._threshold = MIN_CONFIDENCE if threshold is None else threshold
         self.batch_size = 4 if on_cpu else 32
         self.provenance: Mapping[str, Any] = {
-            "parameters": {"tiles": tiles},
+            "parameters": {"tiles": tiles} | ({} if threshold is None else {"threshold": threshold}),
             "weights": {file.name: file.sha256 for file in (detector, landmarks)},
             "licence": "Apache-2.0",
             "commercial": True,
@@ -58,7 +70,7 @@ class Blaze(BaseAnnotator):
     def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
         """(B, 3, H, W) uint8 RGB -> drawn bodies (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column.
 
-        A body is drawn exactly as its column has it: joints of a confidence above 0.3 that are inside the picture.
+        A body is drawn exactly as its column has it: joints of a confidence above the threshold that are inside the picture.
         """
         return drawn(self.see(rgb, keys))
 
@@ -75,7 +87,8 @@ class Blaze(BaseAnnotator):
     def detect(self, rgb: Tensor) -> list[list[Body]]:
         """(B, 3, H, W) uint8 RGB -> the bodies (18, 3) in each picture, in its pixels."""
         poses = self._find(rgb)
-        bodies = visible(joints(poses), *rgb.shape[2:])
+        height, width = rgb.shape[2:]
+        bodies = visible(joints(poses), height, width, self._threshold)
         return [[body for body in bodies[poses.picture == i] if body.any()] for i in range(len(rgb))]
 
     @torch.inference_mode()
@@ -100,5 +113,7 @@ class Blaze(BaseAnnotator):
 
 
 def load(params: Any, *, device: str, weights: Weights) -> Blaze:
-    """openpose:blaze. params.tiles: 0 to 3. Raises WeightsError where the models are missing or damaged."""
-    return Blaze(*(weights.get(name) for name in WEIGHTS), device=device, tiles=params.tiles)
+    """openpose:blaze. params: OpenposeParams. Raises WeightsError where the models are missing or damaged."""
+    return Blaze(
+        *(weights.get(name) for name in WEIGHTS), device=device, tiles=params.tiles, threshold=params.threshold
+    )

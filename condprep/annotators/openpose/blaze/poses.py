@@ -13,7 +13,7 @@ MIN_FLAG = 0.5  # of a first look
 MIN_SECOND_FLAG = 0.7
 SAME_PERSON = 0.3  # similarity above which two poses are one person
 AGREEMENT = 0.45  # similarity of the first and the second look, below which neither is believed
-MIN_CONFIDENCE = 0.3  # of a joint that is there
+MIN_CONFIDENCE = 0.3  # of a joint that is there, where the user does not say another
 
 # The 18 OpenPose joints as landmarks; the neck, here a shoulder, becomes the middle of both.
 JOINTS = (0, 12, 12, 14, 16, 11, 13, 15, 24, 26, 28, 23, 25, 27, 5, 2, 8, 7)
@@ -37,11 +37,11 @@ def joints(poses: Poses) -> np.ndarray:
     return taken
 
 
-def visible(bodies: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(N, 18, 3) -> float32, where joints that are not seen, or are outside the picture, are 0, 0, 0."""
+def visible(bodies: np.ndarray, height: int, width: int, threshold: float = MIN_CONFIDENCE) -> np.ndarray:
+    """(N, 18, 3) -> float32, where joints of no higher confidence, or outside the picture, are 0, 0, 0."""
     x, y, confidence = np.moveaxis(bodies, -1, 0)
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
-    return np.where((inside & (confidence > MIN_CONFIDENCE))[..., None], bodies, 0).astype(np.float32)
+    return np.where((inside & (confidence > threshold))[..., None], bodies, 0).astype(np.float32)
 
 
 def similarity(one: np.ndarray, other: np.ndarray) -> np.ndarray:
