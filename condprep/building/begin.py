@@ -19,6 +19,7 @@ from condprep.errors import DatasetError, SourceError
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.sources.chosen import InOrder
+from condprep.sources.offered import OFFER
 from condprep.weights.find import Weights
 
 
@@ -72,6 +73,8 @@ def begin(
     else:
         config = {"condprep": __version__, "requested": requested, "batch_size": loaded.batch_size} | made
         plan = _write_plan(layout, source, config, options.shard_rows, progress)
+        for said in (kind for kind in plan.notes if kind.startswith(OFFER)):  # at once, not only at the end
+            weights.say(said)
     return ShardBuilder(layout, plan, source, options, loaded.annotators, loaded.columns(options, existing), progress)
 
 

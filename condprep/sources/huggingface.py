@@ -20,6 +20,7 @@ from condprep.runtime.storage import Place, Remote, is_url, place
 from condprep.sources.base import CAPTION_COLUMNS, Where, portable, read_regular, source_place, unsaid
 from condprep.sources.folder import walk
 from condprep.sources.kinds import is_metadata, is_parquet, is_picture, is_tar, is_zip
+from condprep.sources.offered import offer
 from condprep.sources.parquet_rows import open_rows
 from condprep.sources.reach import Reach, stored_picture
 from condprep.sources.splits import choose_split, find_splits, read_config
@@ -42,6 +43,7 @@ class HuggingFaceSource:
     reach: Reach  # where paths in rows may lead
     unused: tuple[str, ...] = ()  # Parquet files that lie there and are of no split
     config: str | None = None  # as the user named it
+    offered: str | None = None  # what is said where no column of captions was found
     kind: str = "huggingface"
 
     @property
@@ -56,6 +58,8 @@ class HuggingFaceSource:
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
         for name in self.unused:
             note(UNUSED, portable(name))
+        if self.offered:
+            note(self.offered, self.split or "its rows")
         for row in range(len(self.rows)):
             yield Entry(f"{self.split}:{row}" if self.split else str(row), self.fingerprint, offset=row)
 
@@ -146,7 +150,8 @@ def _open_parquet(
     unused = tuple(name for name in names if not any(name in of for of in splits.values()))
     reach = Reach(None if alone else root, also)
     rows = rows.select([*dict.fromkeys(filter(None, [image, caption]))])
-    return HuggingFaceSource(rows, image, caption, chosen, _fingerprint(files), reach, unused, config)
+    offered = _offer(features, caption)
+    return HuggingFaceSource(rows, image, caption, chosen, _fingerprint(files), reach, unused, config, offered)
 
 
 def _features(schema: Any) -> Any:
@@ -174,13 +179,16 @@ def _open_dataset(
         raise SourceError(f"{path!r} has no splits; leave out --split {split}")
     image_column = _image_column(loaded.features, image_column, path)
     caption_column = _caption_column(loaded.features, caption_column, path)
+    offered = _offer(loaded.features, caption_column)
     if isinstance(loaded.features[image_column], datasets.Image):
         loaded = loaded.cast_column(image_column, datasets.Image(decode=False))
     # "arrow": a row is what is stored; as Python values, every feature that can would decode itself or open its path
     loaded = loaded.with_format("arrow").select_columns([image_column, *filter(None, [caption_column])])
     reach = replace(found.reach, also=found.reach.also + also)
     rows = DatasetRows(loaded)
-    return HuggingFaceSource(rows, image_column, caption_column, split, loaded._fingerprint, reach, config=config)
+    return HuggingFaceSource(
+        rows, image_column, caption_column, split, loaded._fingerprint, reach, config=config, offered=offered
+    )
 
 
 class Loaded(NamedTuple):
@@ -313,6 +321,16 @@ def _caption_column(features: Any, wanted: str | None, path: str) -> str | None:
     if wanted is not None:
         return _only(wanted, list(features), f"columns in {path!r}", "--caption-column")
     return next((name for name in CAPTION_COLUMNS if name in features), None)
+
+
+def _offer(features: Any, caption: str | None) -> str | None:
+    texts = [name for name, feature in features.items() if "string" in getattr(_item(feature), "dtype", "")]
+    return None if caption else offer(texts)
+
+
+def _item(feature: Any) -> Any:
+    """Of a list what it is of."""
+    return feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
 
 
 def _only(wanted: str | None, found: list[str], what: str, option: str) -> str:

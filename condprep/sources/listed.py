@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from condprep.errors import Rejected, SourceError
 from condprep.sources.base import CAPTION_COLUMNS, portable, rejected_entry, unsaid
 from condprep.sources.metadata import Document, encoding_note, read_rows
+from condprep.sources.offered import offer
 from condprep.sources.text import read_values
 from condprep.types import Entry, Note
 
@@ -53,7 +54,7 @@ class Listed:
         seen = set() if seen is None else seen
         apart = self._apart() if self.gather else {}
         for listing in self.listings:
-            if said := encoding_note(listing.path):
+            for said in filter(None, (encoding_note(listing.path), None if note is unsaid else self._offer(listing))):
                 note(said, listing.name)
             for number, found in self._pictures(listing, note):
                 if isinstance(found, Rejected):
@@ -78,6 +79,15 @@ class Listed:
                     raise SourceError(
                         f"{listing.name} has no column {column!r}; name one with {option}: {', '.join(known)}"
                     )
+
+    def _offer(self, listing: Listing) -> str | None:
+        """What is said where the user named no column of captions, and none of the first rows has one."""
+        rows = [row for _, row in islice(read_rows(listing.path), LOOKED_AT) if isinstance(row, dict)]
+        if self.caption_column is not None or any(name in row for row in rows for name in CAPTION_COLUMNS):
+            return None
+        return offer(
+            {name for row in rows for name, value in row.items() if name != self.image_column and _is_text(value)}
+        )
 
     def _pictures(self, listing: Listing, note: Note) -> Iterator[tuple[int, Entry | Rejected]]:
         """A picture a row; rows of one picture that follow each other are one where captions are gathered."""
@@ -124,6 +134,12 @@ class Listed:
     @property
     def _captions(self) -> Sequence[str]:
         return CAPTION_COLUMNS if self.caption_column is None else (self.caption_column,)
+
+
+def _is_text(value: Any) -> bool:
+    """A string with letters, or a list of those: in CSV numbers are strings, too."""
+    texts = value if isinstance(value, list) else [value]
+    return any(isinstance(one, str) and any(map(str.isalpha, one)) for one in texts)
 
 
 def name_of(listing: str, path: str) -> str:
