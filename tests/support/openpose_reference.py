@@ -46,13 +46,20 @@ def by_planes(resize: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]
 
 @cache
 def _body_class(scale: float) -> type:
-    """Its `Body` with another scale, which is a constant in the middle of a method."""
+    """Its `Body` with another scale, which is a constant in the middle of a method, and places that are rounded sooner."""
     module = part_of_the_reference("body")
     source = inspect.getsource(module.Body).replace("scale_search = [0.5]", f"scale_search = [{scale}]")
-    names = dict(vars(module))
+    source = source.replace("np.linspace(", "evenly(")
+    names = vars(module) | {"evenly": evenly}
     exec(compile(source, "body.py", "exec"), names)
     made: type = names["Body"]
     return made
+
+
+def evenly(first: float, last: float, num: int) -> list[float]:
+    """What `np.linspace` gives, as numbers of Python: to round numpy's is most of what the reference does in a crowd."""
+    step = (float(last) - float(first)) / (num - 1)
+    return [float(first) + number * step for number in range(num - 1)] + [float(last)]
 
 
 class Reference:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.openpose_crowds import maps, random_people
 from support.openpose_dm14 import PEOPLE
-from support.openpose_reference import Reference
+from support.openpose_reference import Reference, evenly
 from support.thorough import examples
 
 from condprep.annotators.openpose.decode import decode_poses
@@ -66,6 +66,13 @@ def test_random_crowds(seed, size, count, noise):
 def test_more_random_crowds(seed, size, count, noise):
     """As above, and other ones in every run."""
     check_crowd(seed, size, count, noise)
+
+
+def test_the_reference_s_own_places_are_what_ours_are_held_to():
+    """Laid out as the tests have it done, the places along a limb are those that the reference alone looks at."""
+    for first, last in np.random.default_rng(0).integers(0, 250, (1000, 2)):
+        assert evenly(first, last, num=10) == np.linspace(first, last, num=10).tolist()
+        assert [round(place) for place in evenly(first, last, 10)] == [round(x) for x in np.linspace(first, last, 10)]
 
 
 @pytest.mark.slow
