@@ -3,10 +3,11 @@
     PYTHONPATH=tests python -m support.crash_scenarios FOLDER STRIDE SEED SCENARIO...
 
 An operation is whatever changes a file or its names below the scenario's folder: opening to write, fsync, rename, link,
-unlink, mkdir, rmdir. Each is met in a process of its own, in two ways: killed, where all that was written stays, and
-without power, where files that were not fsynced lose their second half, or everything. Before an operation is after the one
-before it. The process is forked from this one, so that imports are paid once. STRIDE: every so many operations, from a
-random one on. Prints as JSON, for each scenario, how many operations there are, how many were met, and what went wrong.
+unlink, mkdir, rmdir. Each is met in a process of its own, and what it leaves is gone on with in two ways: killed, where all
+that was written stays, and without power, where files that were not fsynced lose their second half, or everything. Where
+there are none, both leave the same bytes, and one of them stands for both. Before an operation is after the one before it.
+The process is forked from this one, so that imports are paid once. STRIDE: every so many operations, from a random one on.
+Prints as JSON, for each scenario, how many operations there are, how many were met, and what went wrong.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -60,9 +61,9 @@ class Outcome:
 class Watch:
     """Counts the operations in a folder, and ends the process before the `die`-th one."""
 
-    def __init__(self, folder: Path, die: int, dark: bool) -> None:
-        """dark: without power, instead of killed. die: 0 for never."""
-        self.folder, self.die, self.dark = str(folder), die, dark
+    def __init__(self, folder: Path, die: int, said: Path) -> None:
+        """die: 0 for never. said: beside it, when the process ends, lies which files no fsync has put on the disk."""
+        self.folder, self.die, self.said = str(folder), die, said
         self.count, self.lock = 0, threading.Lock()
         self.safe = {state for _, state in _files(folder)}
         os.fsync = self._fsync
@@ -89,16 +90,9 @@ class Watch:
             self.count += 1
             if self.count == self.die:
                 print(f"{event} {path.removeprefix(self.folder)}", flush=True)
-                if self.dark:
-                    self._lose(Path(self.folder))
+                unsafe = [str(path) for path, state in _files(Path(self.folder)) if state not in self.safe]
+                self.said.with_suffix(".unsafe").write_text(json.dumps(unsafe))
                 os.kill(os.getpid(), signal.SIGKILL)
-
-    def _lose(self, folder: Path) -> None:
-        """What was not put on the disk is not there."""
-        self.folder = DEAF
-        for path, state in _files(folder):
-            if state not in self.safe:
-                os.truncate(path, state[1] // 2 * (self.die % 2))
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, State]]:
@@ -111,7 +105,7 @@ def _state(found: os.stat_result) -> State:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def in_child(folder: Path, act: Act, die: int, dark: bool, said: Path) -> int:
+def in_child(folder: Path, act: Act, die: int, said: Path) -> int:
     """Run the act in the folder in a process of its own; its status. What it says goes into a file."""
     sys.stdout.flush()
     child = os.fork()
@@ -123,7 +117,7 @@ def in_child(folder: Path, act: Act, die: int, dark: bool, said: Path) -> int:
         os.dup2(descriptor, 2)
         os.chdir(folder)
         signal.alarm(HANGS)
-        watch = Watch(folder, die, dark)
+        watch = Watch(folder, die, said)
         act()
         watch.folder = DEAF
         said.with_suffix(".count").write_text(json.dumps([watch.count, sorted(sys.modules)]))
@@ -136,12 +130,12 @@ def in_child(folder: Path, act: Act, die: int, dark: bool, said: Path) -> int:
 
 def crash(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
     """Stop the act before every `stride`-th operation; run it again; compare with one that was never stopped."""
-    before, work, whole, said = (folder / name for name in ("before", "work", "whole", "said"))
+    before, work, dark, whole, said = (folder / name for name in ("before", "work", "dark", "whole", "said"))
     before.mkdir(parents=True)
-    if status := in_child(before, scenario.prepare, 0, False, said):
+    if status := in_child(before, scenario.prepare, 0, said):
         raise RuntimeError(f"cannot be prepared: {status}: {said.read_text()}")
     shutil.copytree(before, whole, symlinks=True)
-    if status := in_child(whole, scenario.act, 0, False, said):
+    if status := in_child(whole, scenario.act, 0, said):
         raise RuntimeError(f"does not end even when left alone: {status}: {said.read_text()}")
     operations, modules = json.loads(said.with_suffix(".count").read_text())
     for module in modules:  # once, for all processes that follow
@@ -149,20 +143,38 @@ def crash(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
             import_module(module)
     outcome, expected = Outcome(operations), names(whole)
     for point in range(1 + random.Random(seed).randrange(stride), outcome.operations + 1, stride):
-        for dark in (False, True):
-            shutil.copytree(before, work, symlinks=True)
-            status = in_child(work, scenario.act, point, dark, said)
-            where = f"{'dark' if dark else 'killed'} before operation {point}, {said.read_text().strip()}"
-            if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-                outcome.failures.append(f"{where}: was not stopped, but ended with {status}")
-            else:
-                outcome.points += 1
-                if in_child(work, scenario.act, 0, False, said):
-                    outcome.failures.append(f"{where}: {said.read_text().strip()[-2000:]}")
-                elif difference := differing(expected, names(work)):
-                    outcome.failures.append(f"{where}: {difference}")
+        shutil.copytree(before, work, symlinks=True)
+        status = in_child(work, scenario.act, point, said)
+        where = f"before operation {point}, {said.read_text().strip()}"
+        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+            outcome.failures.append(f"{where}: was not stopped, but ended with {status}")
             shutil.rmtree(work)
+            continue
+        outcome.points += 2
+        unsafe = json.loads(said.with_suffix(".unsafe").read_text())
+        if unsafe:
+            shutil.copytree(work, dark, symlinks=True)
+        outcome.failures += [f"killed {where}: {wrong}" for wrong in gone_on(scenario, work, expected, said)]
+        if unsafe:
+            dark.rename(work)
+            lose(map(Path, unsafe), whole=point % 2 == 0)
+            outcome.failures += [f"dark {where}: {wrong}" for wrong in gone_on(scenario, work, expected, said)]
     return outcome
+
+
+def lose(files: Iterable[Path], whole: bool) -> None:
+    """What was not put on the disk is not there: nothing of it, or not its second half."""
+    for path in files:
+        os.truncate(path, 0 if whole else path.stat().st_size // 2)
+
+
+def gone_on(scenario: Scenario, work: Path, expected: Mapping[str, object], said: Path) -> Iterator[str]:
+    """Run the act again where it was stopped; what is wrong with how that ends. The folder is gone then."""
+    if in_child(work, scenario.act, 0, said):
+        yield said.read_text().strip()[-2000:]
+    elif difference := differing(expected, names(work)):
+        yield difference
+    shutil.rmtree(work)
 
 
 def names(folder: Path) -> dict[str, bytes | None]:
