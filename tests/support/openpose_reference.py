@@ -45,15 +45,23 @@ def by_planes(resize: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]
 
 
 @cache
-def _body_class(scale: float) -> type:
-    """Its `Body` with another scale, which is a constant in the middle of a method, and places that are rounded sooner."""
-    module = part_of_the_reference("body")
-    source = inspect.getsource(module.Body).replace("scale_search = [0.5]", f"scale_search = [{scale}]")
-    source = source.replace("np.linspace(", "evenly(")
+def _edited(part: str, name: str, *edits: tuple[str, str]) -> type:
+    """A class of a module of the reference with some words of its source exchanged: constants stand in its methods."""
+    module = part_of_the_reference(part)
+    source = inspect.getsource(getattr(module, name))
+    for before, after in edits:
+        assert before in source
+        source = source.replace(before, after)
     names = vars(module) | {"evenly": evenly}
-    exec(compile(source, "body.py", "exec"), names)
-    made: type = names["Body"]
+    exec(compile(source, f"{part}.py", "exec"), names)
+    made: type = names[name]
     return made
+
+
+def _body_class(scale: float) -> type:
+    """Its `Body` with another scale, and places that are rounded sooner."""
+    scales = ("scale_search = [0.5]", f"scale_search = [{scale}]")
+    return _edited("body", "Body", scales, ("np.linspace(", "evenly("))
 
 
 def evenly(first: float, last: float, num: int) -> list[float]:
@@ -90,11 +98,14 @@ class Reference:
 class WholeReference:
     """People with hands and faces as controlnet_aux finds and draws them, with these networks in place of its own."""
 
-    def __init__(self, body: Reference, hand: Callable[[Tensor], Tensor], face: Callable[[Tensor], Tensor]) -> None:
-        """hand, face: a batch of one -> heatmaps (1, 22, h, w) and (1, 71, h, w)."""
+    def __init__(
+        self, body: Reference, hand: Callable[[Tensor], Tensor], face: Callable[[Tensor], Tensor], side: int = 368
+    ) -> None:
+        """hand, face: a batch of one -> heatmaps (1, 22, h, w) and (1, 71, h, w). side: of the second of a hand's sizes."""
         self.detector = object.__new__(pytest.importorskip("controlnet_aux.open_pose").OpenposeDetector)
         self.detector.body_estimation = body._body
-        self.detector.hand_estimation = hands = object.__new__(part_of_the_reference("hand").Hand)
+        hand_class = _edited("hand", "Hand", ("boxsize = 368", f"boxsize = {side}"))
+        self.detector.hand_estimation = hands = object.__new__(hand_class)
         self.detector.face_estimation = faces = object.__new__(part_of_the_reference("face").Face)
         hands.model, faces.model = _Model(hand), _Model(lambda x: [face(x)])
 
