@@ -42,19 +42,26 @@ BUILTIN = (
         load="condprep.annotators.openpose.load:load",
         params="condprep.annotators.openpose.load:OpenposeParams",
         variants={
-            "": "cmu where its weights are at hand or reachable, else blaze",
+            "": "cmu where its weights are at hand or reachable, else dwpose where its own are at hand, else blaze",
             "cmu": "bodies by the CMU network (non-commercial use only)",
             "hand": "the same with hands",
             "face": "the same with faces",
             "full": "the same with hands and faces",
+            "dwpose": "bodies by YOLOX and RTMPose, the networks of DWPose (Apache-2.0)",
+            "dwpose-hand": "the same with hands",
+            "dwpose-face": "the same with faces",
+            "dwpose-full": "the same with hands and faces",
             "blaze": "bodies by BlazePose's detector and landmarks (Apache-2.0)",
         },
-        licence="CMU OpenPose licence, non-commercial use only; blaze: Apache-2.0",
+        licence="CMU OpenPose licence, non-commercial use only; dwpose, blaze: Apache-2.0",
         weights={
             "cmu": ("body_pose_model.pth",),
             "hand": ("body_pose_model.pth", "hand_pose_model.pth"),
             "face": ("body_pose_model.pth", "facenet.pth"),
             "full": ("body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"),
+            **dict.fromkeys(
+                ("dwpose", "dwpose-hand", "dwpose-face", "dwpose-full"), ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")
+            ),
             "blaze": ("pose_detection.tflite", "pose_landmark_full.tflite"),
         },
     ),

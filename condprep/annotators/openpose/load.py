@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from condprep.weights.find import WeightFile, Weights
 
 BODY, HAND, FACE = "body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"
+DWPOSE = ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")  # finds people; finds the points of each
 
 # variant -> its networks
 CMU = {"cmu": (BODY,), "hand": (BODY, HAND), "face": (BODY, FACE), "full": (BODY, HAND, FACE)}
@@ -29,7 +30,7 @@ class OpenposeParams(BaseModel):
 
     precision: Precision = Field(
         "auto",
-        description="all but blaze: fp32, bf16, fp16 or auto: fp16 on a GPU, else fp32; half precision moves some joints a pixel",
+        description="all but blaze: fp32, bf16, fp16 or auto: fp16 on a GPU, else fp32, and for dwpose always fp32; half precision moves some joints a pixel",
     )
     tiles: int = Field(
         2, ge=0, le=3, description="blaze: 0 finds one or two people and is fast, 3 finds small ones too and is slow"
@@ -39,42 +40,51 @@ class OpenposeParams(BaseModel):
         ge=0,
         le=1,
         description="joints, and points of hands and faces, are drawn and kept where their confidence, 0 to 1, is above it"
-        " (default: all that are found; of blaze 0.3)",
+        " (default: all that are found; of dwpose and blaze 0.3)",
     )
 
 
 def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights) -> Annotator:
-    """`openpose:cmu`, `hand`, `face`, `full`, `blaze`, or plain `openpose`: cmu, or blaze where its weights are out of reach.
+    """`openpose:cmu`, `hand`, `face`, `full`, `dwpose`, `blaze` ..., or plain `openpose`: cmu, or what is there instead.
 
     That is said in a line, and with strict weights it raises WeightsUnavailable, as missing weights of a variant that
     was asked for do. Raises WeightsError for damaged ones and AnnotatorError for a parameter that the loaded variant
     would not heed.
     """
-    files = {} if variant == "blaze" else _find(variant, weights)
-    loaded, foreign = (variant or "cmu", "tiles") if files else ("blaze", "precision")
+    loaded = variant or _plain(weights)
+    foreign = "precision" if loaded == "blaze" else "tiles"
     if getattr(params, foreign) != OpenposeParams.model_fields[foreign].default:
         raise AnnotatorError(
             f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out"
         )
-    if files:
-        return _cmu(loaded, files, params, device)
-    from condprep.annotators.openpose.blaze.annotator import load as load_blaze
+    if loaded == "blaze":
+        from condprep.annotators.openpose.blaze.annotator import load as load_blaze
 
-    return load_blaze(params, device=device, weights=weights)
+        return load_blaze(params, device=device, weights=weights)
+    if loaded in CMU:
+        return _cmu(loaded, {name: weights.get(name) for name in CMU[loaded]}, params, device)
+    from condprep.annotators.openpose.dwpose.annotator import Dwpose
+
+    precision = "fp32" if params.precision == "auto" else params.precision
+    files = [weights.get(name) for name in DWPOSE]
+    return Dwpose(*files, variant=loaded, device=device, precision=precision, threshold=params.threshold)
 
 
-def _find(variant: str, weights: Weights) -> dict[str, WeightFile]:
-    """The weights of the CMU networks; none where blaze has to stand in for them."""
+def _plain(weights: Weights) -> str:
+    """The variant that plain `openpose` is here."""
     try:
-        return {name: weights.get(name) for name in CMU[variant or "cmu"]}
+        weights.get(BODY)
+        return "cmu"
     except WeightsUnavailable:
-        if variant or weights.strict:
+        if weights.strict:
             raise
+    there = all(weights.locate(name) for name in DWPOSE)
+    variant, networks = ("dwpose", "YOLOX and RTMPose") if there else ("blaze", "BlazePose")
     weights.say(
-        f"openpose: {BODY} is neither on disk nor reachable. USING openpose:blaze INSTEAD: other networks (BlazePose, "
+        f"openpose: {BODY} is neither on disk nor reachable. USING openpose:{variant} INSTEAD: other networks ({networks}, "
         "Apache-2.0), similar but not the same poses. --strict-weights makes this an error."
     )
-    return {}
+    return variant
 
 
 def _cmu(variant: str, files: Mapping[str, WeightFile], params: OpenposeParams, device: str) -> Openpose:
