@@ -176,7 +176,11 @@ def test_a_threshold_leaves_out_what_is_believed_less(ours, detector, landmarks)
     [loose], [kept] = ours.detect(rgb), strict.detect(rgb)
     above = [[np.where(part[:, 2:] > 0.6, part, 0) for part in pose] for pose in loose]
     wanted = [parts for parts in above if any(part.any() for part in parts)]
-    assert 0 < sum(part.any(1).sum() for parts in wanted for part in parts) < sum(part.any(1).sum() for pose in loose for part in pose)
+    assert (
+        0
+        < sum(part.any(1).sum() for parts in wanted for part in parts)
+        < sum(part.any(1).sum() for pose in loose for part in pose)
+    )
     for pose, parts in zip(kept, wanted, strict=True):
         for part, expected in zip(pose[:3], parts[:3]):
             np.testing.assert_array_equal(part, expected)
