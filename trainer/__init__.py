@@ -7,6 +7,7 @@ from typing import Any
 
 _PUBLIC = {
     "train": "trainer.training.train",
+    "fork": "trainer.training.fork",
     "load_pipeline": "trainer.inference.pipeline",
     "sample": "trainer.inference.pipeline",
     "export": "trainer.inference.single_file",

@@ -34,6 +34,13 @@ def test_exporting_is_documented() -> None:
     assert documented == {names_of(parameter): default_of(parameter) for parameter in COMMANDS["export"].params}
 
 
+def test_forking_is_documented() -> None:
+    """`python -m trainer fork` has its options with their defaults, and none that does not exist."""
+    rows = tables(section(PAGE, "## Forking a run"))[0]
+    documented = {tuple(ticked(names)): default for names, default, _ in rows}
+    assert documented == {names_of(parameter): default_of(parameter) for parameter in COMMANDS["fork"].params}
+
+
 def test_every_command_line_of_the_trainer_is_understood() -> None:
     """Each `python -m trainer ...` line of every page names a verb, or a recipe, and options that exist."""
     lines = [line for fence in FENCES if fence.language in ("sh", "bash") for line in fence.text.splitlines()]

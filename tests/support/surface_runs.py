@@ -11,6 +11,9 @@ from support.trainer_models import build_dataset, save_base
 
 from condprep import build
 from trainer import load_recipe, train
+from trainer.inference.export import save_result
+from trainer.models.families import load_base
+from trainer.recipe.toml import dump_recipe
 
 RECIPE = """
 [model]
@@ -115,6 +118,20 @@ def _train(folder: Path) -> Arguments:
     return "train", _recipe(folder)
 
 
+def _fork(folder: Path) -> Arguments:
+    """A new run from what lies in a run's folder when it has ended."""
+    recipe = load_recipe(_recipe(folder), ["eval.every=0"])
+    controlnet = load_base(recipe.model).new_controlnet("unet")
+    weights = list(controlnet.parameters())
+    training = {"model": recipe.model.model_dump(mode="json"), "family": "sd", "updates": 1, "rows": 1}
+    training |= {"batch": 2, "dataset": "rows", "metrics": {}}
+    condition = {"kind": "canny", "column": "conditioning_image", "annotators": []}
+    (folder / "output").mkdir()
+    (folder / "output" / "recipe.toml").write_text(dump_recipe(recipe))
+    save_result(folder / "output", controlnet, weights, None, training, condition)
+    return "fork", folder / "output", "--out", folder / "new"
+
+
 def _evaluate(folder: Path) -> Arguments:
     train(load_recipe(_recipe(folder)))
     return "evaluate", folder / "output", "--rows", 2, "--sampler-steps", 1, "--device", "cpu"
@@ -136,5 +153,6 @@ JSON_RUNS: dict[str, tuple[str, Callable[[Path], Arguments]]] = {
     "condprep weights list": ("condprep", _weights_list),
     "trainer train --dry-run": ("trainer", _dry_run),
     "trainer train": ("trainer", _train),
+    "trainer fork": ("trainer", _fork),
     "trainer evaluate": ("trainer", _evaluate),
 }

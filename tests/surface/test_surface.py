@@ -10,7 +10,7 @@ from support import surface
 from support.surface_runs import JSON_RUNS
 
 KEPT = json.loads(surface.LIST.read_text(encoding="utf-8"))
-HEAVY = {"trainer train", "trainer evaluate"}  # of which the others are a part
+HEAVY = {"trainer train", "trainer evaluate", "trainer fork"}  # of which the others are a part
 
 
 def test_the_public_names_are_what_they_were() -> None:

@@ -7,12 +7,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 from condprep.cli.console import print_json, say, show_facts
 from condprep.cli.progress import progress as bars
 from condprep.runtime.progress import Progress
 from trainer.errors import readable_bytes
 
 if TYPE_CHECKING:
+    from trainer.recipe.recipe import Recipe
     from trainer.training.plan import TrainingPlan
     from trainer.training.train import TrainResult
     from trainer.types import ShowProgress
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 MOST_BUCKETS = 8  # lines of the plan
 SHOWN = ("loss", "val_loss", "condition_gap", "pictures_per_second")  # of a run's metrics
 
-__all__ = ["progress", "say", "show_plan", "show_result", "without_bars"]
+__all__ = ["load_libraries", "plan", "progress", "say", "show_result", "without_bars"]
 
 
 @contextmanager
@@ -28,6 +31,12 @@ def progress() -> Iterator[ShowProgress]:
     """A callback for what is prepared: what, how far, of how much."""
     with bars() as show:
         yield lambda stage, done, total: show(Progress(stage, done, total))  # type: ignore[arg-type]  # stages of its own
+
+
+def load_libraries() -> None:
+    """What takes seconds, and is said before."""
+    say("loading PyTorch and diffusers")
+    without_bars()
 
 
 def without_bars() -> None:
@@ -39,6 +48,14 @@ def without_bars() -> None:
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
+
+
+def plan(recipe: Recipe, as_json: bool) -> None:
+    """Check everything that can be, and show what a recipe would do."""
+    load_libraries()
+    from trainer.training.plan import plan_training
+
+    show_plan(plan_training(recipe), as_json)
 
 
 def show_plan(plan: TrainingPlan, as_json: bool) -> None:
@@ -69,18 +86,28 @@ def _lines(plan: TrainingPlan) -> Sequence[tuple[str, str]]:
 
 
 def show_result(result: TrainResult, as_json: bool) -> None:
-    """What a run made."""
+    """What a run made; then exit code 1 where it was stopped."""
     if as_json:
         print_json(result)
-        return
+    else:
+        show_facts(_made(result))
+    if not result.finished:
+        raise typer.Exit(1)
+
+
+def _made(result: TrainResult) -> Sequence[tuple[str, str]]:
     newest = result.metrics
     found = [f"{name.replace('_', ' ')} {newest[name]:.4g}" for name in SHOWN if name in newest]
     end = "" if result.finished else " (stopped; the same command goes on from there)"
-    show_facts(
-        [
-            ("updates", f"{result.updates:,}{end}"),
-            ("measured", ", ".join(found)),
-            ("time", f"{result.seconds:,.0f} s"),
-            ("result" if result.finished else "run", str(result.path)),
-        ]
-    )
+    use = f"python -m trainer sample {result.path} --checkpoint {result.updates} --condition MAP --prompt TEXT"
+    return [
+        ("updates", f"{result.updates:,}{end}"),
+        ("measured", ", ".join(found)),
+        ("time", f"{result.seconds:,.0f} s"),
+        ("result" if result.finished else "run", str(result.path)),
+        *(
+            []
+            if result.finished or not result.updates
+            else [("to use it", f"{use}; evaluate, export and fork take it, too")]
+        ),
+    ]

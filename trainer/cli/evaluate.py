@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from condprep.cli.options import Json, open_weights
-from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichWeights
+from trainer.cli.options import BaseName, Device, Output, WhichCheckpoint, WhichPrecision, WhichWeights
 
 DatasetName = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
 SplitName = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
@@ -37,7 +37,10 @@ InceptionFile = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="pictures that are generated at once")]
 Report = Annotated[
-    Path | None, typer.Option("--report", "-o", help="the report's folder (default: evaluation/ in OUTPUT)")
+    Path | None,
+    typer.Option(
+        "--report", "-o", help="the report's folder (default: evaluation/ in OUTPUT, of a checkpoint evaluation-500/)"
+    ),
 ]
 
 
@@ -58,6 +61,7 @@ def evaluate(
     inception: InceptionFile = None,
     batch: BatchSize = 8,
     base: BaseName = None,
+    checkpoint: WhichCheckpoint = None,
     weights: WhichWeights = "best",
     precision: WhichPrecision = "auto",
     device: Device = "auto",
@@ -72,7 +76,7 @@ def evaluate(
     from trainer.evaluation.report import check_folder, write_report
 
     console.without_bars()
-    folder = report or output / "evaluation"
+    folder = report or output / ("evaluation" if checkpoint is None else f"evaluation-{checkpoint}")
     if not report:
         check_own(output, [folder.name])
     check_folder(folder)
@@ -94,9 +98,11 @@ def evaluate(
             inception=inception,
             batch=batch,
             base=base,
+            checkpoint=checkpoint,
             weights=weights,
             precision=precision,
             device=device,
+            say=console.say,
             progress=progress,
         )
     write_report(found, folder)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from trainer.cli.options import Output, WhichWeights
+from trainer.cli.options import Output, WhichCheckpoint, WhichWeights
 from trainer.inference.single_file import SUFFIX, Program
 from trainer.types import Precision
 
@@ -28,6 +28,7 @@ def export(
     output: Output,
     to: ToProgram,
     out: OneFile = None,
+    checkpoint: WhichCheckpoint = None,
     weights: WhichWeights = "best",
     precision: FilePrecision = "fp16",
     title: Title = "",
@@ -36,8 +37,10 @@ def export(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the ControlNet into one file for another program."""
+    from condprep.cli.console import say
     from trainer.inference.single_file import export as run
 
     path = out or Path(f"{output.resolve().name}{SUFFIX}")
-    words = {"title": title, "author": author, "licence": licence}
-    print(run(output, path, to=to, weights=weights, precision=precision, overwrite=overwrite, **words))
+    words: dict[str, Any] = {"title": title, "author": author, "licence": licence}
+    which: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "precision": precision}
+    print(run(output, path, to=to, overwrite=overwrite, say=say, **which, **words))

@@ -14,6 +14,7 @@ from condprep.runtime.malloc import keep_freed_memory
 from condprep.runtime.openmp import wait_passively
 from trainer.cli.evaluate import evaluate
 from trainer.cli.export import export
+from trainer.cli.fork import fork
 from trainer.cli.sample import sample
 from trainer.cli.train import train
 
@@ -34,7 +35,7 @@ def _verbs() -> None:
     """Train a ControlNet on a dataset of condprep. `python -m trainer RECIPE` is `python -m trainer train RECIPE`."""
 
 
-for verb in (train, sample, export, evaluate):
+for verb in (train, fork, sample, export, evaluate):
     app.command(cls=Verb)(verb)
 
 
@@ -53,7 +54,7 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except Stopped:
-        goes_on = sys.argv[1:2] == ["train"]
+        goes_on = sys.argv[1:2] in (["train"], ["fork"])
         _fail("stopped" + "; what was cached and saved stays, and the same command goes on from there" * goes_on)
         sys.exit(1)
 

@@ -9,7 +9,13 @@ import typer
 
 from trainer.inference.pipeline import PrecisionName, WeightsName
 
+Settings = Annotated[list[str], typer.Option("--set", help="a key, as train.lr=2e-6; repeatable")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="check everything, print the plan, and train nothing")]
 Output = Annotated[Path, typer.Argument(help="the folder of a run: its ControlNet")]
+WhichCheckpoint = Annotated[
+    int | None,
+    typer.Option("--checkpoint", min=1, help="that of this update, as 500 (default: the result, else the newest)"),
+]
 BaseName = Annotated[str | None, typer.Option("--base", help="another base model than that of the training")]
 WhichWeights = Annotated[WeightsName, typer.Option("--weights", help="best: the averaged ones where there are any")]
 WhichPrecision = Annotated[PrecisionName, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU")]

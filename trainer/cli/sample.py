@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from condprep.errors import UsageError
-from trainer.cli.options import BaseName, Device, Output, WhichPrecision, WhichWeights
+from trainer.cli.options import BaseName, Device, Output, WhichCheckpoint, WhichPrecision, WhichWeights
 
 ConditionFile = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
 Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
@@ -30,6 +30,7 @@ def sample(
     cfg: Cfg = 7.5,
     seed: Seed = 0,
     base: BaseName = None,
+    checkpoint: WhichCheckpoint = None,
     weights: WhichWeights = "best",
     precision: WhichPrecision = "auto",
     device: Device = "auto",
@@ -53,9 +54,11 @@ def sample(
         cfg=cfg,
         seed=seed,
         base=base,
+        checkpoint=checkpoint,
         weights=weights,
         precision=precision,
         device=device,
+        say=console.say,
     )
     save_picture(picture, out)
     print(out)

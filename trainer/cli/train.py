@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from condprep.cli.options import Json
+from trainer.cli.options import DryRun, Settings
 
 RecipeName = Annotated[str, typer.Argument(help="a TOML file, or the name of a shipped one: canny, pose, depth, ...")]
-Settings = Annotated[list[str], typer.Option("--set", help="a key, as train.lr=2e-6; repeatable")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="check everything, print the plan, and train nothing")]
 Resume = Annotated[str | None, typer.Option(help="auto, never or a checkpoint's folder: save.resume for this time")]
 PushToHub = Annotated[str | None, typer.Option(help="OWNER/NAME: save.push_to_hub for this time")]
 CheckCache = Annotated[bool, typer.Option("--check-cache", help="cache.check for this time: all bytes of the cache")]
@@ -38,16 +37,12 @@ def train(
     if print_recipe:
         print(dump_recipe(chosen), end="")
         return
-    console.without_bars()
     if dry_run:
-        from trainer.training.plan import plan_training
+        console.plan(chosen, as_json)
+        return
+    console.load_libraries()
+    from trainer.training.train import train as run
 
-        console.show_plan(plan_training(chosen), as_json)
-    else:
-        from trainer.training.train import train as run
-
-        with console.progress() as progress:
-            result = run(chosen, say=console.say, progress=progress)
-        console.show_result(result, as_json)
-        if not result.finished:
-            raise typer.Exit(1)
+    with console.progress() as progress:
+        result = run(chosen, say=console.say, progress=progress)
+    console.show_result(result, as_json)

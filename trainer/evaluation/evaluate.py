@@ -18,12 +18,13 @@ from trainer.evaluation.protocols import AnnotatorChoice, EvaluationProtocol, pr
 from trainer.evaluation.reannotator import Reannotator, reannotator
 from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
 from trainer.evaluation.trial import Arm, Trial
+from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.generate import Sampling
 from trainer.inference.pipeline import PrecisionName, WeightsName, load_pipeline
-from trainer.recipe.layout import RECIPE
+from trainer.recipe.layout import METRICS, RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
-from trainer.types import ShowProgress
+from trainer.types import Say, ShowProgress
 
 if TYPE_CHECKING:
     from condprep.weights.find import Weights
@@ -47,22 +48,25 @@ def evaluate(
     inception: str | Path | None = None,
     batch: int = 8,
     base: str | None = None,
+    checkpoint: int | None = None,
     weights: WeightsName = "best",
     precision: PrecisionName = "auto",
     device: str = "auto",
+    say: Say = lambda _: None,
     progress: ShowProgress = lambda *_: None,
 ) -> Fidelity:
     """How well the ControlNet in `output` follows conditions that it has not seen, beside what it is to be held against.
 
     dataset: None is that of the training; split: its held-out rows. rows: at most that many of each kind, evenly
     chosen. Steps, guidance and one picture a prompt are the recipe's where neither they nor a protocol are given.
-    against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. clip, inception: for
+    checkpoint, weights: as `load_pipeline` takes them. against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. clip, inception: for
     CLIP score and KID; None is what is in the caches. Raises UsageError, ModelError, DataError, AnnotatorError,
     WeightsError.
     """
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
-    trained, recipe = Trained.of(Path(output)), _recipe(Path(output), dataset, named)
+    folder = result_folder(Path(output), checkpoint, say)
+    trained, recipe = Trained.of(folder, Path(output) / METRICS), _recipe(Path(output), dataset, named)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
     choice = _instead(annotator, named, trained.kind)
@@ -73,7 +77,7 @@ def evaluate(
     seen = _seen(recipe, split, trained, rows, progress)
     if choice and choice.remakes:
         held_out, seen = remade(held_out, looks), remade(seen, looks)
-    pipe = load_pipeline(output, base=base, weights=weights, precision=precision, device=device)
+    pipe = load_pipeline(folder, base=base, weights=weights, precision=precision, device=device)
     networks = at_hand(clip, None if inception is None else Path(inception), str(pipe.device))
     total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
     trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total), networks)

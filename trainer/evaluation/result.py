@@ -19,7 +19,7 @@ from trainer.evaluation.examples import partners
 from trainer.evaluation.intervals import Interval, interval
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
-from trainer.recipe.layout import CONDITION, METRICS, TRAINING
+from trainer.recipe.layout import CONDITION, TRAINING
 
 CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed
 
@@ -66,19 +66,19 @@ class Trained:
     losses: Sequence[tuple[int, float]]  # (update, held-out loss)
 
     @classmethod
-    def of(cls, output: Path) -> Trained:
-        """Raises ModelError where a record is missing or damaged."""
+    def of(cls, output: Path, metrics: Path) -> Trained:
+        """output: of a run, or one of its checkpoints; metrics: of the run. Raises ModelError where a record is missing or damaged."""
         try:
             kind = read_json(output / CONDITION)["kind"]
             training = read_json(output / TRAINING)
             dataset, gap = training["dataset"], training["metrics"].get("condition_gap")
         except FileNotFoundError as error:
             raise ModelError(
-                f"{output} holds no result of the trainer: there is no {error.filename}; give the folder of a finished run"
+                f"{output} holds no result of the trainer: there is no {error.filename}; give the folder of a run"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
-        return cls(kind, dataset, gap, list(_losses(output / METRICS)))
+        return cls(kind, dataset, gap, list(_losses(metrics)))
 
 
 def _losses(path: Path) -> Iterator[tuple[int, float]]:

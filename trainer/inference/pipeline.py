@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
-from trainer.recipe.layout import CONDITION, CONFIG, TRAINING
-from trainer.types import torch_dtype
+from trainer.inference.checkpoint_folder import MANIFEST, result_folder
+from trainer.recipe.layout import CONDITION, CONFIG, EMA, RAW, TRAINING
+from trainer.types import Say, torch_dtype
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -24,13 +25,16 @@ def load_pipeline(
     output: str | Path,
     *,
     base: str | None = None,
+    checkpoint: int | None = None,
     weights: WeightsName = "best",
     precision: PrecisionName = "auto",
     device: str = "auto",
+    say: Say = lambda _: None,
 ) -> DiffusionPipeline:
     """The ControlNet in `output` with the base that it was trained on, ready to be called as any pipeline of diffusers.
 
-    base: another one of its family, by folder or Hub name. weights: "best" is the averaged ones where there are any,
+    base: another one of its family, by folder or Hub name. checkpoint: that of this update; where a run is not finished, its newest
+    whole one is taken, and `say` told. weights: "best" is the averaged ones where there are any,
     else "raw", the last ones; "faithful" those that followed best, with eval.fidelity. precision: auto is bf16 on a GPU and fp32 on a CPU. The pipeline warns of a condition
     that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
     """
@@ -40,11 +44,12 @@ def load_pipeline(
     from trainer.models.families import load_base
     from trainer.recipe.recipe import Model, Text
 
-    training, condition = read_records(Path(output))
+    folder = result_folder(Path(output), checkpoint, say)
+    training, condition = read_records(folder)
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
-    controlnet = ControlNetModel.from_pretrained(weights_folder(Path(output), weights))
+    controlnet = ControlNetModel.from_pretrained(weights_folder(folder, weights))
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
     text = Text.model_validate(training.get("text", {}))
     pipeline = load_base(model, text).pipeline(controlnet).to(place, torch_dtype(chosen))
@@ -117,8 +122,11 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 
 
 def weights_folder(output: Path, weights: WeightsName) -> Path:
-    """Where those weights of a run lie, as a ControlNet of diffusers. Raises ModelError where there are none."""
-    folder = output if weights == "best" else output / weights
+    """Where those weights of a run, or of a checkpoint, lie, as a ControlNet of diffusers. Raises ModelError where there are none."""
+    best = output
+    if (output / MANIFEST).exists():  # a checkpoint
+        best = output / (EMA if (output / EMA).exists() else RAW)
+    folder = best if weights == "best" else output / weights
     if not (folder / CONFIG).exists():
         raise ModelError(f'{output} has no {weights} weights: say weights = "best"')
     return folder

@@ -13,12 +13,13 @@ from safetensors import SafetensorError
 from condprep.errors import UsageError
 from condprep.runtime.files import commit, read_json
 from trainer.errors import MachineError, ModelError, first_line, readable_bytes
+from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.header import Words, header
 from trainer.inference.original_names import original_names
 from trainer.inference.pipeline import WeightsName, read_records, weights_folder
 from trainer.models.parts import explained
 from trainer.recipe.layout import CONFIG, WEIGHTS
-from trainer.types import Precision, torch_dtype
+from trainer.types import Precision, Say, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,21 +34,24 @@ def export(
     out: str | Path,
     *,
     to: Program,
+    checkpoint: int | None = None,
     weights: WeightsName = "best",
     precision: Precision = "fp16",
     title: str = "",
     author: str = "",
     licence: str = "",
     overwrite: bool = False,
+    say: Say = lambda _: None,
 ) -> Path:
     """Write the ControlNet in `output`, the folder of a run, into one file for another program; returns its path.
 
-    to: the program. weights: as `load_pipeline` takes them. precision: of the file. title, author, licence: for the
+    to: the program. checkpoint, weights: as `load_pipeline` takes them. precision: of the file. title, author, licence: for the
     file's header. Raises ModelError where `output` holds no result, or one that does not fit the program's names or the precision,
     UsageError for a file that is there, and MachineError where there is no room.
     """
-    training, condition = read_records(Path(output))
-    source, path = weights_folder(Path(output), weights), Path(out)
+    folder = result_folder(Path(output), checkpoint, say)
+    training, condition = read_records(folder)
+    source, path = weights_folder(folder, weights), Path(out)
     check_file(path, source / WEIGHTS, overwrite)
     config, state = read_json(source / CONFIG), read_weights(source / WEIGHTS, precision)
     original = (to, training["family"]) in RENAMED

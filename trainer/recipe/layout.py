@@ -7,7 +7,8 @@ output/condition.json                                     what its conditions ar
 output/training.json  recipe.toml                         what it was trained from, on and with
 output/README.md                                          the model card
 output/metrics.jsonl  samples/  logs/                     what was measured while training, and the pictures
-output/checkpoints/                                       from which a run goes on
+output/checkpoints/00000500/                              from which a run goes on: records, `raw`, `ema`, and the optimizer's state
+output/start/                                             of a fork: the ControlNet that it began with
 """
 
 RECIPE, CONDITION, TRAINING, CARD = "recipe.toml", "condition.json", "training.json", "README.md"
@@ -15,3 +16,4 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"  # of a C
 RAW, EMA, FAITHFUL = "raw", "ema", "faithful"  # folders of ControlNets
 METRICS, SAMPLES, LOGS = "metrics.jsonl", "samples", "logs"
 CHECKPOINTS, LOCK = "checkpoints", ".lock"
+START = "start"

@@ -6,23 +6,27 @@ output/checkpoints/00000500/    what `LearnerState.write` writes, and manifest.j
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from condprep.runtime.files import commit_json, fsync, read_json
+from condprep.runtime.files import commit_json, fsync
 from trainer.errors import CheckpointError, TrainingStopped, first_line
+from trainer.inference.checkpoint_folder import (
+    DIGITS,
+    MANIFEST,
+    Checkpoint,
+    checkpoint_folders,
+    file_sha256,
+    open_checkpoint,
+)
 from trainer.recipe.recipe import by_key
 
-MANIFEST = "manifest.json"
-DIGITS = 8
 # What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
 MAY_DIFFER = {
     *("data.path", "data.num_workers", "cache.latents", "cache.text", "cache.dir", "cache.check"),
@@ -35,31 +39,6 @@ PARTS = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}  # of a base, by 
 ENDLESS = ("constant", "constant_with_warmup")
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """One that is on disk. manifest: {"update", "position", "recipe", "dataset", "files", ...}."""
-
-    path: Path
-    manifest: Mapping[str, Any]
-
-    @property
-    def update(self) -> int:
-        return int(self.manifest["update"])
-
-    def damage(self) -> str | None:
-        """What is wrong with its files; None where all are as they were written."""
-        try:
-            for name, (size, sha256) in self.manifest["files"].items():
-                file = self.path / name
-                if file.stat().st_size != size:
-                    return f"{name} has {file.stat().st_size:,} bytes, not {size:,}"
-                if _sha256(file) != sha256:
-                    return f"{name} has another sha256 than was written"
-        except FileNotFoundError as error:
-            return f"{Path(error.filename).name} is missing"
-        return None
-
-
 class Checkpoints:
     """The checkpoints of one run, of which the newest `keep` stay."""
 
@@ -68,7 +47,7 @@ class Checkpoints:
 
     def __iter__(self) -> Iterator[Path]:
         """Oldest first."""
-        return iter(sorted(path for path in self.folder.glob("[0-9]" * DIGITS) if path.is_dir()))
+        return iter(checkpoint_folders(self.folder))
 
     def save(self, update: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> None:
         """Write one. write: into a folder; state: the rest of the manifest.
@@ -105,7 +84,7 @@ class Checkpoints:
         """Give the folder its final name, once all of it is on disk; then remove the oldest beyond `keep`."""
         partial = self.partial(update)
         files = sorted(path for path in partial.rglob("*") if path.is_file())
-        listed = {str(path.relative_to(partial)): [path.stat().st_size, _sha256(path)] for path in files}
+        listed = {str(path.relative_to(partial)): [path.stat().st_size, file_sha256(path)] for path in files}
         for path in files:
             fsync(path)
         commit_json(partial / MANIFEST, {"update": update, **state, "files": listed})
@@ -122,6 +101,12 @@ class Checkpoints:
         for old in paths[: -self.keep]:
             _remove(old)
 
+    def tidy(self, chosen: Checkpoint | None) -> None:
+        """Remove what a killed run has left. chosen: from which the run goes on."""
+        self.abandon()
+        if chosen:
+            self._remove_oldest([one for one in self if one <= chosen.path])
+
     def choose(self, resume: str, recipe: Mapping[str, Any], dataset: str) -> tuple[Checkpoint | None, list[str]]:
         """The checkpoint to go on from, None to start afresh, and what the user should know.
 
@@ -132,7 +117,7 @@ class Checkpoints:
             self._refuse_any()
             return None, []
         if resume != "auto":
-            chosen = _open(Path(resume))
+            chosen = open_checkpoint(Path(resume))
             if damage := chosen.damage():
                 raise CheckpointError(f"checkpoint {resume} is damaged: {damage}; take another, or say --resume auto")
             refuse_another(chosen, recipe, dataset)
@@ -150,14 +135,12 @@ class Checkpoints:
         notes: list[str] = []
         for path in reversed([*self]):
             try:
-                found = _open(path)
+                found = open_checkpoint(path)
                 damage = found.damage()
             except CheckpointError as error:
                 damage = str(error)
             if not damage:
                 refuse_another(found, recipe, dataset)
-                self.abandon()  # what a run that was killed has left
-                self._remove_oldest([one for one in self if one <= path])
                 return found, [*notes, f"going on from update {found.update:,}"]
             notes.append(f"checkpoint {path} is damaged ({damage}): falling back to the one before")
         if notes:
@@ -207,40 +190,8 @@ def _is_elsewhere(key: str, *recipes: Mapping[str, Any]) -> bool:
     return key in HELD_OUT and all(isinstance(recipe["data.validation"], str) for recipe in recipes)
 
 
-def _open(path: Path) -> Checkpoint:
-    try:
-        manifest = read_json(path / MANIFEST)
-        if {"update", "recipe", "dataset", "files", "position"} <= manifest.keys() and _is_sound(manifest):
-            return Checkpoint(path, manifest)
-        raise ValueError("keys are missing, or are no such things")
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no checkpoint: its {MANIFEST} is missing or damaged ({error})") from error
-
-
-def _is_sound(manifest: Mapping[str, Any]) -> bool:
-    """Whether its values are of the types that they have: it may be anybody's."""
-    recipe, files = manifest["recipe"], manifest["files"]
-    tables = isinstance(recipe, dict) and all(isinstance(table, dict) for table in recipe.values())
-    listed = isinstance(files, dict) and all(
-        isinstance(was, list) and len(was) == 2 and not Path(name).is_absolute() and ".." not in Path(name).parts
-        for name, was in files.items()
-    )
-    return (
-        tables
-        and listed
-        and isinstance(manifest["update"], int)
-        and isinstance(manifest["dataset"], str)
-        and isinstance(recipe.get("train", {}).get("schedule"), str)
-    )
-
-
 def _remove(path: Path) -> None:
     """Its name goes first, so that no half of a checkpoint can be taken for one."""
     doomed = path.with_suffix(".partial")
     os.replace(path, doomed)
     shutil.rmtree(doomed)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from condprep import __version__
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
 from trainer.evaluation.monitor import best_so_far, fidelity_remark, is_settled, unknown_remark
-from trainer.inference.export import save_controlnet
-from trainer.recipe.layout import FAITHFUL
-from trainer.training.checkpoint import Checkpoint
+from trainer.inference.checkpoint_folder import Checkpoint
+from trainer.inference.export import condition_record, save_controlnet
+from trainer.recipe.layout import CONDITION, FAITHFUL, TRAINING
 from trainer.training.journal import Journal, Meter
 from trainer.training.optimizer import learning_rate
 from trainer.training.plan import total_updates
@@ -150,9 +151,33 @@ class TrainingLoop:
         """All that the next update depends on. Raises TrainingStopped where it, or the one before, cannot be written."""
         self.log()
         if self.accelerator.is_main_process:
-            self.writer.save(self.update, self.learner.state(), self.manifest())
+            records = {TRAINING: self.training, CONDITION: self.condition}
+            self.writer.save(self.update, self.learner.state(), self.manifest(), records)
         self.saved = self.update
         self.meter.reset()
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What a result, and a checkpoint, says of its training."""
+        recipe, base = self.recipe, self.learner.base
+        return {
+            "model": recipe.model.model_dump(mode="json"),
+            "text": recipe.text.model_dump(mode="json"),
+            "family": base.family,
+            "prediction_type": base.prediction_type,
+            "updates": self.update,
+            "batch": recipe.train.batch,
+            "rows": self.rows,
+            "dataset": self.loader.split.fingerprint,
+            "metrics": dict(self.metrics),
+            "condprep": __version__,
+        }
+
+    @cached_property
+    def condition(self) -> dict[str, Any]:
+        """What its conditions are, and how to make one."""
+        data, rows = self.recipe.data, self.loader.split.rows
+        return condition_record(data.path, rows.column, rows.kind, data.resolution)
 
     def manifest(self) -> dict[str, Any]:
         """What a checkpoint says of the run."""

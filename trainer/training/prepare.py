@@ -11,12 +11,13 @@ from condprep.runtime.files import commit_text
 from trainer.data.loader import Loader
 from trainer.data.old_caches import outdated_notes
 from trainer.data.split import Split, cache_folder, open_splits
+from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.models.base import Base
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import dump_recipe
-from trainer.training.checkpoint import Checkpoint, Checkpoints, refuse_another_base
+from trainer.training.checkpoint import Checkpoints, refuse_another_base
 from trainer.training.journal import Journal
 from trainer.training.loop import TrainingLoop
 from trainer.training.plan import doubts, held_out_note
@@ -66,6 +67,7 @@ def choose_checkpoint(
     found: list[Checkpoint | None] = [None]
     if accelerator.is_main_process:
         found[0], notes = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
+        checkpoints.tidy(found[0])
         for note in notes:
             say(note)
     broadcast_object_list(found)

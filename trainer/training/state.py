@@ -11,17 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from trainer.errors import CheckpointError
 from trainer.inference.export import save_controlnet
+from trainer.recipe.layout import EMA, RAW, WEIGHTS
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
-CONTROLNET, OPTIMIZER, SCALER, AVERAGE = (
-    "controlnet",
-    "optimizer.bin",
-    "scaler.pt",
-    "ema.safetensors",
-)  # in a checkpoint
+OPTIMIZER, SCALER = "optimizer.bin", "scaler.pt"  # in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -48,27 +45,31 @@ class LearnerState:
         return replace(self, weights=weights, optimizer=optimizer, average=average, scaler=scaler)
 
     def write(self, folder: Path) -> None:
-        """The ControlNet as a folder of diffusers, whatever wraps it: one process can go on where several stopped."""
-        from safetensors.torch import save_file
-
-        save_controlnet(folder / CONTROLNET, self.controlnet, self.weights)
+        """ControlNet and average as folders of diffusers, whatever wraps them: one process can go on where several stopped."""
+        save_controlnet(folder / RAW, self.controlnet, self.weights)
         torch.save(self.optimizer, folder / OPTIMIZER)
         if self.scaler:
             torch.save(self.scaler, folder / SCALER)
         if self.average:
-            save_file({str(n): weight.contiguous() for n, weight in enumerate(self.average)}, folder / AVERAGE)
+            save_controlnet(folder / EMA, self.controlnet, self.average)
 
 
 def read_state(folder: Path, controlnet: ControlNetModel) -> LearnerState:
-    """What `write` has written, on the CPU. controlnet: whose weights and parameters' order it has."""
+    """What `write` has written, on the CPU. controlnet: whose weights and parameters' order it has. Raises CheckpointError."""
+    if not (folder / RAW).exists():
+        raise CheckpointError(f"{folder} was written by an earlier version of the trainer; go on with that one")
+    weights = _in_order(folder / RAW, controlnet)
+    average = _in_order(folder / EMA, controlnet) if (folder / EMA).exists() else []
+    scaler = _loaded(folder / SCALER) if (folder / SCALER).exists() else {}
+    return LearnerState(controlnet, weights, _loaded(folder / OPTIMIZER), average, scaler)
+
+
+def _in_order(folder: Path, controlnet: ControlNetModel) -> list[Tensor]:
+    """The weights in a folder of diffusers, in the parameters' order."""
     from safetensors.torch import load_file
 
-    stored = type(controlnet).from_pretrained(folder / CONTROLNET).state_dict()
-    weights = [stored[name] for name, _ in controlnet.named_parameters()]
-    average = load_file(folder / AVERAGE) if (folder / AVERAGE).exists() else {}
-    scaler = _loaded(folder / SCALER) if (folder / SCALER).exists() else {}
-    in_order = [average[str(n)] for n in range(len(average))]
-    return LearnerState(controlnet, weights, _loaded(folder / OPTIMIZER), in_order, scaler)
+    stored = load_file(folder / WEIGHTS)
+    return [stored[name] for name, _ in controlnet.named_parameters()]
 
 
 def _copied(value: Any) -> Any:

@@ -7,8 +7,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from condprep import __version__
-from trainer.inference.export import condition_record, push, save_result
+from trainer.inference.export import push, save_result
 from trainer.recipe.recipe import Recipe
 from trainer.training.folder import own
 from trainer.training.loop import TrainingLoop
@@ -51,22 +50,9 @@ def train(recipe: Recipe, *, say: Say = lambda _: None, progress: ShowProgress =
 
 def export(loop: TrainingLoop) -> None:
     """The result of a loop in its folder, and on the Hub where the recipe says so."""
-    recipe, split, learner = loop.recipe, loop.loader.split, loop.learner
-    training = {
-        "model": recipe.model.model_dump(mode="json"),
-        "text": recipe.text.model_dump(mode="json"),
-        "family": learner.base.family,
-        "prediction_type": learner.base.prediction_type,
-        "updates": loop.update,
-        "batch": recipe.train.batch,
-        "rows": loop.rows,
-        "dataset": split.fingerprint,
-        "metrics": loop.metrics,
-        "condprep": __version__,
-    }
-    condition = condition_record(recipe.data.path, split.rows.column, split.rows.kind, recipe.data.resolution)
+    recipe, learner = loop.recipe, loop.learner
     average = learner.weights("best") if recipe.ema.enabled else None
-    save_result(loop.folder, learner.controlnet, learner.weights("raw"), average, training, condition)
+    save_result(loop.folder, learner.controlnet, learner.weights("raw"), average, loop.training, loop.condition)
     loop.say(f"the ControlNet is in {loop.folder}")
     if recipe.save.push_to_hub:
         loop.say(f"pushed to {push(loop.folder, recipe.save.push_to_hub)}")
