@@ -4,7 +4,7 @@ What goes wrong is told apart, because it ends differently (docs/faults.md):
 
     Rejected       the input's own fault      a reject, and the others go on
     PassingFault   storage, memory            tried again; then its shard is given up, and the same command goes on
-    ProgramFault   the device, an annotator   stops at once, and nothing of the shard is kept
+    ProgramFault   the device, an annotator   stops at once, and nothing further of the shard is kept
     TargetFault    the output's disk          stops at once; what was finished stays
     StorageFault   rights, credentials        the same
 """
@@ -111,7 +111,7 @@ class ShardFault(PassingFault):
 
 
 class ProgramFault(BuildFailed):
-    """The device or an annotator failed, whatever the picture. Nothing of the shards under way is kept."""
+    """The device or an annotator failed, whatever the picture. Nothing further of the shards under way is kept."""
 
 
 class TargetFault(BuildFailed):

@@ -105,4 +105,4 @@ def _is_device(error: BaseException) -> bool:
     )
 
 
-AS_IT_WAS = "Nothing of the shards under way is kept; once the cause is mended, the same command goes on"
+AS_IT_WAS = "Nothing further of the shards under way is kept; once the cause is mended, the same command goes on"

@@ -75,7 +75,10 @@ def begin(
         plan = _write_plan(layout, source, config, options.shard_rows, progress)
         for said in (kind for kind in plan.notes if kind.startswith(OFFER)):  # at once, not only at the end
             weights.say(said)
-    return ShardBuilder(layout, plan, source, options, loaded.annotators, loaded.columns(options, existing), progress)
+    columns = loaded.columns(options, existing)
+    builder = ShardBuilder(layout, plan, source, options, loaded.annotators, columns, progress)
+    builder.tell(0, 0)
+    return builder
 
 
 def as_requested(source: Source, options: BuildOptions) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from condprep.annotators.failures import Sleep, device_faults
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.annotators.transfer import Upload
+from condprep.building.keeping import Turn
 from condprep.building.picture import Draft, Item
 from condprep.errors import Rejected
 from condprep.runtime.retry import pause
@@ -51,7 +52,24 @@ class DeviceStage:
     def batches(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Pictures of one shard and shape, whatever their timing; rejects go alone."""
         for _, of_shard in groupby(items, lambda item: item[0].shard):
-            yield from by_shape(of_shard, _pixels, self.batch_size, held, self.pending)
+            yield from self._of_shard(of_shard)
+
+    def _of_shard(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        """The same, with what `Turn` knows of each."""
+        last, came = Turn(), 0
+
+        def coming() -> Iterator[Item]:
+            nonlocal last, came
+            for item in items:
+                last, before = item[0].turn, came
+                came += _weight(item)
+                last.before, last.after = before, came
+                yield item
+
+        for batch in by_shape(coming(), _pixels, self.batch_size, _weight, self.pending):
+            for input, _ in batch:
+                input.turn.settled = last.place
+            yield batch
 
     def fill(self, items: list[Item]) -> Batch:
         """Bring the pictures of a batch together, on their way to the device. Their own pixels are not needed any more."""
@@ -95,6 +113,12 @@ def held(item: Item) -> int:
     """Bytes that an input holds until it is written, at most."""
     state = item[1]
     return state.held if isinstance(state, Draft) else REJECT
+
+
+def _weight(item: Item) -> int:
+    """Bytes that count as having come with it."""
+    again = item[0].turn.again
+    return held(item) if again is None else again
 
 
 REJECT = 1000  # bytes, about

@@ -20,6 +20,7 @@ import numpy as np
 
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Drawn, Result, Runner, Undrawn
+from condprep.building.keeping import Turn
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
 from condprep.dataset.shards import Row, size_of
@@ -48,6 +49,7 @@ class Input:
     number: int  # 0, 1, 2, ... in the order in which the rows are wanted
     shard: int
     entry: Entry
+    turn: Turn = field(default_factory=Turn, compare=False)
 
     def reject(self, why: Rejected, key: str | None) -> Reject:
         return Reject(self.entry.name, why.stage, why.reason, why.code, key)

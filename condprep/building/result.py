@@ -80,7 +80,7 @@ def build_result(
         without_caption=counts.without_caption,
         without_map=dict(counts.without_map),
         annotators=[in_order(made) for made in plan.config["annotators"]],
-        resumed=inputs - built.inputs,
+        resumed=inputs - built.inputs + (builder.kept if builder else 0),
         seconds=seconds,
         notes=notes.found,
         part=str(part) if part else None,

@@ -14,6 +14,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
+from condprep.building.keeping import segments_of
 from condprep.building.plan import Plan, add_to_digest, changed_since, make_plan
 from condprep.dataset.layout import SPLITS, Layout
 from condprep.dataset.records import read_record
@@ -43,6 +44,10 @@ def ask_again(layout: Layout, plan: Plan, source: Source, codes: Collection[str]
     sources = {one["source"] for _, one in found}
     if layout.done.exists():
         _check_places(layout)
+    for shard in layout.begun():  # not finished: what is kept of it is made again
+        segments = segments_of(layout, plan, shard, plan.id)
+        if segments and any(ALL in codes or code in codes for code in segments.look().codes):
+            segments.remove()
     plan = _as_now(plan, source, sources)
     if found:
         shards = sorted({shard for shard, _ in found})
@@ -66,6 +71,7 @@ def take_back(layout: Layout) -> None:
     else:
         for shard in said["shards"]:
             shutil.rmtree(layout.shard(shard), ignore_errors=True)
+            shutil.rmtree(layout.segments(shard), ignore_errors=True)
     commit_json(note, said | {"taken": True})
 
 

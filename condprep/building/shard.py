@@ -17,6 +17,7 @@ bytes where pictures are let in: memory does not grow. Whatever a stage waits fo
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,11 +29,13 @@ import pyarrow as pa
 
 from condprep.annotators.protocol import Annotator
 from condprep.building.device_stage import REJECT, DeviceStage, held
+from condprep.building.keeping import Keeper, Pace, Turn, kept_of, segments_of
 from condprep.building.options import BuildOptions
-from condprep.building.picture import Found, Input, Item, PictureStage
+from condprep.building.picture import Draft, Found, Input, Item, PictureStage
 from condprep.building.plan import Plan
 from condprep.dataset.columns import arrow_schema
 from condprep.dataset.layout import Layout
+from condprep.dataset.segments import Kept, Segments
 from condprep.dataset.shards import SUFFIXES, Counts, Row, ShardWriter
 from condprep.engines.local import Threads
 from condprep.errors import PassingFault, ShardFault
@@ -51,7 +54,8 @@ TASKS = 4  # a worker, that wait for it at most: what is nearer to its end waits
 BATCHES_AHEAD = 3  # of the device, and of those who wait for its results
 
 Outcome = Row | Reject | PassingFault  # the latter of an input whose shard is given up
-R = TypeVar("R", Item, Outcome)
+Done = tuple[Input, Outcome]
+R = TypeVar("R", Item, Done)
 _result = Future.result  # as it is: no frame of ours is between a row and who waits for it
 Work = Callable[[list[Found]], Iterable[R]]
 
@@ -71,32 +75,49 @@ class ShardBuilder:
         memory: int | None = None,
         writer: str = "",
         pending: Sequence[int] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """annotators: by the columns of their maps. columns: of the dataset, in order. memory: bytes of all pictures
         that are under way; one that takes more by itself is prepared alone. Default: a quarter of what there is.
-        writer: as `ShardWriter` takes it. pending: the shards that are missing, where that is known."""
+        writer: as `ShardWriter` takes it. pending: the shards that are missing, where that is known. clock: in seconds, for
+        when rows are kept."""
         self.layout, self.plan, self.options, self.columns, self.progress = layout, plan, options, columns, progress
         self.pending = layout.missing(plan.shards) if pending is None else pending
         self.memory, self._writer, self._total = memory or usable_memory() // SHARE, writer, plan.inputs
-        self._done, self._rejects = plan.inputs - sum(map(plan.rows, self.pending)), 0
+        self._id, self._clock, self._rejects = plan.id, clock, 0
+        self._going_on: dict[int, Kept] = {}  # what is kept of shards whose inputs are under way
+        self._begin()
         self._pictures = PictureStage(source, options, annotators)
         self._device = DeviceStage(annotators, plan.config["batch_size"], self._pictures.pause)
 
-    def build_shard(self, shard: int, outcomes: Iterator[Outcome]) -> Counts:
+    def build_shard(self, shard: int, outcomes: Iterator[Done]) -> Counts:
         """Write and commit a shard. outcomes: of its inputs, in order; no more are taken than it has.
 
         Raises ShardFault where it is given up: nothing of it is kept, and `outcomes` go on with the next shard.
         """
         fault: PassingFault | None = None
-        suffix, most = SUFFIXES[self.options.format], self.options.shard_bytes
-        with ShardWriter(self.layout.shard(shard), arrow_schema(self.columns), suffix, most, self._writer) as writer:
-            for outcome in islice(outcomes, self.plan.rows(shard)):
+        schema, suffix, most = arrow_schema(self.columns), SUFFIXES[self.options.format], self.options.shard_bytes
+        kept, segments = self._going_on.pop(shard), self._segments(shard)
+        inputs = len(kept.again) + self.plan.rows(shard) - kept.end
+        with (
+            Keeper(segments, schema, kept.end, self._pace) as keeper,
+            ShardWriter(self.layout.shard(shard), schema, suffix, most, self._writer) as writer,
+        ):
+            for outcome in _read_kept(kept):
+                if isinstance(outcome, PassingFault):
+                    fault = outcome
+                else:
+                    writer.add(outcome)
+            for input, outcome in islice(outcomes, inputs):
                 if isinstance(outcome, PassingFault):
                     fault = fault or outcome
                 elif not fault:
-                    writer.add(outcome)
-                self._room.free(_size(outcome))
-                self._tell(outcome)
+                    if input.turn.again is None:
+                        writer.add(outcome)
+                    keeper.add(input.turn, outcome)
+                self._room.free(_size((input, outcome)))
+                if not self._device.networks:
+                    self._tell(input, outcome)
             if fault:
                 raise ShardFault(str(fault)) from fault
             if writer.counts.inputs < self.plan.rows(shard):
@@ -104,13 +125,22 @@ class ShardBuilder:
                     f"{writer.counts.inputs} outcomes of {self.plan.rows(shard)} inputs in shard {shard}"
                 )
         self.layout.commit_shard(shard)
+        self._pace.kept()
+        if segments:
+            segments.remove()
         return writer.counts
 
     def keep_to(self, shards: Collection[int]) -> None:
         """Build no others."""
         self.pending = [shard for shard in self.pending if shard in shards]
         self._total = sum(map(self.plan.rows, shards))
-        self._done = self._total - sum(map(self.plan.rows, self.pending))
+        self._begin()
+        self.tell(0, 0)
+
+    def _begin(self) -> None:
+        """Count what is there already."""
+        self.kept = kept_of(self.layout, self.plan, self.pending)  # inputs of shards that are not committed
+        self._done = self._total - sum(map(self.plan.rows, self.pending)) + self.kept
 
     def hand_over(self) -> None:
         """Give up the networks: builders in other processes load their own."""
@@ -118,14 +148,14 @@ class ShardBuilder:
 
     def tell(self, done: int, rejects: int) -> None:
         """How many inputs other processes have done, and how many of them are rejects."""
-        self.progress(Progress("build", self._done + done, self._total, rejects))
+        self.progress(Progress("build", min(self._done + done, self._total), self._total, rejects))
 
-    def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[Outcome]:
+    def outcomes(self, shards: Iterable[int], threads: Threads) -> Iterator[Done]:
         """What becomes of the inputs of these shards, in the order of the plan.
 
         They are one stream: while the last rows of a shard are written, the pictures of the next are under way.
         """
-        waiting = self._device.pending
+        self._pace, waiting = Pace(self._clock), self._device.pending
         most = waiting + waiting // 4 + BUFFER
         self._room = Room(max(self.memory, most + BUFFER), most, TASKS * threads.workers)
         threads.at_end(self._room.close)
@@ -140,14 +170,29 @@ class ShardBuilder:
         filled = threads.ahead("batches", map(self._device.fill, batches), BATCHES_AHEAD)
         seen = threads.ahead("device", map(self._device.see, filled), BATCHES_AHEAD)
         finished = threads.ahead("results", self._finish(map(self._device.wait, seen), threads))
-        numbered = chain.from_iterable(map(_result, finished))
-        return (outcome for _, outcome in in_order(numbered, lambda one: one[0]))
+        told = map(self._told, chain.from_iterable(map(_result, finished)))
+        return in_order(told, lambda done: done[0].number)
 
     def _inputs(self, shards: Iterable[int]) -> Iterator[list[Input]]:
         numbers = count()
         for shard in shards:
-            inputs = (Input(next(numbers), shard, entry) for entry in self.plan.entries(shard))
-            yield from lots(inputs, PER_TASK)
+            kept = self._going_on[shard] = self._take_up(shard)
+            entries = self.plan.entries(shard)
+            again = (Turn(one.place, one.weight) for one in kept.again)
+            turns = chain(again, map(Turn.alone, range(kept.end, len(entries))))
+            yield from lots((Input(next(numbers), shard, entries[turn.place], turn) for turn in turns), PER_TASK)
+
+    def _take_up(self, shard: int) -> Kept:
+        """What is kept of a shard, and sound."""
+        if not (segments := self._segments(shard)):
+            return Kept()
+        promised, kept = segments.look().end, segments.read(arrow_schema(self.columns))
+        if promised != kept.end:
+            self.kept, self._done = self.kept - promised + kept.end, self._done - promised + kept.end
+        return kept
+
+    def _segments(self, shard: int) -> Segments | None:
+        return segments_of(self.layout, self.plan, shard, self._id)
 
     def _read(self, inputs: Iterable[list[Input]], threads: Threads) -> Iterator[Found]:
         """What is read, a few tasks and bytes ahead."""
@@ -173,23 +218,30 @@ class ShardBuilder:
         if not task.cancelled() and not task.exception():  # else the build is at its end
             self._room.keep(cost, sum(map(_size, task.result())))
 
-    def _whole(self, lot: list[Found]) -> Iterator[Outcome]:
+    def _whole(self, lot: list[Found]) -> Iterator[Done]:
         """A picture's whole way, where no network looks at it."""
-        return map(self._pictures.finish, map(self._pictures.prepare, lot))
+        return ((found.input, self._pictures.finish(self._pictures.prepare(found))) for found in lot)
 
-    def _finish(self, batches: Iterable[list[Item]], threads: Threads) -> Iterator[Future[list[tuple[int, Outcome]]]]:
+    def _finish(self, batches: Iterable[list[Item]], threads: Threads) -> Iterator[Future[list[Done]]]:
         for lot in chain.from_iterable(lots(items, PER_TASK) for items in batches):
             yield threads.cpu.submit(self._finish_lot, lot)
 
-    def _finish_lot(self, lot: list[Item]) -> list[tuple[int, Outcome]]:
+    def _finish_lot(self, lot: list[Item]) -> list[Done]:
         before = sum(map(held, lot))
         outcomes = [self._pictures.finish(item) for item in lot]
-        self._room.free(before - sum(map(_size, outcomes)))
-        return [(input.number, outcome) for (input, _), outcome in zip(lot, outcomes)]
+        done = [(input, outcome) for (input, _), outcome in zip(lot, outcomes)]
+        self._room.free(before - sum(map(_size, done)))
+        return done
 
-    def _tell(self, outcome: Outcome) -> None:
-        self._done, self._rejects = self._done + 1, self._rejects + isinstance(outcome, Reject)
-        self.progress(Progress("build", self._done, self._total, self._rejects))
+    def _told(self, done: Done) -> Done:
+        """What networks have seen counts when it comes, though the rows before it may still be under way."""
+        self._tell(*done)
+        return done
+
+    def _tell(self, input: Input, outcome: Outcome) -> None:
+        if input.turn.again is None:
+            self._done, self._rejects = self._done + 1, self._rejects + isinstance(outcome, Reject)
+            self.progress(Progress("build", self._done, self._total, self._rejects))
 
 
 def _tasks(found: Iterable[Found]) -> Iterator[list[Found]]:
@@ -204,8 +256,17 @@ def _tasks(found: Iterable[Found]) -> Iterator[list[Found]]:
         yield lot
 
 
-def _size(one: Item | Outcome) -> int:
+def _read_kept(kept: Kept) -> Iterator[Outcome]:
+    """What is kept, and at its end why it could not be read, where storage fails."""
+    try:
+        yield from kept.outcomes()
+    except OSError as error:
+        yield PassingFault(f"{error.filename or 'what was kept of a shard'}: {error.strerror}")
+
+
+def _size(one: Item | Done) -> int:
     """Bytes that it holds."""
-    if isinstance(one, Row):
-        return one.size
-    return held(one) if isinstance(one, tuple) else REJECT
+    state = one[1]
+    if isinstance(state, Row):
+        return state.size
+    return state.held if isinstance(state, Draft) else REJECT

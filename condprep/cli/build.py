@@ -39,6 +39,7 @@ from condprep.cli.options import (
 )
 from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
+from condprep.cli.stopping import Stopped
 from condprep.errors import UsageError
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
@@ -201,8 +202,11 @@ def build(
     _check_push(context.params)
     chosen = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
     run = _to_run(context, source, out, names(annotator), chosen)
-    with progress() as advance:
-        result = run(progress=advance)
+    try:
+        with progress() as advance:
+            result = run(progress=advance)
+    except Stopped:
+        raise Stopped(*_kept(source, out, into=context.params["into"], append=context.params["append"])) from None
     show_build(result, as_json)
     if push_to_hub:
         _push(result.path, push_to_hub, private)
@@ -221,6 +225,19 @@ def _to_run(
     if out is None:
         raise UsageError("give --out for a new dataset, or --into to add columns to SOURCE, a dataset of condprep")
     return partial(run, source, out, annotators, **options)
+
+
+def _kept(source: str, out: str | None, *, into: bool, append: bool) -> Iterator[str]:
+    """What of a build that was stopped is on disk; nothing of one that had not begun."""
+    from condprep.building.keeping import kept_pictures
+    from condprep.building.output_folder import layout_of
+    from condprep.dataset.layout import Layout
+
+    layout = layout_of(source if into or out is None else out)
+    if into or append:
+        layout = Layout(layout.private / ("into" if into else "append"))
+    if kept := kept_pictures(layout):
+        yield f"{kept[0]:,} of {kept[1]:,} pictures are kept"
 
 
 def _check_push(given: Mapping[str, Any]) -> None:

@@ -67,7 +67,8 @@ def main() -> None:
     except OSError as error:  # what the operating system refuses and nothing above could explain better
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
-    except Stopped:
+    except Stopped as stopped:
         goes_on = sys.argv[1:2] in (["build"], ["finish"], ["curate"], ["split"], ["merge"], ["push"])
-        console.fail("stopped" + "; what was finished stays, and the same command goes on from there" * goes_on)
+        kept = next(iter(stopped.args), "what was finished stays")
+        console.fail("stopped" + f"; {kept}, and the same command goes on from there" * goes_on)
         sys.exit(1)

@@ -6,7 +6,7 @@ import signal
 
 
 class Stopped(BaseException):
-    """The command was asked to stop."""
+    """The command was asked to stop. Its argument: what is kept, where that is known."""
 
 
 def heed_signals() -> None:

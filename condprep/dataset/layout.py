@@ -58,6 +58,15 @@ class Layout:
     def shard(self, number: int) -> Path:
         return self.shards / f"{number:06d}"
 
+    def segments(self, number: int) -> Path:
+        """Where rows of a shard lie that is not finished."""
+        return self.shards / f"{number:06d}.segments"
+
+    def begun(self) -> list[int]:
+        """Shards of which there are such rows, or were."""
+        names = [path.stem for path in self.shards.glob("*.segments")]
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
     def data(self, split: str, number: int, count: int, suffix: str) -> Path:
         """The names that `datasets` itself gives: save_to_disk's for Arrow, the Hub's for Parquet and tars."""
         if suffix != ".arrow":

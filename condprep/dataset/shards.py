@@ -11,6 +11,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -158,6 +159,11 @@ class DataFile:
         self._sink.close()
         fsync(self.path)
 
+    def abandon(self) -> None:
+        """It will be removed."""
+        with suppress(OSError, pa.ArrowException):
+            self._sink.close()
+
 
 def _sink(path: Path, schema: pa.Schema) -> Sink:
     if path.suffix == ".tar":
@@ -195,6 +201,8 @@ class ShardWriter:
             if kind is None:
                 self.commit()
             else:
+                for part in self._open.values():
+                    part.abandon()
                 shutil.rmtree(self.partial, ignore_errors=True)
 
     def add(self, outcome: Row | Reject) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -62,11 +63,13 @@ def test_a_signal_ends_cleanly_and_says_how_to_go_on(raw: Path, tmp_path: Path, 
     command += ["--out", tmp_path / "ds", "--shard-size", "6", "--resolution", "512", "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "the same command goes on from there" in done.stderr
+    kept = re.search(r"stopped; (\d+) of 72 pictures are kept, and the same command goes on from there", done.stderr)
+    assert kept, done.stderr
     assert "Traceback" not in done.stderr
     result = build(raw, tmp_path / "ds", "canny", shard_rows=6)
     assert result.rows == {"train": 72}
     assert 12 <= result.resumed < 72
+    assert result.resumed == int(kept[1])
 
 
 def test_a_full_disk_stops_with_its_remedy_and_loses_nothing(raw: Path, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_what_was_begun_is_kept_by_what_was_asked(
             add_columns(tmp_path / "ds", "fragile")
     assert "canny_random" not in load_from_disk(str(tmp_path / "ds"))["train"].column_names
     result = add_columns(tmp_path / "ds", "canny:random")
-    assert result.resumed == 10
+    assert result.resumed == 11
     assert not list((tmp_path / "ds" / ".condprep").glob("into*"))
 
 

@@ -236,7 +236,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         condprep.build(source, tmp_path / "parts", progress=stop, **options)
     again = condprep.build(source, tmp_path / "parts", workers=3, **options)
-    assert again.resumed == 6
+    assert again.resumed == 7
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
     with pytest.raises(UsageError, match="condition_kind"):
         condprep.build(source, tmp_path / "parts", condition_kind="scribble", **options)
