@@ -1,6 +1,6 @@
 """When finished rows of a shard under way are kept, and what a shard that goes on has to do once more.
 
-A segment is written where SECONDS have passed or LOT_ROWS or LOT_BYTES are together; of a shard that is finished sooner than that, none.
+A segment is written where SECONDS have passed or LOT_ROWS or LOT_BYTES are together; of a QUICK shard, none.
 It ends where a batch does, if that is soon: then nothing is done twice.
 
 Networks look at batches, and may round a little differently in another batch. So a shard that goes on has to make the batches of one that never stopped:
@@ -23,6 +23,7 @@ from condprep.dataset.shards import Row
 from condprep.types import Reject
 
 SECONDS = 20.0  # of work until a segment is due; then it waits as long for the end of a batch
+QUICK = 40.0  # seconds; a shard that takes less is not worth it
 LOT_ROWS, LOT_BYTES = 100, 32_000_000  # that are held until then; the bytes of twice as many at most
 APART = 1.0  # seconds at least between two segments, where it is not for their bytes
 
@@ -63,8 +64,8 @@ class Pace:
         return self._clock() - self._kept
 
     def is_quick(self, inputs: int) -> bool:
-        """Whether a shard of so many takes less time than may be lost."""
-        return inputs * (self._clock() - self._began) < SECONDS * self._rows
+        """Whether a shard of so many takes so little time that it may be lost."""
+        return inputs * (self._clock() - self._began) < QUICK * self._rows
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ def test_no_more_than_a_minute_or_a_hundred_pictures_can_be_lost(
         kept = segments.ends[-1][1] if segments.ends else 0  # type: ignore[attr-defined]
         assert (place + 1 - kept) * seconds <= 60 or place + 1 - kept <= 100
     ends = segments.ends  # type: ignore[attr-defined]
-    quick = rows * seconds < keeping.SECONDS
+    quick = rows * seconds < keeping.QUICK
     assert bool(ends) is not quick
     assert len(ends) <= min(rows, max(rows * seconds, 1) + rows * size / keeping.LOT_BYTES)
     assert [first for first, _, _ in ends] == [0, *(end for _, end, _ in ends)][:-1] if ends else True
