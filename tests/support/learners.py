@@ -41,12 +41,12 @@ def stir(controlnet: torch.nn.Module) -> None:
         parameter.data += 0.02 * torch.randn_like(parameter)
 
 
-def make_batch(base: Base, rows: int = 4) -> Batch:
-    """Complete, as the cache would give it."""
+def make_batch(base: Base, rows: int = 4, side: int = 64) -> Batch:
+    """Complete, as the cache would give it: pictures of side x side pixels."""
     generator = torch.Generator().manual_seed(3)
-    pixels, conditions = torch.randint(0, 256, (2, rows, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    pixels, conditions = torch.randint(0, 256, (2, rows, 3, side, side), generator=generator, dtype=torch.uint8)
     captions = ["a disc", "a red box", "", "discs"][:rows]
-    sizes = base.time_ids((64, 64), (0, 0), (64, 64))
+    sizes = base.time_ids((side, side), (0, 0), (side, side))
     times = None if sizes is None else torch.tensor([sizes] * rows)
     bare = Batch([f"row{n}" for n in range(rows)], [0] * rows, captions, conditions, pixels=pixels, time_ids=times)
     return replace(base.complete(bare), pixels=None)
