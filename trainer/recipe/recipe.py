@@ -56,6 +56,9 @@ class Model(Table):
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
         default="auto", description="what the base predicts; auto is what its scheduler says"
     )
+    quantize: Literal["none", "fp8"] = Field(
+        default="none", description="weights of the frozen UNet; fp8 takes half of what bf16 takes"
+    )
     safetensors: bool = Field(default=True, description="open safetensors files alone; false admits pickled weights")
 
 
@@ -285,6 +288,10 @@ class Recipe(Table):
         if train.weights == "bf16" and train.optimizer == "prodigy":
             raise ValueError(
                 'train.weights = "bf16" is not for prodigy, which looks at all weights at once: say "fp32"'
+            )
+        if self.model.quantize != "none" and train.compile:
+            raise ValueError(
+                f'model.quantize = "{self.model.quantize}" has not been tried with train.compile = true: say train.compile = false, or "none"'
             )
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(

@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from trainer.models.quantized import quantize
 from trainer.training.optimizer import state_bytes
 from trainer.types import Batch, torch_dtype
 
@@ -42,9 +43,7 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     Exact for the tensors of PyTorch; what libraries and the allocator's fragments take comes on top. The VAE and the text
     encoders count where they are not cached.
     """
-    kept = [base.unet]
-    kept += [] if recipe.cache.latents else [base.vae]
-    kept += [] if recipe.cache.text else base.text_encoders
+    kept = [*[base.vae] * (not recipe.cache.latents), *base.text_encoders * (not recipe.cache.text)]
     width = torch_dtype(recipe.train.precision).itemsize
     learned = torch_dtype(recipe.train.weights)
     frozen = sum(parameters(module) for module in kept) * width
@@ -53,6 +52,9 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     trained = parameters(controlnet)
     with FakeTensorMode():
         _fill(fake.unet, torch_dtype(recipe.train.precision), requires_grad=False)
+        if recipe.model.quantize == "fp8":
+            quantize(fake.unet)
+        frozen += sum(tensor.nbytes for tensor in [*fake.unet.parameters(), *fake.unet.buffers()])
         _fill(controlnet, learned, requires_grad=True)
         batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
         passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))

@@ -14,6 +14,7 @@ from trainer.data.split import Split, cache_folder, open_splits
 from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.models.base import Base
 from trainer.models.families import load_base
+from trainer.models.quantized import quantize
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import dump_recipe
@@ -79,6 +80,8 @@ def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
     base = load_base(recipe.model, recipe.text)
     torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
+    if recipe.model.quantize == "fp8":
+        quantize(base.unet)
     base.to(accelerator.device, torch_dtype(recipe.train.precision))
     return Learner(accelerator, base, controlnet, recipe)
 

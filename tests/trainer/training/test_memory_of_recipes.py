@@ -12,6 +12,7 @@ from support.trainer_models import save_base
 
 from bench.bases import SDXL_UNET
 from trainer.models.families import Base, load_base
+from trainer.models.quantized import quantize
 from trainer.recipe.recipe import Model
 from trainer.recipe.toml import load_recipe
 from trainer.training.memory import predict_memory
@@ -30,8 +31,16 @@ def sdxl(folder: Path) -> Base:
     return large
 
 
+def saved_by_eight_bits(base: Base) -> int:
+    """Bytes of the UNet in bf16 beyond those in 8 bits."""
+    wide = sum(parameter.numel() for parameter in base.unet.parameters()) * 2
+    quantize(base.unet)
+    kept = [*base.unet.parameters(), *base.unet.buffers()]
+    return wide - sum(tensor.numel() * min(tensor.itemsize, 2) for tensor in kept)
+
+
 @pytest.mark.slow
-def test_sdxl_at_1024_fits_into_16_and_24_gigabytes(tmp_path: Path) -> None:
+def test_sdxl_at_1024_fits_into_12_16_and_24_gigabytes(tmp_path: Path) -> None:
     """With what a device needs beside tensors. fp32 adds two bytes for each of 1.25 billion weights and of their gradients."""
     base, small, large = sdxl(tmp_path), load_recipe("sdxl-16gb"), load_recipe("sdxl-24gb")
     assert (small.data.resolution, small.train.micro_batch) == (1024, 1)
@@ -40,3 +49,7 @@ def test_sdxl_at_1024_fits_into_16_and_24_gigabytes(tmp_path: Path) -> None:
     assert large.model_copy(update={"train": small.train}) == small
     assert large.train.model_copy(update={"weights": "bf16"}) == small.train
     assert found.peak + 2 * (2 * 1.26e9) + CONTEXT < 24 * GIB
+    least = load_recipe("sdxl-12gb")
+    assert least.model_copy(update={"model": small.model}) == small
+    assert least.model.model_copy(update={"quantize": "none"}) == small.model
+    assert found.peak - saved_by_eight_bits(base) + CONTEXT < 12 * GIB
