@@ -21,6 +21,14 @@ def check_folder(folder: Path) -> None:
         raise CheckpointError(f"save.dir {folder} is not empty and holds no run of the trainer; choose another one")
 
 
+def check_free(folder: Path) -> None:
+    """Raises what `own` would raise, and makes nothing."""
+    check_folder(folder)
+    if (folder / LOCK).exists():
+        with own(folder):
+            pass
+
+
 @contextmanager
 def own(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other runs out of it. The operating system frees the lock however the process ends.

@@ -14,10 +14,12 @@ from trainer.data.split import Split, open_splits
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
-from trainer.training.checkpoint import Checkpoints
-from trainer.training.folder import check_folder
+from trainer.training.checkpoint import Checkpoints, refuse_another_base
+from trainer.training.folder import check_free
 from trainer.training.machine import make_accelerator
 from trainer.training.memory import predict_memory
+from trainer.training.preflight import check_room
+from trainer.training.validate import check_validation
 
 FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
 UNHELD = (
@@ -58,12 +60,15 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     Raises what training would raise: DataError, ModelError, MachineError, CheckpointError.
     """
     make_accelerator(recipe)
-    check_folder(Path(recipe.save.dir))
+    check_free(Path(recipe.save.dir))
     train, validation = open_splits(recipe)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
-    _, going_on = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
+    checkpoint, going_on = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
     base = load_base(recipe.model, recipe.text)
-    base.new_controlnet(recipe.model.init)
+    if checkpoint:
+        refuse_another_base(checkpoint, base.fingerprints)
+    check_room(recipe, base.new_controlnet(recipe.model.init))
+    check_validation(recipe, validation)
     buckets = Counter(train.buckets)
     largest = max(buckets, key=lambda size: size[0] * size[1])
     micro_batch = 1 if recipe.train.micro_batch == "auto" else recipe.train.micro_batch

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,8 +22,11 @@ from trainer.training.validate import Validator
 from trainer.types import Batch, ProcessGroup, Say, torch_dtype
 
 if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+
     from trainer.data.split import Split
     from trainer.models.base import Base
+    from trainer.recipe.recipe import Recipe
     from trainer.training.step import Learner
 
 USABLE = 0.8  # of the free memory of a machine without a GPU
@@ -38,10 +43,7 @@ class MicroBatch:
 def preflight(learner: Learner, train: Split, held_out: Split | None, group: ProcessGroup, say: Say) -> int:
     """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
     base, recipe = learner.base, learner.recipe
-    trained = list(learner.controlnet.parameters())
-    moments = state_bytes(recipe.train.optimizer, [tuple(parameter.shape) for parameter in trained])
-    weights, average = (sum(weight.nbytes for weight in which) for which in (trained, learner.average))
-    check_disk(Path(recipe.save.dir), weights + average, moments, recipe.save.keep)
+    check_room(recipe, learner.controlnet)
     batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)
@@ -159,6 +161,16 @@ def _forget() -> None:
 
 def _gigabytes(size: int | None) -> str:
     return f" ({readable_bytes(size)})" if size else ""
+
+
+def check_room(recipe: Recipe, controlnet: ControlNetModel) -> None:
+    """Raises MachineError where the checkpoints and the result of a run do not fit into its folder, which may not be there yet."""
+    shapes = [tuple(parameter.shape) for parameter in controlnet.parameters()]
+    moments, weights = state_bytes(recipe.train.optimizer, shapes), sum(map(math.prod, shapes))
+    each = torch_dtype(recipe.train.weights).itemsize + torch.float32.itemsize * recipe.ema.enabled
+    folder = Path(os.path.abspath(recipe.save.dir))
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    check_disk(there, each * weights, moments, recipe.save.keep)
 
 
 def check_disk(folder: Path, weights: int, moments: int, keep: int) -> None:

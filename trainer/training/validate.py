@@ -16,13 +16,14 @@ from trainer.data.loader import held_out_batches
 from trainer.recipe.layout import SAMPLES
 from trainer.training.condition_gap import HeldOutLosses, loss_sums, mean_losses
 from trainer.training.samples import Samples
-from trainer.types import ProcessGroup
+from trainer.types import ONE_PROCESS, ProcessGroup
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
     from trainer.data.split import Split
     from trainer.evaluation.monitor import FidelityMonitor
+    from trainer.recipe.recipe import Recipe
     from trainer.training.step import Learner
 
 AT_ONCE = 8  # rows of a forward pass
@@ -120,6 +121,17 @@ class Validator:
         finally:
             for module, place in before:
                 module.to(place)
+
+
+def check_validation(recipe: Recipe, split: Split | None) -> None:
+    """Raises what validations would fail with, and generates nothing: a condition's file, the annotator that measures fidelity."""
+    if not recipe.eval.every:
+        return
+    Samples.of(recipe, split)
+    if recipe.eval.fidelity and split is not None:
+        from trainer.evaluation.monitor import FidelityMonitor
+
+        FidelityMonitor.of(recipe, split, ONE_PROCESS, "cpu")
 
 
 def _uncompiled() -> AbstractContextManager[None]:

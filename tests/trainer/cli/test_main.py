@@ -24,6 +24,7 @@ from trainer.cli import main as cli
 from trainer.models.objective import Diffusion, row_losses
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
+from trainer.training.folder import own
 from trainer.training.loop import TrainingLoop
 from trainer.training.step import Learner
 
@@ -161,6 +162,25 @@ def test_a_dry_run_finds_what_the_run_would_refuse(
     assert any("train.warmup = 4 is not shorter than the run of 4 updates" in note for note in notes)
     assert any("enlarged 8 times or more" in note and "--resolution 512 --fit bucket" in note for note in notes)
     assert (code, (tmp_path / "new").exists()) == (0, False)
+
+
+def test_a_dry_run_tries_the_disk_the_folder_and_what_validation_needs(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    """A full disk, a run that is going on there, and a condition's file that cannot be read: each refused, and nothing written."""
+    recipe = (made / "tiny.toml", "--dry-run", "--set", f"cache.dir={made / 'dry'}", "--set")
+    for change, said in (
+        ("eval.conditions=['no.png']", "no.png"),
+        (f"save.dir={tmp_path / 'used'}", "another run is using save.dir"),
+        ("save.keep=1000000000", "make room, lower save.keep"),
+    ):
+        where = () if change.startswith("save.dir") else ("--set", f"save.dir={tmp_path / 'new'}")
+        prompts = ("--set", "eval.prompts=['a disc']") if "conditions" in change else ()
+        with own(tmp_path / "used"):
+            code, _, shown = run(monkeypatch, capsys, *recipe, change, *where, *prompts)
+        assert code != 0
+        assert said in shown
+        assert not (tmp_path / "new").exists()
 
 
 def test_a_recipe_can_be_printed(monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path) -> None:

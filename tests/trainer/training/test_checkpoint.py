@@ -59,6 +59,16 @@ def test_a_half_written_one_is_never_seen(checkpoints: Checkpoints) -> None:
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["00000005", "00000015"]
 
 
+def test_choosing_removes_nothing(checkpoints: Checkpoints) -> None:
+    """A dry run chooses beside a run that is going on: what that one writes stays, until a run that goes on tidies up."""
+    save(checkpoints, 5)
+    partial = checkpoints.begin(10)
+    chosen, _ = checkpoints.choose("auto", recipe(), "rows")
+    assert partial.exists()
+    checkpoints.tidy(chosen)
+    assert (partial.exists(), len([*checkpoints])) == (False, 1)
+
+
 @pytest.mark.parametrize("harm", ["flip", "cut", "remove", "manifest"])
 def test_a_damaged_newest_one_falls_back(checkpoints: Checkpoints, harm: str) -> None:
     """A flipped bit, a cut file, a missing file or manifest: the one before is taken, and the note says so."""

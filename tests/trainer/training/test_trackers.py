@@ -152,6 +152,48 @@ def test_auto_takes_tensorboard_where_it_is(monkeypatch: Any) -> None:
     assert trackers.find_tracker("none") is None
 
 
+LOGIN = "machine api.wandb.ai\n  login user\n  password secret\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "files", "let_in"),
+    [
+        ({}, {}, False),
+        ({"WANDB_API_KEY": "secret"}, {}, True),
+        ({"WANDB_MODE": "offline"}, {}, True),
+        ({"WANDB_MODE": "online"}, {}, False),
+        ({}, {".netrc": LOGIN}, True),
+        ({}, {".netrc": LOGIN.replace("api.wandb.ai", "elsewhere.org")}, False),
+        ({"WANDB_BASE_URL": "https://elsewhere.org:8080"}, {".netrc": LOGIN}, False),
+        ({"NETRC": "~/logins"}, {"logins": LOGIN}, True),
+        ({}, {".config/wandb/settings": "[default]\nmode = offline\n"}, True),
+        ({}, {".config/wandb/settings": "[default]\nproject = tiny\n"}, False),
+        ({"RANK": "1"}, {}, True),
+    ],
+)
+def test_wandb_without_a_login_is_said_before_anything_is_loaded(
+    environment: dict[str, str], files: dict[str, str], let_in: bool, monkeypatch: Any, tmp_path: Path
+) -> None:
+    """A key in the environment, in netrc for its own host, or a mode that needs none lets the main process in; else the remedy is said."""
+    for name in ("API_KEY", "MODE", "BASE_URL", "CONFIG_DIR", "IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    for name in ("NETRC", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)} | environment).items():
+        monkeypatch.setenv(name, value)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)  # else netrc takes it for one that others may read
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trackers, "find_spec", lambda _: object())
+    if let_in:
+        assert trackers.find_tracker("wandb") == "wandb"
+    else:
+        with pytest.raises(MachineError, match=r'log\.tracker = "wandb", and nobody is logged in .*WANDB_MODE=offline'):
+            trackers.find_tracker("wandb")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs the package wandb")
 def test_a_tracker_that_refuses_is_said(tmp_path: Path, place: Path, monkeypatch: Any) -> None:
     """What it says reaches the user in one line, with the key of the recipe, and before the first update."""
@@ -161,6 +203,7 @@ def test_a_tracker_that_refuses_is_said(tmp_path: Path, place: Path, monkeypatch
         raise wandb.errors.UsageError("No API key configured. Use `wandb login` to log in.\nmore")
 
     monkeypatch.setattr(wandb, "init", refuse)
+    monkeypatch.setenv("WANDB_API_KEY", "a key that is no longer good")
     with pytest.raises(
         MachineError, match=r'"wandb" could not be started: No API key configured.*log\.tracker = "none"'
     ):
