@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.text import Text
 
@@ -16,8 +16,9 @@ from condprep.runtime.progress import Progress
 @contextmanager
 def bars() -> Iterator[Callable[[Progress], None]]:
     """A bar that a callback moves."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
-    with RichProgress(*columns, console=err, speed_estimate_period=10) as shown:
+    counted = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate()
+    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()  # the first moves while a batch takes long
+    with RichProgress(*counted, *times, console=err, speed_estimate_period=10) as shown:
         yield _Bars(shown)
 
 
@@ -40,4 +41,4 @@ class _Bars:
                 self.bars.remove_task(task)
             self.task = self.bars.add_task(state.stage, total=state.total, completed=state.done)
         rejects = f", {state.rejects} rejected" if state.rejects else ""
-        self.bars.update(self.task, completed=state.done, description=state.stage + rejects)
+        self.bars.update(self.task, completed=state.done, total=state.total, description=state.stage + rejects)

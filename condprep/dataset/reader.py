@@ -130,6 +130,16 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
         raise _damage(path, error, f" after row {rows}") from error
 
 
+def count_rows(path: Path) -> int:
+    """How many rows a file says it has; none is read. Raises DatasetError where that cannot be known."""
+    try:
+        if path.suffix == ".parquet":
+            return int(pq.read_metadata(path).num_rows)
+        return sum(batch.num_rows for batch in _arrow(path, schema(path).names[-1:]))
+    except (pa.ArrowException, OSError) as error:
+        raise _damage(path, error) from error
+
+
 def readable_rows(path: Path) -> int:
     """How many rows can be read: all, or those before the damage."""
     rows = 0

@@ -64,6 +64,11 @@ def shown(path: Path) -> str:
     return mirror.url if path == mirror.root else f"{mirror.url}/{path.relative_to(mirror.root).as_posix()}"
 
 
+def is_far(path: Path) -> bool:
+    """Whether a file of rows would be fetched to be read."""
+    return _mirror_of(path) is not None
+
+
 @contextmanager
 def content(path: Path) -> Iterator[Path]:
     """A file of rows to be read: the same, or where it is at a URL a copy, which stays as long as this is open."""

@@ -75,7 +75,8 @@ class Comparer:
         """The pass of a network over its rows. progress: gets how many rows are done, and of how many where that is known."""
         if not self.network:
             return
-        total = len(self._rows) if isinstance(self._rows, frozenset) else None
+        total = len(self._rows) if isinstance(self._rows, frozenset) else pairs.known_rows()
+        progress(0, total)
         with ThreadPoolExecutor(1, "condprep-device") as device:
             opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead, memory_of, UNDER_WAY)
             batches = by_shape(filter(whole, opened), content, self._annotator.batch_size)

@@ -146,11 +146,12 @@ class _Run:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
             if self.comparer:
                 self.comparer.look(pairs, pool, 4 * workers, lambda n, of: self.progress(Progress("annotate", n, of)))
+            total = pairs.known_rows()
             for pair, scores in ordered_map(pool, self._measure, pairs, 4 * workers, memory_of, UNDER_WAY):
                 self._judge(pair, scores)
                 if pair.row is not None:
                     yield {"row": pair.row, "key": pair.key, "source": pair.source} | scores
-                self.progress(Progress("verify", self.rows, None))
+                self.progress(Progress("verify", self.rows, total))
 
     def _measure(self, pair: Pair) -> tuple[Pair, dict[str, Any]]:
         """In a thread of the pool. The pair comes back without its bytes, of which no more are needed."""

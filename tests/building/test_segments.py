@@ -22,7 +22,7 @@ from condprep.building import keeping
 from condprep.building.device_stage import DeviceStage
 from condprep.building.keeping import Keeper, Pace, Turn
 from condprep.dataset.segments import Again, Segments
-from condprep.dataset.shards import Row
+from condprep.dataset.shards import Row, ShardWriter
 from condprep.errors import ShardFault
 from condprep.runtime.progress import Progress
 from condprep.types import Reject
@@ -198,6 +198,23 @@ def test_what_is_finished_when_a_build_is_stopped_stays(pile: Path, tmp_path: Pa
     assert building == [(done, INPUTS) for done in range(kept, INPUTS + 1)]
     assert result.resumed == kept
     assert tree(tmp_path / "ds") == tree(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("sociable")
+def test_progress_counts_what_networks_have_seen(pile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what is written: pictures of which the first waits for others of its shape are told before its row is there. The
+    total stands from the beginning."""
+    told, written, add = list[Progress](), list[int](), ShardWriter.add
+
+    def noted(self: ShardWriter, outcome: Any) -> None:
+        written.append(sum(state.stage == "build" for state in told))
+        add(self, outcome)
+
+    monkeypatch.setattr(ShardWriter, "add", noted)
+    build(pile, tmp_path / "ds", "sociable", progress=told.append, **ONE)
+    building = [(state.done, state.total) for state in told if state.stage == "build"]
+    assert building == [(done, INPUTS) for done in range(INPUTS + 1)]
+    assert written[0] > 5
 
 
 def test_rejects_in_segments_are_tried_again_when_asked_for(pile: Path, tmp_path: Path) -> None:

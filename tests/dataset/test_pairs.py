@@ -18,6 +18,7 @@ from PIL import Image as Pictures
 from support.pictures import encoded, smooth
 
 import condprep
+from condprep.dataset.pairs.first import FirstPairs
 from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import SourceError, UsageError
 
@@ -99,6 +100,18 @@ def test_every_layout_gives_the_same_pairs(tmp_path: Path, layout: Callable[[Pat
     pairs = open_pairs(folder)
     assert [pair.row for pair in pairs] == [pair.row for pair in pairs] == list(range(5))
     assert len({pair.key for pair in pairs}) == 5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_counted_without_being_read(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+    """As many as come, so that who reads them knows how far he is; of the first few, so many."""
+    pairs = open_pairs(layout(tmp_path / "pairs"))
+    there = sum(pair.row is not None for pair in pairs)
+    assert (pairs.known_rows(), FirstPairs(pairs, 1).known_rows(), FirstPairs(pairs, 99).known_rows()) == (
+        there,
+        1,
+        there,
+    )
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

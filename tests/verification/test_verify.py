@@ -169,10 +169,14 @@ def test_the_words_name_rows_and_cannot_be_forged(command: Command, built: Path,
 
 
 def test_progress_counts_the_rows(built: Path) -> None:
-    """The callback is told every row."""
+    """The callback is told every row, and of how many."""
     seen: list[int] = []
-    condprep.verify(built, weights=OFFLINE, progress=lambda state: seen.append(state.done))
+    totals: set[int | None] = set()
+    condprep.verify(
+        built, weights=OFFLINE, progress=lambda state: (seen.append(state.done), totals.add(state.total))[0]
+    )
     assert seen == list(range(1, 9))
+    assert totals == {8}
 
 
 def test_every_check_is_documented() -> None:

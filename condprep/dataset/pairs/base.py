@@ -127,6 +127,10 @@ class Pairs(Protocol):
         """The encoded picture with its map and captions. Thread-safe. Raises Rejected("read", reason)."""
         ...
 
+    def known_rows(self) -> int | None:
+        """How many rows there are, damaged ones too, where that is known without reading them."""
+        ...
+
     def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
         """The pairs of these row numbers, in order, and nothing is read of the others; None: every pair, as iterating."""
         ...

@@ -82,6 +82,9 @@ class FolderPairs:
             return Pair(row, key, problem=rejected.reason, source=entry.name)
         return Pair(row, key, sample.data, sample.condition or b"", list(sample.text), source=entry.name)
 
+    def known_rows(self) -> int | None:
+        return sum(entry.condition is not None for entry in self.entries())
+
     def entries(self) -> Iterator[Entry]:
         """Those with a map have its path; pictures without one, maps without a picture and second maps have a problem."""
         image, condition = portable(self.image), portable(self.condition)
@@ -168,6 +171,9 @@ class ListedPairs:
     def identity(self) -> Mapping[str, Any]:
         columns = {role: getattr(self.columns, role) for role in ("image", "condition", "caption")}
         return {"listing": self.listing.name} | columns
+
+    def known_rows(self) -> int | None:
+        return sum(1 for _ in read_rows(self.listing))
 
     def entries(self) -> Iterator[Entry]:
         """A row that cannot be used is a problem entry called `prompt.json:LINE`."""

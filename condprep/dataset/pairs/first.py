@@ -54,6 +54,10 @@ class FirstPairs:
             return takewhile(self._among, self.pairs.read())
         return self.pairs.read(_Below(self.most, only))
 
+    def known_rows(self) -> int | None:
+        rows = self.pairs.known_rows()
+        return None if rows is None else min(rows, self.most)
+
     def entries(self) -> Iterator[Entry]:
         return self.pairs.entries()
 

@@ -26,8 +26,18 @@ from condprep.dataset.pairs.base import (
     padding,
     read_transform,
 )
-from condprep.dataset.reader import RowGroup, Shard, batches, first_schema, is_image, parts, read_part, schema
-from condprep.dataset.remote import shown
+from condprep.dataset.reader import (
+    RowGroup,
+    Shard,
+    batches,
+    count_rows,
+    first_schema,
+    is_image,
+    parts,
+    read_part,
+    schema,
+)
+from condprep.dataset.remote import is_far, shown
 from condprep.errors import DatasetError, Rejected
 from condprep.runtime.files import read_json
 from condprep.sources.base import rejected_entry, stamp
@@ -92,6 +102,14 @@ class TablePairs:
     def identity(self) -> Mapping[str, Any]:
         columns = {role: getattr(self.columns, role) for role in ("image", "condition", "caption")}
         return {"splits": sorted({file.split for file in self.files})} | columns
+
+    def known_rows(self) -> int | None:
+        if any(is_far(file.path) for file in self.files):
+            return None
+        try:
+            return sum(count_rows(file.path) for file in self.files)
+        except DatasetError:  # damaged: what can be read of it is seen later
+            return None
 
     def entries(self) -> Iterator[Entry]:
         """Called "train:17"; the rows of a split are numbered from 0. A damaged file is an entry of its own."""
