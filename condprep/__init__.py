@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from types import FunctionType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -32,10 +33,15 @@ __all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are imported on first use: `import condprep` costs milliseconds."""
+    """Public names are imported on first use: `import condprep` costs milliseconds. Functions speak of their arguments."""
     if name not in _PUBLIC:
         raise AttributeError(f"module 'condprep' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    found = getattr(import_module(_PUBLIC[name]), name)
+    if isinstance(found, FunctionType):
+        found = import_module("condprep.runtime.wording").in_python_words(found)
+        found.__module__ = "condprep"  # where pickle finds it
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

@@ -63,6 +63,9 @@ class CondprepError(Exception):
     """Base of all errors that condprep raises on purpose; the command line prints them without a stack trace."""
 
     exit_code = 1
+    of_command: str | None = (
+        None  # the message, naming options of the command line, where it names arguments of Python instead
+    )
 
 
 class UsageError(CondprepError):

@@ -27,6 +27,7 @@ from condprep.runtime.concurrency import in_order, ordered_map, usable_cores
 from condprep.runtime.fork import Lock, check_cuda, keep_torch_usable
 from condprep.runtime.once import OncePerProcess
 from condprep.runtime.retry import retried
+from condprep.runtime.wording import in_python_words
 from condprep.types import Reject
 from condprep.weights.find import Weights
 
@@ -62,6 +63,7 @@ class Session(RowSession):
     share one, and so may processes that were forked or spawned.
     """
 
+    @in_python_words
     def __init__(
         self,
         annotators: str | Sequence[str] = (),

@@ -45,7 +45,7 @@ def finish(
     check_here(out, "condprep finish")
     layout = Layout(Path(out))
     if not (layout.private / "plan.json").exists():
-        raise UsageError(f"no build was begun at {layout.root}; begin it with condprep build ... --part 0/N")
+        raise UsageError(f"no build was begun at {layout.root}; begin it with `condprep build ... --part 0/N`")
     with disk_errors(layout.root), locked(layout):
         if not layout.done.exists():
             put_in_places(_all_parts(layout, progress))

@@ -24,7 +24,10 @@ from condprep.cli.options import (
 from condprep.types import FitMode
 
 Out = Annotated[Path, Option("--out", "-o", help="folder of the maps: NAME.png, keypoints in NAME.json")]
-Like = Annotated[str | None, Option(help="a dataset whose annotators and geometry are repeated exactly")]
+Like = Annotated[
+    str | None,
+    Option(help="a dataset, or the folder of a training run, whose annotators and geometry are repeated exactly"),
+]
 Pictures = Annotated[bool, Option("--pictures", help="also write each picture as the annotators saw it")]
 Overwrite = Annotated[bool, Option("--overwrite", help="replace files that are there")]
 Resolution = Annotated[int | None, of_size(help="for a fit that changes the size; pixels (default: 512)")]

@@ -40,6 +40,7 @@ from condprep.cli.options import (
 from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.cli.stopping import Stopped
+from condprep.dataset.splits import enough
 from condprep.errors import UsageError
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
@@ -306,7 +307,7 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         )
     elif result.rows and "validation" not in result.rows and not result.url:
         console.say(
-            f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation 0.02` does it"
+            f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation {enough(sum(result.rows.values()))}` does it"
         )
     if any(made["annotator"] == IMPORTED for made in result.annotators):
         console.say(f"maps that came with their pictures can be wrong ones: run `condprep verify {result.path}`")

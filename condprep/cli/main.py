@@ -62,7 +62,7 @@ def main() -> None:
     except CondprepError as error:
         if isinstance(error, BuildFailed) and error.result:
             show_build(error.result, as_json="--json" in sys.argv)
-        console.fail(str(error))
+        console.fail(error.of_command or str(error))
         sys.exit(error.exit_code)
     except OSError as error:  # what the operating system refuses and nothing above could explain better
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from typer import Argument, Option
@@ -9,6 +10,7 @@ from typer import Argument, Option
 from condprep.cli import console
 from condprep.cli.options import Json
 from condprep.cli.progress import progress
+from condprep.dataset.splits import enough
 
 Validation = Annotated[float, Option(help="share of the rows that is held out, 0 to below 1")]
 By = Annotated[
@@ -33,8 +35,15 @@ def split(
     console.show_facts(
         [
             ("rows", ", ".join(f"{name} {rows:,}" for name, rows in result.rows.items())),
-            ("moved", f"{result.moved:,}" if result.moved else "none: all are where they belong"),
+            ("moved", f"{result.moved:,}" if result.moved else _why_none(result.rows, validation)),
             ("time", f"{result.seconds:.1f} s"),
             ("dataset", str(result.path)),
         ]
     )
+
+
+def _why_none(rows: Mapping[str, int], validation: float) -> str:
+    if validation and "validation" not in rows:
+        several = enough(rows["train"])
+        return f"none: no key of {rows['train']:,} rows falls into that share; a larger one does, as --validation {several}"
+    return "none: all are where they belong"

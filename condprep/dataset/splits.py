@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 
 def split_of(key: str, validation: float) -> str:
     """key: sha256, hex. validation: the share of all keys that is held out; a larger one holds the same ones out, and more."""
     return "validation" if int(key[:16], 16) < validation * 2**64 else "train"
+
+
+def enough(rows: int) -> float:
+    """A share that is likely to hold some of so many rows out: 0.02, of few rows more, since each key decides for itself."""
+    return min(0.5, max(0.02, ceil(300 / rows) / 100))
 
 
 def group_of(source: str) -> str:

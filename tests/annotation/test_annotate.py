@@ -110,7 +110,7 @@ def test_like_allows_no_other_settings(raw: Path, tmp_path: Path, photo: Path) -
     """What `like` fixes cannot be said otherwise, and a picture cannot be annotated by nothing."""
     build(raw, tmp_path / "ds", "canny", resolution=128)
     for settings in ({"fit": "crop"}, {"resolution": 512}, {"params": {"canny": {"low": 50}}}):
-        with pytest.raises(UsageError, match="leave out --set, --resolution and --fit"):
+        with pytest.raises(UsageError, match="leave out params, resolution and fit"):
             annotate([photo], like=tmp_path / "ds", **settings)
     for names in ({"annotators": "canny", "like": tmp_path / "ds"}, {}):
         with pytest.raises(UsageError, match=r"either annotators .* or a dataset"):

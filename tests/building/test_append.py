@@ -105,13 +105,13 @@ def test_after_a_split_what_is_new_finds_its_place(grown: Path, tmp_path: Path) 
 
 def test_only_a_finished_dataset_of_the_same_settings_is_added_to(grown: Path, tmp_path: Path) -> None:
     """No dataset, other settings, and options that contradict --append are refused, and nothing is changed."""
-    with pytest.raises(DatasetError, match="no finished dataset; build it without --append first"):
+    with pytest.raises(DatasetError, match="no finished dataset; build it without append=True first"):
         build(grown, tmp_path / "nothing", "canny", append=True, **HOW)
     with pytest.raises(DatasetError, match=r"resolution: 64 there, 128 now"):
         build(grown, tmp_path / "ds", "canny", append=True, **HOW | {"resolution": 128})
-    with pytest.raises(UsageError, match="leave out --overwrite, --retry-rejects and --limit"):
+    with pytest.raises(UsageError, match="leave out overwrite=True, retry_rejects and limit"):
         build(grown, tmp_path / "ds", "canny", append=True, overwrite=True, **HOW)
-    with pytest.raises(DatasetError, match=r"3 new .* add what is new to the finished dataset with --append"):
+    with pytest.raises(DatasetError, match=r"3 new .* add what is new to the finished dataset with append=True"):
         build(grown, tmp_path / "ds", "canny", **HOW)
 
 

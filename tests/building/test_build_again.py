@@ -52,7 +52,7 @@ def test_a_finished_build_is_not_done_again(raw: Path, tmp_path: Path) -> None:
 def test_other_settings_on_an_existing_dataset_are_refused(raw: Path, tmp_path: Path) -> None:
     """Each differing setting is named with both values; --overwrite starts afresh."""
     build(raw, tmp_path / "ds", "canny", **SMALL)
-    with pytest.raises(DatasetError, match=r"resolution: 128 there, 192 now.*--overwrite"):
+    with pytest.raises(DatasetError, match=r"resolution: 128 there, 192 now.*overwrite=True"):
         build(raw, tmp_path / "ds", "canny", resolution=192, shard_rows=5)
     with pytest.raises(DatasetError, match=r"canny.low: None there, 50 now"):
         build(raw, tmp_path / "ds", "canny", params={"canny": {"low": 50}}, **SMALL)
@@ -136,9 +136,9 @@ def test_no_rows_and_too_many_rejects_fail(tmp_path: Path, raw: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"resolution": 500}, r"--resolution = 500: .*multiple of 8"),
-        ({"fit": "stretch"}, "--fit = 'stretch'"),
-        ({"validation": 1.5}, "--validation = 1.5"),
+        ({"resolution": 500}, r"^resolution = 500: .*multiple of 8"),
+        ({"fit": "stretch"}, "^fit = 'stretch'"),
+        ({"validation": 1.5}, "^validation = 1.5"),
         ({"primary": "hed"}, "primary 'hed' is not among the annotators canny"),
         ({"params": {"hed": {"low": 1}}}, "'hed', which is not among the annotators canny"),
     ],

@@ -139,7 +139,7 @@ def test_finish_beside_a_part_is_refused(few: Path, tmp_path: Path) -> None:
     ("part", "says"),
     [
         ("3/3", r"counted from 0, so of 3 the last is 2/3; .*--array=0-2"),
-        ("x/y", r"--part 'x/y' is not of the form I/N"),
+        ("x/y", r"^part 'x/y' is not of the form I/N"),
         ("1/0", "0 parts"),
         ("-1/3", "not of the form"),
         ((0, -2), "not of the form"),
@@ -159,7 +159,7 @@ def test_what_concerns_the_whole_dataset_is_no_matter_of_a_part(
     few: Path, tmp_path: Path, option: dict[str, Any]
 ) -> None:
     """Each part would delete what the others have made, or judge what it cannot see."""
-    with pytest.raises(UsageError, match=r"concerns the whole dataset, and --part 0/2 builds a part of it; \w+"):
+    with pytest.raises(UsageError, match=r"concerns the whole dataset, and part 0/2 builds a part of it; \w+"):
         build(few, tmp_path / "ds", "canny", part="0/2", **SMALL, **option)
 
 

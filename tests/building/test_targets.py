@@ -180,7 +180,7 @@ def test_two_builds_of_one_target_are_refused(photographs: Path) -> None:
     """The second says who builds, where and since when; --break-lock takes over, and a process that has ended needs none."""
     for host, pid in (("elsewhere", 7), (socket.gethostname(), os.getpid())):
         lock_of(host, pid)
-        with pytest.raises(DatasetError, match=f"process {pid} on {host} since 2026-01-01.*--break-lock"):
+        with pytest.raises(DatasetError, match=f"process {pid} on {host} since 2026-01-01.*break_lock=True"):
             build(photographs)
     assert list(there()) == [".condprep/lock.json"]
     lock_of("elsewhere", 7)

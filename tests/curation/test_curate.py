@@ -167,5 +167,5 @@ def test_a_dry_run_tells_what_would_be_and_writes_nothing(built: Path, tmp_path:
     assert (ended.code, ended.json["dropped"]) == (0, dict(made.dropped))
     assert tree(built) == files
     assert not Path(f"{built}-curated").exists()
-    with pytest.raises(UsageError, match="give --out for the new dataset, or --dry-run"):
+    with pytest.raises(UsageError, match="give out for the new dataset, or dry_run=True"):
         condprep.curate(built, None, asked)

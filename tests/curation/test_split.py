@@ -12,7 +12,7 @@ from support.command import Command
 from support.datasets import tree
 
 from condprep import build, split, verify
-from condprep.curation.split import _group
+from condprep.dataset.splits import group_of
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import read_json
 
@@ -80,7 +80,7 @@ def test_groups_stay_together(ds: Path) -> None:
 )
 def test_a_group_is_a_folder_or_a_tar(source: str, group: str) -> None:
     """Of files their folder, of members the tar and the folder in it."""
-    assert _group(source) == group
+    assert group_of(source) == group
 
 
 def test_rejects_are_not_retried_into_files_that_are_others_now(ds: Path, raw: Path) -> None:
@@ -88,7 +88,7 @@ def test_rejects_are_not_retried_into_files_that_are_others_now(ds: Path, raw: P
     for share in (0.4, 0):
         split(ds, share)
     before = tree(ds)
-    with pytest.raises(DatasetError, match="start afresh with --overwrite"):
+    with pytest.raises(DatasetError, match="start afresh with overwrite=True"):
         build(raw, ds, "canny", retry_rejects="all", **SMALL)
     assert tree(ds) == before
 
@@ -132,9 +132,17 @@ def test_a_file_of_rows_that_is_not_ours_is_named(ds: Path) -> None:
 def test_the_command(command: Command, ds: Path, raw: Path, tmp_path: Path) -> None:
     """A build that holds nothing out says with which command that is done, and that command does it."""
     ended = command("build", raw, "-a", "canny", "-o", tmp_path / "fresh", "--resolution", "64")
-    assert f"condprep split {tmp_path / 'fresh'} --validation 0.02" in ended.err
+    assert f"condprep split {tmp_path / 'fresh'} --validation 0.25" in ended.err
     ended = command("split", ds, "--validation", "0.4")
     assert ended.code == 0
     assert "validation " in ended.out
     assert command("split", ds, "--validation", "0.4", "--json").json["moved"] == 0
     assert command("split", ds, "--validation", "2").code == 2
+
+
+def test_a_share_of_few_rows_that_holds_out_none_is_said(ds: Path, command: Command) -> None:
+    """Each key decides for itself: where no row falls into a share, a larger one is named, and it holds some out."""
+    said = command("split", ds, "--validation", "0.001").out
+    assert "moved\tnone: no key of 12 rows falls into that share; a larger one does, as --validation 0.25\n" in said
+    assert command("split", ds, "--validation", "0.25").code == 0
+    assert "validation" in rows(ds)

@@ -142,6 +142,6 @@ def test_what_reads_tables_says_what_they_are(tars: Path, tmp_path: Path, comman
     for call in refused:
         with pytest.raises(DatasetError, match="is a WebDataset"):
             call()
-    with pytest.raises(UsageError, match="--format webdataset concerns"):
+    with pytest.raises(UsageError, match="format webdataset concerns"):
         condprep.build(tars, tmp_path / "part", "canny", format="webdataset", part="0/2")
     assert command("inspect", tars).code == 2

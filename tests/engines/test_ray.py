@@ -157,16 +157,16 @@ def test_a_node_that_does_not_see_what_it_needs_says_so(
         job(pictures, tmp_path / "ds1", paths=(pictures, Path("/no/such/weights"))).open(None)
     with pytest.raises(UsageError, match="does not see /no/such/folder, where the build was begun"):
         job(pictures, tmp_path / "ds2", folder=Path("/no/such/folder")).open(None)
-    with pytest.raises(UsageError, match="--out must be a folder that all nodes share"):
+    with pytest.raises(UsageError, match="out must be a folder that all nodes share"):
         job(pictures, tmp_path / "ds3", mark="another").open(None)
 
 
 def test_options_of_another_engine_are_refused(pictures: Path, tmp_path: Path) -> None:
     """--devices are of one machine, --address and --actors of a cluster."""
-    with pytest.raises(UsageError, match="--devices are those of one machine"):
+    with pytest.raises(UsageError, match="devices are those of one machine"):
         build(pictures, tmp_path / "ds", "canny", engine="ray", devices="cpu,cpu")
-    with pytest.raises(UsageError, match="--actors 3 is for --engine ray"):
+    with pytest.raises(UsageError, match=r"^actors 3 is for engine ray"):
         build(pictures, tmp_path / "ds", "canny", actors=3)
-    with pytest.raises(UsageError, match="--actors 0: there must be one"):
+    with pytest.raises(UsageError, match=r"^actors 0: there must be one"):
         build(pictures, tmp_path / "ds", "canny", engine="ray", actors=0)
     assert not (tmp_path / "ds").exists()

@@ -79,7 +79,7 @@ def claim(dataset: Path, name: str, **further: Any) -> None:
 def test_like_runs_no_code_and_asks_nobody(dataset: Path, photo: Path, stranger: str, marker: Path) -> None:
     """`annotate --like` of a dataset that names a model with code is refused with the remedy, whatever is typed."""
     claim(dataset, stranger)
-    with pytest.raises(CondprepError, match=f"say --trust-annotator {stranger}"):
+    with pytest.raises(CondprepError, match=f"say trust_annotators {stranger}"):
         condprep.annotate([photo], like=dataset)
     assert not marker.exists()
 
@@ -97,7 +97,7 @@ def test_trust_is_by_the_whole_name(dataset: Path, photo: Path, stranger: str) -
     """A part of a trusted name, or another variant of it, is not trusted."""
     claim(dataset, stranger)
     for trust in ("depth", f"{stranger}/other", [stranger[:-1]], f"{stranger} "):
-        with pytest.raises(CondprepError, match="--trust-annotator"):
+        with pytest.raises(CondprepError, match="trust_annotators"):
             condprep.annotate([photo], like=dataset, trust_annotators=trust)
 
 
@@ -107,7 +107,7 @@ def test_verify_and_curate_run_no_code(dataset: Path, stranger: str, marker: Pat
     found = condprep.verify(dataset, checks=["alignment"])
     assert any(f"say --annotator {stranger}" in note for note in found.notes)
     spoil(dataset)
-    with pytest.raises(CondprepError, match="--trust-annotator"):
+    with pytest.raises(CondprepError, match="trust_annotators"):
         condprep.curate(dataset, tmp_path / "out", fix=True)
     assert not marker.exists()
 

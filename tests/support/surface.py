@@ -89,7 +89,9 @@ def _signature(function: Any) -> str:
 def results() -> dict[str, dict[str, str]]:
     """public function -> path of a field of what it returns -> type; names of our classes are not part of it."""
     return {
-        f"{package}.{name}": dict(_fields("", _evaluated(public.__annotations__["return"], public.__module__)))
+        f"{package}.{name}": dict(
+            _fields("", _evaluated(public.__annotations__["return"], inspect.unwrap(public).__module__))
+        )
         for package, name, public in _public()
         if inspect.isfunction(public)
     }

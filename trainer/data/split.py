@@ -273,8 +273,10 @@ def open_splits(
         group.barrier()
     train = open_split(recipe, recipe.data.split, training=True, most=recipe.data.max_rows, progress=progress)
     if len(train.rows) < recipe.train.batch:
+        few = max(1, len(train.rows) // 4)
         raise DataError(
-            f"{recipe.data.path} has {len(train.rows)} rows to train on, fewer than train.batch = {recipe.train.batch}"
+            f"{recipe.data.path} has {len(train.rows)} rows to train on, fewer than train.batch = {recipe.train.batch}; "
+            f"add pictures, or take a smaller batch: --set train.batch={few} --set train.micro_batch={few}"
         )
     held_out = recipe.eval.rows
     validation = None
