@@ -63,9 +63,7 @@ class CondprepError(Exception):
     """Base of all errors that condprep raises on purpose; the command line prints them without a stack trace."""
 
     exit_code = 1
-    of_command: str | None = (
-        None  # the message, naming options of the command line, where it names arguments of Python instead
-    )
+    of_command: str | None = None  # the message of the command line, where this one names arguments of Python
 
 
 class UsageError(CondprepError):
