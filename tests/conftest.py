@@ -36,6 +36,7 @@ from support.s3_server import S3Server, running
 
 import condprep
 from condprep.cli import main as cli
+from condprep.runtime import local_copies
 from condprep.runtime.concurrency import usable_cores
 
 
@@ -183,6 +184,14 @@ def signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def copies() -> Iterator[None]:
+    """Copies of objects that a test reads are files that stay open in this process: for no longer than the test goes on."""
+    yield
+    for path in [*local_copies._held]:
+        local_copies.let_go(path)
 
 
 @pytest.fixture(scope="session")
