@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 _ANNOTATORS = {  # annotator, or annotator:variant, of this package
-    **{"canny": "canny", "hed": "softedge", "depth": "depth", "normal": "normal", "openpose": "pose"},
+    **{
+        "canny": "canny",
+        "hed": "softedge",
+        "depth": "depth",
+        "normal": "normal",
+        "openpose": "pose",
+        "scribble": "scribble",
+    },
     **{"hed:scribble": "scribble", "hed:tensor-scribble": "scribble", "aux:pidinet_scribble": "scribble"},
     **{"aux:pidinet": "softedge", "aux:pidinet_safe": "softedge", "aux:normalbae": "normal"},
     **dict.fromkeys(("aux:lineart", "aux:lineart_coarse", "aux:lineart_anime", "aux:lineart_standard"), "lineart"),

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from condprep.annotators.builtin import BUILTIN
 from condprep.annotators.protocol import Annotator, full_name
-from condprep.annotators.registry import BUILTIN, load_annotator, parse
+from condprep.annotators.registry import load_annotator, parse
 from condprep.errors import AnnotatorError
 
 if TYPE_CHECKING:
