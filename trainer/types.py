@@ -19,6 +19,7 @@ Precision = Literal["bf16", "fp16", "fp32"]
 PredictionType = Literal["epsilon", "v_prediction"]  # what a denoiser says
 Say = Callable[[str], None]  # is told what the user should know
 ShowProgress = Callable[[str, int, int], None]  # what is done, how far, of how much
+Measured = Callable[[Mapping[str, float]], None]  # is told the newest of each metric
 
 
 def torch_dtype(precision: str) -> torch.dtype:

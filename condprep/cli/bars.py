@@ -40,5 +40,6 @@ class _Bars:
             for task in self.bars.task_ids:
                 self.bars.remove_task(task)
             self.task = self.bars.add_task(state.stage, total=state.total, completed=state.done)
-        rejects = f", {state.rejects} rejected" if state.rejects else ""
-        self.bars.update(self.task, completed=state.done, total=state.total, description=state.stage + rejects)
+        rejects = f"{state.rejects} rejected" if state.rejects else ""
+        said = ", ".join(filter(None, (state.stage, state.details or rejects)))
+        self.bars.update(self.task, completed=state.done, total=state.total, description=said)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from condprep.runtime.progress import Progress
 
+MINUTES, HOURS = 120, 120  # seconds from which minutes are said, and minutes from which hours are
 PLAIN_EVERY = 10.0  # seconds between lines where the output is no terminal; the rate is that of the time between
 
 
@@ -37,9 +38,15 @@ class _Lines:
         elif now - self.last >= PLAIN_EVERY:
             rate = (state.done - self.before) / (now - self.last)
             self.before, self.last = state.done, now
-            left = f", {(state.total - state.done) / rate:.0f} s left" if state.total and rate else ""
-            print(
-                f"{state.stage}: {state.done}/{state.total or '?'}, {state.rejects} rejected, {rate:.1f}/s{left}",
-                file=sys.stderr,
-                flush=True,
-            )
+            details = f"{state.rejects} rejected" if state.details is None else state.details
+            parts = [f"{state.stage}: {state.done}/{state.total or '?'}", details, f"{rate:.1f}/s"]
+            parts += [f"{duration((state.total - state.done) / rate)} left"] if state.total and rate else []
+            print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """ "90 s", "12 min" or "3 h 20 min"."""
+    minutes = round(seconds / 60)
+    if seconds < MINUTES:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < HOURS else f"{minutes // 60} h {minutes % 60} min"

@@ -14,3 +14,4 @@ class Progress:
     done: int  # inputs; of a push files
     total: int | None  # None while listing
     rejects: int = 0
+    details: str | None = None  # what is said instead of the rejects, where there can be none

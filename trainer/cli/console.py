@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,19 +18,43 @@ if TYPE_CHECKING:
     from trainer.recipe.recipe import Recipe
     from trainer.training.plan import TrainingPlan
     from trainer.training.train import TrainResult
-    from trainer.types import ShowProgress
+    from trainer.types import Measured, ShowProgress
 
 MOST_BUCKETS = 8  # lines of the plan
 SHOWN = ("loss", "val_loss", "condition_gap", "pictures_per_second")  # of a run's metrics
 
-__all__ = ["load_libraries", "plan", "progress", "say", "show_result", "without_bars"]
+__all__ = ["load_libraries", "plan", "progress", "say", "show_result", "training_progress", "without_bars"]
 
 
 @contextmanager
 def progress() -> Iterator[ShowProgress]:
     """A callback for what is prepared: what, how far, of how much."""
     with bars() as show:
-        yield lambda stage, done, total: show(Progress(stage, done, total))  # type: ignore[arg-type]  # stages of its own
+        yield lambda stage, done, total: show(Progress(stage, done, total, details=""))  # type: ignore[arg-type]  # stages of its own
+
+
+@contextmanager
+def training_progress() -> Iterator[tuple[ShowProgress, Measured]]:
+    """Two callbacks: for what is prepared or trained, and for what was measured, of which the newest is shown with the updates."""
+    newest: dict[str, float] = {}
+    with bars() as show:
+
+        def told(stage: str, done: int, total: int) -> None:
+            details = measured_line(newest) if stage == "updates" else ""
+            show(Progress(stage, done, total, details=details))  # type: ignore[arg-type]  # stages of its own
+
+        yield told, newest.update
+
+
+def measured_line(newest: Mapping[str, float]) -> str:
+    """ "loss 0.1234, lr 1e-05, condition gap 1.05, 12.3 pictures/s", as far as it is known."""
+    shown = {
+        "loss": "loss {:.4f}",
+        "lr": "lr {:.2g}",
+        "condition_gap": "condition gap {:.2f}",
+        "pictures_per_second": "{:.1f} pictures/s",
+    }
+    return ", ".join(words.format(newest[name]) for name, words in shown.items() if name in newest)
 
 
 def load_libraries() -> None:

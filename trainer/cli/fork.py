@@ -36,6 +36,6 @@ def fork(
     console.load_libraries()
     from trainer.training.train import train
 
-    with console.progress() as progress:
-        result = train(made.recipe, say=console.say, progress=progress)
+    with console.training_progress() as (progress, measured):
+        result = train(made.recipe, say=console.say, progress=progress, measured=measured)
     console.show_result(result, as_json)

@@ -43,6 +43,6 @@ def train(
     console.load_libraries()
     from trainer.training.train import train as run
 
-    with console.progress() as progress:
-        result = run(chosen, say=console.say, progress=progress)
+    with console.training_progress() as (progress, measured):
+        result = run(chosen, say=console.say, progress=progress, measured=measured)
     console.show_result(result, as_json)

@@ -26,7 +26,7 @@ from trainer.training.step import Learner, StepResult
 from trainer.training.stop import Stop
 from trainer.training.validate import Validator, losses_remark
 from trainer.training.writer import CheckpointWriter
-from trainer.types import Say, ShowProgress
+from trainer.types import Measured, Say, ShowProgress
 
 
 @dataclass
@@ -40,6 +40,7 @@ class TrainingLoop:
     journal: Journal
     say: Say
     progress: ShowProgress
+    measured: Measured = lambda _: None
     update: int = 0  # of the last one that is done
     metrics: dict[str, float] = field(default_factory=dict)  # the newest of each
     stop: Stop = field(default_factory=Stop)
@@ -81,6 +82,7 @@ class TrainingLoop:
         self.update += 1
         self.meter.add(step)
         self.metrics |= {"lr": self.learner.rate, "epoch": self.update * self.recipe.train.batch / self.rows}
+        self.measured(self.metrics)
         self.progress("updates", self.update, self.total)
 
     def between_updates(self) -> bool:

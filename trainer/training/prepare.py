@@ -37,15 +37,18 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     group = ProcessGroup(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
     if accelerator.device.type == "cpu" and recipe.train.device == "auto":
         say("PyTorch finds no GPU here: training on the CPU")
+    say(f"looking at the rows of {recipe.data.path}")
     train, held_out = open_splits(recipe, group, progress)
     held = held_out_note(recipe, train, held_out)
     for note in [*train.rows.notes, held, *doubts(recipe, train), *outdated_notes(cache_folder(recipe))]:
         say(note)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
+    say(f"loading the base model {recipe.model.base}")
     learner = make_learner(recipe, accelerator)
     if checkpoint:
         refuse_another_base(checkpoint, learner.base.fingerprints)
+    say("trying an update and a validation, of which nothing stays")
     micro_batch = preflight(learner, train, held_out, group, say)
     journal = Journal(accelerator, recipe, checkpoint.update if checkpoint else 0)
     train, held_out = fill_caches(learner.base, train, held_out, group, progress, say)

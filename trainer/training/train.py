@@ -13,7 +13,7 @@ from trainer.training.folder import own
 from trainer.training.loop import TrainingLoop
 from trainer.training.machine import make_accelerator
 from trainer.training.prepare import prepare
-from trainer.types import Say, ShowProgress
+from trainer.types import Measured, Say, ShowProgress
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,16 @@ class TrainResult:
     metrics: dict[str, float]  # the newest of each
 
 
-def train(recipe: Recipe, *, say: Say = lambda _: None, progress: ShowProgress = lambda *_: None) -> TrainResult:
+def train(
+    recipe: Recipe,
+    *,
+    say: Say = lambda _: None,
+    progress: ShowProgress = lambda *_: None,
+    measured: Measured = lambda _: None,
+) -> TrainResult:
     """Train a ControlNet as a recipe says, from the newest checkpoint of its folder if there is one.
 
-    say: is told what the user should know; progress: how far what. Raises a child of CondprepError, before the first
+    say: is told what the user should know; progress: how far what; measured: the newest metrics. Raises a child of CondprepError, before the first
     update wherever that can be known: RecipeError, DataError, ModelError, MachineError, CheckpointError; and
     TrainingStopped for a loss that is not finite or a full disk.
     """
@@ -41,6 +47,7 @@ def train(recipe: Recipe, *, say: Say = lambda _: None, progress: ShowProgress =
     folder = Path(recipe.save.dir)
     alone = own(folder) if accelerator.is_main_process else nullcontext()
     with alone, closing(prepare(recipe, accelerator, say, progress)) as loop:
+        loop.measured = measured if accelerator.is_main_process else loop.measured
         finished = loop.run()
         if finished and accelerator.is_main_process:
             export(loop)
