@@ -15,12 +15,12 @@ import pyarrow as pa
 
 from condprep.building.options import BuildOptions
 from condprep.dataset.arrow import IMAGE, row_of
-from condprep.dataset.columns import check_own
+from condprep.dataset.columns import check_named, check_own
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.records import provenance, read_record, read_rejects
 from condprep.dataset.shards import Counts
-from condprep.errors import DatasetError, Rejected, UsageError
+from condprep.errors import Rejected, UsageError
 from condprep.runtime.arrow_messages import check_arrow
 from condprep.runtime.parquet_pages import read_rows
 from condprep.sources.base import stamp, unsaid
@@ -96,12 +96,9 @@ class ExistingRows:
         for file in self.files:
             path = self.layout.root / file["name"]
             state = stamp(path)
-            for batch in batches(path, ["source"]):
-                if batch["source"].null_count:
-                    raise DatasetError(
-                        f"{path} has a row without a source, which condprep did not write; build it anew"
-                    )
-                for source in batch["source"].to_pylist():
+            for batch in batches(path, ["key", "source"]):
+                for key, source in zip(batch["key"].to_pylist(), batch["source"].to_pylist()):
+                    check_named(str(path), key, source)
                     yield Entry(source, state, offset=next(numbers))
 
     def read(self, entry: Entry) -> Sample:

@@ -129,6 +129,11 @@ def disk_errors(out: Path) -> Iterator[None]:
             raise TargetFault(
                 f"{out}: {error.strerror}; make room, then run the same command again: it goes on"
             ) from error
+        if error.errno == errno.EFBIG:
+            raise TargetFault(
+                f"{error.filename or out}: {error.strerror}, for this disk or for `ulimit -f`; give the files another --out,"
+                " or a smaller --shard-size"
+            ) from error
         if not is_passing(error):
             raise
         raise TargetFault(f"{error.filename or out}: {error.strerror}. {GOES_ON}") from error

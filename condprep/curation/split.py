@@ -6,7 +6,6 @@ then take their places, as where columns are added: killed at any moment, the sa
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections import Counter
@@ -23,7 +22,7 @@ from condprep.building.plan import Plan
 from condprep.curation.copying import Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row
 from condprep.dataset.card import write_card
-from condprep.dataset.columns import check_own
+from condprep.dataset.columns import check_named, check_own
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.shards import Counts, Row
@@ -33,7 +32,6 @@ from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.progress import Progress
 
 By = Literal["key", "group"]
-_KEY = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -125,11 +123,7 @@ class _Run:
         if now == "test":
             return now
         key, source = row["key"], row["source"]
-        if not (key and source and _KEY.match(key)):
-            raise DatasetError(
-                f"{self.layout.root} has a row with the key {key!r:.80} and the source {source!r:.80}, which condprep did "
-                "not write; build the dataset anew"
-            )
+        check_named(str(self.layout.root), key, source)
         decides = key if self.by == "key" else sha256(group_of(source).encode()).hexdigest()
         return split_of(decides, self.validation)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ import pyarrow as pa
 
 from condprep.dataset.arrow import IMAGE
 from condprep.errors import DatasetError
+
+_KEY = re.compile("[0-9a-f]{16}")  # by which rows are split: the beginning of a sha256
 
 
 def further_column(column: str, annotator: str, name: str) -> str:
@@ -55,6 +58,15 @@ def check_own(table: str, kinds: pa.Schema) -> None:
         if found.get(name) != kind:
             said = f"is of type {found[name]!s:.80}" if name in found else "is missing"
             raise DatasetError(f"{table} is no table of condprep: its column {name!r} {said}; build the dataset anew")
+
+
+def check_named(table: str, key: str | None, source: str | None) -> None:
+    """Raises DatasetError for a row whose key is no sha256, or that has no source: it was changed since, or is a stranger's."""
+    if not (key and source and _KEY.match(key)):
+        raise DatasetError(
+            f"{table} has a row with the key {key!r:.80} and the source {source!r:.80}, which condprep did not write; "
+            "build the dataset anew"
+        )
 
 
 def arrow_schema(kinds: Mapping[str, pa.DataType]) -> pa.Schema:

@@ -24,7 +24,7 @@ from condprep.errors import Rejected
 from condprep.images.colour import is_srgb, rgb_image, to_srgb
 from condprep.images.cost import check_cost, check_tiles, is_hollow_jpeg, is_hollow_png
 from condprep.images.exif import jpeg_metadata
-from condprep.images.png import is_about_text, without_text
+from condprep.images.png import is_about_text, said_behind_pixels, without_text
 from condprep.images.ppm import readable_ppm
 from condprep.images.readers import jxl_size, reader_class, recognise
 from condprep.runtime.quiet import quiet_pillow
@@ -92,7 +92,7 @@ def header(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Header:
         with quiet_pillow():
             image = _open(name, data, max_pixels)
             mode = "RGBA" if image.mode in ("RGB", "L", "P") and "transparency" in image.info else image.mode
-            return Header(name, mode, (image.height, image.width), _orientation(image) or 1)
+            return Header(name, mode, (image.height, image.width), _orientation_said(image, name, data) or 1)
     except Exception as error:  # hostile bytes make parsers raise nearly anything
         raise _rejected(name, error) from None
 
@@ -275,6 +275,19 @@ def _is_pristine(image: ImageFile.ImageFile, name: str, data: bytes) -> bool:
         and _orientation(image) == 1
         and (icc is None or is_srgb(icc))
     )
+
+
+def _orientation_said(image: ImageFile.ImageFile, name: str, data: bytes) -> int | None:
+    """The same before anything is decoded: Pillow decodes a PNG without EXIF to look for it behind the pixels."""
+    if name != "PNG":
+        return _orientation(image)
+    try:
+        if behind := said_behind_pixels(data):
+            image.info |= reader_class(name)(io.BytesIO(behind)).info
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # as below
+        return None
+    return value if value in range(1, 9) else None
 
 
 def _orientation(image: Image.Image) -> int | None:

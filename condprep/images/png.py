@@ -1,12 +1,17 @@
-"""PNGs with more text than Pillow reads: a generator's whole workflow, or a profile of megabytes. Pixels do not depend on it."""
+"""PNGs with more text than Pillow reads: a generator's whole workflow, or a profile of megabytes. Pixels do not depend on it.
+
+And what stands behind the pixels, for which Pillow would decode them first."""
 
 from __future__ import annotations
 
 import zlib
 
 from condprep.images.colour import MAX_PROFILE
+from condprep.images.extent import png_chunks
 
 _TEXT = (b"tEXt", b"zTXt", b"iTXt")
+_FIRST = 33  # bytes: the signature and IHDR
+_NO_PIXELS = b"\0\0\0\0IDAT" + zlib.crc32(b"IDAT").to_bytes(4)
 
 
 def is_about_text(error: Exception) -> bool:
@@ -26,6 +31,18 @@ def without_text(data: bytes) -> tuple[bytes, bytes | None]:
             kept.append(data[at:end])
         at = end
     return b"".join(kept), profile
+
+
+def said_behind_pixels(data: bytes) -> bytes | None:
+    """The EXIF and text behind the pixels as a PNG that has them in front, and no pixels; None where there are none."""
+    found, at, pixels = [], 8, False
+    for kind, end in png_chunks(data):
+        if pixels and kind == b"fcTL":  # the next picture of an animation
+            break
+        if pixels and kind in (b"eXIf", *_TEXT):
+            found.append(data[at:end])
+        at, pixels = end, pixels or kind == b"IDAT"
+    return data[:_FIRST] + b"".join(found) + _NO_PIXELS if found else None
 
 
 def _profile(chunk: bytes) -> bytes | None:

@@ -25,11 +25,12 @@ from condprep.reporting.thumbnails import Thumbnail, fitting_side, thumbnail
 from condprep.runtime.concurrency import ordered_map
 from condprep.verification.check import SEVERITIES, Severity
 from condprep.verification.findings import Finding, VerifyResult
-from condprep.verification.opened import UNDER_WAY, memory_of
+from condprep.verification.opened import memory_of, under_way
 
 MOST_BYTES = 8_500_000  # of thumbnails: the page stays below 10 MB
 MOST_ROWLESS = 50  # findings of no row that are shown
 LETTERS = 600  # of a caption, a name or a reason
+AHEAD = 16  # pairs that are opened ahead of the page
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def _cards(pairs: Pairs, rows: set[int], side: int, pool: Executor) -> Iterator[
         shown, condition = thumbnail(pair.image, side), thumbnail(pair.condition, side)
         return Card(pair.row or 0, pair.key[:LETTERS], _caption(pair.caption), shown, {"": condition})
 
-    return ordered_map(pool, card, pairs.read(rows), 16, memory_of, UNDER_WAY)
+    return ordered_map(pool, card, pairs.read(rows), AHEAD, memory_of, under_way(AHEAD))
 
 
 def _caption(value: Any) -> str:
@@ -167,7 +168,7 @@ def _add_map(cards: Mapping[int, Card], pairs: Pairs, column: str, side: int, po
     def drawn(pair: Pair) -> tuple[int, Thumbnail]:
         return pair.row or 0, Thumbnail(problem=pair.problem) if pair.problem else thumbnail(pair.condition, side)
 
-    for row, small in ordered_map(pool, drawn, pairs.read(cards), 16, memory_of, UNDER_WAY):
+    for row, small in ordered_map(pool, drawn, pairs.read(cards), AHEAD, memory_of, under_way(AHEAD)):
         cards[row].maps.pop("", None)
         cards[row].maps[column] = small
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -17,6 +18,7 @@ except ImportError:  # Windows, which lets nobody remove a file that is open
     fcntl = None  # type: ignore[assignment]
 
 MAX_JSON = 1 << 28  # bytes; a million findings have fewer
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of which only what is written to is told
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag, and few links
 
 
@@ -45,8 +47,10 @@ def _partial(path: Path) -> Iterator[Path]:
         descriptor = _create(partial)
     try:
         yield partial
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            error.filename = error.filename or os.fspath(path)  # who writes is not told of what
         raise
     finally:
         os.close(descriptor)
@@ -126,5 +130,8 @@ def fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:  # which has no name
+        error.filename = os.fspath(path)
+        raise
     finally:
         os.close(descriptor)

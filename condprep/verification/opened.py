@@ -14,7 +14,7 @@ from condprep.images.decode import Header, Pixels, decode, header
 from condprep.runtime.retry import retried
 from condprep.verification.features import Features, inverted_kind, measure_features
 
-UNDER_WAY = 768 << 20  # bytes of all pairs that are looked at; a larger pair is alone
+LEAST, MOST, EACH = 384 << 20, 768 << 20, 12 << 20  # bytes of all pairs that are looked at; a larger pair is alone
 BYTES_A_PIXEL = 12  # three of its own, and what is measured from them
 
 
@@ -80,6 +80,11 @@ def open_pair(pair: Pair) -> OpenedPair:
     """Decode both pictures, as `open_picture` does."""
     image, condition = (Opened() if pair.problem else open_picture(data) for data in (pair.image, pair.condition))
     return OpenedPair(pair, image, condition)
+
+
+def under_way(ahead: int) -> int:
+    """Bytes of all pairs that are looked at where so many are ahead of who takes them: many threads need more."""
+    return min(max(LEAST, EACH * ahead), MOST)
 
 
 def memory_of(pair: Pair) -> int:

@@ -31,7 +31,7 @@ from condprep.verification.alignment.checks import Reannotated
 from condprep.verification.alignment.comparison import Alignment, compare
 from condprep.verification.alignment.offsets import describe
 from condprep.verification.features import classify
-from condprep.verification.opened import UNDER_WAY, OpenedPair, memory_of, open_pair
+from condprep.verification.opened import OpenedPair, memory_of, open_pair, under_way
 from condprep.verification.padding import content, framed, whole
 from condprep.verification.poses.comparison import compare_poses
 from condprep.verification.poses.crosscheck import compare_people
@@ -78,7 +78,7 @@ class Comparer:
         total = len(self._rows) if isinstance(self._rows, frozenset) else pairs.known_rows()
         progress(0, total)
         with ThreadPoolExecutor(1, "condprep-device") as device:
-            opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead, memory_of, UNDER_WAY)
+            opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead, memory_of, under_way(ahead))
             batches = by_shape(filter(whole, opened), content, self._annotator.batch_size)
             made = chain.from_iterable(ordered_map(device, self._batch, batches, 2))
             for done, (row, compared) in enumerate(ordered_map(pool, self._remember, made, ahead), 1):

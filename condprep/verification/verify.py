@@ -30,7 +30,7 @@ from condprep.verification.check import Context, Group, Scores, configure
 from condprep.verification.findings import Finding, VerifyResult, keep, scores_path
 from condprep.verification.groups import choose_groups
 from condprep.verification.groups import groups as all_groups
-from condprep.verification.opened import UNDER_WAY, memory_of, open_pair
+from condprep.verification.opened import memory_of, open_pair, under_way
 from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
 
@@ -144,10 +144,11 @@ class _Run:
 
     def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
+            ahead = 4 * workers
             if self.comparer:
-                self.comparer.look(pairs, pool, 4 * workers, lambda n, of: self.progress(Progress("annotate", n, of)))
+                self.comparer.look(pairs, pool, ahead, lambda n, of: self.progress(Progress("annotate", n, of)))
             total = pairs.known_rows()
-            for pair, scores in ordered_map(pool, self._measure, pairs, 4 * workers, memory_of, UNDER_WAY):
+            for pair, scores in ordered_map(pool, self._measure, pairs, ahead, memory_of, under_way(ahead)):
                 self._judge(pair, scores)
                 if pair.row is not None:
                     yield {"row": pair.row, "key": pair.key, "source": pair.source} | scores

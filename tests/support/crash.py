@@ -88,11 +88,15 @@ class Watch:
             return
         with self.lock:
             self.count += 1
-            if self.count == self.die:
-                print(f"{event} {path.removeprefix(self.folder)}", flush=True)
-                unsafe = [str(path) for path, state in _files(Path(self.folder)) if state not in self.safe]
-                self.said.with_suffix(".unsafe").write_text(json.dumps(unsafe))
-                os.kill(os.getpid(), signal.SIGKILL)
+            self.happens(path, event)
+
+    def happens(self, path: str, event: str) -> None:
+        """What becomes of the operation that has just been counted."""
+        if self.count == self.die:
+            print(f"{event} {path.removeprefix(self.folder)}", flush=True)
+            unsafe = [str(path) for path, state in _files(Path(self.folder)) if state not in self.safe]
+            self.said.with_suffix(".unsafe").write_text(json.dumps(unsafe))
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, State]]:
@@ -137,11 +141,7 @@ def crash(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
     shutil.copytree(before, whole, symlinks=True)
     if status := in_child(whole, scenario.act, 0, said):
         raise RuntimeError(f"does not end even when left alone: {status}: {said.read_text()}")
-    operations, modules = json.loads(said.with_suffix(".count").read_text())
-    for module in modules:  # once, for all processes that follow
-        with suppress(ImportError):  # some are made while others are imported, and have no file
-            import_module(module)
-    outcome, expected = Outcome(operations), names(whole)
+    outcome, expected = Outcome(counted(said)), names(whole)
     for point in range(1 + random.Random(seed).randrange(stride), outcome.operations + 1, stride):
         shutil.copytree(before, work, symlinks=True)
         status = in_child(work, scenario.act, point, said)
@@ -175,6 +175,15 @@ def gone_on(scenario: Scenario, work: Path, expected: Mapping[str, object], said
     elif difference := differing(expected, names(work)):
         yield difference
     shutil.rmtree(work)
+
+
+def counted(said: Path) -> int:
+    """How many operations a process met; what it imported is imported here, once, for all processes that follow."""
+    operations, modules = json.loads(said.with_suffix(".count").read_text())
+    for module in modules:
+        with suppress(ImportError):  # some are made while others are imported, and have no file
+            import_module(module)
+    return int(operations)
 
 
 def names(folder: Path) -> dict[str, bytes | None]:

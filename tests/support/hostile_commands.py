@@ -1,9 +1,9 @@
 """Every hostile input through the commands that may meet it: how each ended, what it said, how much memory it took.
 
-    PYTHONPATH=tests python -m support.hostile_commands FOLDER [COMMAND ...]
+    PYTHONPATH=tests python -m support.hostile_commands FOLDER [COMMAND or "COMMAND: INPUT" ...]
 
-A process for each command, forked from this one so that imports are paid once; it is given one input after another, and the
-peak of its memory is set back before each. Prints a line of JSON for each run.
+A process for each run, forked from this one so that imports are paid once; its peak of memory is the kernel's own figure.
+Prints a line of JSON for each.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import json
 import os
 import resource
 import shutil
-import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from support.hostile_files import records, sources, tables, tables_of_ours
+from support.hostile_files import Write, records, sources, tables, tables_of_ours
 from support.hostile_pictures import pictures
 from support.pictures import smooth
 
@@ -33,26 +33,33 @@ import condprep
 from condprep.dataset.arrow import IMAGE
 
 Runs = Iterable[tuple[str, list[str]]]  # the input's name and the command's words
-LIMIT = 6 << 30  # bytes of addresses, so that a failure does not take the machine with it
-HANGS = 300  # seconds
+LIMIT = 8 << 30  # bytes of addresses, of which torch alone takes three: a failure does not take the machine with it
+LONGEST = 300  # seconds of a processor
 SIZE = ["--resolution", "64"]
+ROWS = "pictures as rows"  # the pictures as the rows of a table, beside the same bytes as their maps
 
 
-def make(folder: Path) -> None:
-    """The inputs, below `in`; somebody's files beside them; a dataset of ours."""
-    for name in ("pictures", "tables", "sources", "records", "pairs", "victim", "raw"):
+def make(folder: Path, wanted: Callable[[str], bool]) -> None:
+    """The inputs whose names are wanted, below `in`; somebody's file beside them; a dataset of ours."""
+    for name in ("pictures", "tables", "sources", "records", "pairs", "raw"):
         (folder / "in" / name).mkdir(parents=True)
-    (folder / "in" / "victim" / "precious").write_text("precious")
-    _pictures(folder / "in" / "pictures")
+    if wanted("pictures") or wanted(ROWS):
+        _pictures(folder / "in" / "pictures")
     for kind, inputs in (("tables", tables()), ("sources", sources())):
-        for number, write in enumerate(inputs.values()):
-            (place := folder / "in" / kind / f"{number:03d}").mkdir()
+        for write, place in _wanted(folder / "in" / kind, inputs, wanted):
+            place.mkdir()
             write(place)
     Image.fromarray(smooth(64, 64)).save(folder / "in" / "raw" / "0.png")
     condprep.build(folder / "in" / "raw", folder / "in" / "ds", "canny", resolution=64)
-    for number, write in enumerate((records() | tables_of_ours()).values()):
-        shutil.copytree(folder / "in" / "ds", folder / "in" / "records" / f"{number:03d}")
-        write(folder / "in" / "records" / f"{number:03d}" / ".condprep")
+    for write, place in _wanted(folder / "in" / "records", records() | tables_of_ours(), wanted):
+        shutil.copytree(folder / "in" / "ds", place)
+        write(place / ".condprep")
+
+
+def _wanted(folder: Path, inputs: dict[str, Write], wanted: Callable[[str], bool]) -> Iterator[tuple[Write, Path]]:
+    for number, (name, write) in enumerate(inputs.items()):
+        if wanted(name):
+            yield write, folder / f"{number:03d}"
 
 
 def _pictures(folder: Path) -> None:
@@ -78,9 +85,7 @@ def commands(folder: Path) -> dict[str, Callable[[], Runs]]:
     """What each command is given."""
     inputs, out = folder / "in", folder / "out"
     files = sorted(str(path) for path in (inputs / "pictures").iterdir())
-    datasets = {name: inputs / "tables" / f"{n:03d}" for n, name in enumerate(tables())} | {
-        "pictures as rows": inputs / "pairs"
-    }
+    datasets = {name: inputs / "tables" / f"{n:03d}" for n, name in enumerate(tables())} | {ROWS: inputs / "pairs"}
     ours = {name: inputs / "records" / f"{n:03d}" for n, name in enumerate(records() | tables_of_ours())}
     few = {name: place for name, place in datasets.items() if not name.endswith("(arrow)")}
     tables_alone = {name: place for name, place in ours.items() if name in tables_of_ours()}
@@ -108,20 +113,15 @@ def commands(folder: Path) -> dict[str, Callable[[], Runs]]:
     }
 
 
-def run_all(runs: Runs, told: Path) -> None:
-    """In this process: one after another, and a line for each when it begins and when it has ended."""
+def run_one(words: list[str], found: Path) -> None:
+    """In this process, to its end. found: where it says what came of it."""
     from condprep.cli import main as cli
 
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
-    with told.open("w") as lines:
-        for name, words in runs:
-            print(json.dumps({"begun": name}), file=lines, flush=True)
-            Path("/proc/self/clear_refs").write_text("5")
-            signal.alarm(HANGS)
-            sys.argv, began = ["condprep", *words], time.process_time()
-            code, said = run(cli.main)
-            found = {"name": name, "code": code, "said": said[-3000:], "seconds": time.process_time() - began}
-            print(json.dumps(found | {"bytes": _peak()}), file=lines, flush=True)
+    resource.setrlimit(resource.RLIMIT_CPU, (LONGEST, LONGEST))
+    sys.argv = ["condprep", *words]
+    code, said = run(cli.main)
+    found.write_text(json.dumps({"code": code, "said": said[-3000:], "modules": sorted(sys.modules)}))
 
 
 def run(main: Callable[[], None]) -> tuple[int, str]:
@@ -138,17 +138,12 @@ def run(main: Callable[[], None]) -> tuple[int, str]:
     return code, said.getvalue()
 
 
-def _peak() -> int:
-    """Bytes that this process had in memory at most since that was set back."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
-
-
-def in_child(act: Callable[[], None]) -> int:
-    """How a process ended that does this."""
+def in_child(act: Callable[[], None]) -> tuple[int, int, float]:
+    """How a process ended that does this, the most bytes that it had in memory, and how many seconds it computed."""
     child = os.fork()
     if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        _, status, used = os.wait4(child, 0)
+        return os.waitstatus_to_exitcode(status), used.ru_maxrss * 1024, used.ru_utime + used.ru_stime
     try:
         act()
     except BaseException:
@@ -157,31 +152,33 @@ def in_child(act: Callable[[], None]) -> int:
     os._exit(0)
 
 
+def runs(folder: Path, only: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """What came of each: {"command", "name", "code", "said", "bytes", "seconds"}; code -1 for a stack trace or a signal."""
+    imported: set[str] = set()
+    for command, words_of in commands(folder).items():
+        (folder / "out" / command).mkdir(parents=True)
+        for name, words in words_of():
+            if only and not {command, f"{command}: {name}"} & {*only}:
+                continue
+            found = folder / "found.json"
+            found.unlink(missing_ok=True)
+            status, peak, seconds = in_child(lambda: run_one(words, found))  # noqa: B023
+            ended = json.loads(found.read_text()) if found.exists() else {"code": -1, "said": f"ended by {status}"}
+            for module in set(ended.pop("modules", ())) - imported:  # once, for all processes that follow
+                imported.add(module)
+                with contextlib.suppress(ImportError):
+                    import_module(module)
+            yield {"command": command, "name": name, "bytes": peak, "seconds": seconds} | ended
+
+
 def main(folder: Path, *only: str) -> None:
     warnings.simplefilter("ignore")
     os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-    import datasets  # noqa: F401  # once, for all processes that follow
-
-    import condprep.cli.main
-    import condprep.curation.curate
-    import condprep.reporting.report
-    import condprep.verification.verify  # noqa: F401
-
-    if in_child(lambda: make(folder)):
+    names = {one.partition(": ")[2] for one in only}
+    if in_child(lambda: make(folder, lambda name: "" in names or not only or name in names))[0]:
         raise SystemExit("the inputs cannot be made")
-    for command, runs in commands(folder).items():
-        if only and command not in only:
-            continue
-        (folder / "out" / command).mkdir(parents=True)
-        told = folder / f"{command}.jsonl"
-        status = in_child(lambda: run_all(runs(), told))  # noqa: B023
-        begun = ""
-        for line in map(json.loads, told.read_text().splitlines()):
-            begun = line.get("begun", begun)
-            if "name" in line:
-                print(json.dumps(line | {"command": command}))
-        if status:
-            print(json.dumps({"command": command, "name": begun, "code": -1, "said": f"ended by {status}", "bytes": 0}))
+    for found in runs(folder, only):
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

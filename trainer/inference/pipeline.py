@@ -42,6 +42,7 @@ def load_pipeline(
     from diffusers import ControlNetModel
 
     from trainer.models.families import load_base
+    from trainer.models.parts import read_model
     from trainer.recipe.recipe import Model, Text
 
     folder = result_folder(Path(output), checkpoint, say)
@@ -49,7 +50,7 @@ def load_pipeline(
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
-    controlnet = ControlNetModel.from_pretrained(weights_folder(folder, weights))
+    controlnet = read_model(ControlNetModel, str(weights_folder(folder, weights)), safetensors=True)
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
     text = Text.model_validate(training.get("text", {}))
     pipeline = load_base(model, text).pipeline(controlnet).to(place, torch_dtype(chosen))

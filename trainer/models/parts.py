@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError, first_line
+from trainer.recipe.layout import CONFIG
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # what a ControlNet has in common with the denoiser that it steers
 SAME = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
 INDEX = "model_index.json"  # of a pipeline's folder
+LAYERS = 200  # in a row, more than any model of these families has
 GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
 
 
@@ -84,10 +86,36 @@ def _download(name: str, revision: str, safetensors: bool) -> Path:
         return Path(DiffusionPipeline.download(name, revision=revision or None, **how))
 
 
+def check_layers(folder: Path) -> None:
+    """Raises ModelError where a configuration asks for so many layers that to make them would take hours or all memory."""
+    try:
+        config = read_json(folder / CONFIG)
+    except FileNotFoundError:
+        return  # which is said where it is opened
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / CONFIG} cannot be read: {first_line(error)}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / CONFIG} is no configuration")
+    for name, value in config.items():
+        most = max(_numbers(value), default=0) if "layers" in name else 0
+        if most > LAYERS:
+            raise ModelError(f"{folder / CONFIG}: {name} = {most:.3g} is more than the {LAYERS} that any model has")
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Of a value of JSON, and of lists in each other."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _numbers(one)
+    elif isinstance(value, int | float):
+        yield value
+
+
 def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bool) -> Any:
     """A frozen network of a pipeline's folder, float32, in eval mode: kind.from_pretrained. Raises ModelError."""
     if not (folder / part).is_dir():
         raise ModelError(f"{folder} has no {part}")
+    check_layers(folder / part)
     with explained(f"{folder / part} cannot be loaded", safetensors):
         return frozen(_pretrained(kind, str(folder), safetensors, subfolder=part, variant=_variant(folder / part)))
 
@@ -96,6 +124,7 @@ def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
     """A network with a folder or Hub name of its own, float32. Raises ModelError."""
     if not Path(name).is_dir() and (name.count("/") != 1 or Path(name).parent.is_dir()):
         raise ModelError(f"there is no folder {name!r}, and a name on the Hub is OWNER/NAME")
+    check_layers(Path(name))
     with explained(f"{name!r} cannot be loaded", safetensors):
         return _pretrained(kind, name, safetensors)
 

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from trainer.errors import RecipeError
 from trainer.recipe.recipe import Recipe
 
+LARGEST, DOTS = 1 << 20, 3_000  # bytes, and dots: a key of dots takes the square of their number to read
 SHIPPED = tuple(folder / "recipes" for folder in Path(__file__).parents[1:3])  # wheel, checkout
 
 
@@ -27,9 +28,10 @@ def load_recipe(path: str | Path, settings: Iterable[str] = ()) -> Recipe:
     """
     found = _find(Path(path))
     try:
-        values = tomllib.loads(found.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        values = tomllib.loads(_text(found))
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of numbers with thousands of digits
         raise RecipeError(f"{found} is no TOML: {error}") from None
+    _check_values(found, values)
     given = {_set(values, setting): setting for setting in settings}
     return parse_recipe(values, str(found), given)
 
@@ -81,6 +83,26 @@ def _find(path: Path) -> Path:
     return found
 
 
+def _text(path: Path) -> str:
+    """Raises RecipeError for what is too large to be a recipe."""
+    with path.open("rb") as file:
+        data = file.read(LARGEST + 1)
+    if len(data) > LARGEST or data.count(b".") > DOTS:
+        raise RecipeError(f"{path} is no recipe: it has more than {LARGEST:,} bytes, or more than {DOTS:,} dots")
+    return data.decode("utf-8")
+
+
+def _check_values(path: Path, values: Mapping[str, Any]) -> None:
+    """Raises RecipeError for what TOML itself does not have, or no name of a file: tomllib lets both through."""
+    waiting: list[Any] = [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+        elif (isinstance(value, int) and abs(value) >= 1 << 63) or (isinstance(value, str) and "\0" in value):
+            raise RecipeError(f"{path} is no recipe: it has a number of more than 64 bits, or a string with a NUL")
+
+
 def _set(values: dict[str, Any], setting: str) -> str:
     """ "train.lr=2e-6" into nested dicts; its key. What is no TOML value is a string: data.path=ds/."""
     key, equals, text = setting.partition("=")
@@ -106,10 +128,19 @@ def _explain(problem: Mapping[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown {'key' if len(location) == 2 else 'table'} {key}{_nearest(location)}"
     if len(location) == 1:
-        return f"{key} = {problem['input']!r} must be a table: [{key}]"
+        return f"{key} = {_shown(problem['input'])} must be a table: [{key}]"
     field = Recipe.model_fields[location[0]].annotation.model_fields[location[1]]  # type: ignore[union-attr]
     meant = _nearest_value(field, problem["input"])
-    return f"{key} = {problem['input']!r}: it must be {describe(field)} (default {literal(field.default)}){meant}"
+    return f"{key} = {_shown(problem['input'])}: it must be {describe(field)} (default {literal(field.default)}){meant}"
+
+
+def _shown(value: Any) -> str:
+    """The user's own value, as far as anybody reads it."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # tables in tables in tables; a number of thousands of digits
+        text = "a value without end"
+    return text if len(text) <= 300 else f"{text[:299]}…"
 
 
 def _nearest(location: Sequence[str]) -> str:

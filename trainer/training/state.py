@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from trainer.errors import CheckpointError
+from trainer.errors import CheckpointError, first_line
 from trainer.inference.export import save_controlnet
 from trainer.recipe.layout import EMA, RAW, WEIGHTS
 
@@ -58,10 +58,15 @@ def read_state(folder: Path, controlnet: ControlNetModel) -> LearnerState:
     """What `write` has written, on the CPU. controlnet: whose weights and parameters' order it has. Raises CheckpointError."""
     if not (folder / RAW).exists():
         raise CheckpointError(f"{folder} was written by an earlier version of the trainer; go on with that one")
-    weights = _in_order(folder / RAW, controlnet)
-    average = _in_order(folder / EMA, controlnet) if (folder / EMA).exists() else []
-    scaler = _loaded(folder / SCALER) if (folder / SCALER).exists() else {}
-    return LearnerState(controlnet, weights, _loaded(folder / OPTIMIZER), average, scaler)
+    try:
+        weights = _in_order(folder / RAW, controlnet)
+        average = _in_order(folder / EMA, controlnet) if (folder / EMA).exists() else []
+        scaler = _loaded(folder / SCALER) if (folder / SCALER).exists() else {}
+        return LearnerState(controlnet, weights, _loaded(folder / OPTIMIZER), average, scaler)
+    except Exception as error:  # what is no checkpoint of ours makes the readers raise almost anything
+        raise CheckpointError(
+            f"checkpoint {folder} cannot be read ({first_line(error)}); take another, or start afresh in another save.dir"
+        ) from error
 
 
 def _in_order(folder: Path, controlnet: ControlNetModel) -> list[Tensor]:
