@@ -44,6 +44,6 @@ def split(
 
 def _why_none(rows: Mapping[str, int], validation: float) -> str:
     if validation and "validation" not in rows:
-        several = enough(rows["train"])
+        several = min(0.9, max(enough(rows["train"]), round(2 * validation, 2)))
         return f"none: no key of {rows['train']:,} rows falls into that share; a larger one does, as --validation {several}"
     return "none: all are where they belong"

@@ -12,7 +12,7 @@ def split_of(key: str, validation: float) -> str:
 
 def enough(rows: int) -> float:
     """A share that is likely to hold some of so many rows out: 0.02, of few rows more, since each key decides for itself."""
-    return min(0.5, max(0.02, ceil(300 / rows) / 100))
+    return min(0.5, max(0.02, ceil(400 / rows) / 100))
 
 
 def group_of(source: str) -> str:

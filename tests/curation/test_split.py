@@ -132,7 +132,7 @@ def test_a_file_of_rows_that_is_not_ours_is_named(ds: Path) -> None:
 def test_the_command(command: Command, ds: Path, raw: Path, tmp_path: Path) -> None:
     """A build that holds nothing out says with which command that is done, and that command does it."""
     ended = command("build", raw, "-a", "canny", "-o", tmp_path / "fresh", "--resolution", "64")
-    assert f"condprep split {tmp_path / 'fresh'} --validation 0.25" in ended.err
+    assert f"condprep split {tmp_path / 'fresh'} --validation 0.34" in ended.err
     ended = command("split", ds, "--validation", "0.4")
     assert ended.code == 0
     assert "validation " in ended.out
@@ -143,6 +143,6 @@ def test_the_command(command: Command, ds: Path, raw: Path, tmp_path: Path) -> N
 def test_a_share_of_few_rows_that_holds_out_none_is_said(ds: Path, command: Command) -> None:
     """Each key decides for itself: where no row falls into a share, a larger one is named, and it holds some out."""
     said = command("split", ds, "--validation", "0.001").out
-    assert "moved\tnone: no key of 12 rows falls into that share; a larger one does, as --validation 0.25\n" in said
-    assert command("split", ds, "--validation", "0.25").code == 0
+    assert "moved\tnone: no key of 12 rows falls into that share; a larger one does, as --validation 0.34\n" in said
+    assert command("split", ds, "--validation", "0.34").code == 0
     assert "validation" in rows(ds)
