@@ -220,7 +220,8 @@ class ShardBuilder:
 
     def _whole(self, lot: list[Found]) -> Iterator[Done]:
         """A picture's whole way, where no network looks at it."""
-        return ((found.input, self._pictures.finish(self._pictures.prepare(found))) for found in lot)
+        inputs = [found.input for found in lot]
+        return zip(inputs, map(self._pictures.finish, map(self._pictures.prepare, lot)))
 
     def _finish(self, batches: Iterable[list[Item]], threads: Threads) -> Iterator[Future[list[Done]]]:
         for lot in chain.from_iterable(lots(items, PER_TASK) for items in batches):
