@@ -40,7 +40,6 @@ from condprep.cli.options import (
 from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.cli.stopping import Stopped
-from condprep.dataset.splits import enough
 from condprep.errors import UsageError
 from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
 
@@ -306,6 +305,8 @@ def show_build(result: BuildResult, as_json: bool) -> None:
             f"that was part {result.part}; `condprep finish {result.path}` makes the dataset once all parts are done"
         )
     elif result.rows and "validation" not in result.rows and not result.url:
+        from condprep.dataset.splits import enough
+
         console.say(
             f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation {enough(sum(result.rows.values()))}` does it"
         )

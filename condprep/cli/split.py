@@ -10,7 +10,6 @@ from typer import Argument, Option
 from condprep.cli import console
 from condprep.cli.options import Json
 from condprep.cli.progress import progress
-from condprep.dataset.splits import enough
 
 Validation = Annotated[float, Option(help="share of the rows that is held out, 0 to below 1")]
 By = Annotated[
@@ -44,6 +43,8 @@ def split(
 
 def _why_none(rows: Mapping[str, int], validation: float) -> str:
     if validation and "validation" not in rows:
+        from condprep.dataset.splits import enough
+
         several = min(0.9, max(enough(rows["train"]), round(2 * validation, 2)))
         return f"none: no key of {rows['train']:,} rows falls into that share; a larger one does, as --validation {several}"
     return "none: all are where they belong"
