@@ -107,6 +107,7 @@ def save_checkpoints() -> None:
     recipe = parse_recipe({"model": {"base": "b"}, "data": {"path": "p"}}).model_dump(mode="json")
     kept = Checkpoints(Path("run/checkpoints"), 2)
     newest, _ = kept.choose("auto", recipe, "d")
+    kept.tidy(newest)
     state = {"recipe": recipe, "dataset": "d", "position": {}}
     for update in range(newest.update + 1 if newest else 1, 5):
         kept.save(update, partial(write_state, update=update), state)
