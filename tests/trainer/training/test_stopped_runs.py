@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from trainer.inference.pipeline import load_pipeline
 from trainer.inference.single_file import export
 from trainer.recipe.toml import load_recipe
 from trainer.training.fork import Fork, fork
+from trainer.training.stop import Stop
 from trainer.training.train import train
 
 STEPS = {"train": {"steps": 8}, "save": {"every": 2, "push_to_hub": ""}}
@@ -26,14 +26,16 @@ STEPS = {"train": {"steps": 8}, "save": {"every": 2, "push_to_hub": ""}}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, a dataset, and `output`: a run of 8 updates that Ctrl-C has stopped after 4, with a checkpoint every 2."""
+    """A base, a dataset, and `output`: a run of 8 updates that was asked to stop at the fourth, with a checkpoint every 2."""
     root = make_place(tmp_path_factory.mktemp("stopped"), rows=16)
+    asked: list[str] = []
 
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "updates" and done == 4:
-            signal.raise_signal(signal.SIGINT)
+    def count(stage: str, done: int, total: int) -> None:
+        asked.extend(["stop"] * (stage == "updates" and done == 4))
 
-    assert not train(make_recipe(root, root / "output", **STEPS), progress=stop).finished
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Stop, "agreed", lambda *_, **__: bool(asked))
+        assert not train(make_recipe(root, root / "output", **STEPS), progress=count).finished
     return root
 
 
