@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["bf16", "fp16", "fp32"]
 PredictionType = Literal["epsilon", "v_prediction"]  # what a denoiser says
+Program = Literal["comfyui", "a1111", "single-file"]  # that reads a ControlNet in one file
+ONE_FILE = ".safetensors"  # what such a file ends with
 Say = Callable[[str], None]  # is told what the user should know
 ShowProgress = Callable[[str, int, int], None]  # what is done, how far, of how much
 Measured = Callable[[Mapping[str, float]], None]  # is told the newest of each metric

@@ -20,7 +20,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_gpu")
 def test_a_gpu_that_is_missing_is_an_error(name: str, device: str) -> None:
     """CUDA that was asked for and is absent is an error with a remedy, before any weights are looked for."""
-    with pytest.raises(AnnotatorError, match=rf"device '{device}' was asked for, but torch .* use --device cpu"):
+    with pytest.raises(AnnotatorError, match=rf"device '{device}' was asked for, but torch .* use device cpu"):
         load_annotator(name, device=device)
 
 

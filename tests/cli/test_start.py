@@ -30,6 +30,7 @@ OF_CONDPREP = {
 }
 OF_TRAINER = {
     *("trainer.errors", "trainer.types", "trainer.inference", "trainer.inference.pipeline"),
+    "trainer.inference.checkpoint_folder",
     *("trainer.recipe", "trainer.recipe.layout"),
 }
 VERBS = ("build", "inspect", "verify", "curate", "report", "annotate", "annotators", "doctor", "weights")

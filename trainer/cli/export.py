@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from trainer.cli.options import Output, WhichCheckpoint, WhichWeights
-from trainer.inference.single_file import SUFFIX, Program
-from trainer.types import Precision
+from trainer.types import ONE_FILE, Precision, Program
 
 ToProgram = Annotated[
     Program, typer.Option("--to", help="the program that is to read it; docs/export.md has the names")
@@ -40,7 +39,7 @@ def export(
     from condprep.cli.console import say
     from trainer.inference.single_file import export as run
 
-    path = out or Path(f"{output.resolve().name}{SUFFIX}")
+    path = out or Path(f"{output.resolve().name}{ONE_FILE}")
     words: dict[str, Any] = {"title": title, "author": author, "licence": licence}
     which: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "precision": precision}
     print(run(output, path, to=to, overwrite=overwrite, say=say, **which, **words))

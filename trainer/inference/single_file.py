@@ -6,9 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING
 
 from condprep.errors import UsageError
 from condprep.runtime.files import commit, read_json
@@ -19,13 +17,11 @@ from trainer.inference.original_names import original_names
 from trainer.inference.pipeline import WeightsName, read_records, weights_folder
 from trainer.models.parts import explained
 from trainer.recipe.layout import CONFIG, WEIGHTS
-from trainer.types import Precision, Say, torch_dtype
+from trainer.types import ONE_FILE, Precision, Program, Say, torch_dtype
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Program = Literal["comfyui", "a1111", "single-file"]
-SUFFIX = ".safetensors"
 RENAMED = {("comfyui", "sd"), ("a1111", "sd")}  # docs/decisions/0025: who gets the original names
 
 
@@ -76,8 +72,8 @@ def export(
 
 def check_file(path: Path, source: Path, overwrite: bool) -> None:
     """Raises ModelError for a name of another kind of file, UsageError for a file that is not to be replaced."""
-    if path.suffix != SUFFIX:
-        raise ModelError(f"{path}: a ControlNet in one file is a {SUFFIX} file")
+    if path.suffix != ONE_FILE:
+        raise ModelError(f"{path}: a ControlNet in one file is a {ONE_FILE} file")
     if path.exists() and path.samefile(source):
         raise UsageError(f"{path} is the result itself; choose another --out")
     if path.is_dir() or (path.exists() and not overwrite):
@@ -110,6 +106,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """The final name exists once the file is complete. Raises MachineError where there is no room, or no permission."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     needed = sum(weight.nbytes for weight in state.values())
