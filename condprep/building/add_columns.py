@@ -134,6 +134,7 @@ def _moving(staging: Layout) -> Iterator[Path]:
     """What a build has made there; whatever else lies in it was made by others, and is not taken over."""
     for name in (staging.private.name, *DATA_FOLDERS):
         for path in (staging.root / name).rglob("*"):
-            if path.is_file() and path not in (staging.done, staging.lock):
+            left = staging.shards in path.parents  # of its building, where a disk did not let it be removed
+            if path.is_file() and path not in (staging.done, staging.lock) and not left:
                 yield path
     yield from (path for name in FILES if (path := staging.root / name).is_file())

@@ -13,7 +13,7 @@ from support.thorough import examples
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 TESTS = Path(__file__).parents[1]
-SCENARIOS = ("build", "split", "checkpoints")
+SCENARIOS = ("build", "into", "split", "checkpoints")
 
 
 @pytest.mark.slow
