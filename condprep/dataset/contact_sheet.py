@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
 from bisect import bisect_right
@@ -55,7 +56,9 @@ def contact_sheet(
         raise UsageError(f"{path}: no rows to show")
     sheet = _draw(pairs, titles, min(columns, len(pairs)), cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    commit(path, lambda partial: sheet.save(partial, FORMATS[path.suffix.lower()]))
+    encoded = io.BytesIO()  # on a disk that is nearly full, Pillow takes half a write for a whole one
+    sheet.save(encoded, FORMATS[path.suffix.lower()])
+    commit(path, lambda partial: partial.write_bytes(encoded.getbuffer()))
 
 
 def sheet(dataset: str | Path, out: str | Path, *, rows: int = 12, seed: int = 0, cell: int = 256) -> list[str]:
