@@ -12,7 +12,8 @@ from PIL import Image
 from condprep.annotation.annotate import annotate
 from condprep.annotation.pictures import Annotated
 from condprep.errors import UsageError
-from condprep.runtime.files import commit, commit_json
+from condprep.images.files import commit_picture
+from condprep.runtime.files import commit_json
 from condprep.sources.base import native
 from condprep.sources.folder import FolderSource
 from condprep.types import Reject
@@ -78,6 +79,6 @@ def _files(name: str, result: Annotated, pictures: bool) -> Iterator[tuple[str, 
 
 def _write(path: Path, value: Any) -> None:
     if isinstance(value, Image.Image):
-        commit(path, lambda partial: value.save(partial, "PNG"))
+        commit_picture(path, value, "PNG")
     else:
         commit_json(path, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from bisect import bisect_right
@@ -21,7 +20,7 @@ from condprep.dataset.reader import Shard, first_schema, is_image, readable_rows
 from condprep.dataset.remote import here
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.images.decode import decode
-from condprep.runtime.files import commit
+from condprep.images.files import commit_picture
 from condprep.runtime.folder import check_suffix
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -56,9 +55,7 @@ def contact_sheet(
         raise UsageError(f"{path}: no rows to show")
     sheet = _draw(pairs, titles, min(columns, len(pairs)), cell)
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoded = io.BytesIO()  # on a disk that is nearly full, Pillow takes half a write for a whole one
-    sheet.save(encoded, FORMATS[path.suffix.lower()])
-    commit(path, lambda partial: partial.write_bytes(encoded.getbuffer()))
+    commit_picture(path, sheet, FORMATS[path.suffix.lower()])
 
 
 def sheet(dataset: str | Path, out: str | Path, *, rows: int = 12, seed: int = 0, cell: int = 256) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from condprep.errors import WeightsUnavailable
 from condprep.weights.find import WeightFile
 
@@ -14,6 +16,9 @@ class Shelf:
         self.strict = strict
         self.said: list[str] = []
         self.say = self.said.append
+
+    def locate(self, name: str) -> Path | None:
+        return self.files[name].path if name in self.files else None
 
     def get(self, name: str) -> WeightFile:
         if name not in self.files:

@@ -115,11 +115,11 @@ def check_picture_name(path: Path) -> None:
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Into a PNG, JPEG or WebP file. Raises ModelError for another extension."""
     from condprep.dataset.contact_sheet import FORMATS
-    from condprep.runtime.files import commit
+    from condprep.images.files import commit_picture
 
     check_picture_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    commit(path, lambda partial: picture.save(partial, FORMATS[path.suffix.lower()]))
+    commit_picture(path, picture, FORMATS[path.suffix.lower()])
 
 
 def weights_folder(output: Path, weights: WeightsName) -> Path:
