@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.crash_scenarios import BUILDING, CURATING, TRAINING
+from support.crash_scenarios import BUILDING, CURATING, LONG, TRAINING
 from support.thorough import examples
 
 import condprep
@@ -21,7 +21,12 @@ from condprep.runtime.files import commit_json
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 TESTS = Path(__file__).parents[1]
-MANY = [(BUILDING, 5, 270), (CURATING, 5, 100), (TRAINING, 2, 180)]  # each in one process, which imports it all once
+MANY = [
+    (BUILDING, 5, 270),
+    (CURATING, 5, 100),
+    (TRAINING, 2, 180),
+    (LONG, 110, 6),
+]  # each in one process, which imports it all once
 
 
 def crashed(folder: Path, stride: int, *scenarios: str) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenarios", "stride", "points"), MANY, ids=["building", "curating", "training"])
+@pytest.mark.parametrize(("scenarios", "stride", "points"), MANY, ids=["building", "curating", "training", "a run"])
 def test_stopped_anywhere(tmp_path: Path, scenarios: Iterable[str], stride: int, points: int) -> None:
     """The same of every command that writes, at 500 moments and more."""
     found = crashed(tmp_path, examples(stride, 1), *scenarios)

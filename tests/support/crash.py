@@ -32,7 +32,8 @@ Act = Callable[[], object]
 State = tuple[int, int, int]  # of a file's content: inode, size, time of its last change
 
 DEAF = "\0"  # no path begins so
-TIMES = re.compile(rb'"(seconds|pictures_per_second|data_wait)": [0-9.e-]+')
+# How long something took, and the size and hash of the file of a checkpoint that says so
+TIMES = re.compile(rb'"(seconds|pictures_per_second|data_wait)": [0-9.e-]+|"training.json": \[[^]]*\]')
 HANGS = 1800  # seconds: longer than anything that works takes on a machine that is busy elsewhere
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = {  # of Python's audit hooks -> where the folder descriptor stands that the path is relative to

@@ -23,7 +23,7 @@ DIGITS = 8
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that is on disk. manifest: {"update", "position", "recipe", "dataset", "files", ...}."""
+    """One that is on disk. manifest: {"update", "position", "lines", "validated", "recipe", "dataset", "files", ...}."""
 
     path: Path
     manifest: Mapping[str, Any]
@@ -117,6 +117,7 @@ def _is_sound(manifest: Mapping[str, Any]) -> bool:
         tables
         and listed
         and isinstance(manifest["update"], int)
+        and all(isinstance(manifest.get(name, 0), int) for name in ("lines", "validated"))
         and isinstance(manifest["dataset"], str)
         and isinstance(recipe.get("train", {}).get("schedule"), str)
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from condprep.runtime.files import commit_text
+from condprep.runtime.files import commit_text, fsync
 from trainer.errors import TrainingStopped
 from trainer.recipe.layout import METRICS
 from trainer.training.trackers import show_picture, start_tracker
@@ -91,24 +91,33 @@ def _not_finite(keys: Sequence[str], losses: Tensor) -> str:
 class Journal:
     """metrics.jsonl and the trackers. Only the main process writes."""
 
-    def __init__(self, accelerator: Accelerator, recipe: Recipe, update: int) -> None:
-        """For a run that goes on after that update. Raises MachineError where its tracker cannot be started."""
-        self.accelerator, self.path = accelerator, Path(recipe.save.dir) / METRICS
-        self._rewind(update)
+    def __init__(self, accelerator: Accelerator, recipe: Recipe, update: int = 0, lines: int = 0) -> None:
+        """For a run that goes on after that update, when there were so many lines.
+
+        Raises MachineError where its tracker cannot be started.
+        """
+        self.accelerator, self.path, self.lines = accelerator, Path(recipe.save.dir) / METRICS, lines
+        self._rewind()
         start_tracker(accelerator, recipe, update)
 
-    def _rewind(self, update: int) -> None:
+    def _rewind(self) -> None:
         """Forget what a killed run wrote after the checkpoint from which it goes on."""
         if self.accelerator.is_main_process and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            commit_text(self.path, "".join(line for line in lines if _update(line) <= update))
+            commit_text(self.path, "".join(lines[: self.lines]))
 
     def write(self, update: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"update": update, **values}) + "\n")
+        self.lines += 1
         self.accelerator.log(dict(values), step=update)
+
+    def sync(self) -> None:
+        """Put the lines on the disk, before a checkpoint that comes after them."""
+        if self.accelerator.is_main_process and self.path.exists():
+            fsync(self.path)
 
     def show(self, update: int, picture: Any) -> None:
         """A PIL picture for the trackers."""
@@ -117,11 +126,3 @@ class Journal:
 
     def close(self) -> None:
         self.accelerator.end_training()
-
-
-def _update(line: str) -> float:
-    """The update of a line; of one that was cut off in the middle, infinity."""
-    try:
-        return int(json.loads(line)["update"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")

@@ -58,6 +58,7 @@ class TrainingLoop:
         self.learner.restore(read_state(checkpoint.path, self.learner.controlnet), checkpoint.update)
         self.loader.load_state_dict(checkpoint.manifest["position"])
         self.update = self.saved = checkpoint.update
+        self.validated = checkpoint.manifest.get("validated", -1)
         self.metrics = dict(checkpoint.manifest["metrics"])
 
     def run(self) -> bool:
@@ -152,6 +153,7 @@ class TrainingLoop:
     def save_checkpoint(self) -> None:
         """All that the next update depends on. Raises TrainingStopped where it, or the one before, cannot be written."""
         self.log()
+        self.journal.sync()
         if self.accelerator.is_main_process:
             records = {TRAINING: self.training, CONDITION: self.condition}
             self.writer.save(self.update, self.learner.state(), self.manifest(), records)
@@ -188,6 +190,8 @@ class TrainingLoop:
             "dataset": self.loader.split.fingerprint,
             "base": dict(self.learner.base.fingerprints),
             "position": self.loader.state_dict(),
+            "lines": self.journal.lines,
+            "validated": self.validated,
             "metrics": dict(self.metrics),
             "condprep": __version__,
         }

@@ -50,7 +50,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
         refuse_another_base(checkpoint, learner.base.fingerprints)
     say("trying an update and a validation, of which nothing stays")
     micro_batch = preflight(learner, train, held_out, group, say)
-    journal = Journal(accelerator, recipe, checkpoint.update if checkpoint else 0)
+    journal = make_journal(accelerator, recipe, checkpoint)
     train, held_out = fill_caches(learner.base, train, held_out, group, progress, say)
     validator = Validator(learner, held_out, group)
     loader = Loader(train, micro_batch, group, pin=accelerator.device.type == "cuda")
@@ -60,6 +60,13 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     if accelerator.is_main_process:
         commit_text(loop.folder / RECIPE, dump_recipe(recipe))
     return loop
+
+
+def make_journal(accelerator: Accelerator, recipe: Recipe, checkpoint: Checkpoint | None) -> Journal:
+    """As it was at the checkpoint, or empty."""
+    if not checkpoint:
+        return Journal(accelerator, recipe)
+    return Journal(accelerator, recipe, checkpoint.update, checkpoint.manifest.get("lines", 0))
 
 
 def choose_checkpoint(

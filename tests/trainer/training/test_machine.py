@@ -132,11 +132,11 @@ def test_bad_rows_are_named() -> None:
 def test_a_journal_forgets_what_came_after_a_checkpoint(tmp_path: Path) -> None:
     """And a last line that was cut off in the middle."""
     accelerator, settings = make_accelerator(recipe(tmp_path)), recipe(tmp_path)
-    journal = Journal(accelerator, settings, update=0)
+    journal = Journal(accelerator, settings)
     for update in (5, 10, 15):
         journal.write(update, {"loss": 1.0 / update})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"update": 2')
-    Journal(accelerator, settings, update=10).write(11, {"loss": 0.0})
+    Journal(accelerator, settings, update=10, lines=2).write(11, {"loss": 0.0})
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["update"] for line in lines] == [5, 10, 11]
