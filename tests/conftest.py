@@ -42,6 +42,8 @@ from condprep.runtime.concurrency import usable_cores
 
 def pytest_configure(config: pytest.Config) -> None:
     """Where slow tests are left out (`make test`), random laws are tried with a fifth of their examples."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started this in its background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     thorough.quick = config.option.markexpr == "not slow"
     hypothesis.settings.register_profile(
         "condprep",

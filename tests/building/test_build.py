@@ -170,11 +170,11 @@ def test_parquet_is_the_hubs_layout(raw: Path, tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_input(raw: Path, tmp_path: Path) -> None:
-    """The callback sees the listing, then every input once, then the finish."""
+    """The callback sees the listing, how many there are, then every input once, then the finish."""
     (raw / "bad.png").write_bytes(b"")
     seen: list[Progress] = []
     build(raw, tmp_path / "ds", "canny", progress=seen.append, **SMALL)
-    assert [state.done for state in seen if state.stage == "build"] == list(range(1, 14))
+    assert [state.done for state in seen if state.stage == "build"] == list(range(14))
     assert seen[0].stage == "list"
     assert (seen[-1].stage, seen[-1].total) == ("finish", 13)
     assert max(state.rejects for state in seen) == 1

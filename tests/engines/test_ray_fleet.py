@@ -67,7 +67,7 @@ def test_what_a_dead_actor_had_is_done_by_others(caplog: pytest.LogCaptureFixtur
 def test_actors_that_always_die_end_the_build() -> None:
     """Three generations without a shard between them are an error that says what to try; those that die together count once."""
     ray = FakeRay(lambda *_: RayError("out of memory"), cores=(1,) * 8)
-    with pytest.raises(BuildFailed, match=r"3 actors died .* shards? .*out of memory.*batch_size"):
+    with pytest.raises(BuildFailed, match=r"3 actors died .* shards? .*out of memory.*--batch-size"):
         run(ray)
     assert len(ray.actors) > 8
 
