@@ -172,6 +172,7 @@ def test_a_zip_of_more_than_four_gigabytes_is_read(tmp_path: Path) -> None:
     assert [source.read(entry).data for entry in source.entries()] == PICTURES[:2]
 
 
+@pytest.mark.slow
 def test_a_long_directory_is_streamed(tmp_path: Path) -> None:
     """20,000 members are listed in a few MB: a hash of each name, and none of the names."""
     import tracemalloc

@@ -156,6 +156,7 @@ def test_what_was_not_tried_is_refused() -> None:
         Recipe.model_validate({"model": {"quantize": "fp8"}, "train": {"compile": True}})
 
 
+@pytest.mark.slow
 def test_the_prediction_counts_eight_bits(bases: Mapping[str, Path]) -> None:
     """What is kept of the base is what a quantized UNet takes in the run's precision."""
     base, chosen = load_base(Model(base=str(bases["sd15"]))), recipe(bases["sd15"], "fp8")

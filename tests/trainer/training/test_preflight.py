@@ -91,6 +91,7 @@ def recipe(folder: Path | str, **train: object) -> Recipe:
     return Recipe.model_validate({"model": {"base": str(folder)}, "train": {"precision": "fp32"} | train})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3])
 def test_predicted_memory_is_that_of_a_real_pass(base: Base, rows: int) -> None:
     """Tensors without bytes hold, at their peak, exactly what real ones hold on the CPU."""

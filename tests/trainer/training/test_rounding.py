@@ -93,6 +93,7 @@ def test_how_many_weights_are_fp32_at_once_changes_nothing(monkeypatch: pytest.M
     assert all(a.equal(b) for a, b in zip(updated(1), updated(2**30)))
 
 
+@pytest.mark.slow
 def test_it_learns_as_fp32_does(base: Path, optimizer: str) -> None:
     """Ten updates on one batch lower its loss as much as with fp32 weights, within a tenth; the weights are bf16."""
     losses = {}
@@ -107,6 +108,7 @@ def test_it_learns_as_fp32_does(base: Path, optimizer: str) -> None:
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_saved_learner_goes_on_exactly(base: Path, optimizer: str, tmp_path: Path) -> None:
     """Two updates, saved, loaded by a new learner, and two more: weights and average of four updates, bit for bit."""
     whole, first, second = (make_learner(base, optimizer=optimizer, **BF16) for _ in range(3))
@@ -124,6 +126,7 @@ def test_a_saved_learner_goes_on_exactly(base: Path, optimizer: str, tmp_path: P
     assert all(a.equal(b) for a, b in zip(second.average, whole.average))
 
 
+@pytest.mark.slow
 def test_a_rehearsal_leaves_no_trace(base: Path, optimizer: str) -> None:
     """After a trial update the next ones are as without it: not even the random numbers are others."""
     results = []
