@@ -88,8 +88,9 @@ def peak(found: dict[str, dict[str, Any]], name: str) -> float | None:
 
 
 def predict(figures: Figures, folder: Path, row: dict[str, Any] | None, on_gpu: bool) -> None:
-    """What `--dry-run` says of the recipe that has just been trained."""
-    command = [sys.executable, "-m", "trainer", str(folder / "recipe.toml"), "--dry-run", "--json"]
+    """What `--dry-run` says of the recipe that has just been trained, in a folder without a run."""
+    elsewhere = f"save.dir={folder / 'predicted'}"
+    command = [sys.executable, "-m", "trainer", str(folder / "recipe.toml"), "--set", elsewhere, "--dry-run", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(HF_HUB_OFFLINE="1"))
     if done.returncode:
         figures.add("peak predicted", None, "", f"--dry-run failed: {done.stderr.strip().splitlines()[-1:]}")
