@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.openpose.decode import decode_poses
-from condprep.annotators.openpose.draw import People, draw_people, drawn
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands
 from condprep.annotators.openpose.inputs import network_input
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose, believed
+from condprep.annotators.openpose.keypoints import Body, Pose, believed
 from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.parts import complete
+from condprep.annotators.openpose.people_annotator import PeopleAnnotator
 from condprep.annotators.precision import DTYPES, Precision
-from condprep.types import Maps, Seen
 
 HEIGHT = 184  # of the network's input: half of the 368 that it was trained at, as controlnet_aux runs it
 PIXELS = 32 * 184 * 280  # of the network's input in one forward: bounds the memory for pictures of any shape,
 PIXELS_ON_GPU = 2**23  # and for any number of hands and faces
 
 
-class Openpose(BaseAnnotator):
+class Openpose(PeopleAnnotator):
     """Finds and draws people with a network that gives OpenPose's heatmaps and PAFs."""
-
-    name = "openpose"
-    binary = False
-    columns: Mapping[str, Any] = {"keypoints": KEYPOINTS}
 
     def __init__(
         self,
@@ -67,20 +60,8 @@ class Openpose(BaseAnnotator):
     def _ready(self, network: nn.Module) -> nn.Module:
         return network.eval().to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
-    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
-        """(B, 3, H, W) uint8 RGB -> drawn people (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column."""
-        return drawn(self.see(rgb, keys))
-
-    def see(self, rgb: Tensor, keys: Sequence[str] = ()) -> Seen:
-        """Who is in each picture, and its size."""
-        return Seen([], [(people, *rgb.shape[2:]) for people in self.detect(rgb)])
-
-    def draw(self, arrays: Sequence[np.ndarray], found: People) -> tuple[np.ndarray, dict[str, Any]]:
-        """The people of one picture -> the map (H, W, 3), and the column."""
-        return draw_people(found)
-
     @torch.inference_mode()
-    def detect(self, rgb: Tensor) -> list[list[Pose]]:
+    def find(self, rgb: Tensor) -> list[list[Pose]]:
         """(B, 3, H, W) uint8 RGB -> the people in each picture, in its pixels."""
         height, width = rgb.shape[2:]
         frame = Frame.of(height, width, self._height)

@@ -91,7 +91,7 @@ def test_half_precision_keeps_the_people(dm14):
     half = Openpose(DM14(), device="cpu", height=HEIGHT, precision="bf16")
     moved = []
     for rgb in pictures()[:2]:
-        [exact], [rounded] = dm14.detect(as_batch(rgb)), half.detect(as_batch(rgb))
+        [exact], [rounded] = dm14.find(as_batch(rgb)), half.find(as_batch(rgb))
         assert len(exact) == len(rounded)
         moved += [np.abs(a.body - b.body)[:, :2].max(1) for a, b in zip(exact, rounded)]
     assert (np.concatenate(moved) <= 1).mean() >= 0.9

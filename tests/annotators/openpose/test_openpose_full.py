@@ -61,7 +61,7 @@ def test_crowds_are_the_reference_s(seed, count, height, width):
     body, rgb = Crowd(seed, count, height, width), photo(height, width)
     theirs, drawn = reference(body)(rgb)
     annotator = full(body)
-    [ours] = annotator.detect(as_batch(rgb))
+    [ours] = annotator.find(as_batch(rgb))
     assert len(ours) == len(theirs)
     for pose, expected in zip(ours, theirs):
         assert_same_pose(pose, expected, height, width)
@@ -76,7 +76,7 @@ def test_real_people_are_the_reference_s():
     for rgb in pictures()[:2]:
         theirs, drawn = reference(DM14(), scale=1.0)(rgb)
         annotator = full(DM14(), height=HEIGHT)
-        [ours] = annotator.detect(as_batch(rgb))
+        [ours] = annotator.find(as_batch(rgb))
         for pose, expected in zip(ours, theirs, strict=True):
             assert_same_pose(pose, expected, *rgb.shape[:2])
         assert np.array_equal(draw_poses(ours, *rgb.shape[:2]), drawn)
@@ -230,7 +230,7 @@ def test_the_real_networks_layers_give_the_reference_s_people(monkeypatch):
     body, rgb = Crowd(3, 1, 200, 240), photo(200, 240)
     expected, drawn = WholeReference(Reference(body), theirs_hand, lambda x: theirs_face(x)[-1], side=128)(rgb)
     annotator = Openpose(body, hand=hand, face=face, device="cpu")
-    [[ours]] = annotator.detect(as_batch(rgb))
+    [[ours]] = annotator.find(as_batch(rgb))
     assert ours.left_hand.any() or ours.right_hand.any()
     assert_same_pose(ours, expected[0], 200, 240)
     assert np.array_equal(draw_poses([ours], 200, 240), drawn)

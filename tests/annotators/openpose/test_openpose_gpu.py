@@ -24,7 +24,7 @@ def full(device: str) -> Openpose:
 def test_people_are_those_of_the_cpu() -> None:
     """The same bodies; of hands and faces nine points of ten are at most two pixels away: their input may be a level off."""
     rgb = as_batch(photo(200, 240), photo(200, 240)[:, ::-1].copy())
-    expected, found = full("cpu").detect(rgb), full(DEVICE).detect(rgb.to(DEVICE))
+    expected, found = full("cpu").find(rgb), full(DEVICE).find(rgb.to(DEVICE))
     moved = []
     for theirs, ours in zip(expected, found, strict=True):
         for a, b in zip(theirs, ours, strict=True):
@@ -46,7 +46,7 @@ def test_real_people_are_those_of_the_cpu(precision: str) -> None:
     near = []
     for path in sorted(PEOPLE.glob("*.jpg")):
         rgb = as_batch(np.ascontiguousarray(cv2.imread(str(path))[:, :, ::-1]))
-        (theirs,), (ours,) = (annotator.detect(rgb.to(annotator.device)) for annotator in annotators)
+        (theirs,), (ours,) = (annotator.find(rgb.to(annotator.device)) for annotator in annotators)
         assert len(ours) == len(theirs)
         for pose in theirs:
             nearest = min((np.abs(one.body - pose.body)[:, :2].max(1) for one in ours), key=np.mean)

@@ -236,7 +236,7 @@ def test_shifts_of_a_real_network_are_told(tmp_path: Path, monkeypatch: pytest.M
     network = Openpose(DM14(), device="cpu", height=HEIGHT)
     monkeypatch.setattr(reannotate, "load_annotator", lambda name, **how: network)
     pictures = [cv2.imread(str(path))[:416, :416, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]
-    maps = [draw_bodies([pose.body for pose in network.detect(_batch(one))[0]], *one.shape[:2]) for one in pictures]
+    maps = [draw_bodies([pose.body for pose in network.find(_batch(one))[0]], *one.shape[:2]) for one in pictures]
     for by in (0, 2):
         pairs = [(_jpeg(one), encoded(shifted(m, by, 0), "PNG")) for one, m in zip(pictures, maps) if m.any()]
         path = written_poses(pairs, tmp_path / f"{by}.parquet")

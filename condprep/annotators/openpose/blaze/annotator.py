@@ -6,16 +6,13 @@ of them a finder of several people.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.openpose.blaze.detector import PersonDetector, regions
 from condprep.annotators.openpose.blaze.landmarks import Landmarker, Poses
 from condprep.annotators.openpose.blaze.poses import (
@@ -28,9 +25,8 @@ from condprep.annotators.openpose.blaze.poses import (
     visible,
 )
 from condprep.annotators.openpose.blaze.tiles import candidates, views
-from condprep.annotators.openpose.draw import People, draw_people, drawn
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Body, Pose
-from condprep.types import Maps, Seen
+from condprep.annotators.openpose.keypoints import Body, Pose
+from condprep.annotators.openpose.people_annotator import PeopleAnnotator
 
 if TYPE_CHECKING:
     from condprep.weights.find import WeightFile, Weights
@@ -38,13 +34,10 @@ if TYPE_CHECKING:
 WEIGHTS = ("pose_detection.tflite", "pose_landmark_full.tflite")
 
 
-class Blaze(BaseAnnotator):
+class Blaze(PeopleAnnotator):
     """Finds and draws people. A result is the same bits whatever else is in the batch."""
 
-    name = "openpose"
     variant = "blaze"
-    binary = False
-    columns: Mapping[str, pa.DataType] = MappingProxyType({"keypoints": KEYPOINTS})
 
     def __init__(
         self, detector: WeightFile, landmarks: WeightFile, *, device: str, tiles: int, threshold: float | None = None
@@ -67,21 +60,9 @@ class Blaze(BaseAnnotator):
         self._detector = PersonDetector(detector.path, device, chunk=8 if on_cpu else 64)
         self._landmarker = Landmarker(landmarks.path, device, chunk=4 if on_cpu else 32)
 
-    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
-        """(B, 3, H, W) uint8 RGB -> drawn bodies (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column.
-
-        A body is drawn exactly as its column has it: joints of a confidence above the threshold that are inside the picture.
-        """
-        return drawn(self.see(rgb, keys))
-
-    def see(self, rgb: Tensor, keys: Sequence[str] = ()) -> Seen:
-        """Who is in each picture, and its size."""
-        people = [[Pose(body) for body in bodies] for bodies in self.detect(rgb)]
-        return Seen([], [(poses, *rgb.shape[2:]) for poses in people])
-
-    def draw(self, arrays: Sequence[np.ndarray], found: People) -> tuple[np.ndarray, dict[str, Any]]:
-        """The people of one picture -> the map (H, W, 3), and the column."""
-        return draw_people(found)
+    def find(self, rgb: Tensor) -> list[list[Pose]]:
+        """(B, 3, H, W) uint8 RGB -> the people in each picture: joints above the threshold that are inside it."""
+        return [[Pose(body) for body in bodies] for bodies in self.detect(rgb)]
 
     @torch.inference_mode()
     def detect(self, rgb: Tensor) -> list[list[Body]]:

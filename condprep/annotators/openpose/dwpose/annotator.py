@@ -5,23 +5,18 @@ Both are Apache-2.0. What is done before and after them is that of comfyui_contr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from condprep.annotators.base import BaseAnnotator
-from condprep.annotators.openpose.draw import People, draw_people, drawn
 from condprep.annotators.openpose.dwpose.detector import PeopleDetector
 from condprep.annotators.openpose.dwpose.landmarks import Landmarker
 from condprep.annotators.openpose.dwpose.poses import MIN_SCORE, poses
-from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose
+from condprep.annotators.openpose.keypoints import Pose
+from condprep.annotators.openpose.people_annotator import PeopleAnnotator
 from condprep.annotators.precision import DTYPES, Precision
-from condprep.types import Maps, Seen
 
 if TYPE_CHECKING:
     from condprep.weights.find import WeightFile
@@ -30,12 +25,8 @@ VARIANTS = {"dwpose": "", "dwpose-hand": "hands", "dwpose-face": "faces", "dwpos
 CHUNK_ON_GPU = 32  # pictures, and people, a forward; on a CPU one, so that a result is the same whatever else there is
 
 
-class Dwpose(BaseAnnotator):
+class Dwpose(PeopleAnnotator):
     """Finds and draws people."""
-
-    name = "openpose"
-    binary = False
-    columns: Mapping[str, pa.DataType] = MappingProxyType({"keypoints": KEYPOINTS})
 
     def __init__(
         self,
@@ -65,20 +56,8 @@ class Dwpose(BaseAnnotator):
         self._detector = PeopleDetector(detector.path, device, chunk=chunk, dtype=dtype)
         self._landmarker = Landmarker(landmarks.path, device, chunk=chunk, dtype=dtype)
 
-    def annotate(self, rgb: Tensor, keys: Sequence[str]) -> Maps:
-        """(B, 3, H, W) uint8 RGB -> drawn people (B, 3, H, W) uint8 RGB on the host, and the `keypoints` column."""
-        return drawn(self.see(rgb, keys))
-
-    def see(self, rgb: Tensor, keys: Sequence[str] = ()) -> Seen:
-        """Who is in each picture, and its size."""
-        return Seen([], [(people, *rgb.shape[2:]) for people in self.detect(rgb)])
-
-    def draw(self, arrays: Sequence[np.ndarray], found: People) -> tuple[np.ndarray, dict[str, Any]]:
-        """The people of one picture -> the map (H, W, 3), and the column."""
-        return draw_people(found)
-
     @torch.inference_mode()
-    def detect(self, rgb: Tensor) -> list[list[Pose]]:
+    def find(self, rgb: Tensor) -> list[list[Pose]]:
         """(B, 3, H, W) uint8 RGB -> the people in each picture, in its pixels, the surest first."""
         pictures = list(rgb.permute(0, 2, 3, 1).cpu().contiguous().numpy())  # resized and cut out by OpenCV, to the bit
         found = self._landmarker(pictures, self._detector(pictures))

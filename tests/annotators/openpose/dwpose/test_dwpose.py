@@ -106,7 +106,7 @@ def test_a_result_does_not_depend_on_the_batch(ours):
 def test_the_map_shows_the_column(ours):
     """What is drawn is what the column holds, hands and faces included."""
     rgb = as_batch(photo(300, 260))
-    [found], maps = ours.detect(rgb), ours(rgb, ["a"])
+    [found], maps = ours.find(rgb), ours(rgb, ["a"])
     assert maps.columns["keypoints"] == [column_value(found)]
     assert np.array_equal(maps.maps[0].permute(1, 2, 0).numpy(), draw_poses(found, 300, 260))
     assert maps.maps.any()
@@ -122,7 +122,7 @@ def test_odd_sizes(ours, size):
 def test_a_variant_has_its_parts(detector, landmarks, variant):
     """Parts that were not asked for are not there; bodies are the same in all."""
     annotator = Dwpose(as_weights(detector), as_weights(landmarks), variant=variant, device="cpu", precision="fp32")
-    [found] = annotator.detect(as_batch(photo(240, 320)))
+    [found] = annotator.find(as_batch(photo(240, 320)))
     assert found
     for pose in found:
         assert (
@@ -173,7 +173,7 @@ def test_a_threshold_leaves_out_what_is_believed_less(ours, detector, landmarks)
         threshold=0.6,
     )
     assert strict.provenance["parameters"] == {"precision": "fp32", "threshold": 0.6}
-    [loose], [kept] = ours.detect(rgb), strict.detect(rgb)
+    [loose], [kept] = ours.find(rgb), strict.find(rgb)
     above = [[np.where(part[:, 2:] > 0.6, part, 0) for part in pose] for pose in loose]
     wanted = [parts for parts in above if any(part.any() for part in parts)]
     assert (
