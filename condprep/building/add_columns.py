@@ -18,6 +18,7 @@ from typing import Any
 from condprep.building.begin import as_requested, begin
 from condprep.building.existing_rows import ExistingRows
 from condprep.building.finish import finish, finished
+from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.options import parse_options
 from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.plan import Plan
@@ -25,7 +26,7 @@ from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, SPLITS, Layout
 from condprep.dataset.reader import files
 from condprep.dataset.shards import Counts
-from condprep.engines.local import build_shards
+from condprep.engines.choose import engine_for
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.progress import Progress
@@ -41,6 +42,7 @@ def add_columns(
     batch_size: int | None = None,
     workers: int | None = None,
     device: str = "auto",
+    devices: str | Sequence[str] | None = None,
     weights: Weights | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> BuildResult:
@@ -53,6 +55,7 @@ def add_columns(
     """
     began = time.monotonic()
     check_here(dataset, "--into")
+    several = parse_devices(devices, device)
     layout = Layout(Path(dataset))
     staging = Layout(layout.private / "into")
     if not (layout.done.exists() and (layout.private / "provenance.json").exists()):
@@ -72,12 +75,13 @@ def add_columns(
         _take_up(staging, as_requested(rows, options))
         staging.private.mkdir(parents=True, exist_ok=True)
         weights = weights or Weights()
-        builder = begin(
-            staging, rows, options, device=device, weights=weights, progress=progress, existing=rows.columns
-        )
+        first, existing = several[0] if several else device, rows.columns
+        builder = begin(staging, rows, options, device=first, weights=weights, progress=progress, existing=existing)
         built = Counts()
         if builder:
-            built = build_shards(builder, builder.pending, workers or usable_cores())
+            job = OpenBuilder(staging, rows, options, weights, builder.columns)
+            build_shards = engine_for(builder, job, several, workers or usable_cores(), None)
+            built = build_shards(builder.pending)
             finish(builder, rows.rejects, rows.merge)
         counts = take_places(layout, staging)
         return build_result(layout, builder, counts, built, time.monotonic() - began)

@@ -41,6 +41,9 @@ class ExistingRows:
         self.only_map = made[0] if len(made) == 1 else None  # then it has no column of its own yet
         self._table = lru_cache(maxsize=2)(_table)
 
+    def __reduce__(self) -> Any:
+        return ExistingRows, (self.layout,)  # another process opens the files by itself
+
     @property
     def identity(self) -> dict[str, Any]:
         return {"kind": self.kind, "plan": sha256((self.layout.private / "plan.json").read_bytes()).hexdigest()}

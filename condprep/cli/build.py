@@ -133,10 +133,10 @@ SlurmOptions = Annotated[
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
 
 OF_PUSH = ("push_to_hub", "private")
-ADDED = ("params", "precision", "batch_size", "workers", "device", "weights")  # what `add_columns` is told
+ADDED = ("params", "precision", "batch_size", "workers", "device", "devices", "weights")  # what `add_columns` is told
 INTO = {  # the options that `--into` heeds
     *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
-    *("workers", "device", "weights", "strict_weights", "as_json"),
+    *("workers", "device", "devices", "weights", "strict_weights", "as_json"),
 }
 
 

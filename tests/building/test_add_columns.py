@@ -66,6 +66,15 @@ def test_a_network_added_later_is_the_network_of_a_build_with_both(raw: Path, tm
     assert raw_bytes(tmp_path / "added", "fragile") == raw_bytes(tmp_path / "both", "fragile")
 
 
+def test_a_process_for_each_device_makes_the_same_bytes(raw: Path, tmp_path: Path) -> None:
+    """The columns that two processes add are those of one, file by file."""
+    build(raw, tmp_path / "ds", "canny", **SMALL)
+    shutil.copytree(tmp_path / "ds", tmp_path / "one")
+    add_columns(tmp_path / "one", "canny:random")
+    assert sum(add_columns(tmp_path / "ds", "canny:random", devices="cpu,cpu").rows.values()) == 12
+    assert tree(tmp_path / "ds") == tree(tmp_path / "one")
+
+
 def test_killed_while_taking_their_places_files_go_on(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,3 +73,35 @@ def test_edges_do_not_depend_on_the_number_of_threads() -> None:
     with one_thread_each():
         assert np.array_equal(cv2.Canny(picture, 100, 200), in_several)
     assert in_several.any()
+
+
+FORKED = """
+import os, signal, sys
+import cv2, numpy as np
+import condprep
+
+def use():  # by all threads of OpenCV's pool
+    return cv2.GaussianBlur(np.full((2000, 2000, 3), 7, np.uint8), (31, 31), 5)
+
+cv2.setNumThreads(int(sys.argv[1]))
+use()
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(100)
+condprep.build(sys.argv[2], sys.argv[3], "canny", resolution=64, workers=2)
+use()
+print(cv2.getNumThreads(), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_build_in_a_forked_child_of_who_used_opencv(tmp_path: Path, threads: int) -> None:
+    """A pool's worker, or a DataLoader's, has a parent whose OpenCV has threads, and the child has none of them: a build in it
+    neither waits for them nor dies of it, and the number is that of before."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "0.jpg").write_bytes(encoded(smooth(96, 96, 0)))
+    paths = [tmp_path / "raw", tmp_path / "ds"]
+    ended = subprocess.run([sys.executable, "-c", FORKED, str(threads), *paths], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (0, str(threads)), ended.stderr
