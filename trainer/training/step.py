@@ -60,7 +60,7 @@ class Learner:
         for batch in batches:
             with self.accelerator.accumulate(self.prepared):
                 batch, draws = self.drawn(batch)
-                of_rows = row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+                of_rows = self.losses(batch, draws)
                 self.backward(of_rows, draws)
                 if self.accelerator.sync_gradients:
                     norm = self.clip()
@@ -99,6 +99,10 @@ class Learner:
         draws = batch.draws or draw_for_training(batch, self.recipe.train, self.base.timesteps)
         return batch, draws.to(device)
 
+    def losses(self, batch: Batch, draws: Draws) -> Tensor:
+        """(B,): of a complete batch's rows, without weights."""
+        return row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+
     def backward(self, losses: Tensor, draws: Draws) -> None:
         """Gradients of the rows' weighted losses, (B,)."""
         weights = self.diffusion.weights(draws.timesteps, self.recipe.train.snr_gamma)
@@ -121,7 +125,7 @@ class Learner:
         try:
             batch, draws = self.drawn(batch)
             with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
-                losses = row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+                losses = self.losses(batch, draws)
                 self.backward(losses, draws)
             if not losses.isfinite().all():
                 raise TrainingStopped(
