@@ -59,7 +59,7 @@ class Latents:
 class Draws:
     """All that is random about B rows."""
 
-    timesteps: Tensor  # (B,) int64
+    timesteps: Tensor  # (B,), what the objective takes for them: int64 of a schedule, float32 of a flow
     posterior: Tensor  # (B, C, h, w): which latents are drawn from the VAE's posterior
     noise: Tensor  # (B, C, h, w): what is added to them, and has to be found again
     further: Tensor | None = None  # (B, C, h, w): what is added, too, and has not

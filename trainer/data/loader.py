@@ -11,7 +11,7 @@ from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from trainer.data.sampler import SampledRow, share, updates
 from trainer.data.split import Split
-from trainer.models.objective import draw_for_training
+from trainer.models.loss import draw_for_training
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup
 
 
@@ -57,7 +57,7 @@ class Loader:
         assert base is not None
         height, width = batch.conditions.shape[2:]
         shape = (len(batch), *base.latent_shape((height, width)))
-        drawn = replace(batch, draws=draw_for_training(batch, self.split.recipe.train, base.timesteps, shape))
+        drawn = replace(batch, draws=draw_for_training(batch, self.split.recipe.train, base.objective, shape))
         return drawn.pinned() if self.pin else drawn
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:

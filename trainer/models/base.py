@@ -9,8 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from trainer.models.objectives.protocol import Objective
 from trainer.models.text import CHUNK
 from trainer.recipe.recipe import Model, Text
 from trainer.types import Batch, Latents, PredictionType
@@ -33,6 +34,7 @@ class Base(ABC):
     text_encoders: list[Any]
     tokenizers: list[Any]
     scheduler: DDPMScheduler  # with the betas and the prediction type that are trained with
+    objective: Objective  # what the scheduler says that it has learned
     fingerprints: Mapping[str, str]  # {"vae": ..., "text": ..., "unet": ...}: sha256 of weights and configuration
     text: Text = field(default_factory=Text)  # the recipe's words for captions
     empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
@@ -41,7 +43,7 @@ class Base(ABC):
 
     @property
     def prediction_type(self) -> PredictionType:
-        return cast("PredictionType", self.scheduler.config.prediction_type)
+        return self.objective.name
 
     @property
     def factor(self) -> int:
@@ -51,11 +53,6 @@ class Base(ABC):
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(C, h, w) of a picture, (height, width) in pixels."""
         return int(self.vae.config.latent_channels), size[0] // self.factor, size[1] // self.factor
-
-    @property
-    def timesteps(self) -> range:
-        """From which training chooses."""
-        return range(len(self.scheduler.alphas_cumprod))
 
     @classmethod
     @abstractmethod
@@ -80,7 +77,7 @@ class Base(ABC):
 
     @abstractmethod
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
-        """The denoiser's output under a ControlNet. noisy: (B, C, h, w); timesteps: (B,) int64; -> (B, C, h, w).
+        """The denoiser's output under a ControlNet. noisy: (B, C, h, w); timesteps: (B,), the objective's; -> (B, C, h, w).
 
         The batch is complete and on the device of `noisy`. The condition goes in as [0, 1], in the dtype of `noisy`.
         """

@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
 from trainer.models.base import Base
+from trainer.models.objectives.choose import objective_of
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_model
 from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
 from trainer.recipe.recipe import Model, Text
@@ -57,7 +58,8 @@ class StableDiffusion(Base):
             ),
             "unet": fingerprint([unet]),
         }
-        base = cls(model, unet, vae, encoders, tokenizers, scheduler, fingerprints, text, zero)
+        objective = objective_of(scheduler)
+        base = cls(model, unet, vae, encoders, tokenizers, scheduler, objective, fingerprints, text, zero)
         base._check()
         return base
 
@@ -176,9 +178,7 @@ class StableDiffusion(Base):
 
 
 def _scheduler(scheduler: DDPMScheduler, prediction_type: str) -> DDPMScheduler:
-    """With the recipe's prediction type. Raises ModelError for one that is not trained here."""
+    """With the recipe's prediction type."""
     if prediction_type == "auto":
         prediction_type = scheduler.config.prediction_type
-    if prediction_type not in ("epsilon", "v_prediction"):
-        raise ModelError(f"the base predicts {prediction_type!r}; epsilon and v_prediction can be trained")
     return DDPMScheduler.from_config(scheduler.config, prediction_type=prediction_type)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +18,14 @@ from torch import Tensor
 
 from trainer.evaluation.diagnosis import USED
 from trainer.models.base import Base
-from trainer.models.objective import Diffusion, draw, row_losses
+from trainer.models.loss import draw, row_losses
+from trainer.models.objectives.protocol import Objective
 from trainer.types import Batch
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
-BANDS = 4  # equal parts of the timesteps
+BANDS = 4  # equal parts of the way from picture to noise
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class HeldOutLosses:
 
 
 def loss_sums(
-    base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batches: Iterable[Batch], seed: int
+    base: Base, controlnet: ControlNetModel, objective: Objective, batches: Iterable[Batch], seed: int
 ) -> Tensor:
     """(3, BANDS) float64 on the CPU: sums over rows of the losses with right and shuffled conditions, and the rows.
 
@@ -75,7 +75,7 @@ def loss_sums(
     sums = torch.zeros(3, BANDS, dtype=torch.float64)
     for batch in batches:
         if len(batch) > 1:
-            sums += _batch_sums(base, controlnet, diffusion, batch, seed)
+            sums += _batch_sums(base, controlnet, objective, batch, seed)
     return sums
 
 
@@ -88,14 +88,13 @@ def mean_losses(sums: Tensor) -> HeldOutLosses | None:
 
 
 @torch.no_grad()
-def _batch_sums(base: Base, controlnet: ControlNetModel, diffusion: Diffusion, batch: Batch, seed: int) -> Tensor:
+def _batch_sums(base: Base, controlnet: ControlNetModel, objective: Objective, batch: Batch, seed: int) -> Tensor:
     batch = base.complete(batch.to(base.unet.device))
     shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
-    edges = torch.linspace(0, len(diffusion.alphas), BANDS + 1).int().tolist()
     sums = torch.zeros(3, BANDS, dtype=torch.float64)
-    for band, (start, end) in enumerate(pairwise(edges)):
-        draws = draw(batch, seed=seed, timesteps=range(start, end)).to(base.unet.device)
+    for band in range(BANDS):
+        draws = draw(batch, seed=seed, times=objective.band(band, BANDS)).to(base.unet.device)
         for n, pairs in enumerate((batch, shuffled)):
-            sums[n, band] = row_losses(base, controlnet, diffusion, pairs, draws).sum().cpu()
+            sums[n, band] = row_losses(base, controlnet, objective, pairs, draws).sum().cpu()
         sums[2, band] = len(batch)
     return sums

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.errors import TrainingStopped
 from trainer.models.base import Base
-from trainer.models.objective import Diffusion, draw_for_training, row_losses
+from trainer.models.loss import draw_for_training, row_losses
 from trainer.training.optimizer import effective_rate, make_optimizer
 from trainer.training.state import LearnerState
 from trainer.types import Batch, Draws, torch_dtype
@@ -41,8 +41,7 @@ class Learner:
 
     def __init__(self, accelerator: Accelerator, base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
         self.accelerator, self.base, self.controlnet, self.recipe = accelerator, base, controlnet, recipe
-        alphas = base.scheduler.alphas_cumprod.to(accelerator.device, torch.float32)
-        self.diffusion = Diffusion(alphas, base.prediction_type)
+        self.objective = base.objective.to(accelerator.device)
         _configure(base, controlnet, recipe, accelerator.device.type)
         controlnet.to(accelerator.device, torch_dtype(recipe.train.weights)).train()
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
@@ -96,16 +95,16 @@ class Learner:
         """The batch, complete and on the device, and what is random about its rows."""
         device = self.accelerator.device
         batch = self.base.complete(batch.to(device))
-        draws = batch.draws or draw_for_training(batch, self.recipe.train, self.base.timesteps)
+        draws = batch.draws or draw_for_training(batch, self.recipe.train, self.base.objective)
         return batch, draws.to(device)
 
     def losses(self, batch: Batch, draws: Draws) -> Tensor:
         """(B,): of a complete batch's rows, without weights."""
-        return row_losses(self.base, self.prepared, self.diffusion, batch, draws)
+        return row_losses(self.base, self.prepared, self.objective, batch, draws)
 
     def backward(self, losses: Tensor, draws: Draws) -> None:
         """Gradients of the rows' weighted losses, (B,)."""
-        weights = self.diffusion.weights(draws.timesteps, self.recipe.train.snr_gamma)
+        weights = self.objective.weights(draws.timesteps, self.recipe.train)
         self.accelerator.backward((weights * losses).mean())
 
     def clip(self) -> Tensor:

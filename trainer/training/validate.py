@@ -68,7 +68,7 @@ class Validator:
         with _uncompiled():
             if self.split is not None and self.settings.loss_rows:
                 batch = next(held_out_batches(self.split, AT_ONCE))
-                loss_sums(self.learner.base, controlnet, self.learner.diffusion, [batch], self.seed)
+                loss_sums(self.learner.base, controlnet, self.learner.objective, [batch], self.seed)
             if self.samples.requests:
                 with self._pipeline(controlnet) as pipe:
                     self.samples.rehearse(pipe)
@@ -78,7 +78,7 @@ class Validator:
             return None
         batches = held_out_batches(self.split, AT_ONCE, self.group)
         learner = self.learner
-        sums = loss_sums(learner.base, controlnet, learner.diffusion, batches, self.seed)
+        sums = loss_sums(learner.base, controlnet, learner.objective, batches, self.seed)
         return mean_losses(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
 
     def _monitor(self) -> FidelityMonitor | None:

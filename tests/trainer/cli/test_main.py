@@ -21,7 +21,8 @@ from torch import Tensor
 import condprep
 import trainer
 from trainer.cli import main as cli
-from trainer.models.objective import Diffusion, row_losses
+from trainer.models.loss import row_losses
+from trainer.models.objectives.diffusion import Diffusion
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
 from trainer.training.folder import own

@@ -13,7 +13,8 @@ from support.trainer_runs import silent
 from trainer.data.loader import Loader, held_out_batches
 from trainer.data.split import open_split
 from trainer.models.families import Base, load_base
-from trainer.models.objective import draw
+from trainer.models.loss import draw
+from trainer.models.objectives.diffusion import among
 from trainer.recipe.recipe import Model
 from trainer.recipe.toml import parse_recipe
 from trainer.types import ONE_PROCESS
@@ -41,7 +42,7 @@ def test_draws_made_ahead_are_those_of_the_rows(
     split.fill(ONE_PROCESS, silent)
     for batch in islice(Loader(split, 2), 8):
         complete = base.complete(batch)
-        expected = draw(complete, seed=5, timesteps=range(1000))
+        expected = draw(complete, seed=5, times=among(range(1000)))
         assert batch.draws is not None
         assert batch.draws.timesteps.equal(expected.timesteps)
         assert batch.draws.noise.equal(expected.noise)

@@ -11,8 +11,9 @@ from support.fake_cuda import fake_cuda, onto_cuda
 from support.trainer_models import FAMILIES, save_base
 
 from trainer.models.families import load_base
-from trainer.models.objective import Diffusion, draw, row_losses
-from trainer.recipe.recipe import Model
+from trainer.models.loss import draw, row_losses
+from trainer.models.objectives.diffusion import among
+from trainer.recipe.recipe import Model, Train
 from trainer.types import Batch
 
 ROWS, SIDE = 2, 64
@@ -38,9 +39,9 @@ def test_an_update_stays_on_the_device(family: str, tmp_path: Path) -> None:
         )
         batch = base.complete(batch.to("cuda"))
         assert {tensor.device.type for tensor in batch.text.values()} == {"cuda"}
-        diffusion = Diffusion(torch.empty(1000, device="cuda"), base.prediction_type)
-        draws = draw(batch, seed=0, timesteps=range(1000)).to("cuda")
-        losses = row_losses(base, controlnet, diffusion, replace(batch, pixels=None), draws)
-        weighted = diffusion.weights(draws.timesteps, 5.0) * losses
+        objective = type(base.objective)(torch.empty(1000, device="cuda"))
+        draws = draw(batch, seed=0, times=among(range(1000))).to("cuda")
+        losses = row_losses(base, controlnet, objective, replace(batch, pixels=None), draws)
+        weighted = objective.weights(draws.timesteps, Train(snr_gamma=5.0)) * losses
         assert weighted.device.type == "cuda"
         assert weighted.shape == (ROWS,)

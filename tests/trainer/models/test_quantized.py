@@ -14,7 +14,8 @@ from support.trainer_models import FAMILIES, save_base
 from torch import nn
 
 from trainer.models.families import load_base
-from trainer.models.objective import Diffusion, draw, row_losses
+from trainer.models.loss import draw, row_losses
+from trainer.models.objectives.diffusion import among
 from trainer.models.quantized import LARGEST, NARROW, WIDE, Quantized, quantize, widened
 from trainer.recipe.recipe import Model, Recipe
 from trainer.training import prepare
@@ -58,8 +59,8 @@ def test_the_loss_stays_within_one_per_cent(bases: Mapping[str, Path], family: s
         if narrow:
             quantize(base.unet)
         batch = make_batch(base)
-        diffusion = Diffusion(base.scheduler.alphas_cumprod, base.prediction_type)
-        loss = row_losses(base, controlnet, diffusion, batch, draw(batch, seed=0, timesteps=base.timesteps)).mean()
+        draws = draw(batch, seed=0, times=among(range(1000)))
+        loss = row_losses(base, controlnet, base.objective, batch, draws).mean()
         loss.backward()
         found.append((loss.item(), torch.cat([p.grad.flatten() for p in controlnet.parameters()])))
     (before, expected), (after, gradient) = found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,7 +101,7 @@ def test_an_update_has_its_golden_numbers(learners: dict[str, Learner], family: 
 def test_held_out_losses_have_their_golden_numbers(learners: dict[str, Learner], family: str) -> None:
     """The bands are quarters of the 1,000 timesteps, and what is drawn in them is what it was."""
     learner = learners[family]
-    sums = loss_sums(learner.base, learner.controlnet, learner.diffusion, [make_batch(learner.base)], seed=0)
+    sums = loss_sums(learner.base, learner.controlnet, learner.objective, [make_batch(learner.base)], seed=0)
     found = mean_losses(sums)
     assert found is not None
     assert found.right == pytest.approx(GOLDEN[family]["right"], rel=1e-4)

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from trainer.errors import TrainingStopped
 from trainer.models.families import Base, load_base
-from trainer.models.objective import Diffusion, draw, row_losses
+from trainer.models.loss import draw, row_losses
+from trainer.models.objectives.diffusion import among
+from trainer.models.objectives.epsilon import Epsilon
 from trainer.recipe.recipe import Recipe
 from trainer.training.condition_gap import BANDS, loss_sums, mean_losses
 from trainer.training.state import read_state
@@ -63,8 +65,8 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(bases: dict[str, Path
     """Same weights, rows, noise and timesteps: the loss and every gradient equal diffusers' own formula."""
     learner = make_learner(bases[family])
     batch = make_batch(learner.base)
-    draws = draw(batch, seed=0, timesteps=range(1000))
-    losses = row_losses(learner.base, learner.controlnet, learner.diffusion, batch, draws)
+    draws = draw(batch, seed=0, times=among(range(1000)))
+    losses = row_losses(learner.base, learner.controlnet, learner.objective, batch, draws)
     losses.mean().backward()
     ours = [parameter.grad.clone() for parameter in learner.controlnet.parameters()]
     learner.controlnet.zero_grad()
@@ -85,7 +87,7 @@ def test_at_first_a_controlnet_changes_nothing(bases: dict[str, Path], family: s
         steered = base.predict(controlnet, noisy, timesteps, batch)
         alone = base.unet(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
     torch.testing.assert_close(steered, alone, rtol=0, atol=1e-6)
-    found = mean_losses(loss_sums(base, controlnet, make_learner(bases[family]).diffusion, [batch], seed=0))
+    found = mean_losses(loss_sums(base, controlnet, base.objective, [batch], seed=0))
     assert found is not None
     assert found.gap == pytest.approx(1, abs=1e-6)
 
@@ -220,14 +222,14 @@ class Oracle:
 
     unet = torch.zeros(())  # on the CPU, float32
 
-    def __init__(self, diffusion: Diffusion) -> None:
-        self.diffusion = diffusion
+    def __init__(self, objective: Epsilon) -> None:
+        self.objective = objective
 
     def complete(self, batch: Batch) -> Batch:
         return batch
 
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
-        alpha = self.diffusion.alphas[timesteps][:, None, None, None]
+        alpha = self.objective.alphas[timesteps][:, None, None, None]
         own = torch.tensor([float(key) for key in batch.keys])
         off = 1 + (batch.conditions.float().mean((1, 2, 3)) - own).abs()
         return noisy / (1 - alpha).sqrt() + off[:, None, None, None]
@@ -235,11 +237,11 @@ class Oracle:
 
 def test_the_condition_gap_is_the_ratio_of_the_losses() -> None:
     """Rows 1, 2, 4 with the conditions of 4, 1, 2: errors of (4, 2, 3) squared against 1, in every band, every time."""
-    diffusion = Diffusion(torch.linspace(0.99, 0.1, 1000), "epsilon")
+    objective = Epsilon(torch.linspace(0.99, 0.1, 1000))
     conditions = torch.tensor([1, 2, 4], dtype=torch.uint8)[:, None, None, None].expand(3, 3, 8, 8)
     nothing = torch.zeros(3, 4, 1, 1)  # as latents: what is noisy is noise alone
     batch = Batch(["1", "2", "4"], [0] * 3, [""] * 3, conditions, Latents(nothing, nothing))
-    sums = loss_sums(Oracle(diffusion), None, diffusion, [batch, batch], seed=0)
+    sums = loss_sums(Oracle(objective), None, objective, [batch, batch], seed=0)
     found = mean_losses(sums)
     assert found is not None
     assert found.right == pytest.approx((1,) * BANDS, rel=1e-4)
@@ -252,5 +254,5 @@ def test_the_condition_gap_is_the_ratio_of_the_losses() -> None:
 def test_a_lone_row_has_no_other_condition(bases: dict[str, Path]) -> None:
     """A batch of one row is left out, and without any other there is no held-out loss."""
     learner = make_learner(bases["sd15"])
-    sums = loss_sums(learner.base, learner.controlnet, learner.diffusion, [make_batch(learner.base, 1)], seed=0)
+    sums = loss_sums(learner.base, learner.controlnet, learner.objective, [make_batch(learner.base, 1)], seed=0)
     assert mean_losses(sums) is None

@@ -1,0 +1,24 @@
+"""The objective of a base, by its scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.errors import ModelError
+from trainer.models.objectives.epsilon import Epsilon
+from trainer.models.objectives.protocol import Objective
+from trainer.models.objectives.velocity import Velocity
+
+BY_SCHEDULE: dict[str, Callable[[Tensor], Objective]] = {"epsilon": Epsilon, "v_prediction": Velocity}
+
+
+def objective_of(scheduler: Any) -> Objective:
+    """Of a DDPMScheduler, on the CPU. Raises ModelError for what is not trained here."""
+    predicted = scheduler.config.prediction_type
+    if predicted not in BY_SCHEDULE:
+        raise ModelError(f"the base predicts {predicted!r}; {' and '.join(BY_SCHEDULE)} can be trained")
+    return BY_SCHEDULE[predicted](scheduler.alphas_cumprod.to(torch.float32))
