@@ -29,7 +29,7 @@ class Base(ABC):
     """A base model: frozen and in eval mode, on the CPU in float32 until `to` moves it."""
 
     model: Model  # the recipe's words for it
-    unet: UNet2DConditionModel
+    denoiser: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoders: list[Any]
     tokenizers: list[Any]

@@ -32,7 +32,7 @@ def row_losses(base: Base, controlnet: Any, objective: Objective, batch: Batch, 
     assert batch.latents is not None
     latents = batch.latents.sample(draws.posterior)
     added = draws.noise if draws.further is None else draws.noise + draws.further
-    noisy = objective.add_noise(latents, added, draws.timesteps).to(base.unet.dtype)
+    noisy = objective.add_noise(latents, added, draws.timesteps).to(base.denoiser.dtype)
     prediction = base.predict(controlnet, noisy, draws.timesteps, batch)
     return squared_errors(prediction, objective.target(latents, draws.noise, draws.timesteps), batch.mask)
 

@@ -69,10 +69,10 @@ class StableDiffusion(Base):
 
     def _check(self) -> None:
         """The parts fit each other. Raises ModelError."""
-        width, expected = self._text_width(), self.unet.config.cross_attention_dim
+        width, expected = self._text_width(), self.denoiser.config.cross_attention_dim
         if width != expected:
             raise ModelError(f"{self.model.base}: the text encoders give {width} numbers, the UNet takes {expected}")
-        channels, expected = self.vae.config.latent_channels, self.unet.config.in_channels
+        channels, expected = self.vae.config.latent_channels, self.denoiser.config.in_channels
         if channels != expected:
             vae = self.model.vae or self.model.base
             raise ModelError(f"the VAE of {vae} has {channels} latent channels, the UNet takes {expected}")
@@ -112,7 +112,7 @@ class StableDiffusion(Base):
         shared = self.condition_kwargs(batch, noisy.dtype)
         condition = (batch.conditions / 255).to(noisy.dtype)  # (B, 3, H, W), [0, 1]
         down, mid = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **shared)
-        prediction: Tensor = self.unet(
+        prediction: Tensor = self.denoiser(
             noisy,
             timesteps,
             down_block_additional_residuals=[residual.to(noisy.dtype) for residual in down],
@@ -129,14 +129,14 @@ class StableDiffusion(Base):
             return controlnet
         halvings = self.factor.bit_length() - 1
         channels = (*EMBEDDER, *EMBEDDER[-1:] * halvings)[: halvings + 1]
-        return ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels).float()
+        return ControlNetModel.from_unet(self.denoiser, conditioning_embedding_out_channels=channels).float()
 
     def _check_controlnet(self, init: str, controlnet: ControlNetModel) -> None:
         """Raises ModelError that names what does not fit."""
         theirs = controlnet.config
         factor = 2 ** (len(theirs.conditioning_embedding_out_channels) - 1)
         pairs = [
-            *mismatches(theirs, self.unet.config),
+            *mismatches(theirs, self.denoiser.config),
             ("condition's reduction", factor, self.factor),
             ("conditioning_channels", theirs.conditioning_channels, 3),
         ]
@@ -148,7 +148,7 @@ class StableDiffusion(Base):
 
     def pipeline(self, controlnet: ControlNetModel) -> DiffusionPipeline:
         made = self.pipeline_kind(
-            unet=self.unet,
+            unet=self.denoiser,
             vae=self.vae,
             controlnet=controlnet,
             scheduler=UniPCMultistepScheduler.from_config(self.scheduler.config),
@@ -169,7 +169,7 @@ class StableDiffusion(Base):
     def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
         fragile = dtype == torch.float16 and self.vae.config.force_upcast
         self.vae.to(device, torch.float32 if fragile else dtype)
-        for module in (self.unet, *self.text_encoders):
+        for module in (self.denoiser, *self.text_encoders):
             module.to(device, dtype)
 
     def offload(self, *, vae: bool, text: bool) -> None:

@@ -89,11 +89,11 @@ def mean_losses(sums: Tensor) -> HeldOutLosses | None:
 
 @torch.no_grad()
 def _batch_sums(base: Base, controlnet: ControlNetModel, objective: Objective, batch: Batch, seed: int) -> Tensor:
-    batch = base.complete(batch.to(base.unet.device))
+    batch = base.complete(batch.to(base.denoiser.device))
     shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
     sums = torch.zeros(3, BANDS, dtype=torch.float64)
     for band in range(BANDS):
-        draws = draw(batch, seed=seed, times=objective.band(band, BANDS)).to(base.unet.device)
+        draws = draw(batch, seed=seed, times=objective.band(band, BANDS)).to(base.denoiser.device)
         for n, pairs in enumerate((batch, shuffled)):
             sums[n, band] = row_losses(base, controlnet, objective, pairs, draws).sum().cpu()
         sums[2, band] = len(batch)

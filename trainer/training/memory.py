@@ -51,10 +51,10 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     fake, controlnet = _without_bytes(base, recipe)
     trained = parameters(controlnet)
     with FakeTensorMode():
-        _fill(fake.unet, torch_dtype(recipe.train.precision), requires_grad=False)
+        _fill(fake.denoiser, torch_dtype(recipe.train.precision), requires_grad=False)
         if recipe.model.quantize == "fp8":
-            quantize(fake.unet)
-        frozen += sum(tensor.nbytes for tensor in [*fake.unet.parameters(), *fake.unet.buffers()])
+            quantize(fake.denoiser)
+        frozen += sum(tensor.nbytes for tensor in [*fake.denoiser.parameters(), *fake.denoiser.buffers()])
         _fill(controlnet, learned, requires_grad=True)
         batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
         passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))
@@ -71,10 +71,10 @@ def parameters(module: nn.Module) -> int:
 def _without_bytes(base: Base, recipe: Recipe) -> tuple[Base, Any]:
     """The base with a UNet, and a ControlNet, whose weights are shapes alone."""
     with torch.device("meta"):
-        fake = replace(base, unet=type(base.unet).from_config(base.unet.config))
+        fake = replace(base, denoiser=type(base.denoiser).from_config(base.denoiser.config))
         controlnet = fake.new_controlnet("unet").train()
     if recipe.train.gradient_checkpointing:
-        fake.unet.enable_gradient_checkpointing()
+        fake.denoiser.enable_gradient_checkpointing()
         controlnet.enable_gradient_checkpointing()
     return fake, controlnet
 
@@ -103,7 +103,7 @@ def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
     """Forward and backward, as the learner does them."""
     rows, _, height, width = batch.conditions.shape
     precision = torch_dtype(recipe.train.precision)
-    noisy = torch.zeros(rows, base.unet.config.in_channels, height // base.factor, width // base.factor)
+    noisy = torch.zeros(rows, base.denoiser.config.in_channels, height // base.factor, width // base.factor)
 
     def autocast(*arguments: Any, **named: Any) -> Any:
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):

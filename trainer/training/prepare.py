@@ -91,7 +91,7 @@ def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
     torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
     if recipe.model.quantize == "fp8":
-        quantize(base.unet)
+        quantize(base.denoiser)
     base.to(accelerator.device, torch_dtype(recipe.train.precision))
     return Learner(accelerator, base, controlnet, recipe)
 

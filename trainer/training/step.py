@@ -151,7 +151,7 @@ class Learner:
 
     def snapshot(self) -> ControlNetModel:
         """A frozen copy of the best weights in the base's precision, to be validated."""
-        return snapshot(self.controlnet, self.weights("best"), self.base.unet.dtype)
+        return snapshot(self.controlnet, self.weights("best"), self.base.denoiser.dtype)
 
     def state(self) -> LearnerState:
         """Everything that the next update depends on, but the rows: the tensors themselves, which the next update changes."""
@@ -175,10 +175,10 @@ class Learner:
 def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe, device: str) -> None:
     """What is chosen for speed or memory: it changes no result but by rounding. device: "cpu", "cuda"."""
     if device == "cuda":
-        base.unet.to(memory_format=torch.channels_last)
+        base.denoiser.to(memory_format=torch.channels_last)
         if recipe.train.optimizer != "adamw8bit":  # its first step would undo it, and a resumed run be no longer exact
             controlnet.to(memory_format=torch.channels_last)
-    for model in (base.unet, controlnet):
+    for model in (base.denoiser, controlnet):
         if recipe.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         if recipe.train.compile:

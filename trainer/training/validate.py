@@ -115,9 +115,11 @@ class Validator:
         before = [(module, module.device) for module in modules]
         for module in modules:
             module.to(device)
-        own = base.vae.dtype == base.unet.dtype
+        own = base.vae.dtype == base.denoiser.dtype
         try:
-            yield replace(base, vae=base.vae if own else deepcopy(base.vae).to(base.unet.dtype)).pipeline(controlnet)
+            yield replace(base, vae=base.vae if own else deepcopy(base.vae).to(base.denoiser.dtype)).pipeline(
+                controlnet
+            )
         finally:
             for module, place in before:
                 module.to(place)

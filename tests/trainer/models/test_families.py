@@ -55,7 +55,7 @@ def test_a_base_is_recognised_and_frozen(family: str, bases: dict[str, Base]) ->
     assert base.family == ("sdxl" if family == "sdxl" else "sd")
     assert base.prediction_type == ("v_prediction" if family == "sd2" else "epsilon")
     assert base.factor == 8
-    modules = [base.unet, base.vae, *base.text_encoders]
+    modules = [base.denoiser, base.vae, *base.text_encoders]
     assert not any(module.training for module in modules)
     assert not any(weight.requires_grad for module in modules for weight in module.parameters())
     assert {weight.dtype for module in modules for weight in module.parameters()} == {torch.float32}
@@ -121,7 +121,7 @@ def test_a_fresh_controlnet_changes_nothing(family: str, bases: dict[str, Base])
     base = bases[family]
     batch, noisy, timesteps = a_batch(base), torch.randn(3, 4, 8, 8), torch.tensor([1, 500, 999])
     steered = base.predict(base.new_controlnet("unet"), noisy, timesteps, batch)
-    plain = base.unet(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
+    plain = base.denoiser(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
     assert torch.equal(steered, plain)
 
 
@@ -135,7 +135,7 @@ def test_a_prediction_is_the_plain_formula_of_diffusers(family: str, bases: dict
     if family == "sdxl":
         shared["added_cond_kwargs"] = {"text_embeds": batch.text["pooled"], "time_ids": batch.time_ids}
     out = controlnet(noisy, timesteps, controlnet_cond=batch.conditions.float() / 255, **shared)
-    expected = base.unet(
+    expected = base.denoiser(
         noisy,
         timesteps,
         down_block_additional_residuals=out.down_block_res_samples,
@@ -159,7 +159,7 @@ def test_the_pipeline_draws_with_these_very_modules(family: str, bases: dict[str
     """`pipeline` is diffusers' ControlNet pipeline; the condition changes what it draws."""
     base = bases[family]
     pipeline: Any = base.pipeline(trained(base))
-    assert pipeline.unet is base.unet
+    assert pipeline.unet is base.denoiser
     assert pipeline.vae is base.vae
     pipeline.set_progress_bar_config(disable=True)
 
@@ -228,7 +228,7 @@ def test_a_vae_that_overflows_stays_in_float32(folders: dict[str, Path]) -> None
     base = load_base(Model(base=str(folders["sd15"])))
     assert base.vae.config.force_upcast
     base.to("cpu", torch.float16)
-    assert (base.unet.dtype, base.vae.dtype) == (torch.float16, torch.float32)
+    assert (base.denoiser.dtype, base.vae.dtype) == (torch.float16, torch.float32)
     base.to("cpu", torch.bfloat16)
     assert base.vae.dtype == torch.bfloat16
 
@@ -288,7 +288,7 @@ def test_pickled_weights_are_opened_when_asked_for(copy: Callable[[str], Path], 
     folder = copy("sd15")
     pickled(folder)
     base = load_base(Model(base=str(folder), safetensors=False))
-    assert torch.equal(base.unet.conv_in.weight, bases["sd15"].unet.conv_in.weight)
+    assert torch.equal(base.denoiser.conv_in.weight, bases["sd15"].denoiser.conv_in.weight)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def test_an_update_stays_on_the_device(family: str, tmp_path: Path) -> None:
     controlnet = base.new_controlnet("unet")
     times = base.time_ids((SIDE, SIDE), (0, 0), (SIDE, SIDE))
     with fake_cuda():
-        for module in (base.unet, base.vae, *base.text_encoders, controlnet):
+        for module in (base.denoiser, base.vae, *base.text_encoders, controlnet):
             onto_cuda(module)
         batch = Batch(
             keys=["a", "b"],

@@ -128,7 +128,7 @@ def test_noise_of_a_recipe_has_its_sizes() -> None:
 class Witness:
     """A base that sees what the denoiser sees, and says that there is nothing."""
 
-    unet = torch.zeros(())  # on the CPU, float32
+    denoiser = torch.zeros(())  # on the CPU, float32
 
     def predict(self, controlnet: Any, noisy: torch.Tensor, timesteps: torch.Tensor, batch: Batch) -> torch.Tensor:
         self.noisy = noisy

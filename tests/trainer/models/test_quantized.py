@@ -57,7 +57,7 @@ def test_the_loss_stays_within_one_per_cent(bases: Mapping[str, Path], family: s
         controlnet = base.new_controlnet("unet")
         stir(controlnet)
         if narrow:
-            quantize(base.unet)
+            quantize(base.denoiser)
         batch = make_batch(base)
         draws = draw(batch, seed=0, times=among(range(1000)))
         loss = row_losses(base, controlnet, base.objective, batch, draws).mean()
@@ -135,12 +135,12 @@ def test_a_run_leaves_the_base_as_it_is(bases: Mapping[str, Path]) -> None:
     plain = prepare.make_learner(wide, make_accelerator(wide))
     began = [weight.clone() for weight in learner.weights("raw")]
     assert all(mine.equal(theirs) for mine, theirs in zip(began, plain.weights("raw")))
-    codes = {name: value.clone() for name, value in learner.base.unet.state_dict().items()}
+    codes = {name: value.clone() for name, value in learner.base.denoiser.state_dict().items()}
     assert any(name.endswith(".codes") for name in codes)
     assert learner.base.fingerprints == plain.base.fingerprints
     learner.accumulate(1)
     learner.step([make_batch(learner.base)], 1e-2)
-    assert all(value.equal(codes[name]) for name, value in learner.base.unet.state_dict().items())
+    assert all(value.equal(codes[name]) for name, value in learner.base.denoiser.state_dict().items())
     assert not all(mine.equal(old) for mine, old in zip(learner.weights("raw"), began))
 
 
@@ -163,6 +163,6 @@ def test_the_prediction_counts_eight_bits(bases: Mapping[str, Path]) -> None:
     base, chosen = load_base(Model(base=str(bases["sd15"]))), recipe(bases["sd15"], "fp8")
     predicted = predict_memory(base, chosen, (64, 64), 1)
     trained = sum(weight.nbytes for weight in base.new_controlnet("unet").parameters())
-    quantize(base.unet)
-    kept = sum(tensor.nbytes for tensor in [*base.unet.parameters(), *base.unet.buffers()])
+    quantize(base.denoiser)
+    kept = sum(tensor.nbytes for tensor in [*base.denoiser.parameters(), *base.denoiser.buffers()])
     assert predicted.models == kept + trained

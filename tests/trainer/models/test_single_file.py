@@ -33,13 +33,13 @@ def test_a_single_file_is_the_base_of_its_folder(folder: Path, file: Path) -> No
     assert found.family == "sd"
     assert found.prediction_type == "epsilon"
     assert found.fingerprints == expected.fingerprints
-    assert not any(weight.requires_grad for weight in found.unet.parameters())
+    assert not any(weight.requires_grad for weight in found.denoiser.parameters())
     text = [base.encode_text(["a red disc"])["prompt_embeds"] for base in (found, expected)]
     assert text[0].equal(text[1])
     pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
     assert found.encode_pixels(pixels).mean.equal(expected.encode_pixels(pixels).mean)
     pipeline: Any = found.pipeline(found.new_controlnet("unet"))
-    assert pipeline.unet is found.unet
+    assert pipeline.unet is found.denoiser
 
 
 def test_half_weights_are_trained_from_in_float32(folder: Path, file: Path, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_half_weights_are_trained_from_in_float32(folder: Path, file: Path, tmp_
     half = {name: weight.half() if weight.is_floating_point() else weight for name, weight in load_file(file).items()}
     save_file(half, tmp_path / "half.safetensors")
     base = load_base(Model(base=str(tmp_path / "half.safetensors"), config=str(folder)))
-    modules = [base.unet, base.vae, *base.text_encoders, base.new_controlnet("unet")]
+    modules = [base.denoiser, base.vae, *base.text_encoders, base.new_controlnet("unet")]
     assert {weight.dtype for module in modules for weight in module.parameters()} == {torch.float32}
 
 

@@ -25,7 +25,7 @@ def sdxl(folder: Path) -> Base:
     """SDXL's UNet at its size, of shapes alone, and captions of its widths."""
     base = load_base(Model(base=str(save_base(folder / "sdxl", "sdxl"))))
     with torch.device("meta"):
-        large = replace(base, unet=UNet2DConditionModel(**SDXL_UNET))
+        large = replace(base, denoiser=UNet2DConditionModel(**SDXL_UNET))
     text = {"prompt_embeds": torch.zeros(1, 77, 2048), "pooled": torch.zeros(1, 1280)}
     large.encode_text = lambda captions: text  # type: ignore[method-assign]
     return large
@@ -33,9 +33,9 @@ def sdxl(folder: Path) -> Base:
 
 def saved_by_eight_bits(base: Base) -> int:
     """Bytes of the UNet in bf16 beyond those in 8 bits."""
-    wide = sum(parameter.numel() for parameter in base.unet.parameters()) * 2
-    quantize(base.unet)
-    kept = [*base.unet.parameters(), *base.unet.buffers()]
+    wide = sum(parameter.numel() for parameter in base.denoiser.parameters()) * 2
+    quantize(base.denoiser)
+    kept = [*base.denoiser.parameters(), *base.denoiser.buffers()]
     return wide - sum(tensor.numel() * min(tensor.itemsize, 2) for tensor in kept)
 
 

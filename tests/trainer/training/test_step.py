@@ -47,7 +47,7 @@ def plain_loss(base: Base, controlnet: Any, batch: Batch, draws: Any) -> Tensor:
     text, condition = batch.text["prompt_embeds"], batch.conditions.float() / 255
     added = {"text_embeds": batch.text["pooled"], "time_ids": batch.time_ids} if base.family == "sdxl" else None
     down, mid = controlnet(noisy, draws.timesteps, text, condition, added_cond_kwargs=added, return_dict=False)
-    output = base.unet(
+    output = base.denoiser(
         noisy,
         draws.timesteps,
         text,
@@ -85,7 +85,7 @@ def test_at_first_a_controlnet_changes_nothing(bases: dict[str, Path], family: s
     noisy, timesteps = torch.randn(4, 4, 8, 8), torch.tensor([0, 300, 600, 999])
     with torch.no_grad():
         steered = base.predict(controlnet, noisy, timesteps, batch)
-        alone = base.unet(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
+        alone = base.denoiser(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
     torch.testing.assert_close(steered, alone, rtol=0, atol=1e-6)
     found = mean_losses(loss_sums(base, controlnet, base.objective, [batch], seed=0))
     assert found is not None
@@ -125,7 +125,7 @@ def test_only_the_last_pass_of_an_update_steps(bases: dict[str, Path]) -> None:
 def test_the_base_is_never_changed(bases: dict[str, Path]) -> None:
     """Hashes of UNet, VAE and text encoders before and after three updates are equal; no gradient is kept for them."""
     learner = make_learner(bases["sd15"])
-    frozen = (learner.base.unet, learner.base.vae, *learner.base.text_encoders)
+    frozen = (learner.base.denoiser, learner.base.vae, *learner.base.text_encoders)
     before = [sha256(module) for module in frozen]
     for _ in range(3):
         learner.step([make_batch(learner.base)], RATE)
@@ -220,7 +220,7 @@ def test_a_snapshot_is_a_copy(bases: dict[str, Path]) -> None:
 class Oracle:
     """A base that knows the noise, off by 1 with a row's own condition and by more with another's."""
 
-    unet = torch.zeros(())  # on the CPU, float32
+    denoiser = torch.zeros(())  # on the CPU, float32
 
     def __init__(self, objective: Epsilon) -> None:
         self.objective = objective
