@@ -179,7 +179,7 @@ class Train(Table):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPU where there is one")
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
     compile: bool = Field(
-        default=False, description="torch.compile, once for each size of a batch; needs a C++ compiler"
+        default=False, description="torch.compile of the blocks that the networks repeat; needs a C++ compiler"
     )
     snr_gamma: float = Field(default=0.0, ge=0, description="min-SNR weighting of the loss, 5 is usual; 0 is none")
     noise_offset: float = Field(

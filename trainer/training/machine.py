@@ -35,6 +35,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
 
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState, GradientState
+    from accelerate.utils import DistributedDataParallelKwargs
 
     AcceleratorState._reset_state(reset_partial_state=True)  # a second run in one process may differ in all of this
     GradientState._reset_state()
@@ -43,6 +44,9 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         mixed_precision={"fp32": "no"}.get(recipe.train.precision, recipe.train.precision),
         log_with=tracker,
         project_dir=str(Path(recipe.save.dir) / LOGS),
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+        ],  # else each gradient is there twice
     )
     if accelerator.distributed_type not in PLAIN:
         raise MachineError(

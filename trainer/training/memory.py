@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.models.quantized import quantize
 from trainer.training.optimizer import state_bytes
+from trainer.training.working_copy import WorkingCopy, is_wanted
 from trainer.types import Batch, torch_dtype
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 class Memory:
     """Bytes on a device."""
 
-    models: int  # frozen models, and the ControlNet's weights
+    models: int  # frozen models, the ControlNet's weights, and the copy of them that is computed with
     training: int  # optimizer and average
     passes: int  # the most that forward and backward pass hold at once, gradients included
 
@@ -56,12 +57,18 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
             quantize(fake.denoiser)
         frozen += sum(tensor.nbytes for tensor in [*fake.denoiser.parameters(), *fake.denoiser.buffers()])
         _fill(controlnet, learned, requires_grad=True)
+        computing, copied = controlnet, 0
+        if is_wanted(recipe.train, processes=1):
+            working = WorkingCopy(controlnet)
+            computing, copied = working.model, working.nbytes
         batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
-        passes = peak_of(lambda: _pass(fake, controlnet, batch, recipe))
+        passes = peak_of(lambda: _pass(fake, computing, batch, recipe))
     average = 4 * trained if recipe.ema.enabled and recipe.ema.device == "auto" else 0
     average *= 1 + (learned != torch.float32)  # a copy of the weights in its precision, too
     shapes = [tuple(parameter.shape) for parameter in controlnet.parameters()]
-    return Memory(frozen + learned.itemsize * trained, state_bytes(recipe.train.optimizer, shapes) + average, passes)
+    return Memory(
+        frozen + learned.itemsize * trained + copied, state_bytes(recipe.train.optimizer, shapes) + average, passes
+    )
 
 
 def parameters(module: nn.Module) -> int:

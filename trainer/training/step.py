@@ -14,6 +14,7 @@ from trainer.models.base import Base
 from trainer.models.loss import draw_for_training, row_losses
 from trainer.training.optimizer import effective_rate, make_optimizer
 from trainer.training.state import LearnerState
+from trainer.training.working_copy import WorkingCopy, is_wanted
 from trainer.types import Batch, Draws, torch_dtype
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
     from trainer.recipe.recipe import Recipe
+
+REPEATED = ("ResnetBlock2D",)  # that diffusers does not name among the blocks that its networks repeat
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,13 @@ class Learner:
     def __init__(self, accelerator: Accelerator, base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
         self.accelerator, self.base, self.controlnet, self.recipe = accelerator, base, controlnet, recipe
         self.objective = base.objective.to(accelerator.device)
-        _configure(base, controlnet, recipe, accelerator.device.type)
+        _lay_out(base, controlnet, recipe, accelerator.device.type)
         controlnet.to(accelerator.device, torch_dtype(recipe.train.weights)).train()
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
-        self.prepared, self.optimizer = accelerator.prepare(controlnet, optimizer)
+        self.working = WorkingCopy(controlnet) if is_wanted(recipe.train, accelerator.num_processes) else None
+        computing = self.working.model if self.working else controlnet
+        _configure(base, computing, recipe)
+        self.prepared, self.optimizer = accelerator.prepare(computing, optimizer)
         self.ema = _average(controlnet, recipe)
 
     def accumulate(self, passes: int) -> None:
@@ -54,7 +60,7 @@ class Learner:
 
     def step(self, batches: Iterable[Batch], rate: float) -> StepResult:
         """One update, at that learning rate. batches: one for each pass; together the update's rows of this process."""
-        self.set_rate(rate)
+        self.begin(rate)
         keys, losses, norm = [], [], None
         for batch in batches:
             with self.accelerator.accumulate(self.prepared):
@@ -86,6 +92,12 @@ class Learner:
         """The parameters in fp32 on the average's device: themselves, or a copy."""
         average = self.ema.shadow_params[0]
         return [parameter.detach().to(average).requires_grad_() for parameter in self.controlnet.parameters()]
+
+    def begin(self, rate: float) -> None:
+        """What comes before the passes of an update."""
+        if self.working:
+            self.working.refresh()
+        self.set_rate(rate)
 
     def set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -121,6 +133,7 @@ class Learner:
         passes, self.accelerator.gradient_accumulation_steps = self.accelerator.gradient_accumulation_steps, 1
         scaler, groups = self.accelerator.scaler, self.optimizer.param_groups
         scale, settings = scaler.state_dict() if scaler else {}, [dict(group) for group in groups]
+        self.begin(0.0)
         try:
             batch, draws = self.drawn(batch)
             with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
@@ -131,7 +144,6 @@ class Learner:
                     'the loss of the very first batch is not a finite number; try train.precision = "fp32", and'
                     " if it is then finite, a VAE made for half precision (model.vae)"
                 )
-            self.set_rate(0.0)
             self.optimizer.step()
         finally:
             self.optimizer.zero_grad()
@@ -172,18 +184,31 @@ class Learner:
             self.ema.optimization_step = update
 
 
-def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe, device: str) -> None:
-    """What is chosen for speed or memory: it changes no result but by rounding. device: "cpu", "cuda"."""
+def _lay_out(base: Base, controlnet: ControlNetModel, recipe: Recipe, device: str) -> None:
+    """As convolutions of a GPU want it. device: "cpu", "cuda"."""
     if device == "cuda":
         base.denoiser.to(memory_format=torch.channels_last)
         if recipe.train.optimizer != "adamw8bit":  # its first step would undo it, and a resumed run be no longer exact
             controlnet.to(memory_format=torch.channels_last)
+
+
+def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
+    """What is chosen for speed or memory: it changes no result but by rounding."""
     for model in (base.denoiser, controlnet):
         if recipe.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         if recipe.train.compile:
-            torch._dynamo.config.recompile_limit = 64  # each bucket's shape is a graph of its own
-            model.compile(dynamic=False)
+            compile_blocks(model, {*base.denoiser._repeated_blocks, *REPEATED})
+
+
+def compile_blocks(model: torch.nn.Module, names: set[str]) -> None:
+    """Compile the blocks of these classes that a network repeats, once for each width, whatever the size of a bucket.
+
+    A whole network would be compiled anew for every bucket, for minutes each.
+    """
+    torch._dynamo.config.recompile_limit = 64  # widths of a class; the default gives up after 8
+    for block in [module for module in model.modules() if type(module).__name__ in names]:
+        block.compile(dynamic=True)
 
 
 def _average(controlnet: ControlNetModel, recipe: Recipe) -> Any:

@@ -27,19 +27,44 @@ def afresh() -> None:
     counters.clear()
 
 
-@pytest.mark.slow
-def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path, monkeypatch: Any) -> None:
-    """A run of one size compiles the two networks once each, however many sizes its validations have."""
+@pytest.fixture
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are found and counted, and run as they are."""
     monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_a_bucket_is_not_compiled_anew(tmp_path: Path) -> None:
+    """After updates of two sizes all graphs there are have been made; updates of two further sizes make none."""
+    learner = make_learner(save_base(tmp_path / "base"), compile=True)
+    for side in (64, 96):
+        learner.step([make_batch(learner.base, side=side)], RATE)
+    made = counters["stats"]["unique_graphs"]
+    assert made > 2
+    for side in (128, 160):
+        learner.step([make_batch(learner.base, side=side)], RATE)
+    assert counters["stats"]["unique_graphs"] == made
+    assert counters["graph_break"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("eagerly")
+def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path) -> None:
+    """A run has the same graphs without validations and with them, however many sizes those have."""
     save_base(tmp_path / "base")
     build_dataset(tmp_path / "ds", rows=12)
-    settings: dict[str, Any] = {
-        "train": {"steps": 2, "batch": 4, "micro_batch": 4, "compile": True},
-        "eval": {"every": 1, "samples": 1, "loss_rows": 3},
-    }
-    train(make_recipe(tmp_path, tmp_path / "output", **settings))
-    assert counters["stats"]["unique_graphs"] == 2
-    assert counters["graph_break"] == {}
+    made = []
+    for every in (0, 1):
+        settings: dict[str, Any] = {
+            "train": {"steps": 2, "batch": 4, "micro_batch": 4, "compile": True},
+            "eval": {"every": every, "samples": 1, "loss_rows": 3},
+        }
+        train(make_recipe(tmp_path, tmp_path / f"output{every}", **settings))
+        made.append(counters["stats"]["unique_graphs"])
+        torch.compiler.reset()
+        counters.clear()
+    assert made[0] == made[1] > 0
 
 
 @pytest.mark.slow
