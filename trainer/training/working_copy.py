@@ -32,8 +32,8 @@ class WorkingCopy:
 
         with init_empty_weights():
             self.model = type(controlnet).from_config(controlnet.config)
-        self._wide: list[nn.Parameter] = []
-        self._narrow: list[nn.Parameter] = []
+        self._wide: list[Tensor] = []
+        self._narrow: list[Tensor] = []
         theirs = dict(controlnet.named_modules())
         for name, module in self.model.named_modules():
             module._buffers.update(theirs[name]._buffers)
@@ -43,7 +43,7 @@ class WorkingCopy:
 
     def _copied(self, weight: nn.Parameter) -> nn.Parameter:
         narrow = nn.Parameter(weight.detach().to(torch.bfloat16))
-        narrow.register_post_accumulate_grad_hook(_gives_its_gradient_to(weight))
+        narrow.register_post_accumulate_grad_hook(_gives_its_gradient_to(weight))  # type: ignore[no-untyped-call]
         self._wide.append(weight)
         self._narrow.append(narrow)
         return narrow
