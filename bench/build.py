@@ -1,8 +1,8 @@
 """Pictures per second and peak memory of a canny build at 512, against what people do today, in one run.
 
-    python -m bench build [--pictures 2000] [--threads 2] [--rounds 3] [--json]
+    python -m bench build [--pictures 2000] [--megapixels 1] [--threads 2] [--rounds 3] [--json]
 
-Makes JPEGs of about 1 Mpx from real photographs, then times, each in a process of its own and with the same cores:
+Makes JPEGs of about 1 Mpx (or as cameras make them, 12 and 24) from real photographs, then times, each in a process of its own and with the same cores:
 
     condprep     `condprep build raw/ --annotator canny --out ds/`, all of it, start-up included
     bare stages  read, decode, resize, canny, encode, write in as many threads, and nothing else
@@ -20,6 +20,7 @@ import argparse
 import compileall
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -56,26 +57,27 @@ def photographs() -> list[Image.Image]:
     return own + [Image.open(path).convert("RGB") for path in sorted(SHARED.glob("data/*/*.jpg"))]
 
 
-def make_pictures(folder: Path, count: int, processes: int = 1) -> None:
-    """JPEGs of about 1 Mpx in varied aspects: crops of the photographs, enlarged, with the noise that sensors have."""
+def make_pictures(folder: Path, count: int, processes: int = 1, megapixels: float = 1) -> None:
+    """JPEGs in varied aspects: crops of the photographs, enlarged, with the noise that sensors have."""
     folder.mkdir(parents=True)
     parts = [range(first, count, processes) for first in range(processes)]
     if processes == 1:
-        draw_pictures(folder, parts[0])
+        draw_pictures(folder, megapixels, parts[0])
         return
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(partial(draw_pictures, folder), parts))
+        list(pool.map(partial(draw_pictures, folder, megapixels), parts))
 
 
-def draw_pictures(folder: Path, numbers: Sequence[int]) -> None:
+def draw_pictures(folder: Path, megapixels: float, numbers: Sequence[int]) -> None:
     """Those of these numbers: each is drawn by its own."""
     sources = photographs()
-    noise = np.random.default_rng(0).normal(0, 2, (1400, 1400, 3)).astype(np.float32)
+    side = math.ceil(1400 * math.sqrt(megapixels))
+    noise = np.random.default_rng(0).normal(0, 2, (side, side, 3)).astype(np.float32)
     for number in numbers:
         rng = random.Random(number)
         picture = rng.choice(sources)
         aspect = rng.choice([1, 4 / 3, 3 / 4, 3 / 2, 2 / 3, 16 / 9])
-        width, height = round((1e6 * aspect) ** 0.5), round((1e6 / aspect) ** 0.5)
+        width, height = round((1e6 * megapixels * aspect) ** 0.5), round((1e6 * megapixels / aspect) ** 0.5)
         scale = rng.uniform(0.6, 1) * min(picture.width / width, picture.height / height)
         left = rng.uniform(0, picture.width - width * scale)
         top = rng.uniform(0, picture.height - height * scale)
@@ -103,8 +105,8 @@ def run_bare(raw: Path, out: Path, threads: int) -> None:
     geometry = Geometry(SIZE)
 
     def work(path: Path) -> dict[str, bytes]:
-        picture = decode(path.read_bytes())
-        rgb = resize(picture.rgb, geometry.place(picture.size))
+        picture = decode(path.read_bytes(), reduction=geometry.reduction)
+        rgb = resize(picture.rgb, geometry.place(picture.size), picture.grid)
         return {"image": encode_picture(rgb), "map": encode_map(canny(rgb, 100, 200), binary=True)}
 
     out.mkdir()
@@ -188,8 +190,8 @@ def stage_costs(raw: Path) -> dict[str, float]:
     geometry = Geometry(SIZE)
     stages: dict[str, Callable[[Any], Any]] = {
         "read": lambda path: path.read_bytes(),
-        "decode": decode,
-        "resize": lambda picture: resize(picture.rgb, geometry.place(picture.size)),
+        "decode": partial(decode, reduction=geometry.reduction),
+        "resize": lambda picture: resize(picture.rgb, geometry.place(picture.size), picture.grid),
         "canny": lambda rgb: (rgb, canny(rgb, 100, 200)),
         "encode picture": lambda both: (encode_picture(both[0]), both[1]),
         "encode map": lambda both: encode_map(both[1], binary=True),
@@ -218,6 +220,7 @@ def timed(stages: Mapping[str, Callable[[Any], Any]], things: Sequence[Any]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--megapixels", type=float, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true")
@@ -232,7 +235,7 @@ def main() -> None:
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder) / "raw", Path(folder) / "out"
-        make_pictures(raw, arguments.pictures)
+        make_pictures(raw, arguments.pictures, megapixels=arguments.megapixels)
         for _ in range(arguments.rounds):
             rounds.append({name: measure(name, raw, out / name, arguments.threads) for name in ("condprep", *RUNS)})
             shutil.rmtree(out)

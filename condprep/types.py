@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FitMode = Literal["crop", "bucket", "pad", "keep"]
+DecodeMode = Literal["auto", "exact"]
 ImageFormat = Literal["jpeg", "png", "webp"]
 ConditionKind = Literal["canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"]
 CONDITION_KINDS: tuple[ConditionKind, ...] = get_args(ConditionKind)

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,8 @@ def cpu_costs(folder: Path, names: list[str], size: int) -> dict[str, float]:
     geometry = Geometry(size)
     stages: dict[str, Callable[[Any], Any]] = {
         "read": lambda path: path.read_bytes(),
-        "decode": decode,
-        "resize": lambda picture: resize(picture.rgb, geometry.place(picture.size)),
+        "decode": partial(decode, reduction=geometry.reduction),
+        "resize": lambda picture: resize(picture.rgb, geometry.place(picture.size), picture.grid),
         "encode picture": encode_picture,
         "decode again": decode,
         **{f"encode {name}": lambda _: encode_map(next(maps), binary=False) for name in names},

@@ -40,7 +40,8 @@ def read_like(path: str | Path) -> tuple[Geometry, dict[str, Recorded]]:
         raise UsageError(f"{path} is no dataset made by condprep: {stored} is missing")
     try:
         provenance = read_json(stored)
-        geometry = parse_options((), **provenance["geometry"]).geometry  # within the bounds that a build has
+        recorded = {"decode": "exact", **provenance["geometry"]}  # which older datasets do not say
+        geometry = parse_options((), **recorded).geometry  # within the bounds that a build has
         wanted = {str(one["column"]): Recorded.of(str(path), one) for one in provenance["annotators"]}
     except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
         raise UsageError(f"{stored} is damaged ({type(error).__name__}: {error}); build the dataset again") from error

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from condprep.errors import Rejected
-from condprep.images.decode import decode, rgb_pixels
+from condprep.images.decode import Picture as Decoded
+from condprep.images.decode import Reduction, decode, rgb_pixels
 from condprep.runtime.fork import Lock
 from condprep.runtime.retry import is_passing
 from condprep.sources.base import read_regular
@@ -36,8 +37,10 @@ def name_of(image: Any, number: int) -> str:
     return str(path) if isinstance(path, str | Path) else f"picture {number}"
 
 
-def read_picture(image: Any) -> tuple[str, np.ndarray]:
-    """The key (sha256 of the bytes, or of the pixels where there are none) and the pixels, (H, W, 3) uint8 RGB.
+def read_picture(image: Any, reduction: Reduction | None = None) -> tuple[str, Decoded]:
+    """The key (sha256 of the bytes, or of the pixels where there are none), and the picture.
+
+    reduction: how many times smaller encoded ones may be decoded, as `decode` takes it.
 
     Raises Rejected for what cannot be read, and for what is no Picture.
     """
@@ -46,24 +49,26 @@ def read_picture(image: Any) -> tuple[str, np.ndarray]:
     if isinstance(image, np.ndarray):
         return _array(image)
     if isinstance(image, Image.Image):
-        rgb = _loaded(image)
-        return sha256(rgb.tobytes()).hexdigest(), rgb
+        return _keyed(_loaded(image))
     if isinstance(image, str | Path):
         image = read_regular(Path(image))
     if not isinstance(image, bytes | bytearray):
         if image is None:
             raise Rejected("read", "no picture: None", code="no-picture")
         raise Rejected("read", f"no picture: a {type(image).__name__}", code="bad-value")
-    return sha256(image).hexdigest(), decode(bytes(image)).rgb
+    return sha256(image).hexdigest(), decode(bytes(image), reduction=reduction)
 
 
-def _array(image: np.ndarray) -> tuple[str, np.ndarray]:
+def _array(image: np.ndarray) -> tuple[str, Decoded]:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         reason = f"an array of {image.shape} {image.dtype} is not (H, W, 3) uint8 RGB"
         raise Rejected("decode", reason, code="unknown-format")
     # torch takes no read-only array, and no annotator shall write into the caller's
-    own = np.array(image, order="C")
-    return sha256(own.tobytes()).hexdigest(), own
+    return _keyed(np.array(image, order="C"))
+
+
+def _keyed(rgb: np.ndarray) -> tuple[str, Decoded]:
+    return sha256(rgb.tobytes()).hexdigest(), Decoded(rgb, (rgb.shape[0], rgb.shape[1]), pristine=False)
 
 
 _one_at_a_time = [Lock() for _ in range(64)]  # a picture that is there twice would be read from its file by two threads

@@ -158,9 +158,10 @@ class Session(RowSession):
         number, image = numbered
         name, key = name_of(image, number), None
         try:
-            key, rgb = retried(partial(read_picture, image), name)
-            placement = self.description.geometry.place((rgb.shape[0], rgb.shape[1]))
-            placed = Placed(name, key, resize(rgb, placement), placement)
+            geometry = self.description.geometry
+            key, picture = retried(partial(read_picture, image, geometry.reduction), name)
+            placement = geometry.place(picture.size)
+            placed = Placed(name, key, resize(picture.rgb, placement, picture.grid), placement)
             for column, runner in runners.items():
                 if _is_filter(runner):
                     placed.seen[column] = runner.drawn(placed.rgb, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -66,7 +67,7 @@ def _provenance(builder: Built, total: Counts) -> Provenance:
         "condprep": __version__,
         "annotators": config["annotators"],
         "machine": config["machine"],
-        "geometry": {"resolution": options.resolution, "fit": options.fit, "max_upscale": options.max_upscale},
+        "geometry": asdict(options.geometry),
         "source": config["requested"]["source"],
         "format": options.format,
         "counts": {"inputs": builder.plan.inputs} | total.figures(),

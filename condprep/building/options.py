@@ -13,7 +13,7 @@ from condprep.annotators.registry import canonical, parameters, parse, validate
 from condprep.dataset.shards import Form
 from condprep.errors import UsageError
 from condprep.images.geometry import Geometry
-from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
+from condprep.types import IMPORTED, ConditionKind, DecodeMode, FitMode, ImageFormat
 
 MEGA = 1_000_000
 
@@ -35,7 +35,7 @@ class BuildOptions(BaseModel):
     image_quality: int = Field(95, ge=1, le=100)
     max_pixels: int = Field(200 * MEGA, ge=1)
     allow_truncated: bool = False
-    fast_decode: bool = False
+    decode: DecodeMode = "auto"  # of large JPEGs: at a smaller scale, or "exact"
     drop_empty: bool = False  # reject pictures whose conditioning_image shows nothing
     captions: Literal["first", "list"] = "first"
     validation: float = Field(0.0, ge=0, lt=1)
@@ -76,8 +76,6 @@ class BuildOptions(BaseModel):
     def _importable(self) -> BuildOptions:
         if self.annotators and self.condition_kind:
             raise ValueError("--condition-kind is about maps that come with the pictures; leave it out, or --annotator")
-        if not self.annotators and self.fast_decode:
-            raise ValueError("--fast-decode would move pictures against the maps that came with them; leave it out")
         return self
 
     @property
@@ -89,7 +87,7 @@ class BuildOptions(BaseModel):
 
     @property
     def geometry(self) -> Geometry:
-        return Geometry(self.resolution, self.fit, self.max_upscale)
+        return Geometry(self.resolution, self.fit, self.max_upscale, self.decode)
 
     def columns(self) -> dict[str, str]:
         """annotator -> the column of its map: its name, with the variant where that is taken."""

@@ -29,7 +29,7 @@ from condprep.errors import DatasetError, PassingFault, Rejected
 from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
 from condprep.images.extent import within_its_end
-from condprep.images.geometry import Placement, compose, pad, resize
+from condprep.images.geometry import Placement, pad, resize
 from condprep.runtime.retry import is_passing, retried
 from condprep.sources.base import Source
 from condprep.types import IMPORTED, Entry, Reject, Sample
@@ -231,7 +231,7 @@ class PictureStage:
                 sample.data,
                 max_pixels=options.max_pixels,
                 allow_truncated=options.allow_truncated,
-                min_size=geometry.smallest if options.fast_decode else None,
+                reduction=None if self.imported else geometry.reduction,  # imported maps lie on all pixels
             )
         except Rejected as rejected:
             if not kept:
@@ -240,13 +240,10 @@ class PictureStage:
                 f"the picture of the row {entry.name!r} cannot be read ({rejected.reason}); the dataset stays as it is: "
                 "leave such rows out with `condprep curate --drop unreadable` before columns are added"
             ) from rejected
-        decoded = (picture.rgb.shape[0], picture.rgb.shape[1])
         placement = geometry.place(picture.size)
         untouched = picture.pristine and not placement.changes(picture.size)
-        if decoded != picture.size:
-            placement = geometry.place(decoded)
         came = self.imported.row(sample, picture, placement, options.max_pixels) if self.imported else {}
-        rgb = resize(picture.rgb, placement)
+        rgb = resize(picture.rgb, placement, picture.grid)
         stored = within_its_end(sample.data) if untouched else self._encode_picture(pad(rgb, placement))
         text = entry.text if entry.text is not None else sample.text
         columns = {
@@ -256,7 +253,7 @@ class PictureStage:
             "source": entry.name,
             "width": placement.canvas[1],
             "height": placement.canvas[0],
-            "transform": compose(placement, decoded, picture.size),
+            "transform": placement.transform,
         }
         made = dict(sample.columns or columns | came)
         return Draft(key, rgb, placement, made, untouched, any(text), sample.note, kept=kept)

@@ -41,7 +41,7 @@ from condprep.cli.progress import progress
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.cli.stopping import Stopped
 from condprep.errors import UsageError
-from condprep.types import IMPORTED, ConditionKind, FitMode, ImageFormat
+from condprep.types import IMPORTED, ConditionKind, DecodeMode, FitMode, ImageFormat
 
 if TYPE_CHECKING:
     from condprep.building.result import BuildResult
@@ -84,7 +84,10 @@ CaptionColumn = Annotated[str | None, of_source(help="column of the captions")]
 Captions = Annotated[Literal["first", "list"], of_source(help="of several captions: the first, or all")]
 MaxPixels = Annotated[int, of_source(help="larger pictures are rejected before decoding")]
 AllowTruncated = Annotated[bool, of_source("--allow-truncated", help="use what can be decoded of cut files")]
-FastDecode = Annotated[bool, of_source("--fast-decode", help="decode large JPEGs at a smaller scale; changes pixels")]
+Decode = Annotated[
+    DecodeMode,
+    of_source(help="of JPEGs much larger than what they become: at a smaller scale (auto), or in full (exact)"),
+]
 
 Resolution = Annotated[int, of_size(help="side of crop and pad, root of a bucket's area; pixels")]
 Fit = Annotated[
@@ -167,7 +170,7 @@ def build(
     captions: Captions = "first",
     max_pixels: MaxPixels = 200_000_000,
     allow_truncated: AllowTruncated = False,
-    fast_decode: FastDecode = False,
+    decode: Decode = "auto",
     resolution: Resolution = 512,
     fit: Fit = None,
     max_upscale: MaxUpscale = 2.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from condprep.dataset.remote import here
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.images.decode import decode
 from condprep.images.files import commit_picture
+from condprep.images.geometry import smaller
 from condprep.runtime.folder import check_suffix
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
@@ -128,11 +128,8 @@ def _open(value: Mapping[str, Any] | None, cell: int) -> SheetPicture:
     if not value or not value["bytes"]:
         return "not in the file"
 
-    def enough(size: tuple[int, int]) -> tuple[int, int]:
-        return tuple(math.ceil(side * min(1, 2 * cell / max(size))) for side in size)  # type: ignore[return-value]
-
     try:
-        picture = decode(value["bytes"], max_pixels=MAX_PICTURE, min_size=enough)
+        picture = decode(value["bytes"], max_pixels=MAX_PICTURE, reduction=lambda size: smaller(cell / max(size)))
     except Rejected as rejected:
         return f"unreadable: {rejected.reason}"
     return ImageOps.contain(Image.fromarray(picture.rgb), (cell, cell))

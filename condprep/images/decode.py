@@ -24,6 +24,7 @@ from condprep.errors import Rejected
 from condprep.images.colour import is_srgb, rgb_image, to_srgb
 from condprep.images.cost import check_cost, check_tiles, is_hollow_jpeg, is_hollow_png
 from condprep.images.exif import jpeg_metadata
+from condprep.images.geometry import FULL, Grid
 from condprep.images.png import is_about_text, said_behind_pixels, without_text
 from condprep.images.ppm import readable_ppm
 from condprep.images.readers import jxl_size, reader_class, recognise
@@ -31,7 +32,7 @@ from condprep.runtime.quiet import quiet_pillow
 from condprep.runtime.retry import is_passing
 
 Pixels = NDArray[np.uint8]
-MinSize = Callable[[tuple[int, int]], tuple[int, int]]
+Reduction = Callable[[tuple[int, int]], int]
 
 MAX_PIXELS = 200_000_000
 HUGE = 32_000_000  # pixels; larger pictures are decoded one at a time, so that threads do not add up their memory
@@ -43,20 +44,21 @@ _huge = threading.Lock()
 class Picture:
     """A decoded picture."""
 
-    rgb: Pixels  # (H, W, 3) uint8 sRGB, C-contiguous; smaller than `size` where `min_size` allowed it
+    rgb: Pixels  # (H, W, 3) uint8 sRGB, C-contiguous; smaller than `size` where `reduction` allowed it
     size: tuple[int, int]  # (H, W) of the full picture, upright
     pristine: bool  # its very bytes, up to its end, may stand in a dataset: any reader sees exactly these pixels
+    grid: Grid = FULL  # where the pixels of `rgb` lie on the full picture
 
 
 def decode(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, allow_truncated: bool = False, min_size: MinSize | None = None
+    data: bytes, *, max_pixels: int = MAX_PIXELS, allow_truncated: bool = False, reduction: Reduction | None = None
 ) -> Picture:
     """Decode a picture of one of the formats in `readers`. Raises Rejected("decode", reason) for what cannot be a row.
 
     max_pixels: checked in the header, before memory for pixels is taken.
     allow_truncated: keep the readable part of a damaged picture; the rest is what its decoder leaves there.
-    min_size: given the full (H, W), the smallest (h, w) that suffices; a JPEG may then be decoded at 4/8, 3/8, 2/8 or
-        1/8 of its size, never below that.
+    reduction: given the full (H, W), how many times smaller a JPEG may be decoded: 1, 2, 4 or 8. libjpeg has fast ways
+        for these.
 
     Pristine is an undamaged 8-bit RGB JPEG, PNG or WebP with one frame, upright, without alpha and without an ICC
     profile other than sRGB, decoded in full.
@@ -64,7 +66,7 @@ def decode(
     name = recognise(data)
     check_cost(name, data)
     try:
-        if name == "JPEG" and (picture := _fast_jpeg(data, max_pixels, allow_truncated, min_size)):
+        if name == "JPEG" and (picture := _fast_jpeg(data, max_pixels, allow_truncated, reduction)):
             return picture
         with quiet_pillow():
             return _through_pillow(data, name, max_pixels, allow_truncated)
@@ -168,7 +170,7 @@ def _alone(max_pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: MinSize | None) -> Picture | None:
+def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, reduction: Reduction | None) -> Picture | None:
     """A grey or colour JPEG: Pillow's pixels in less of the time. None for one that has to go through Pillow."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -180,11 +182,10 @@ def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: Mi
     if height * width > HUGE and is_hollow_jpeg(data, height * width) and not allow_truncated:
         raise Rejected("decode", "truncated JPEG", code="truncated")
     meta = jpeg_metadata(data)
-    turned = meta.orientation > 4
-    size = (width, height) if turned else (height, width)
-    least = min_size(size) if min_size else (0, 0)
+    size = (width, height) if meta.orientation > 4 else (height, width)
+    side = reduction(size) if reduction else 1
     with _turn_for(height, width, max_pixels):
-        rgb = _jpeg_pixels(data, least[::-1] if turned else least, allow_truncated)
+        rgb = _jpeg_pixels(data, (height, width), side, allow_truncated)
         if rgb is None:
             return None
         srgb = meta.icc is None or is_srgb(meta.icc)
@@ -192,12 +193,20 @@ def _fast_jpeg(data: bytes, max_pixels: int, allow_truncated: bool, min_size: Mi
             rgb = np.array(to_srgb(Image.fromarray(rgb[..., 0] if colours == "Gray" else rgb), meta.icc))
         pristine = meta.sound and srgb and colours != "Gray" and meta.orientation == 1
         rgb = upright(rgb, meta.orientation)
-    return Picture(rgb, size, pristine and rgb.shape[:2] == size)
+    return Picture(rgb, size, pristine and side == 1, _grid(size, side, meta.orientation))
 
 
-def _jpeg_pixels(data: bytes, least: tuple[int, int], allow_truncated: bool) -> Pixels | None:
-    """(H, W, 3) of at least `least` (0: in full); None where libjpeg complains, but not enough for a reject."""
-    shrink = {"min_height": least[0], "min_width": least[1], "min_factor": 2} if min(least) > 0 else {}
+def _grid(size: tuple[int, int], side: int, orientation: int) -> Grid:
+    """libjpeg's last pixels may lie partly outside the picture; they are the first ones once it is turned or mirrored."""
+    beyond = (-size[0] % side / side, -size[1] % side / side)
+    from_below, from_right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return Grid(side, (beyond[0] * from_below, beyond[1] * from_right))
+
+
+def _jpeg_pixels(data: bytes, size: tuple[int, int], side: int, allow_truncated: bool) -> Pixels | None:
+    """(H, W, 3), `side` times smaller than `size`; None where libjpeg complains, but not enough for a reject."""
+    least = (-(-size[0] // side), -(-size[1] // side))
+    shrink = {"min_height": least[0], "min_width": least[1], "min_factor": side} if side > 1 else {}
     try:
         rgb: Pixels = simplejpeg.decode_jpeg(data, **shrink)
     except ValueError as error:

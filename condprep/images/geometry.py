@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from condprep.errors import Rejected
-from condprep.types import FitMode
+from condprep.types import DecodeMode, FitMode
 
 Size = tuple[int, int]  # (height, width), pixels
 MULTIPLE = 64  # bucket sides: what controlnet_aux and the U-Nets of Stable Diffusion divide by
@@ -45,16 +45,30 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the pixels of a picture that was decoded smaller lie on the full picture."""
+
+    side: int = 1  # of a decoded pixel: 1, 2, 4 or 8 pixels of the full picture
+    origin: tuple[float, float] = (0.0, 0.0)  # (y, x) of the full picture's corner, in decoded pixels
+
+
+FULL = Grid()
+
+
+@dataclass(frozen=True, slots=True)
 class Geometry:
     """The policy of a dataset. resolution: side of crop and pad, square root of the area of a bucket; pixels.
 
     crop: the middle square, resized. bucket: the nearest aspect bucket, filled and cropped. pad: the whole picture,
     black around it. keep: the size as it is.
+
+    decode: whether a JPEG that is much larger than what it becomes may be decoded smaller ("auto"), or never ("exact").
     """
 
     resolution: int = 512
     fit: FitMode = "crop"
     max_upscale: float = 2.0
+    decode: DecodeMode = "auto"
 
     def place(self, size: Size) -> Placement:
         """Where a picture of `size` goes. Raises Rejected when it would be enlarged beyond `max_upscale`."""
@@ -73,10 +87,18 @@ class Geometry:
         target = (self.resolution, self.resolution) if self.fit == "crop" else nearest_bucket(size, self.resolution)
         return _cover(size, target)
 
-    def smallest(self, size: Size) -> Size:
-        """The smallest decoded size of a picture of `size` that is not enlarged afterwards."""
-        scale = min(1.0, max(self._place(size).scale))
-        return math.ceil(size[0] * scale), math.ceil(size[1] * scale)
+    def reduction(self, size: Size) -> int:
+        """How many times smaller a picture of `size` may be decoded: 1, 2, 4 or 8.
+
+        What is left has at least twice the pixels of the content on each side, so that what decides is still the filter
+        of `resize`. docs/decisions/0002 has what it changes.
+        """
+        return smaller(max(self._place(size).scale)) if self.decode == "auto" else 1
+
+
+def smaller(scale: float) -> int:
+    """The largest of 1, 2, 4 and 8 by which a picture may be decoded smaller that is resized by `scale` in all."""
+    return next((side for side in (8, 4, 2) if 2 * side * scale <= 1), 1)
 
 
 @lru_cache
@@ -114,8 +136,13 @@ def _pad(size: Size, side: int) -> Placement:
     return Placement((0, 0, *size), (height, width), (side, side), ((side - height) // 2, (side - width) // 2))
 
 
-def resize(rgb: np.ndarray, placement: Placement) -> np.ndarray:
-    """Crop and resize: (H, W, 3) uint8 -> (*content, 3) uint8, contiguous. Antialiased bicubic down, Lanczos up."""
+def resize(rgb: np.ndarray, placement: Placement, grid: Grid = FULL) -> np.ndarray:
+    """Crop and resize: (H, W, 3) uint8 -> (*content, 3) uint8, contiguous. Antialiased bicubic down, Lanczos up.
+
+    grid: of a picture that was decoded smaller; `placement` is of the full one all the same.
+    """
+    if grid.side > 1:
+        return _shrink_decoded_smaller(rgb, placement, grid)
     top, left, height, width = placement.box
     view = rgb[top : top + height, left : left + width]
     if placement.content == (height, width):
@@ -129,6 +156,17 @@ def resize(rgb: np.ndarray, placement: Placement) -> np.ndarray:
     return shrink(view, placement.content)
 
 
+def _shrink_decoded_smaller(rgb: np.ndarray, placement: Placement, grid: Grid) -> np.ndarray:
+    """The same box, whose edges now fall within pixels."""
+    from condprep.images.resize import shrink
+
+    top, left = (edge / grid.side + first for edge, first in zip(placement.box[:2], grid.origin))
+    height, width = (side / grid.side for side in placement.box[2:])
+    first, last = (math.floor(top), math.floor(left)), (math.ceil(top + height), math.ceil(left + width))
+    view = rgb[first[0] : last[0], first[1] : last[1]]
+    return shrink(view, placement.content, (top - first[0], left - first[1], height, width))
+
+
 def pad(pixels: np.ndarray, placement: Placement) -> np.ndarray:
     """Content onto the canvas, black around it: (h, w[, C]) uint8 -> (*canvas[, C]). A picture and its maps alike."""
     if placement.content == placement.canvas:
@@ -137,9 +175,3 @@ def pad(pixels: np.ndarray, placement: Placement) -> np.ndarray:
     (top, left), (height, width) = placement.offset, placement.content
     canvas[top : top + height, left : left + width] = pixels
     return canvas
-
-
-def compose(placement: Placement, decoded: Size, full: Size) -> list[float]:
-    """The transform from full-size source pixels when the picture was decoded at a reduced scale."""
-    sx, _, tx, _, sy, ty = placement.transform
-    return [sx * decoded[1] / full[1], 0.0, tx, 0.0, sy * decoded[0] / full[0], ty]

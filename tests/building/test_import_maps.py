@@ -290,7 +290,6 @@ def test_a_slip_is_told(tmp_path: Path, raw: Path, command: Command) -> None:
         "--condition-column 'canny' means nothing": (pairs, "-a", "canny", "--condition-column", "canny", "--out", out),
         "--condition-kind is about maps": (pairs, "-a", "canny", "--condition-kind", "canny", "--out", out),
         "give one of the two": (pairs, "-a", "canny", "--source-kind", "pairs", "--out", out),
-        "--fast-decode would move": (pairs, "--fast-decode", "--out", out),
         "no splits; leave out --split": (pairs, "--split", "train", "--out", out),
         "--into adds the maps of an annotator": (out, "--into"),
     }.items():

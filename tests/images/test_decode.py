@@ -196,33 +196,31 @@ def test_extreme_shapes_decode(size: tuple[int, int], format: str) -> None:
 
 
 @settings(max_examples=share(60), deadline=None)
-@given(sizes(8, 300), st.tuples(st.integers(1, 400), st.integers(1, 400)), st.integers(1, 8))
-def test_a_reduced_jpeg_is_large_enough_and_knows_its_full_size(
-    size: tuple[int, int], least: tuple[int, int], orientation: int
-) -> None:
-    """Never below what is needed (or the full size, if that is less), and the shape as seen keeps its meaning."""
-    picture = decode(with_orientation(smooth(*size), "JPEG", orientation), min_size=lambda _: least)
-    assert picture.size == (size[::-1] if orientation > 4 else size)
-    for got, need, full in zip(picture.rgb.shape, least, picture.size):
-        assert min(need, full) <= got <= full
-    if picture.rgb.shape[:2] != picture.size:
-        assert not picture.pristine
-
-
-def test_a_reduced_jpeg_shows_the_same_picture() -> None:
-    """At a quarter of the size it is the full picture's average, within a few levels; half would be no saving."""
-    data = encoded(smooth(256, 384), quality=95)
-    asked = []
-    reduced = decode(data, min_size=lambda size: asked.append(size) or (64, 96)).rgb
-    average = decode(data).rgb.reshape(64, 4, 96, 4, 3).mean((1, 3))
-    assert asked == [(256, 384)]
-    assert reduced.shape == (64, 96, 3)
-    assert np.abs(reduced - average).max() <= 4
+@given(sizes(100, 300), st.sampled_from([1, 2, 4, 8]), st.integers(1, 8))
+def test_a_reduced_jpeg_knows_where_its_pixels_lie(size: tuple[int, int], side: int, orientation: int) -> None:
+    """Whole pixels of the full picture are averaged: the mean of those that a reduced pixel covers, by its grid, is its
+    value within a level on average, in every orientation, wherever libjpeg's last pixels lie partly outside."""
+    data, asked = with_orientation(smooth(*size), "JPEG", orientation), []
+    full, picture = decode(data), decode(data, reduction=lambda size: asked.append(size) or side)
+    assert asked == [full.size] == [picture.size]
+    assert picture.rgb.shape[:2] == tuple(-(-length // side) for length in picture.size)
+    assert picture.pristine == (full.pristine and side == 1)
+    assert picture.grid.side == side
+    first = tuple(round(offset * side) for offset in picture.grid.origin)
+    inside = [
+        (length + at) // side for length, at in zip(picture.size, first)
+    ]  # reduced pixels up to the last whole one
+    skipped = [int(at > 0) for at in first]
+    whole = [slice(skip * side - at, count * side - at) for skip, at, count in zip(skipped, first, inside)]
+    rows, columns = (count - skip for count, skip in zip(inside, skipped))
+    average = full.rgb[whole[0], whole[1]].reshape(rows, side, columns, side, 3).mean((1, 3))
+    reduced = picture.rgb[skipped[0] : inside[0], skipped[1] : inside[1]]
+    assert np.abs(reduced - average).mean() <= 1
 
 
 def test_only_jpeg_is_reduced() -> None:
     """A PNG has no cheaper resolution: it is decoded in full whatever would suffice."""
-    assert decode(encoded(smooth(), "PNG"), min_size=lambda _: (1, 1)).rgb.shape == (48, 64, 3)
+    assert decode(encoded(smooth(), "PNG"), reduction=lambda _: 8).rgb.shape == (48, 64, 3)
 
 
 # the host program's settings

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.thorough import share
 
 from condprep.errors import Rejected
-from condprep.images.geometry import Geometry, buckets, compose, nearest_bucket, pad, resize
+from condprep.images.geometry import Geometry, buckets, nearest_bucket, pad, resize
 
 sides = st.integers(1, 5000)
 resolutions = st.sampled_from([64, 256, 320, 512, 768, 1000, 1024])
@@ -125,9 +125,16 @@ def test_shrinking_is_antialiased() -> None:
     assert abs(small.mean() - 127.5) < 2
 
 
-def test_compose_accounts_for_a_reduced_decode() -> None:
-    """A picture decoded at half size has the transform of the full one."""
-    geometry = Geometry(512)
-    full, half = (1200, 1600), (600, 800)
-    assert compose(geometry.place(half), half, full) == pytest.approx(geometry.place(full).transform)
-    assert geometry.smallest(full) == (512, 683)
+@given(height=st.integers(64, 20_000), width=st.integers(64, 20_000), resolution=st.sampled_from([64, 512, 1024]))
+def test_a_reduction_leaves_twice_what_is_needed(height: int, width: int, resolution: int) -> None:
+    """Whatever the shape and fit, a reduced picture's box has at least twice the content's pixels on each side; and the
+    next reduction would not have, but for the smallest that there is. `exact` and `keep` reduce nothing."""
+    for fit in ("crop", "bucket", "pad", "keep"):
+        geometry = Geometry(resolution, fit, **free)  # type: ignore[arg-type]
+        side, placement = geometry.reduction((height, width)), geometry.place((height, width))
+        left = [box / side / content for box, content in zip(placement.box[2:], placement.content)]
+        assert side in (1, 2, 4, 8)
+        assert side == 1 or min(left) >= 2
+        assert side == 8 or min(left) / 2 < 2
+        assert fit != "keep" or side == 1
+        assert Geometry(resolution, fit, **free, decode="exact").reduction((height, width)) == 1  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ BUILDS: dict[str, Any] = {
     "resolution": 100, "fit": "squash", "max_upscale": 0, "image_format": "gif", "image_quality": 0, "max_pixels": 0,
     "validation": 2, "limit": 0, "shard_rows": 0, "shard_bytes": 3, "batch_size": 0, "format": "x", "captions": "some",
     "condition_kind": "canny", "image_column": "x", "condition_column": "x", "caption_column": "x", "config": "x",
-    "devices": "", "engine": "x", "address": "x", "actors": 2, "max_rejects": 3, "part": "x", "fast_decode": "x",
+    "devices": "", "engine": "x", "address": "x", "actors": 2, "max_rejects": 3, "part": "x", "decode": "x",
     "drop_empty": "x", "allow_truncated": "x",
 }  # fmt: skip
 MISTAKES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
