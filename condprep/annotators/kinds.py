@@ -15,6 +15,9 @@ _ANNOTATORS = {  # annotator, or annotator:variant, of this package
     **{"aux:pidinet": "softedge", "aux:pidinet_safe": "softedge", "aux:normalbae": "normal"},
     **dict.fromkeys(("aux:lineart", "aux:lineart_coarse", "aux:lineart_anime", "aux:lineart_standard"), "lineart"),
     **dict.fromkeys(("aux:anyline", "aux:mlsd"), "lineart"),
+    **dict.fromkeys(("lineart", "lineart_anime", "mlsd"), "lineart"),
+    **{"pidinet": "softedge", "pidinet:scribble": "scribble", "teed": "softedge", "aux:teed": "softedge"},
+    "normalbae": "normal",
 }
 
 

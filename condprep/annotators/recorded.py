@@ -66,7 +66,7 @@ class Recorded:
 def is_own(name: str) -> bool:
     """Whether it is built in, and one of the listed variants: no model's name, no folder, no plug-in."""
     base, _, variant = name.partition(":")
-    return any(base == spec.name and variant in ("", *spec.variants) for spec in BUILTIN)
+    return any(name in spec.former or (base == spec.name and variant in ("", *spec.variants)) for spec in BUILTIN)
 
 
 def as_begun(name: str, record: Mapping[str, Any]) -> str:

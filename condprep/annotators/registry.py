@@ -55,6 +55,8 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
     """ "openpose:blaze" -> (its spec, "blaze"). Raises AnnotatorError with the nearest names for an unknown one."""
     name, _, variant = text.partition(":")
     table = specs()
+    if moved := [spec for spec in table.values() if text in spec.former]:
+        return moved[0], moved[0].former[text]
     names = {alias: spec for spec in table.values() for alias in (spec.name, *spec.aliases)}
     if name not in names:
         raise AnnotatorError(_unknown(name, table))

@@ -172,12 +172,18 @@ def _why(error: BaseException) -> str:
     return _first_line(root).rstrip(".")
 
 
-def load_state_dict(file: WeightFile) -> dict[str, Tensor]:
+def load_state_dict(file: WeightFile, under: str = "") -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU: safetensors by suffix, else a torch file with `weights_only`.
 
-    Raises WeightsError for a damaged file, for one that would run code, and for one that is no state dict.
+    under: the name under which they lie in it, where other things lie beside them; "module.", which training on several GPUs
+    puts before names, is then left out. Raises WeightsError for a damaged file, for one that would run code, and for one that
+    is no state dict.
     """
     state = read_checkpoint(file)
+    if under:
+        if not isinstance(state, Mapping) or not isinstance(state.get(under), Mapping):
+            raise WeightsError(f"{file.path} is a checkpoint of another model than {file.name}: missing {under}")
+        state = {str(key).replace("module.", ""): value for key, value in state[under].items()}
     if not isinstance(state, Mapping) or not all(isinstance(k, str) and hasattr(v, "shape") for k, v in state.items()):
         raise WeightsError(f"{file.path} is no state dict: it must hold tensors by name and nothing else")
     return dict(state)

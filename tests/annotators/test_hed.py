@@ -23,8 +23,9 @@ from support.thorough import share
 from torch import Tensor
 
 from condprep import load_annotator
-from condprep.annotators.hed.annotator import Hed, is_safe, scribble
+from condprep.annotators.hed.annotator import Hed, is_safe
 from condprep.annotators.runner import Runner
+from condprep.annotators.softedges import scribble
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights import pins
 from condprep.weights.find import Weights

@@ -40,14 +40,15 @@ NETWORKS: dict[str, Callable[[Path], object]] = {
     "hed:mix": HED,
     "depth": DPT,
     "normal": DPT,
-    "aux:pidinet": lambda folder: save_checkpoints(folder, "pidinet"),
-    "aux:lineart": lambda folder: save_checkpoints(folder, "lineart"),
-    "aux:teed": lambda folder: save_checkpoints(folder, "teed"),
+    "pidinet": lambda folder: save_checkpoints(folder, "pidinet"),
+    "lineart": lambda folder: save_checkpoints(folder, "lineart"),
+    "teed": lambda folder: save_checkpoints(folder, "teed"),
+    "mlsd": lambda folder: save_checkpoints(folder, "mlsd"),
 }
 LEVELS = {
     "hed:safe": 128,
     "hed:mix": 128,
-    "aux:teed": 128,
+    "teed": 128,
     "normal": 8,
 }  # what one step of their maps is, in grey levels
 

@@ -17,13 +17,40 @@ from PIL import Image
 from skimage import data
 
 from condprep.annotators.controlnet_aux import adapter
-from condprep.annotators.controlnet_aux.detectors import DETECTORS
+from condprep.annotators.controlnet_aux.detectors import DETECTORS, AuxDetector
 from condprep.annotators.registry import load_annotator
 from condprep.weights.find import Weights
 
 KEYS = [hashlib.sha256(name).hexdigest() for name in (b"one", b"two", b"three")]
+PIDINET = {"filename": "table5_pidinet.pth"}
+# Those that condprep has itself by now: what each is in controlnet_aux. Their former names, "aux:...", load ours.
+OWN = {
+    # LineartDetector wants the weights of both its styles and uses one of them: it is given the same file twice.
+    "lineart": AuxDetector(
+        "LineartDetector",
+        "line drawing, light on dark",
+        files=dict.fromkeys(("filename", "coarse_filename"), "sk_model.pth"),
+    ),
+    "lineart_coarse": AuxDetector(
+        "LineartDetector",
+        "the same in fewer, bolder lines",
+        files=dict.fromkeys(("filename", "coarse_filename"), "sk_model2.pth"),
+        options={"coarse": True},
+    ),
+    "lineart_anime": AuxDetector("LineartAnimeDetector", "line drawing of anime", files={"filename": "netG.pth"}),
+    "teed": AuxDetector("TEEDdetector", "TEED edges in three levels", files={"filename": "5_model.pth"}),
+    "mlsd": AuxDetector("MLSDdetector", "straight line segments", files={"filename": "mlsd_large_512_fp32.pth"}),
+    "pidinet": AuxDetector("PidiNetDetector", "soft edges", files=PIDINET),
+    "pidinet_safe": AuxDetector("PidiNetDetector", "the same in three levels", files=PIDINET, options={"safe": True}),
+    "pidinet_scribble": AuxDetector(
+        "PidiNetDetector", "the strongest as thick strokes", files=PIDINET, options={"scribble": True}
+    ),
+    "normalbae": AuxDetector("NormalBaeDetector", "surface normals", files={"filename": "scannet.pt"}, channels=3),
+}
+HOW = {**DETECTORS, **OWN}
+GRID = {"lineart_anime": 256}  # sides in multiples of this are not resized inside it; of the others 64
 HEAVY = ["leres++", "zoe", "sam", "mobile_sam"]  # half a minute a picture: each has a test of its own
-NETWORKS = [name for name, how in DETECTORS.items() if how.files and name not in HEAVY]
+NETWORKS = [name for name, how in HOW.items() if how.files and name not in HEAVY]
 WEIGHTLESS = ["lineart_standard", "shuffle"]
 SLOW = {"lineart_anime", "normalbae", "leres"}  # 54, 72 and 115 million parameters
 
@@ -127,7 +154,7 @@ Checkpoints = Callable[[str], Path]  # a variant -> a folder with its weights
 def save_checkpoints(folder: Path, variant: str) -> Path:
     """The folder, with the weights of a variant: of its real network, with random values."""
     detectors()
-    wanted = {*DETECTORS[variant].weights, *BESIDE.get(variant, ())}
+    wanted = {*HOW[variant].weights, *BESIDE.get(variant, ())}
     for number, name in enumerate(MAKE):
         if name in wanted and not (folder / name).exists():
             torch.manual_seed(number)
@@ -144,7 +171,7 @@ def load(variant: str, folder: Path | None = None) -> Any:
 @cache
 def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     """controlnet_aux alone, as its users call it: picture (H, W, 3) -> map."""
-    how = DETECTORS[variant]
+    how = HOW[variant]
     cls = getattr(detectors(), how.cls)
     kind = {"model_type": how.kind} if how.kind else {}
     with adapter._quiet(), pytest.MonkeyPatch.context() as patch:

@@ -16,8 +16,8 @@ from skimage import data
 from support.pictures import encoded, png16, with_orientation
 
 from condprep.annotators.canny import canny
-from condprep.annotators.hed.annotator import scribble
 from condprep.annotators.openpose.draw import draw_bodies
+from condprep.annotators.softedges import scribble
 from condprep.dataset.pairs.open import Pair
 from condprep.errors import UsageError
 from condprep.types import CONDITION_KINDS

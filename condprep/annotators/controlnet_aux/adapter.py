@@ -43,13 +43,13 @@ class Aux(BaseAnnotator):
 
     name = "aux"
     batch_size = 4  # several, so that the thread of the networks calls it and not the workers, which would wait in turn
+    binary = False
     columns: Mapping[str, pa.DataType] = {}
 
     def __init__(self, detector: Any, variant: str, *, files: Sequence[WeightFile], device: str) -> None:
         """detector: an instance of the class that DETECTORS[variant] names, on the device."""
         self.detector, self.variant, self.device = detector, variant, device
         self.how = DETECTORS[variant]
-        self.binary = self.how.binary
         self._resolutions = [name for name in RESOLUTIONS if name in signature(detector.__call__).parameters]
         self.provenance: Mapping[str, Any] = {
             "parameters": {"controlnet_aux": version("controlnet_aux"), **self.how.options},
@@ -69,7 +69,7 @@ class Aux(BaseAnnotator):
             needed = f"aux:{self.variant} needs a long side of at least {self.how.least} px"
             reason = f"{needed}, this one has {max(height, width)} px"
             raise Rejected("annotate", reason, code="annotator-rejected")
-        pictures = pad_to_grid(rgb, self.how.grid).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        pictures = pad_to_grid(rgb).permute(0, 2, 3, 1).contiguous().cpu().numpy()
         maps = np.stack([self._map(picture, key) for picture, key in zip(pictures, keys, strict=True)])
         return Maps(torch.from_numpy(maps).permute(0, 3, 1, 2)[..., :height, :width].to(rgb.device))
 

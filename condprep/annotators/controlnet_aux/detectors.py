@@ -21,8 +21,6 @@ class AuxDetector:
     files: Mapping[str, str] = field(default_factory=dict)  # argument of its from_pretrained -> weights file
     options: Mapping[str, Any] = field(default_factory=dict)  # arguments of its call
     channels: int = 1  # 1: its three channels are the same
-    binary: bool = False  # its maps hold only 0 and 255
-    grid: int = 64  # sides in multiples of this are not resized inside it
     least: int = 1  # pixels of a picture's long side, below which its code fails
     needs: str = ""  # a package beside controlnet_aux, as pip is told
     kind: str = ""  # which of its class's networks, where there are several
@@ -43,40 +41,14 @@ class AuxDetector:
         return all(pin(name).commercial for name in self.weights)
 
 
-PIDINET = {"filename": "table5_pidinet.pth"}
 LERES = {"filename": "res101.pth"}
 SEGMENTS = "segments of anything, in colours drawn per key"
 
 DETECTORS = {
-    # LineartDetector wants the weights of both its styles and uses one of them: it is given the same file twice.
-    "lineart": AuxDetector(
-        "LineartDetector",
-        "line drawing, light on dark",
-        files=dict.fromkeys(("filename", "coarse_filename"), "sk_model.pth"),
-    ),
-    "lineart_coarse": AuxDetector(
-        "LineartDetector",
-        "the same in fewer, bolder lines",
-        files=dict.fromkeys(("filename", "coarse_filename"), "sk_model2.pth"),
-        options={"coarse": True},
-    ),
-    "lineart_anime": AuxDetector(
-        "LineartAnimeDetector", "line drawing of anime", files={"filename": "netG.pth"}, grid=256
-    ),
     "lineart_standard": AuxDetector("LineartStandardDetector", "what is darker than its surroundings; no network"),
     "anyline": AuxDetector(
         "AnylineDetector", "TEED edges in three levels, with dark lines", files={"filename": "MTEED.pth"}
     ),
-    "teed": AuxDetector("TEEDdetector", "TEED edges in three levels", files={"filename": "5_model.pth"}),
-    "mlsd": AuxDetector(
-        "MLSDdetector", "straight line segments", files={"filename": "mlsd_large_512_fp32.pth"}, binary=True
-    ),
-    "pidinet": AuxDetector("PidiNetDetector", "soft edges", files=PIDINET),
-    "pidinet_safe": AuxDetector("PidiNetDetector", "the same in three levels", files=PIDINET, options={"safe": True}),
-    "pidinet_scribble": AuxDetector(
-        "PidiNetDetector", "the strongest as thick strokes", files=PIDINET, options={"scribble": True}, binary=True
-    ),
-    "normalbae": AuxDetector("NormalBaeDetector", "surface normals", files={"filename": "scannet.pt"}, channels=3),
     "zoe": AuxDetector("ZoeDetector", "depth of rooms, near is white", files={"filename": "ZoeD_M12_N.pt"}),
     "leres": AuxDetector("LeresDetector", "depth, near is white", files=LERES),
     "leres++": AuxDetector(
@@ -100,6 +72,20 @@ DETECTORS = {
 
 # The others of controlnet_aux: why they are not offered, and what is instead.
 LEFT_OUT = {
-    **{name: f"condprep has it itself, batched: {name}" for name in ("canny", "hed", "midas", "openpose")},
+    **{
+        name: f"condprep has it itself, batched: {name}"
+        for name in (
+            "canny",
+            "hed",
+            "midas",
+            "openpose",
+            "lineart",
+            "lineart_anime",
+            "mlsd",
+            "pidinet",
+            "teed",
+            "normalbae",
+        )
+    },
     "dwpose": "it needs mmcv, which PyPI has as source alone, to be compiled for one version of torch; use openpose:full",
 }

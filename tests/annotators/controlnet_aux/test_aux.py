@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from support.aux_models import (
+    GRID,
+    HOW,
     KEYS,
     NETWORKS,
     WEIGHTLESS,
@@ -24,7 +26,6 @@ from support.aux_models import (
 
 from condprep.annotators.controlnet_aux import builders
 from condprep.annotators.controlnet_aux.adapter import Aux
-from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.errors import AnnotatorError, Rejected
 
 
@@ -32,12 +33,12 @@ from condprep.errors import AnnotatorError, Rejected
 @pytest.mark.parametrize("cells", [(1, 1), (1, 2), (2, 1)])
 def test_on_the_grid_the_map_is_the_reference_s(variant: str, cells: tuple[int, int], checkpoints: Checkpoints) -> None:
     """Square, landscape or portrait: at sides on the grid, pixel for pixel what controlnet_aux makes."""
-    grid = DETECTORS[variant].grid
+    grid = GRID.get(variant, 64)
     shape = (cells[0] * grid, cells[1] * grid)
     folder, rgb = checkpoints(variant), picture(*shape)
     theirs = reference(variant, folder)(rgb)
     ours = load(variant, folder)(batch(rgb), KEYS[:1]).maps
-    assert ours.shape == (1, DETECTORS[variant].channels, *shape)
+    assert ours.shape == (1, HOW[variant].channels, *shape)
     assert len(np.unique(theirs)) > 1, "a flat map would equal anything"
     assert np.array_equal(np.broadcast_to(ours[0].permute(1, 2, 0).numpy(), theirs.shape), theirs)
 
@@ -49,11 +50,11 @@ def test_off_the_grid_the_map_is_the_padded_picture_s(
     variant: str, shape: tuple[int, int], checkpoints: Checkpoints
 ) -> None:
     """The map has the picture's size and is the reference's of the picture padded by hand, cropped."""
-    folder, rgb, grid = checkpoints(variant), picture(*shape), DETECTORS[variant].grid
+    folder, rgb, grid = checkpoints(variant), picture(*shape), GRID.get(variant, 64)
     padded = np.pad(rgb, [(0, -side % grid) for side in shape] + [(0, 0)], mode="symmetric")
     theirs = reference(variant, folder)(padded)[: shape[0], : shape[1]]
     ours = load(variant, folder)(batch(rgb), KEYS[:1]).maps
-    assert ours.shape == (1, DETECTORS[variant].channels, *shape)
+    assert ours.shape == (1, HOW[variant].channels, *shape)
     assert np.array_equal(np.broadcast_to(ours[0].permute(1, 2, 0).numpy(), theirs.shape), theirs)
 
 
@@ -105,7 +106,7 @@ def _easily_pleased(generator: Any) -> None:
 def test_sam_is_the_reference_s(checkpoints: Checkpoints) -> None:
     """The same segments in the same colours where numpy is seeded alike; other colours for another key."""
     folder, rgb = checkpoints("mobile_sam"), picture(128, 64)
-    how = DETECTORS["mobile_sam"]
+    how = HOW["mobile_sam"]
     theirs = detectors().SamDetector.from_pretrained(str(folder), model_type=how.kind, **how.files)
     theirs.mask_generator.predictor.model.eval()  # it was told so before it had its weights, and keeps the old biases
     annotator = load("mobile_sam", folder)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.aux_models import Checkpoints, detectors, load
+from support.aux_models import HOW, OWN, Checkpoints, detectors, load
 
 import condprep
 from condprep.annotators.controlnet_aux.detectors import DETECTORS, LEFT_OUT
@@ -32,8 +32,8 @@ def test_every_detector_of_the_reference_is_offered_or_left_out_with_a_reason() 
         "DWposeDetector": "dwpose",
     }
     there = {name for name in dir(detectors()) if name.lower().endswith("detector")}
-    assert there == {how.cls for how in DETECTORS.values()} | set(others)
-    assert set(others.values()) == set(LEFT_OUT)
+    assert there == {how.cls for how in HOW.values()} | set(others)
+    assert {*others.values(), *(OWN.keys() & specs().keys())} == set(LEFT_OUT)
 
 
 @pytest.mark.parametrize("name", ["aux:dwpose", "dwpose"])
@@ -44,30 +44,29 @@ def test_what_is_left_out_says_why(name: str) -> None:
 
 
 def test_a_variant_s_name_alone_leads_to_it() -> None:
-    """`lineart` is no annotator, but `aux:lineart` is."""
-    with pytest.raises(AnnotatorError, match="unknown annotator 'lineart'; did you mean aux:lineart"):
-        load_annotator("lineart")
+    """`anyline` is no annotator, but `aux:anyline` is."""
+    with pytest.raises(AnnotatorError, match="unknown annotator 'anyline'; did you mean aux:anyline"):
+        load_annotator("anyline")
 
 
 def test_licences_are_said_before_use() -> None:
     """Each variant's line names its licence; what came from restricted weights is recorded as not commercial."""
     for name, line in specs()["aux"].variants.items():
         assert DETECTORS[name].licence in line
-    assert not DETECTORS["pidinet"].commercial
-    assert not DETECTORS["normalbae"].commercial
     assert not DETECTORS["leres"].commercial
-    assert DETECTORS["lineart"].commercial
+    assert not DETECTORS["leres++"].commercial
+    assert DETECTORS["anyline"].commercial
 
 
 def test_the_provenance_names_the_very_files(checkpoints: Checkpoints) -> None:
     """The sha256 of each file that was loaded, the version of controlnet_aux, licence and commercial use."""
-    folder = checkpoints("pidinet_safe")
-    made = load("pidinet_safe", folder).provenance
-    digest = hashlib.sha256((folder / "table5_pidinet.pth").read_bytes()).hexdigest()
-    assert made["weights"] == {"table5_pidinet.pth": digest}
-    assert made["parameters"] == {"controlnet_aux": "0.0.10", "safe": True}
-    assert "non-commercial" in made["licence"]
-    assert made["commercial"] is False
+    folder = checkpoints("anyline")
+    made = load("anyline", folder).provenance
+    digest = hashlib.sha256((folder / "MTEED.pth").read_bytes()).hexdigest()
+    assert made["weights"] == {"MTEED.pth": digest}
+    assert made["parameters"] == {"controlnet_aux": "0.0.10"}
+    assert "CreativeML" in made["licence"]
+    assert made["commercial"] is True
 
 
 @pytest.mark.slow
@@ -75,22 +74,22 @@ def test_a_build_stores_and_repeats_it(raw: Path, tmp_path: Path, checkpoints: C
     """A build with two of them has both columns in the pictures' size, and --like makes the same maps again."""
     weights = Weights(checkpoints("pidinet_scribble"), offline=True, say=lambda _: None)
     ds = tmp_path / "ds"
-    names = ("aux:pidinet_scribble", "aux:shuffle")
+    names = ("pidinet:scribble", "aux:shuffle")
     condprep.build(raw, ds, annotators=names, resolution=128, fit="bucket", image_format="png", weights=weights)
     from datasets import load_from_disk
 
     row = load_from_disk(str(ds))["train"][0]
-    assert row["aux_pidinet_scribble"].size == row["aux_shuffle"].size == row["image"].size
-    assert row["aux_pidinet_scribble"].mode == "1"
+    assert row["pidinet_scribble"].size == row["aux_shuffle"].size == row["image"].size
+    assert row["pidinet_scribble"].mode == "1"
     again = condprep.annotate([raw / row["source"]], like=ds, weights=weights)[0]
-    for name in ("aux_pidinet_scribble", "aux_shuffle"):
+    for name in ("pidinet_scribble", "aux_shuffle"):
         found, stored = (np.asarray(one.convert("RGB")) for one in (again.maps[name], row[name]))
         assert np.array_equal(found, stored), name
 
 
 def test_a_variant_must_be_named() -> None:
     """`aux` alone is no annotator; the error lists what is."""
-    with pytest.raises(AnnotatorError, match="'aux' needs a variant: aux:lineart, aux:lineart_coarse"):
+    with pytest.raises(AnnotatorError, match="'aux' needs a variant: aux:lineart_standard, aux:anyline"):
         load_annotator("aux")
 
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.aux_models import Checkpoints, detectors, load
+from support.aux_models import HOW, Checkpoints, detectors, load
 
 from condprep.annotators.controlnet_aux import adapter
-from condprep.annotators.controlnet_aux.detectors import DETECTORS
 from condprep.annotators.registry import load_annotator
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights
@@ -58,7 +57,7 @@ def test_a_checkpoint_cannot_run_code(
     """A pickle that runs code is refused before controlnet_aux opens it, even where torch is told to trust files."""
     if forced:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    (name,) = DETECTORS[variant].weights
+    (name,) = HOW[variant].weights
     torch.save({"state_dict": Bomb(tmp_path / "ran")}, tmp_path / name, pickle_module=pickle)
     with pytest.raises(WeightsError, match=name):
         load(variant, tmp_path)
@@ -76,9 +75,9 @@ def test_a_damaged_checkpoint_is_an_error(content: bytes, tmp_path: Path) -> Non
 @pytest.mark.parametrize("variant", ["lineart", "pidinet", "mlsd", "anyline", "normalbae", "leres", "mobile_sam"])
 def test_a_checkpoint_of_another_model_is_an_error(variant: str, tmp_path: Path) -> None:
     """A sound file of something else is named, with the detector that it does not fit."""
-    for name in DETECTORS[variant].weights:
+    for name in HOW[variant].weights:
         torch.save({"weight": torch.zeros(3)}, tmp_path / name)
-    with pytest.raises(WeightsError, match=rf"another model than (controlnet_aux's {DETECTORS[variant].cls}|{name})"):
+    with pytest.raises(WeightsError, match=rf"another model than (controlnet_aux's {HOW[variant].cls}|{name})"):
         load(variant, tmp_path)
 
 
@@ -135,4 +134,4 @@ def test_memory_that_runs_out_is_no_fault_of_the_weights(
 
     monkeypatch.setattr(adapter, "build_detector", full)
     with pytest.raises(torch.OutOfMemoryError):
-        load_annotator("aux:teed", weights=Weights(checkpoints("teed"), offline=True, say=lambda _: None))
+        load_annotator("aux:anyline", weights=Weights(checkpoints("anyline"), offline=True, say=lambda _: None))
