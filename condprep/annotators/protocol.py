@@ -85,6 +85,6 @@ class AnnotatorSpec:
     weights: Mapping[str, Sequence[str]] = field(default_factory=dict)  # variant -> names of weights files
     left_out: Mapping[str, str] = field(default_factory=dict)  # variant that one may look for in vain -> why
     aliases: Sequence[str] = ()
-    former: Mapping[str, str] = field(default_factory=dict)  # full name that it had -> variant: records still have it
     cpu_only: bool = False  # it needs no torch and no device, so `auto` does not look for one
     open_variant: str = ""  # what a variant may be beside those above: any name with a slash, or a folder; "": nothing
+    former: Mapping[str, str] = field(default_factory=dict)  # full name that it had -> variant: records still have it
