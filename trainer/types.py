@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 Precision = Literal["bf16", "fp16", "fp32"]
-PredictionType = Literal["epsilon", "v_prediction"]  # what a denoiser says
+PredictionType = Literal["epsilon", "v_prediction", "flow"]  # what a denoiser says
 Program = Literal["comfyui", "a1111", "single-file"]  # that reads a ControlNet in one file
 ONE_FILE = ".safetensors"  # what such a file ends with
 Say = Callable[[str], None]  # is told what the user should know
@@ -76,7 +76,7 @@ class Draws:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B pairs of one bucket. What is not cached is None (latents) or empty (text), and `Base.complete` makes it."""
+    """B pairs of one bucket. What is not cached is None (latents, hints) or empty (text), and `Base.complete` makes it."""
 
     keys: list[str]  # what the dataset calls its rows
     epochs: list[int]  # in which each was drawn: an update may hold a row of a rare bucket several times
@@ -84,7 +84,8 @@ class Batch:
     conditions: Tensor  # (B, 3, H, W) uint8
     latents: Latents | None = None
     pixels: Tensor | None = None  # (B, 3, H, W) uint8; None where latents are cached
-    text: Mapping[str, Tensor] = field(default_factory=dict)  # "prompt_embeds" (B, L, D); SDXL: "pooled" (B, P)
+    hints: Tensor | None = None  # (B, C, h, w): the conditions as latents, where a ControlNet takes them so
+    text: Mapping[str, Tensor] = field(default_factory=dict)  # "prompt_embeds" (B, L, D), "pooled" (B, P)
     time_ids: Tensor | None = None  # SDXL: (B, 6), original height and width, crop top and left, height and width
     mask: Tensor | None = None  # (B, 1, h, w), 0..1: what each latent counts in the loss; None: all count
     draws: Draws | None = None  # of rows that are trained on, where they have been drawn ahead
@@ -106,12 +107,18 @@ class Batch:
             captions=[self.captions[row] for row in rows],
         )
 
+    def with_others_conditions(self) -> Batch:
+        """Each row with that of the row before it."""
+        hints = None if self.hints is None else self.hints.roll(1, 0)
+        return replace(self, conditions=self.conditions.roll(1, 0), hints=hints)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
             conditions=change(self.conditions),
             latents=self.latents and Latents(change(self.latents.mean), change(self.latents.std)),
             pixels=None if self.pixels is None else change(self.pixels),
+            hints=None if self.hints is None else change(self.hints),
             text={name: change(tensor) for name, tensor in self.text.items()},
             time_ids=None if self.time_ids is None else change(self.time_ids),
             mask=None if self.mask is None else change(self.mask),

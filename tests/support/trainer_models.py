@@ -92,7 +92,7 @@ def _vae(factor: int) -> AutoencoderKL:
 
 def _text_encoder(projected: bool = False) -> CLIPTextModel | CLIPTextModelWithProjection:
     config = CLIPTextConfig(
-        vocab_size=len(_vocabulary()),
+        vocab_size=len(make_vocabulary()),
         hidden_size=WIDTH,
         intermediate_size=2 * WIDTH,
         num_hidden_layers=2,
@@ -106,7 +106,7 @@ def _text_encoder(projected: bool = False) -> CLIPTextModel | CLIPTextModelWithP
     return (CLIPTextModelWithProjection if projected else CLIPTextModel)(config)
 
 
-def _vocabulary() -> dict[str, int]:
+def make_vocabulary() -> dict[str, int]:
     letters = string.ascii_lowercase + string.digits + ".,"
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
     return {word: number for number, word in enumerate(words)}
@@ -114,7 +114,7 @@ def _vocabulary() -> dict[str, int]:
 
 def make_tokenizer(length: int = TOKENS) -> CLIPTokenizer:
     """A token for each letter; prompts of at most `length` tokens."""
-    return CLIPTokenizer(vocab=_vocabulary(), merges=[], model_max_length=length)
+    return CLIPTokenizer(vocab=make_vocabulary(), merges=[], model_max_length=length)
 
 
 def save_pictures(folder: Path, rows: int = 12, size: tuple[int, int] = (64, 64), seed: int = 0) -> Path:

@@ -6,6 +6,7 @@ the int16 of the same bits):
 
     latents-512x768-00003.npy      (n, 2, C, h, w), the posterior's mean and std in the denoiser's space
     conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8
+    hints-512x768-00003.npy        (n, C, h, w), the conditions as latents, of families that take them so
     prompt_embeds-00003.npy        (n, L, D); of SDXL also pooled-00003.npy, (n, P)
 
 Beside them lies what was written, 512x768-00003.json and 00003.json: a shard without it, or of other bytes, is made again.
@@ -100,9 +101,11 @@ def lay_out(buckets: Sequence[Size], mirror: bool) -> list[CacheShard]:
 class LatentCache:
     """Latents and conditions of every row of a split."""
 
-    def __init__(self, folder: Path, shards: Sequence[CacheShard], dtype: str, whole: bool = False) -> None:
-        """whole: compare every byte with what was written, and not only a few."""
-        self.folder, self.shards, self.dtype = folder, shards, torch_dtype(dtype)
+    def __init__(
+        self, folder: Path, shards: Sequence[CacheShard], dtype: str, whole: bool = False, hints: bool = False
+    ) -> None:
+        """whole: compare every byte with what was written, and not only a few. hints: conditions are encoded, too."""
+        self.folder, self.shards, self.dtype, self.with_hints = folder, shards, torch_dtype(dtype), hints
         self._shelf = Shelf(folder, whole)
         self._places = {row: (shard.name, at) for shard in shards for at, row in enumerate(shard.rows)}
 
@@ -115,6 +118,8 @@ class LatentCache:
         """Whether an array is one of the shard's."""
         if name.startswith("conditions"):
             return dtype == np.uint8 and [*shape] in [[len(shard.rows), planes, *shard.size] for planes in (1, 3)]
+        if name.startswith("hints"):
+            return dtype == stored_type(self.dtype) and len(shape) == 4 and shape[0] == len(shard.rows)
         return dtype == stored_type(self.dtype) and len(shape) == 5 and [*shape[:2]] == [len(shard.rows), 2]
 
     def build(
@@ -138,12 +143,17 @@ class LatentCache:
         for shard in mine:
             conditions: list[Pixels] = []
             latents: list[Tensor] = []
+            hints: list[Tensor] = []
             for some in _cut(shard.rows, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
                 pixels, maps = zip(*map(views, some))
                 conditions += maps
                 latents.append(self._encoded(encode, np.stack(pixels)))
+                if self.with_hints:
+                    hints.append(self._encoded(encode, np.stack(maps))[:, 0])
                 progress(done := done + len(some), total)
             arrays = {"latents": torch.cat(latents), "conditions": _fewest_planes(np.stack(conditions))}
+            if hints:
+                arrays["hints"] = torch.cat(hints)
             self._shelf.put(shard.name, {f"{kind}-{shard.name}.npy": array for kind, array in arrays.items()})
         group.barrier()
         return bool(mine)
@@ -163,6 +173,13 @@ class LatentCache:
         grey_or_not = [_row(self._file("conditions", name), at) for name, at in places]
         conditions = [np.broadcast_to(one, (3, *one.shape[1:])) for one in grey_or_not]
         return Latents(mean, std), _tensor(conditions, torch.uint8)
+
+    def read_hints(self, rows: Iterable[CachedRow]) -> Tensor | None:
+        """B rows of one bucket -> their conditions as latents, (B, C, h, w); None where they are not encoded."""
+        if not self.with_hints:
+            return None
+        places = [self._places[row] for row in rows]
+        return _tensor([_row(self._file("hints", name), at) for name, at in places], self.dtype)
 
     def _file(self, kind: str, name: str) -> Path:
         return self.folder / f"{kind}-{name}.npy"
@@ -194,14 +211,15 @@ class TextCache:
         group: ProcessGroup,
         progress: CountProgress,
         say: Say = lambda _: None,
+        at_once: int = ENCODED_CAPTIONS,
     ) -> None:
-        """Make what is missing. encode: captions -> tensors with a row each. Raises as LatentCache.build does."""
+        """Make what is missing. encode: at most so many captions -> tensors with a row each. Raises as LatentCache.build does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         mine = _shared_out(self.missing, group)
         self._shelf.tell(say, group)
         for done, number in enumerate(mine, 1):
             part = self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS]
-            encoded = [encode(some) for some in _cut(part, ENCODED_CAPTIONS)]
+            encoded = [encode(some) for some in _cut(part, at_once)]
             arrays = {
                 f"{name}-{number:05d}.npy": torch.cat([one[name] for one in encoded]).to(self.dtype)
                 for name in sorted(encoded[0])

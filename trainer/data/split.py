@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +83,10 @@ class Split:
         rows = [CachedRow(row.number, chance.mirror < data.hflip) for row, chance in zip(sampled, chances)]
         captions = [self._caption(row.number, chance) for row, chance in zip(sampled, chances)]
         placed = [self._time_ids(row.number, chance) for row, chance in zip(sampled, chances)]
-        pixels = latents = None
+        pixels = latents = hints = None
         if self.latents:
             latents, conditions = self.latents.read(rows)
+            hints = self.latents.read_hints(rows)
         else:
             views = [self._decoded(row, (chance.top, chance.left)) for row, chance in zip(rows, chances)]
             pixels, conditions = (_planes(side) for side in zip(*views))
@@ -96,6 +97,7 @@ class Split:
             conditions=conditions,
             latents=latents,
             pixels=pixels,
+            hints=hints,
             text=self.text.read(captions) if self.text else {},
             time_ids=None if placed[0] is None else torch.tensor(placed),
             mask=self._masks(rows, chances) if self.rows.names.mask else None,
@@ -155,7 +157,7 @@ class Split:
             if self.latents:
                 self._fill_latents(self.latents, base, group, progress, say)
             if self.text:
-                self.text.build(base.encode_text, group, lambda done, total: progress("text", done, total), say)
+                self.text.build(base.encode_text, group, partial(progress, "text"), say, base.captions_at_once)
 
     def _fill_latents(
         self, latents: LatentCache, base: Base, group: ProcessGroup, progress: ShowProgress, say: Say
@@ -181,7 +183,7 @@ class Split:
         sizes = {}
         if self.latents:
             planes = 1 if self.rows.kind in GREY else 3
-            deep = 2 * self.base.vae.config.latent_channels * self.latents.dtype.itemsize
+            deep = (2 + self.base.hints) * self.base.latent_shape((8, 8))[0] * self.latents.dtype.itemsize
             pixels = sum(len(shard.rows) * shard.size[0] * shard.size[1] for shard in self.latents.shards)
             sizes["latents"] = pixels * planes + pixels // self.base.factor**2 * deep
         if self.text:
@@ -218,8 +220,9 @@ class Split:
             dtype=recipe.cache.dtype,
             place=[recipe.data.resolution, recipe.data.fit, self.transform.kind in NEAREST],
             mirror=mirror and [self.rows.kind, self.rows.names.keypoints is not None],
+            **({"hints": True} if base.hints else {}),
         )
-        return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype, recipe.cache.check)
+        return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype, recipe.cache.check, base.hints)
 
     def _text_cache(self, base: Base) -> TextCache | None:
         recipe = self.recipe

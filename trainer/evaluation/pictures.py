@@ -70,10 +70,8 @@ def _without_overflow(vae: Any) -> Iterator[Any]:
 @contextmanager
 def another(pipe: Any, name: str) -> Iterator[None]:
     """The pipeline with another ControlNet, by folder or Hub name, on the same base. Raises ModelError."""
-    from diffusers import ControlNetModel
-
     own = pipe.controlnet
-    other = read_model(ControlNetModel, name, True)
+    other = read_model(type(own), name, True)
     for key, found, expected in mismatches(other.config, own.config):
         raise ModelError(f"{name} was made for another base: its {key} is {found}, not {expected}")
     pipe.controlnet = other.to(own.device, own.dtype)

@@ -19,6 +19,8 @@ from condprep.dataset.remote import here
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
 from condprep.runtime.text import markdown
 from trainer.errors import MachineError, TrainingStopped, first_line
+from trainer.models.families import FAMILIES
+from trainer.models.parts import buffers
 from trainer.recipe.layout import (
     CARD,
     CHECKPOINTS,
@@ -80,7 +82,8 @@ def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable
 
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name, _ in controlnet.named_parameters()]
-    state = {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
+    state = {name: tensor.cpu() for name, tensor in buffers(controlnet).items()}
+    state |= {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
     commit(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
     commit_text(folder / CONFIG, str(controlnet.to_json_string()))
 
@@ -149,7 +152,7 @@ def card(folder: Path, training: Mapping[str, Any], condition: Mapping[str, Any]
         "",
         *_preview(folder),
         *_figures(training["metrics"]),
-        *_usage(condition),
+        *_usage(training["family"], condition),
         *_origin(training, condition),
         *("## Recipe", "", "```toml", (folder / RECIPE).read_text(encoding="utf-8").strip(), "```", ""),
     ]
@@ -171,14 +174,15 @@ def _figures(metrics: Mapping[str, float]) -> list[str]:
     return [f"Held-out loss {loss:.4f}; {said}.", ""]
 
 
-def _usage(condition: Mapping[str, Any]) -> list[str]:
+def _usage(family: str, condition: Mapping[str, Any]) -> list[str]:
+    named = FAMILIES[family]
     make = ["```sh", "condprep annotate photo.jpg --like path/to/this/folder --out maps/", "```", ""]
     return [
         *("## Use", "", *(make if condition["annotators"] else [])),
         *("```python", "from diffusers.utils import load_image", "from trainer import load_pipeline", ""),
         'pipeline = load_pipeline("path/to/this/folder")',
-        'picture = pipeline("a prompt", image=load_image("maps/photo.png")).images[0]',
-        *("```", "", "The folder is a ControlNet of diffusers: `ControlNetModel.from_pretrained` loads it.", ""),
+        f'picture = pipeline("a prompt", {named.condition}=load_image("maps/photo.png")).images[0]',
+        *("```", "", f"The folder is a ControlNet of diffusers: `{named.controlnet}.from_pretrained` loads it.", ""),
     ]
 
 

@@ -16,7 +16,7 @@ Done = Callable[[int], None]  # is told of pictures that are made
 class Sampling:
     """How a picture is made."""
 
-    steps: int  # of UniPC
+    steps: int  # of the family's sampler
     cfg: float  # classifier-free guidance
     pictures: int = 1  # of each row
     seed: int = 0
@@ -40,21 +40,28 @@ def generate(
     pictures: list[Image.Image] = []
     for batch in _batches(requests, how.batch):
         width, height = batch[0].condition.size
-        made = pipe(
-            [request.prompt for request in batch],
-            image=[request.condition for request in batch],
-            width=width,
-            height=height,
-            num_inference_steps=how.steps,
-            guidance_scale=how.cfg,
-            controlnet_conditioning_scale=strength,
-            # none at all is not the same as an empty one: SDXL has zeros for it
-            negative_prompt=[how.negative_prompt] * len(batch) if how.negative_prompt else None,
-            generator=[torch.Generator().manual_seed(request.seed) for request in batch],
-        )
+        with torch.random.fork_rng():
+            torch.manual_seed(batch[0].seed)  # that of SD 3 draws the condition's latents without the generators
+            made = pipe(
+                [request.prompt for request in batch],
+                **{condition_name(pipe): [request.condition for request in batch]},
+                width=width,
+                height=height,
+                num_inference_steps=how.steps,
+                guidance_scale=how.cfg,
+                controlnet_conditioning_scale=strength,
+                # none at all is not the same as an empty one: SDXL has zeros for it
+                negative_prompt=[how.negative_prompt] * len(batch) if how.negative_prompt else None,
+                generator=[torch.Generator().manual_seed(request.seed) for request in batch],
+            )
         pictures += made.images
         done(len(batch))
     return pictures
+
+
+def condition_name(pipe: Any) -> str:
+    """What a pipeline of diffusers calls the condition: those with a transformer have `image` for what is changed."""
+    return "control_image" if hasattr(pipe, "transformer") else "image"
 
 
 def _batches(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "1.0.0"
+OTHERS = {"sd3": "stable-diffusion-3", "flux": "flux-1"}  # bases with a transformer, which the specification has not
 AUTHORS = "https://github.com/lllyasviel/ControlNet"  # whose names the original ones are
 
 
@@ -53,7 +54,7 @@ def header(
         "resolution": f"{side}x{side}",
         "author": words.author,
         "license": words.licence,
-        "prediction_type": {"v_prediction": "v", "epsilon": "epsilon"}.get(str(predicted), ""),
+        "prediction_type": {"v_prediction": "v", "epsilon": "epsilon", "flow": "flow"}.get(str(predicted), ""),
     }
     return {
         "format": "pt",  # without which some programs do not take it for PyTorch's
@@ -64,7 +65,9 @@ def header(
 
 def architecture(family: str, config: Mapping[str, Any], predicted: str | None) -> str:
     """The specification's name for the base, and what this is to it."""
-    if family == "sdxl":
+    if family in OTHERS:
+        base = OTHERS[family]
+    elif family == "sdxl":
         base = "stable-diffusion-xl-v1-base"
     elif config["use_linear_projection"]:
         base = "stable-diffusion-v2-768-v" if predicted == "v_prediction" else "stable-diffusion-v2-512"

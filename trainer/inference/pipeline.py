@@ -39,7 +39,6 @@ def load_pipeline(
     that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
     """
     import torch
-    from diffusers import ControlNetModel
 
     from trainer.models.families import load_base
     from trainer.models.parts import read_model
@@ -50,10 +49,16 @@ def load_pipeline(
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
-    controlnet = read_model(ControlNetModel, str(weights_folder(folder, weights)), safetensors=True)
+    source = weights_folder(folder, weights)
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
     text = Text.model_validate(training.get("text", {}))
-    pipeline = load_base(model, text).pipeline(controlnet).to(place, torch_dtype(chosen))
+    loaded = load_base(model, text)
+    if loaded.family != training["family"]:
+        raise ModelError(
+            f'{output} was trained on a base of family "{training["family"]}", and {model.base!r} is of family "{loaded.family}"'
+        )
+    controlnet = read_model(loaded.controlnet_kind, str(source), safetensors=True)
+    pipeline = loaded.pipeline(controlnet).to(place, torch_dtype(chosen))
     return _checking(pipeline, condition["kind"])
 
 
@@ -153,7 +158,8 @@ class _Checking:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         call = super().__call__  # type: ignore[misc]
         given = inspect.signature(call).bind_partial(*arguments, **named).arguments
-        for image in images if isinstance(images := given.get("image"), list) else [images]:
+        images = given.get("control_image", given.get("image"))
+        for image in images if isinstance(images, list) else [images]:
             if problem := unlike(image, self.kind):
                 warnings.warn(problem, stacklevel=2)
         return call(*arguments, **named)

@@ -15,6 +15,7 @@ from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.header import Words, header
 from trainer.inference.original_names import original_names
 from trainer.inference.pipeline import WeightsName, read_records, weights_folder
+from trainer.models.families import UNETS
 from trainer.models.parts import explained
 from trainer.recipe.layout import CONFIG, WEIGHTS
 from trainer.types import ONE_FILE, Precision, Program, Say, torch_dtype
@@ -50,6 +51,11 @@ def export(
     source, path = weights_folder(folder, weights), Path(out)
     check_file(path, source / WEIGHTS, overwrite)
     config, state = read_json(source / CONFIG), read_weights(source / WEIGHTS, precision)
+    if to == "a1111" and training["family"] not in UNETS:
+        raise ModelError(
+            f'{output} is a ControlNet of family "{training["family"]}", which AUTOMATIC1111\'s program cannot load: say "comfyui" or'
+            ' "single-file"'
+        )
     original = (to, training["family"]) in RENAMED
     if original:
         try:

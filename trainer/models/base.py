@@ -1,6 +1,6 @@
 """What a family of base models is to the trainer: everything that differs between SD, SDXL and those to come.
 
-A family is one file: a child of `Base` and its line in `FAMILIES` (trainer/models/families.py). Denoiser, VAE and
+A family is one file: a child of `Base`, or of `TransformerBase`, and its line in `FAMILIES` (trainer/models/families.py). Denoiser, VAE and
 text encoders are frozen; the trainer changes the ControlNet alone.
 """
 
@@ -11,17 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
+from torch import Tensor
+
+from trainer.errors import ModelError
 from trainer.models.objectives.protocol import Objective
 from trainer.models.text import CHUNK
-from trainer.recipe.recipe import Model, Text
+from trainer.recipe.recipe import Model, Text, Train
 from trainer.types import Batch, Latents, PredictionType
 
 if TYPE_CHECKING:
-    import torch
-    from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, DiffusionPipeline, UNet2DConditionModel
-    from torch import Tensor
+    from diffusers import DiffusionPipeline
 
     from trainer.models.parts import Parts
+
+COPIED = "unet"  # in a recipe's model.init: the ControlNet is a copy of the denoiser, of whichever kind that is
 
 
 @dataclass
@@ -29,17 +33,24 @@ class Base(ABC):
     """A base model: frozen and in eval mode, on the CPU in float32 until `to` moves it."""
 
     model: Model  # the recipe's words for it
-    denoiser: UNet2DConditionModel
-    vae: AutoencoderKL
+    denoiser: Any  # the UNet or transformer, of diffusers
+    vae: Any
     text_encoders: list[Any]
     tokenizers: list[Any]
-    scheduler: DDPMScheduler  # with the betas and the prediction type that are trained with
+    scheduler: Any  # with the schedule that is trained with
     objective: Objective  # what the scheduler says that it has learned
-    fingerprints: Mapping[str, str]  # {"vae": ..., "text": ..., "unet": ...}: sha256 of weights and configuration
+    fingerprints: Mapping[
+        str, str
+    ]  # {"vae": ..., "text": ..., "unet": ...}: sha256 of weights and configuration; "unet" or "transformer"
     text: Text = field(default_factory=Text)  # the recipe's words for captions
     empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
 
     family: ClassVar[str]
+    part: ClassVar[str]  # what a pipeline of diffusers calls the denoiser
+    controlnet_kind: ClassVar[Any]  # classes of diffusers
+    pipeline_kind: ClassVar[Any]
+    hints: ClassVar[bool] = False  # a ControlNet takes its condition as latents
+    captions_at_once: ClassVar[int] = 32  # that `encode_text` is given
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -64,10 +75,6 @@ class Base(ABC):
         """B captions -> {"prompt_embeds": (B, L, D), ...}, a row each, on the text encoders' device, in their dtype."""
 
     @abstractmethod
-    def encode_pixels(self, pixels: Tensor) -> Latents:
-        """(B, 3, H, W) uint8 on the VAE's device -> the posterior in the denoiser's space, float32."""
-
-    @abstractmethod
     def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
         """What the denoiser is told of a picture's sizes, (height, width), and crop, (top, left), in pixels; or None."""
 
@@ -83,16 +90,15 @@ class Base(ABC):
         """
 
     @abstractmethod
-    def new_controlnet(self, init: str) -> ControlNetModel:
-        """A ControlNet to train, float32: copied from the UNet ("unet"), or that of a folder or Hub name.
+    def new_controlnet(self, init: str) -> Any:
+        """A ControlNet to train, float32: copied from the denoiser (COPIED), or that of a folder or Hub name.
 
-        To be called while the UNet is float32: a copy of rounded weights would start from those. The condition embedder
-        reduces by `factor`. Raises ModelError for a ControlNet that does not fit this base.
+        To be called while the denoiser is float32: a copy of rounded weights would start from those. Raises ModelError for a ControlNet that does not fit this base.
         """
 
     @abstractmethod
-    def pipeline(self, controlnet: ControlNetModel) -> DiffusionPipeline:
-        """The diffusers pipeline of these very modules, with UniPC and without a safety checker."""
+    def pipeline(self, controlnet: Any) -> DiffusionPipeline:
+        """The diffusers pipeline of these very modules, with the family's sampler and without a safety checker."""
 
     @abstractmethod
     def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
@@ -102,12 +108,54 @@ class Base(ABC):
     def offload(self, *, vae: bool, text: bool) -> None:
         """The VAE, the text encoders, or both leave the device; `to` brings them back."""
 
+    def validation_pipeline(self, controlnet: Any) -> Any:
+        """As `pipeline`, where `resident` is on the denoiser's device and nothing else need be."""
+        return self.pipeline(controlnet)
+
+    @property
+    def resident(self) -> Sequence[Any]:
+        """What a pipeline needs on the device beside denoiser and ControlNet."""
+        return [self.vae, *self.text_encoders]
+
+    @property
+    def longest_side(self) -> int | None:
+        """In pixels, for which the denoiser has positions; None: any."""
+        return None
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raises ModelError for pictures, (height, width) in pixels, that the denoiser has no positions for."""
+        if self.longest_side and max(size) > self.longest_side:
+            raise ModelError(
+                f"{self.model.base} has positions for {self.longest_side} pixels a side, and a bucket has {size[1]} x"
+                f" {size[0]}: say a smaller data.resolution"
+            )
+
+    def refuse(self, train: Train) -> None:
+        """Raises RecipeError or ModelError for what the recipe says and this base cannot do."""
+        self.objective.refuse(train)
+        if self.model.blocks and self.part == "unet":
+            raise ModelError(
+                f'model.blocks = {self.model.blocks} is for bases with a transformer; a ControlNet of family "{self.family}"'
+                " copies the UNet's encoder whole: say model.blocks = 0"
+            )
+
     @property
     def chunks(self) -> int:
         """Of a caption."""
         return self.text.max_tokens // CHUNK
 
     def complete(self, batch: Batch) -> Batch:
-        """The batch with what is not cached: latents of its pixels, embeddings of its captions."""
+        """The batch with what is not cached: latents of its pixels and conditions, embeddings of its captions."""
         latents = batch.latents if batch.pixels is None else self.encode_pixels(batch.pixels)
-        return replace(batch, latents=latents, text=batch.text or self.encode_text(batch.captions))
+        hints = batch.hints
+        if self.hints and hints is None:
+            hints = self.encode_pixels(batch.conditions).mean
+        return replace(batch, latents=latents, hints=hints, text=batch.text or self.encode_text(batch.captions))
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: Tensor) -> Latents:
+        """(B, 3, H, W) uint8 on the VAE's device -> the posterior in the denoiser's space, float32."""
+        posterior = self.vae.encode((pixels / 127.5 - 1).to(self.vae.dtype)).latent_dist
+        shift, scale = self.vae.config.shift_factor or 0.0, self.vae.config.scaling_factor
+        mean, std = (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
+        return Latents(mean.contiguous(), std.contiguous())  # as from the cache: another layout is compiled anew

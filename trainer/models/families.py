@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,23 @@ from trainer.models.base import Base
 from trainer.models.parts import INDEX, FolderParts, Parts, check_channels, folder_of
 from trainer.recipe.recipe import Model, Text
 
-FAMILIES = {"sd": "trainer.models.sd:StableDiffusion", "sdxl": "trainer.models.sdxl:StableDiffusionXL"}
+
+@dataclass(frozen=True)
+class Family:
+    """Where a family is, and what diffusers calls what belongs to it."""
+
+    base: str  # module and class
+    pipelines: str  # what the class of its pipelines begins with
+    controlnet: str
+    condition: str = "control_image"  # of a pipeline's call
+
+
+FAMILIES = {
+    "sd": Family("trainer.models.sd:StableDiffusion", "StableDiffusion", "ControlNetModel", "image"),
+    "sdxl": Family("trainer.models.sdxl:StableDiffusionXL", "StableDiffusion", "ControlNetModel", "image"),
+    "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
+}
+UNETS = ("sd", "sdxl")  # which their UNet tells apart
 PLAIN = Text()
 
 __all__ = ["FAMILIES", "Base", "family_of", "load_base"]
@@ -23,7 +40,7 @@ def load_base(model: Model, text: Text = PLAIN) -> Base:
     family, parts = _opened(model)
     if model.family not in ("auto", family):
         raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
-    module, _, name = FAMILIES[family].partition(":")
+    module, _, name = FAMILIES[family].base.partition(":")
     loaded: Base = getattr(import_module(module), name).load(parts, model, text)
     return loaded
 
@@ -41,9 +58,13 @@ def _opened(model: Model) -> tuple[str, Parts]:
 
 def family_of(folder: Path) -> str:
     """The key of FAMILIES. Raises ModelError for a pipeline of another kind."""
-    pipeline = _config(folder / INDEX).get("_class_name", "")
+    pipeline = str(_config(folder / INDEX).get("_class_name", ""))
+    known = sorted((one.pipelines, name) for name, one in FAMILIES.items() if pipeline.startswith(one.pipelines))
+    family = known[-1][1] if known else ""  # of several the longest beginning
+    if family not in UNETS and known:
+        return family
     unet = _config(folder / "unet" / "config.json") if (folder / "unet").is_dir() else {}
-    if not (str(pipeline).startswith("StableDiffusion") and unet):
+    if not unet or not known:
         raise ModelError(f"{folder} holds a {pipeline or 'pipeline without a class'}; known are {', '.join(FAMILIES)}")
     check_channels(folder, unet)
     return "sdxl" if unet.get("addition_embed_type") == "text_time" else "sd"

@@ -15,10 +15,13 @@ from trainer.errors import ModelError, first_line
 from trainer.recipe.layout import CONFIG
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # what a ControlNet has in common with the denoiser that it steers
-SAME = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
+SAME = (
+    *("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type"),
+    *("num_attention_heads", "attention_head_dim", "joint_attention_dim", "pooled_projection_dim", "patch_size"),
+)
 INDEX = "model_index.json"  # of a pipeline's folder
 LAYERS = 200  # in a row, more than any model of these families has
 GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -162,7 +165,7 @@ def explained(what: str, safetensors: bool = False) -> Iterator[None]:
 
 def mismatches(controlnet: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Where a ControlNet's configuration differs from that of a denoiser, or of a ControlNet of one: key, its value, the other's."""
-    pairs = [(key, controlnet[key], other[key]) for key in SAME]
+    pairs = [(key, controlnet[key], other[key]) for key in SAME if key in other]
     return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]
 
 
@@ -173,6 +176,12 @@ def _plain(value: Any) -> Any:
 
 def frozen(network: Any) -> Any:
     return network.requires_grad_(False).eval()
+
+
+def buffers(network: nn.Module) -> dict[str, Tensor]:
+    """What its file holds beside its parameters, by name: positions that are computed, say."""
+    trained = {name for name, _ in network.named_parameters()}
+    return {name: tensor for name, tensor in network.state_dict().items() if name not in trained}
 
 
 def fingerprint(modules: Iterable[nn.Module], *settings: Any) -> str:

@@ -19,12 +19,12 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
-from trainer.models.base import Base
+from trainer.models.base import COPIED, Base
 from trainer.models.objectives.choose import objective_of
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_model
 from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
 from trainer.recipe.recipe import Model, Text
-from trainer.types import Batch, Latents
+from trainer.types import Batch
 
 # channels of the condition embedder, as ControlNetModel's default; each further one halves
 EMBEDDER = (16, 32, 96, 256)
@@ -32,6 +32,8 @@ EMBEDDER = (16, 32, 96, 256)
 
 class StableDiffusion(Base):
     family: ClassVar[str] = "sd"
+    part: ClassVar[str] = "unet"
+    controlnet_kind: ClassVar[Any] = ControlNetModel
     text_parts: ClassVar[Sequence[tuple[str, str, Any]]] = (("text_encoder", "tokenizer", CLIPTextModel),)
     pipeline_kind: ClassVar[Any] = StableDiffusionControlNetPipeline
 
@@ -95,13 +97,6 @@ class StableDiffusion(Base):
             states = inner.final_layer_norm(output.hidden_states[-1 - self.text.clip_skip])
         return {"prompt_embeds": one_after_the_other(states, self.chunks)}
 
-    @torch.no_grad()
-    def encode_pixels(self, pixels: Tensor) -> Latents:
-        posterior = self.vae.encode((pixels / 127.5 - 1).to(self.vae.dtype)).latent_dist
-        shift, scale = self.vae.config.shift_factor or 0.0, self.vae.config.scaling_factor
-        mean, std = (posterior.mean.float() - shift) * scale, posterior.std.float() * scale
-        return Latents(mean.contiguous(), std.contiguous())  # as from the cache: another layout is compiled anew
-
     def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
         return None
 
@@ -123,7 +118,7 @@ class StableDiffusion(Base):
         return prediction
 
     def new_controlnet(self, init: str) -> ControlNetModel:
-        if init != "unet":
+        if init != COPIED:
             controlnet = read_model(ControlNetModel, init, self.model.safetensors)
             self._check_controlnet(init, controlnet)
             return controlnet

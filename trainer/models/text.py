@@ -41,7 +41,9 @@ def hears_as_trained(pipeline: Any, encode_text: EncodeText) -> Any:
     @wraps(encode)
     def encode_prompt(*arguments: Any, **named: Any) -> Any:
         given = signature(encode).bind(*arguments, **named)
-        given.arguments |= encoded(encode_text, given.arguments)
+        known = signature(encode).parameters
+        said = encoded(encode_text, given.arguments)
+        given.arguments |= {name: states for name, states in said.items() if name in known}
         return encode(*given.args, **given.kwargs)
 
     pipeline.encode_prompt = encode_prompt

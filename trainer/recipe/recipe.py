@@ -44,13 +44,19 @@ class Model(Table):
         default="",
         description='of a single file: a diffusers folder or Hub name with its configuration and tokenizers; "" finds it by the weights',
     )
-    family: Literal["auto", "sd", "sdxl"] = Field(
+    family: Literal["auto", "sd", "sdxl", "sd3"] = Field(
         default="auto", description="what the base must be; auto takes what it is"
     )
     init: str = Field(
         default="unet",
         min_length=1,
-        description='where the ControlNet starts: "unet", or a ControlNet\'s folder or Hub name',
+        description='where the ControlNet starts: "unet", a copy of the base (of its transformer, where it has one); or a ControlNet\'s folder or Hub name',
+    )
+    blocks: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="of the base's transformer that the ControlNet copies; 0: as many as is usual for the family",
     )
     vae: str = Field(default="", description='another VAE: folder or Hub name; "" is the base\'s own')
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
@@ -182,6 +188,17 @@ class Train(Table):
         default=False, description="torch.compile of the blocks that the networks repeat; needs a C++ compiler"
     )
     snr_gamma: float = Field(default=0.0, ge=0, description="min-SNR weighting of the loss, 5 is usual; 0 is none")
+    timesteps: Literal["auto", "uniform", "logit_normal"] = Field(
+        default="auto",
+        description="how noise is drawn for a flow: auto is logit_normal; other bases know uniform alone",
+    )
+    shift: Annotated[float, Field(ge=0.1, le=100)] | Literal["auto"] = Field(
+        default="auto", description="of a flow's noise towards more of it; auto is what the base's scheduler says"
+    )
+    weighting: Literal["none", "preconditioned", "cosmap"] = Field(
+        default="none",
+        description="of a flow's loss, as diffusers' script for SD 3 has it; its default is preconditioned",
+    )
     noise_offset: float = Field(
         default=0.0,
         ge=0,

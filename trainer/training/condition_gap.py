@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -90,7 +90,7 @@ def mean_losses(sums: Tensor) -> HeldOutLosses | None:
 @torch.no_grad()
 def _batch_sums(base: Base, controlnet: ControlNetModel, objective: Objective, batch: Batch, seed: int) -> Tensor:
     batch = base.complete(batch.to(base.denoiser.device))
-    shuffled = replace(batch, conditions=batch.conditions.roll(1, 0))
+    shuffled = batch.with_others_conditions()
     sums = torch.zeros(3, BANDS, dtype=torch.float64)
     for band in range(BANDS):
         draws = draw(batch, seed=seed, times=objective.band(band, BANDS)).to(base.denoiser.device)

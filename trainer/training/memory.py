@@ -91,16 +91,21 @@ def _fill(model: nn.Module, precision: torch.dtype, requires_grad: bool) -> None
     for module in model.modules():
         for name, weight in module._parameters.items():
             if weight is not None:
-                module._parameters[name] = torch.nn.Parameter(torch.empty(weight.shape, dtype=precision), requires_grad)
+                learns = requires_grad and weight.requires_grad
+                module._parameters[name] = torch.nn.Parameter(torch.empty(weight.shape, dtype=precision), learns)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], rows: int) -> Batch:
-    times = base.time_ids(size, (0, 0), size)
+    times, latents = base.time_ids(size, (0, 0), size), (rows, *base.latent_shape(size))
     return Batch(
         keys=[""] * rows,
         epochs=[0] * rows,
         captions=[""] * rows,
         conditions=torch.zeros(rows, 3, *size, dtype=torch.uint8),
+        hints=torch.zeros(latents) if base.hints else None,
         text={name: torch.zeros(rows, *shape) for name, shape in text.items()},
         time_ids=None if times is None else torch.tensor([times] * rows),
     )
@@ -110,13 +115,13 @@ def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
     """Forward and backward, as the learner does them."""
     rows, _, height, width = batch.conditions.shape
     precision = torch_dtype(recipe.train.precision)
-    noisy = torch.zeros(rows, base.denoiser.config.in_channels, height // base.factor, width // base.factor)
+    noisy = torch.zeros(rows, *base.latent_shape((height, width)))
 
     def autocast(*arguments: Any, **named: Any) -> Any:
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             return controlnet(*arguments, **named)
 
-    timesteps = torch.zeros(rows, dtype=torch.int64)
+    timesteps = torch.zeros(rows, dtype=torch.float32 if base.prediction_type == "flow" else torch.int64)
     loss: Any = base.predict(autocast, noisy.to(precision), timesteps, batch).float().square().mean()
     loss.backward()
 

@@ -65,12 +65,15 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint, going_on = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
     base = load_base(recipe.model, recipe.text)
+    base.refuse(recipe.train)
     if checkpoint:
         refuse_another_base(checkpoint, base.fingerprints)
     check_room(recipe, base.new_controlnet(recipe.model.init))
     check_validation(recipe, validation)
     buckets = Counter(train.buckets)
     largest = max(buckets, key=lambda size: size[0] * size[1])
+    for bucket in buckets:
+        base.check_size(bucket)
     micro_batch = 1 if recipe.train.micro_batch == "auto" else recipe.train.micro_batch
     return TrainingPlan(
         family=base.family,

@@ -44,6 +44,8 @@ def preflight(learner: Learner, train: Split, held_out: Split | None, group: Pro
     """What would fail after hours fails here: disk, memory, a step, a validation. Returns the rows of a forward pass."""
     base, recipe = learner.base, learner.recipe
     check_room(recipe, learner.controlnet)
+    for bucket in set(train.buckets):
+        base.check_size(bucket)
     batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
     base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
     micro_batch = fitting_micro_batch(learner, batch, say)

@@ -12,6 +12,7 @@ from torch import Tensor
 from trainer.errors import TrainingStopped
 from trainer.models.base import Base
 from trainer.models.loss import draw_for_training, row_losses
+from trainer.models.parts import buffers
 from trainer.training.optimizer import effective_rate, make_optimizer
 from trainer.training.state import LearnerState
 from trainer.training.working_copy import WorkingCopy, is_wanted
@@ -231,7 +232,8 @@ def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torc
     names = [name for name, _ in controlnet.named_parameters()]
     # a copy even where the dtype is the same: assign would share the tensors with the training
     place = controlnet.device  # an average may lie elsewhere
-    state = {name: weight.detach().to(place, dtype, copy=True) for name, weight in zip(names, weights)}
+    state = {name: tensor.to(place, copy=True) for name, tensor in buffers(controlnet).items()}
+    state |= {name: weight.detach().to(place, dtype, copy=True) for name, weight in zip(names, weights)}
     copy.load_state_dict(state, assign=True)
     frozen: ControlNetModel = copy.requires_grad_(False).eval()
     return frozen

@@ -106,20 +106,18 @@ class Validator:
 
     @contextmanager
     def _pipeline(self, controlnet: ControlNetModel) -> Iterator[Any]:
-        """A pipeline of the base, all of it on the device; afterwards VAE and text encoders lie where they were.
+        """A pipeline of the base, what it needs on the device; afterwards it lies where it was.
 
         A VAE that stays in float32 is not cast to and fro, which would change its weights: the pipeline has a copy.
         """
         base, device = self.learner.base, self.learner.accelerator.device
-        modules: list[Any] = [base.vae, *base.text_encoders]
-        before = [(module, module.device) for module in modules]
-        for module in modules:
+        before = [(module, module.device) for module in base.resident]
+        for module, _ in before:
             module.to(device)
         own = base.vae.dtype == base.denoiser.dtype
         try:
-            yield replace(base, vae=base.vae if own else deepcopy(base.vae).to(base.denoiser.dtype)).pipeline(
-                controlnet
-            )
+            vae = base.vae if own else deepcopy(base.vae).to(base.denoiser.dtype)
+            yield replace(base, vae=vae).validation_pipeline(controlnet)
         finally:
             for module, place in before:
                 module.to(place)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from trainer.errors import ModelError
 from trainer.models.objectives.epsilon import Epsilon
+from trainer.models.objectives.flow import Flow
 from trainer.models.objectives.protocol import Objective
 from trainer.models.objectives.velocity import Velocity
 
@@ -17,7 +18,9 @@ BY_SCHEDULE: dict[str, Callable[[Tensor], Objective]] = {"epsilon": Epsilon, "v_
 
 
 def objective_of(scheduler: Any) -> Objective:
-    """Of a DDPMScheduler, on the CPU. Raises ModelError for what is not trained here."""
+    """Of a DDPMScheduler or FlowMatchEulerDiscreteScheduler, on the CPU. Raises ModelError for what is not trained here."""
+    if "use_dynamic_shifting" in scheduler.config and "prediction_type" not in scheduler.config:
+        return Flow.of(scheduler.config)
     predicted = scheduler.config.prediction_type
     if predicted not in BY_SCHEDULE:
         raise ModelError(f"the base predicts {predicted!r}; {' and '.join(BY_SCHEDULE)} can be trained")

@@ -5,12 +5,14 @@ noisy = sqrt(alpha) latents + sqrt(1 - alpha) noise, alpha falling from almost 1
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
+from trainer.errors import RecipeError
 from trainer.models.objectives.protocol import Times
 
 if TYPE_CHECKING:
@@ -25,6 +27,14 @@ class Diffusion:
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, alphas=self.alphas.to(device))
+
+    def refuse(self, train: Train) -> None:
+        for key, usual in (("timesteps", "auto"), ("shift", "auto"), ("weighting", "none")):
+            if (found := getattr(train, key)) not in (usual, "uniform"):
+                raise RecipeError(
+                    f"train.{key} = {json.dumps(found)} is for bases that predict a flow (sd3, flux), and this one has timesteps of a"
+                    f' schedule, each drawn alike: say train.{key} = "{usual}"'
+                )
 
     def times(self, train: Train, size: tuple[int, int]) -> Times:
         """Each alike."""

@@ -32,6 +32,10 @@ class Objective(Protocol):
         """The same for timesteps and latents on that device."""
         ...
 
+    def refuse(self, train: Train) -> None:
+        """Raises RecipeError for a setting that means nothing to it."""
+        ...
+
     def times(self, train: Train, size: tuple[int, int]) -> Times:
         """As training draws them. size: (h, w) of the latents, where more of them need more noise."""
         ...

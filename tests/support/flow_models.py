@@ -1,0 +1,119 @@
+"""Tiny bases with a transformer and random weights, of every family that flows. A second to make."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+)
+from support.trainer_models import make_tokenizer, make_vocabulary
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
+
+WIDTH = 16  # of CLIP
+FLOWS = ("sd3",)
+
+
+def save_flow_base(folder: Path, family: str, seed: int = 0) -> Path:
+    """A diffusers pipeline folder. family: one of FLOWS."""
+    torch.manual_seed(seed)
+    makers: dict[str, Any] = {"sd3": _sd3}
+    makers[family]().save_pretrained(folder)
+    return folder
+
+
+def _sd3() -> StableDiffusion3Pipeline:
+    """Four blocks, the first of which has two kinds of attention as in SD 3.5; positions for 128 pixels."""
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_projection_dim=16,
+        joint_attention_dim=40,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=8,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return StableDiffusion3Pipeline(
+        transformer=lively(transformer),
+        vae=_vae(),
+        text_encoder=_clip(),
+        tokenizer=make_tokenizer(),
+        text_encoder_2=_clip(),
+        tokenizer_2=make_tokenizer(),
+        text_encoder_3=_t5(40),
+        tokenizer_3=make_t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def lively(network: Any) -> Any:
+    """With weights where a transformer begins with zeros: else nothing that goes in would come out."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    return network
+
+
+def _vae(channels: int = 4) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(4, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=channels,
+        shift_factor=0.06,
+        scaling_factor=1.5,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        sample_size=64,
+    )
+
+
+def _clip() -> CLIPTextModelWithProjection:
+    config = CLIPTextConfig(
+        vocab_size=len(make_vocabulary()),
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        projection_dim=WIDTH,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
+    return CLIPTextModelWithProjection(config)
+
+
+def _t5(width: int) -> T5EncoderModel:
+    config = T5Config(
+        vocab_size=len(make_t5_tokenizer().get_vocab()),
+        d_model=width,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+    )
+    return T5EncoderModel(config)
+
+
+def make_t5_tokenizer() -> T5TokenizerFast:
+    """A token for each letter."""
+    letters = string.ascii_lowercase + string.digits + ".,"
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words = [(letter, -3.0) for letter in letters] + [(f"▁{letter}", -3.5) for letter in letters]
+    return T5TokenizerFast(vocab=special + words, extra_ids=0)

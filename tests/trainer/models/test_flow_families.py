@@ -1,0 +1,243 @@
+"""Families with a transformer: text, predictions, losses and gradients are those of diffusers' pipelines and scripts."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+from PIL import Image
+from support.flow_models import FLOWS, save_flow_base
+from support.learners import stir
+from torch import Tensor
+
+from trainer.errors import ModelError
+from trainer.inference.generate import Request, Sampling, generate
+from trainer.models.base import COPIED
+from trainer.models.families import FAMILIES, Base, family_of, load_base
+from trainer.models.loss import draw, draw_for_training, row_losses
+from trainer.recipe.recipe import Model, Text, Train
+from trainer.types import Batch
+
+CAPTIONS = ["a red disc", "", "a very long caption of a blue box that does not fit into so few tokens"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("flows")
+    return {family: save_flow_base(root / family, family) for family in FLOWS}
+
+
+@pytest.fixture(scope="module")
+def bases(folders: dict[str, Path]) -> dict[str, Base]:
+    return {family: load_base(Model(base=str(folder))) for family, folder in folders.items()}
+
+
+def a_batch(base: Base, size: tuple[int, int] = (64, 32), rows: int = 3) -> Batch:
+    """Complete, of a bucket that is no square."""
+    pixels, conditions = torch.randint(
+        0, 256, (2, rows, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    keys = [str(row) for row in range(rows)]
+    batch = Batch(keys, [0] * rows, CAPTIONS[:rows], conditions, pixels=pixels)
+    return replace(base.complete(batch), pixels=None)
+
+
+def trained(base: Base) -> Any:
+    controlnet = base.new_controlnet(COPIED)
+    stir(controlnet)
+    return controlnet
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_a_base_is_recognised_and_frozen(family: str, folders: dict[str, Path], bases: dict[str, Base]) -> None:
+    """The folder says the family; nothing of a base can be trained; classes have the names of the table."""
+    base = bases[family]
+    assert family_of(folders[family]) == base.family == family
+    assert base.prediction_type == "flow"
+    assert base.controlnet_kind.__name__ == FAMILIES[family].controlnet
+    modules = [base.denoiser, base.vae, *base.text_encoders]
+    assert not any(module.training for module in modules)
+    assert not any(weight.requires_grad for module in modules for weight in module.parameters())
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_text_is_what_the_pipeline_of_diffusers_makes(family: str, bases: dict[str, Base]) -> None:
+    """encode_text equals `encode_prompt`, also of what is too long and of nothing; a row does not depend on the others."""
+    base = bases[family]
+    pipeline: Any = base.pipeline(base.new_controlnet(COPIED))
+    found = base.encode_text(CAPTIONS)
+    for name, expected in of_the_pipeline(family, pipeline, CAPTIONS).items():
+        torch.testing.assert_close(found[name], expected)
+    for name, tensor in base.encode_text(CAPTIONS[1:2]).items():
+        torch.testing.assert_close(tensor, found[name][1:2])
+
+
+def of_the_pipeline(family: str, pipeline: Any, captions: list[str]) -> dict[str, Tensor]:
+    made = pipeline.encode_prompt(captions, None, None, device="cpu", do_classifier_free_guidance=False)
+    return {"prompt_embeds": made[0], "pooled": made[2]}
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_each_text_encoder_is_on_the_device_only_while_it_encodes(family: str, bases: dict[str, Base]) -> None:
+    """One at a time is moved to where the denoiser is, and back before the next; many captions move each but once."""
+    base, moves = bases[family], []
+    for number, encoder in enumerate(base.text_encoders):
+        encoder.to = lambda place, number=number: moves.append((number, str(place)))  # type: ignore[method-assign]
+    try:
+        base.encode_text([*CAPTIONS] * 7)
+    finally:
+        for encoder in base.text_encoders:
+            del encoder.to
+    assert moves == [(number, "cpu") for number in range(len(base.text_encoders)) for _ in ("there", "back")]
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_a_fresh_controlnet_changes_nothing(family: str, bases: dict[str, Base]) -> None:
+    """At step 0 the output equals the base model's, whatever the condition; the base's configuration stays what it was."""
+    base = bases[family]
+    config, batch = dict(base.denoiser.config), a_batch(base)
+    assert batch.latents is not None
+    noisy, sigmas = torch.randn(batch.latents.mean.shape), torch.tensor([0.1, 0.5, 1.0])
+    with torch.no_grad():
+        steered = base.predict(base.new_controlnet(COPIED), noisy, sigmas, batch)
+        assert steered.equal(base.predict(silent, noisy, sigmas, batch))
+    assert steered.std() > 0.01
+    assert dict(base.denoiser.config) == config
+
+
+def silent(*_: Any, controlnet_cond: Tensor, **shared: Any) -> tuple[Any, ...]:
+    """In a ControlNet's place: nothing is added to any block."""
+    return ([torch.zeros(())],)
+
+
+def plain_loss(base: Base, controlnet: Any, batch: Batch, draws: Any, precondition: bool = False) -> Tensor:
+    """The formula of diffusers' train_controlnet_sd3.py, whose conditions are here the posterior's mean."""
+    assert batch.latents is not None
+    latents = batch.latents.mean + batch.latents.std * draws.posterior
+    sigmas = draws.timesteps[:, None, None, None]
+    noisy = (1.0 - sigmas) * latents + sigmas * draws.noise
+    image = base.vae.encode(batch.conditions / 127.5 - 1).latent_dist.mode()
+    image = (image - base.vae.config.shift_factor) * base.vae.config.scaling_factor
+    prediction = OUTPUT[base.family](base, controlnet, noisy, draws.timesteps * 1000, image, batch.text)
+    target = draws.noise - latents
+    if precondition:  # --precondition_outputs 1
+        prediction, target = prediction * (-sigmas) + noisy, latents
+    return F.mse_loss(prediction.float(), target.float(), reduction="mean")
+
+
+def of_sd3(base: Base, controlnet: Any, noisy: Tensor, timesteps: Tensor, image: Tensor, text: Any) -> Tensor:
+    """As the script calls them."""
+    said = {"encoder_hidden_states": text["prompt_embeds"], "pooled_projections": text["pooled"]}
+    residuals = controlnet(hidden_states=noisy, timestep=timesteps, controlnet_cond=image, return_dict=False, **said)[0]
+    output: Tensor = base.denoiser(
+        hidden_states=noisy, timestep=timesteps, block_controlnet_hidden_states=residuals, return_dict=False, **said
+    )[0]
+    return output
+
+
+OUTPUT: dict[str, Any] = {"sd3": of_sd3}
+
+
+@pytest.mark.parametrize("weighting", ["none", "preconditioned"])
+@pytest.mark.parametrize("family", FLOWS)
+def test_loss_and_gradients_are_those_of_the_plain_formula(family: str, weighting: str, bases: dict[str, Base]) -> None:
+    """Same weights, rows, noise and sigmas: the loss and every gradient equal the script's, with and without its
+    preconditioning. Latents and text from the cache's place equal those made on the way."""
+    base, train = bases[family], Train(weighting=weighting)
+    controlnet, batch = trained(base), a_batch(base)
+    draws = draw_for_training(batch, train, base.objective)
+    losses = row_losses(base, controlnet, base.objective, batch, draws)
+    loss = (base.objective.weights(draws.timesteps, train) * losses).mean()
+    loss.backward()
+    ours = [None if weight.grad is None else weight.grad.clone() for weight in controlnet.parameters()]
+    controlnet.zero_grad()
+    expected = plain_loss(base, controlnet, batch, draws, weighting == "preconditioned")
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for mine, weight in zip(ours, controlnet.parameters()):
+        torch.testing.assert_close(mine, weight.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_everything_that_is_trained_has_a_gradient(family: str, bases: dict[str, Base]) -> None:
+    """What is not heard is not trained: processes that share out an update wait for the gradient of every weight."""
+    base = bases[family]
+    controlnet, batch = trained(base), a_batch(base, rows=1)
+    draws = draw(batch, seed=0, times=base.objective.band(2, 4))
+    row_losses(base, controlnet, base.objective, batch, draws).mean().backward()
+    assert all((weight.grad is not None) == weight.requires_grad for weight in controlnet.parameters())
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_the_base_is_never_changed(family: str, bases: dict[str, Base]) -> None:
+    """Its hash before and after a backward pass; no gradient is kept for it."""
+    base = bases[family]
+    controlnet, batch = trained(base), a_batch(base)
+    before = digest(base.denoiser)
+    draws = draw(batch, seed=0, times=base.objective.band(0, 4))
+    row_losses(base, controlnet, base.objective, batch, draws).mean().backward()
+    assert digest(base.denoiser) == before
+    assert all(weight.grad is None for weight in base.denoiser.parameters())
+
+
+def digest(module: torch.nn.Module) -> str:
+    found = hashlib.sha256()
+    for tensor in module.state_dict().values():
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_blocks_say_how_much_is_copied(family: str, folders: dict[str, Path]) -> None:
+    """`model.blocks`: the first ones, with the base's weights, from_transformer; the usual number is cut to what there is."""
+    base = load_base(Model(base=str(folders[family]), blocks=1))
+    controlnet = base.new_controlnet(COPIED)
+    assert len(controlnet.transformer_blocks) == 1
+    for number, block in enumerate(controlnet.transformer_blocks):
+        theirs = base.denoiser.transformer_blocks[number].state_dict()
+        assert all(weight.equal(theirs[name]) for name, weight in block.state_dict().items())
+    whole = load_base(Model(base=str(folders[family]))).new_controlnet(COPIED)
+    assert len(whole.transformer_blocks) == min(base.usual_blocks, base.copyable)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_the_pipeline_draws_with_these_very_modules(family: str, bases: dict[str, Base]) -> None:
+    """`pipeline` is diffusers' own; the condition changes what it draws, and one seed draws one picture. With the
+    captions encoded by the base it draws the same."""
+    base = bases[family]
+    controlnet = trained(base)
+    pipeline: Any = base.pipeline(controlnet)
+    assert isinstance(pipeline, DiffusionPipeline)
+    assert pipeline.transformer is base.denoiser
+    pipeline.set_progress_bar_config(disable=True)
+
+    def drawn(colour: str, pipe: Any = pipeline) -> bytes:
+        request = Request("a red disc", Image.new("RGB", (32, 64), colour), 3)
+        (picture,) = generate(pipe, [request], Sampling(steps=2, cfg=3.0))
+        assert picture.size == (32, 64)
+        return picture.tobytes()
+
+    assert drawn("white") == drawn("white") != drawn("black")
+    validation = base.validation_pipeline(controlnet)
+    validation.set_progress_bar_config(disable=True)
+    assert drawn("white", validation) == drawn("white")
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_what_does_not_fit_is_named(family: str, folders: dict[str, Path], bases: dict[str, Base]) -> None:
+    """Keys of other families, more blocks than there are, and a prediction type are ModelErrors that say the remedy."""
+    folder = str(folders[family])
+    with pytest.raises(ModelError, match=f'is of family "{family}", and model.family = "sdxl"'):
+        load_base(Model(base=folder, family="sdxl"))
+    with pytest.raises(ModelError, match="predict a flow"):
+        load_base(Model(base=folder, prediction_type="epsilon"))
+    with pytest.raises(ModelError, match=r"text\.max_tokens and text\.clip_skip are for SD and SDXL"):
+        load_base(Model(base=folder), Text(clip_skip=1))
+    with pytest.raises(ModelError, match=r"model\.blocks = 9, but the transformer of .* has 2 blocks to copy"):
+        load_base(Model(base=folder, blocks=9)).new_controlnet(COPIED)

@@ -1,0 +1,88 @@
+"""Stable Diffusion 3 and 3.5: two CLIP text encoders and T5, joint attention, learned positions, a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import SD3ControlNetModel, SD3Transformer2DModel, StableDiffusion3ControlNetPipeline
+from torch import Tensor
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+from trainer.models.transformer import TransformerBase, without_unheard
+from trainer.types import Batch
+
+T5_TOKENS = 256  # max_sequence_length of StableDiffusion3ControlNetPipeline
+CLIPS = 2  # the first of the text encoders
+
+
+class StableDiffusion3(TransformerBase):
+    family: ClassVar[str] = "sd3"
+    denoiser_kind: ClassVar[Any] = SD3Transformer2DModel
+    controlnet_kind: ClassVar[Any] = SD3ControlNetModel
+    pipeline_kind: ClassVar[Any] = StableDiffusion3ControlNetPipeline
+    text_parts: ClassVar[Sequence[tuple[str, str, Any, Any]]] = (
+        ("text_encoder", "tokenizer", CLIPTextModelWithProjection, CLIPTokenizer),
+        ("text_encoder_2", "tokenizer_2", CLIPTextModelWithProjection, CLIPTokenizer),
+        ("text_encoder_3", "tokenizer_3", T5EncoderModel, T5TokenizerFast),
+    )
+    optional_parts: ClassVar[Sequence[str]] = ("text_encoder_3",)
+    usual_blocks: ClassVar[int] = 12  # of SD3ControlNetModel.from_transformer
+    alike: ClassVar[Sequence[str]] = (
+        "in_channels",
+        "patch_size",
+        "num_attention_heads",
+        "attention_head_dim",
+        "joint_attention_dim",
+        "pooled_projection_dim",
+    )
+
+    def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
+        """Of a CLIP encoder the last layer but one and the projection; of T5 the last layer, padding included."""
+        encoder, tokenizer = self.text_encoders[number], self.tokenizers[number]
+        length = tokenizer.model_max_length if number < CLIPS else T5_TOKENS
+        ids = tokenizer(
+            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids
+        output = encoder(ids.to(encoder.device), output_hidden_states=number < CLIPS)
+        if number >= CLIPS:
+            return {"t5": output[0]}
+        return {f"clip{number}": output.hidden_states[-2], f"pooled{number}": output.text_embeds}
+
+    def joined(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """CLIP's states side by side, widened by zeros, before T5's, or zeros where there is no T5."""
+        clip = torch.cat([found[f"clip{n}"] for n in range(CLIPS)], -1)
+        width = self.denoiser.config.joint_attention_dim
+        t5 = found.get("t5", clip.new_zeros(len(clip), T5_TOKENS, width))
+        widened = torch.nn.functional.pad(clip, (0, width - clip.shape[-1]))
+        pooled = torch.cat([found[f"pooled{n}"] for n in range(CLIPS)], -1)
+        return {"prompt_embeds": torch.cat((widened, t5), 1), "pooled": pooled}
+
+    def condition_kwargs(self, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
+        text = {name: states.to(dtype) for name, states in batch.text.items()}
+        return {"encoder_hidden_states": text["prompt_embeds"], "pooled_projections": text["pooled"]}
+
+    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
+        """timesteps: sigmas; the network counts in thousandths. A ControlNet of fewer blocks speaks to several each."""
+        assert batch.hints is not None
+        shared = self.condition_kwargs(batch, noisy.dtype) | {"hidden_states": noisy, "timestep": timesteps * 1000}
+        (residuals,) = controlnet(controlnet_cond=batch.hints.to(noisy.dtype), return_dict=False, **shared)
+        steered = [residual.to(noisy.dtype) for residual in residuals]
+        prediction: Tensor = self.denoiser(block_controlnet_hidden_states=steered, return_dict=False, **shared)[0]
+        return prediction
+
+    def copied(self, transformer: Any, blocks: int) -> Any:
+        """It hears the pooled text and takes shifted latents: without the flag its pipeline would give it neither."""
+        controlnet = SD3ControlNetModel.from_transformer(transformer, blocks, num_extra_conditioning_channels=0)
+        controlnet.register_to_config(force_zeros_for_pooled_projection=False)
+        return without_unheard(controlnet, "ff_context", "attn.to_add_out")
+
+    @property
+    def copyable(self) -> int:
+        """Half of them: the last block is not steered, so of more blocks than that the last would not be heard."""
+        return int(self.denoiser.config.num_layers) // 2
+
+    @property
+    def longest_side(self) -> int | None:
+        return int(self.denoiser.config.pos_embed_max_size * self.denoiser.config.patch_size * self.factor)

@@ -1,0 +1,197 @@
+"""What the families with a transformer have in common: a flow, conditions as latents, text encoders too large to stay.
+
+A ControlNet of theirs is a copy of the transformer's first blocks; it takes the condition as the VAE encodes it, without
+chance. A text encoder is on the denoiser's device while it encodes, and no longer.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
+from typing import Any, ClassVar, Self
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.configuration_utils import FrozenDict
+from torch import Tensor, nn
+
+from trainer.errors import ModelError
+from trainer.models.base import COPIED, Base
+from trainer.models.objectives.choose import objective_of
+from trainer.models.parts import Parts, fingerprint, frozen, read_model
+from trainer.models.text import hears_as_trained
+from trainer.recipe.recipe import Model, Text
+
+ENCODED = 16  # captions at a time
+
+
+class TransformerBase(Base):
+    part: ClassVar[str] = "transformer"
+    hints: ClassVar[bool] = True
+    captions_at_once: ClassVar[int] = 256  # each text encoder comes to the device once for so many
+    denoiser_kind: ClassVar[Any]
+    vae_kind: ClassVar[Any] = AutoencoderKL
+    text_parts: ClassVar[Sequence[tuple[str, str, Any, Any]]]  # encoder, tokenizer, and their classes
+    optional_parts: ClassVar[Sequence[str]] = ()  # encoders that a base may lack
+    usual_blocks: ClassVar[int]  # that a ControlNet copies
+    alike: ClassVar[Sequence[str]]  # what the configurations of ControlNet and transformer have in common
+
+    @classmethod
+    def load(cls, parts: Parts, model: Model, text: Text) -> Self:
+        cls._refuse(model, text)
+        vae = (
+            frozen(read_model(cls.vae_kind, model.vae, model.safetensors))
+            if model.vae
+            else parts.network(cls.vae_kind, "vae")
+        )
+        there = [names for names in cls.text_parts if not cls._left_out(parts, names[0])]
+        encoders = [parts.network(kind, name) for name, _, kind, _ in there]
+        tokenizers = [parts.config(kind, name) for _, name, _, kind in there]
+        denoiser = parts.network(cls.denoiser_kind, cls.part)
+        scheduler = parts.config(FlowMatchEulerDiscreteScheduler, "scheduler")
+        vocabularies = [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]
+        fingerprints = {
+            "vae": fingerprint([vae], vae.config.scaling_factor, vae.config.shift_factor),
+            "text": fingerprint(encoders, vocabularies, cls.family),
+            cls.part: fingerprint([denoiser]),
+        }
+        objective = objective_of(scheduler)
+        base = cls(model, denoiser, vae, encoders, tokenizers, scheduler, objective, fingerprints, text)
+        base._check()
+        return base
+
+    @classmethod
+    def _refuse(cls, model: Model, text: Text) -> None:
+        """Raises ModelError for keys of a recipe that other families know."""
+        if model.prediction_type != "auto":
+            raise ModelError(
+                f'model.prediction_type = "{model.prediction_type}", but bases of family "{cls.family}" predict a flow: say "auto"'
+            )
+        if not text.plain:
+            raise ModelError(
+                f'text.max_tokens and text.clip_skip are for SD and SDXL; a base of family "{cls.family}" hears captions as'
+                " its pipeline says them: leave both out"
+            )
+
+    @classmethod
+    def _left_out(cls, parts: Parts, part: str) -> bool:
+        """Whether the base says that it has no such encoder. One that it should have, and has not, is an error."""
+        return part in cls.optional_parts and not any(parts.setting(part, [None]))
+
+    def _check(self) -> None:
+        """The parts fit each other. Raises ModelError."""
+        found, expected = self.latent_channels, self.vae.config.latent_channels
+        if found != expected:
+            vae = self.model.vae or self.model.base
+            raise ModelError(f"the VAE of {vae} has {expected} latent channels, the transformer takes {found}")
+
+    @property
+    def latent_channels(self) -> int:
+        """Of the latents that the transformer takes."""
+        return int(self.denoiser.config.in_channels)
+
+    @property
+    def copyable(self) -> int:
+        """Blocks that a ControlNet can be a copy of."""
+        return int(self.denoiser.config.num_layers)
+
+    @torch.no_grad()
+    def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {}
+        for number, encoder in enumerate(self.text_encoders):
+            with self.present(encoder):
+                for start in range(0, len(captions), ENCODED):
+                    some = self.encoded(number, list(captions[start : start + ENCODED]))
+                    for name, states in some.items():
+                        found.setdefault(name, []).append(states)
+        return self.joined({name: torch.cat(states) for name, states in found.items()})
+
+    @abstractmethod
+    def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
+        """What one of the text encoders, which is on the device, makes of some captions: names, and a row for each."""
+
+    def joined(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the denoiser hears, of what the text encoders have made."""
+        return found
+
+    @contextmanager
+    def present(self, encoder: nn.Module) -> Iterator[None]:
+        """The encoder on the denoiser's device, and afterwards where it was."""
+        place = next(encoder.parameters()).device
+        encoder.to(self.denoiser.device)
+        try:
+            yield
+        finally:
+            encoder.to(place)
+
+    def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
+        return None
+
+    def new_controlnet(self, init: str) -> Any:
+        if init != COPIED:
+            controlnet = read_model(self.controlnet_kind, init, self.model.safetensors)
+            self._check_controlnet(init, controlnet)
+            return controlnet
+        blocks, there = self.model.blocks or self.usual_blocks, self.copyable
+        if self.model.blocks > there:
+            raise ModelError(
+                f"model.blocks = {blocks}, but the transformer of {self.model.base} has {there} blocks to copy"
+            )
+        lent = copy(self.denoiser)  # with a configuration of its own: diffusers may change that of what it copies
+        lent._internal_dict = FrozenDict(self.denoiser.config)
+        return self.copied(lent, min(blocks, there)).float()
+
+    @abstractmethod
+    def copied(self, transformer: Any, blocks: int) -> Any:
+        """A ControlNet of the transformer's first blocks, in training mode, that at first changes nothing."""
+
+    def _check_controlnet(self, init: str, controlnet: Any) -> None:
+        """Raises ModelError that names what does not fit."""
+        for key in self.alike:
+            found, expected = controlnet.config[key], self.denoiser.config[key]
+            if found != expected:
+                raise ModelError(
+                    f"model.init {init!r} does not fit {self.model.base!r}: its {key} is {found}, and it must be {expected}"
+                )
+
+    def pipeline(self, controlnet: Any) -> DiffusionPipeline:
+        modules: dict[str, Any] = {}
+        absent: dict[str, Any] = {name: None for names in self.text_parts for name in names[:2]}
+        for (encoder, tokenizer, *_), *loaded in zip(self.text_parts, self.text_encoders, self.tokenizers):
+            modules |= {encoder: loaded[0], tokenizer: loaded[1]}
+        pipeline: DiffusionPipeline = self.pipeline_kind(
+            transformer=self.denoiser,
+            vae=self.vae,
+            controlnet=controlnet,
+            scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config),
+            **(absent | modules),
+        )
+        return pipeline
+
+    def validation_pipeline(self, controlnet: Any) -> Any:
+        return hears_as_trained(self.pipeline(controlnet), self.encode_text)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
+        fragile = dtype == torch.float16 and self.vae.config.force_upcast
+        self.vae.to(device, torch.float32 if fragile else dtype)
+        self.denoiser.to(device, dtype)
+        for encoder in self.text_encoders:
+            encoder.to(dtype)
+
+    def offload(self, *, vae: bool, text: bool) -> None:
+        if vae:
+            self.vae.to("cpu")
+
+    @property
+    def resident(self) -> Sequence[Any]:
+        return [self.vae]
+
+
+def without_unheard(controlnet: Any, *parts: str) -> Any:
+    """The ControlNet, but that parts of its last block whose output goes nowhere are not trained: they have no gradient,
+    which data parallelism waits for."""
+    for part in parts:
+        controlnet.transformer_blocks[-1].get_submodule(part).requires_grad_(False)
+    return controlnet
