@@ -232,7 +232,7 @@ class Eval(Table):
 
     every: Count = Field(default=500, description="updates between validations; 0: none")
     samples: Count = Field(default=8, description="pictures generated each time")
-    sampler_steps: Positive = Field(default=20, description="UniPC steps of a picture")
+    sampler_steps: Positive = Field(default=20, description="steps of a picture, by the family's sampler")
     cfg: float = Field(default=7.5, ge=0, description="classifier-free guidance")
     loss_rows: Count = Field(default=64, description="rows of the held-out loss and the condition gap; 0: neither")
     fidelity: bool = Field(
