@@ -18,7 +18,8 @@ from condprep.building.on_ray import OnRay
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
-from condprep.building.parts import parse_part, plan_by_one, refuse_with_part
+from condprep.building.parts import parse_part, refuse_with_part
+from condprep.building.plan_by_one import plan_by_one
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share, part_counts
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
@@ -96,8 +97,8 @@ def build(
     refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
     check_append(append, overwrite or bool(retry) or bool(chosen.limit), str(out))
-    layout = layout_of(out)
-    check_target(str(source), layout, retry, mine)
+    layout = layout_of(out, mine)
+    check_target(str(source), layout, retry)
     check_folders(Path(source), layout.root)
     columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
     links = [Path(folder) for folder in follow_links]
@@ -120,8 +121,9 @@ def build(
             return added
         with plan_by_one(layout, mine, progress) as told:
             builder = begin(layout, pictures, chosen, progress=told, cluster=cluster, **how)
+            if builder:
+                layout.begin()
         if builder:
-            layout.begin()
             if mine:
                 builder.keep_to(mine.shards(builder.plan.shards))
             job = OpenBuilder(*everything, builder.columns)
@@ -130,6 +132,8 @@ def build(
             if mine:
                 counts = part_counts(layout, builder.plan, mine)
                 return build_result(layout, builder, counts, built, time.monotonic() - began, mine)
+            if cluster:
+                layout.gather()
             finish(builder)
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
     check_rejects(result, max_rejects)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
@@ -76,7 +75,7 @@ def _provenance(builder: Built, total: Counts) -> Provenance:
 
 def finished(layout: Layout) -> Counts:
     """The counts of a finished dataset; what is left of its building is removed. Raises DatasetError where a file is gone."""
-    shutil.rmtree(layout.shards, ignore_errors=True)
+    layout.remove_shards()
     forget(layout)
     forget_parts(layout)
     forget_seal(layout.private)

@@ -15,12 +15,13 @@ from condprep import __version__
 from condprep.building.finish import finish as put_in_places
 from condprep.building.finish import finished
 from condprep.building.options import BuildOptions
-from condprep.building.output_folder import check_here, disk_errors, locked
+from condprep.building.output_folder import at_target, disk_errors, layout_of, locked
 from condprep.building.parts import begun_parts
 from condprep.building.plan import Plan, check_config
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share
 from condprep.building.retry_rejects import is_retrying
 from condprep.dataset.layout import SPLITS, Layout
+from condprep.dataset.remote import opened
 from condprep.dataset.shards import Counts
 from condprep.errors import BuildFailed, DatasetError, UsageError
 from condprep.runtime.progress import Progress
@@ -32,9 +33,12 @@ def finish(
     out: str | os.PathLike[str],
     *,
     max_rejects: float | None = None,
+    break_lock: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> BuildResult:
     """Make the dataset at `out` of the shards that `condprep.build(..., part=...)` has built there; the result is of all.
+
+    break_lock: at a URL, take over from processes that are gone.
 
     It may be called again, before its end and after. Raises UsageError where no build was begun, DatasetError while a
     process builds there, and BuildFailed where shards are missing, which changes nothing, where no row came out, or where more
@@ -42,16 +46,21 @@ def finish(
     """
     began = time.monotonic()
     check_share(max_rejects)
-    check_here(out, "condprep finish")
-    layout = Layout(Path(out))
-    if not (layout.private / "plan.json").exists():
-        raise UsageError(f"no build was begun at {layout.root}; begin it with `condprep build ... --part 0/N`")
-    with disk_errors(layout.root), locked(layout):
+    layout = layout_of(out)
+    if not layout.target:
+        _check_begun(layout)
+    with disk_errors(layout.root), at_target(layout, False, break_lock), locked(layout):
+        _check_begun(layout)
         if not layout.done.exists():
             put_in_places(_all_parts(layout, progress))
         result = build_result(layout, None, finished(layout), Counts(), time.monotonic() - began)
     check_rejects(result, max_rejects)
     return result
+
+
+def _check_begun(layout: Layout) -> None:
+    if not (layout.private / "plan.json").exists():
+        raise UsageError(f"no build was begun at {layout}; begin it with `condprep build ... --part 0/N`")
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def _all_parts(layout: Layout, progress: Callable[[Progress], None]) -> AllParts
 
 def _says_missing(layout: Layout, plan: Plan, missing: Sequence[int]) -> str:
     """Which shards are missing, and whose they are where all parts were of the same number."""
-    said = f"{len(missing)} of the {plan.shards} shards of {layout.root} are missing: {_some(missing)}"
+    said = f"{len(missing)} of the {plan.shards} shards of {layout} are missing: {_some(missing)}"
     divisions = {part.of for part in begun_parts(layout)}
     if len(divisions) != 1:
         return f"{said}; build them first, with the command that began them"
@@ -111,11 +120,8 @@ def _columns_of(layout: Layout, built: Path) -> dict[str, pa.DataType]:
     placed = (path for folder in folders for path in sorted(folder.glob(f"*{built.suffix}")))
     path = built if built.exists() else next(placed, built)
     try:
-        if path.suffix == ".parquet":
-            schema = pq.read_schema(path)
-        else:
-            with pa.memory_map(str(path)) as file:
-                schema = pa.ipc.open_stream(file).schema
+        with opened(path) as file:
+            schema = pq.read_schema(file) if path.suffix == ".parquet" else pa.ipc.open_stream(file).schema
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} is damaged ({error}); start afresh with --overwrite") from None
     return {field.name: field.type for field in schema}

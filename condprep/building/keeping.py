@@ -166,16 +166,14 @@ class Keeper:
         return [Again(turn.place, after - at) for turn, (at, after) in zip(shared, pairwise(before))]
 
 
-def segments_of(layout: Layout, plan: Plan, shard: int, plan_id: str) -> Segments | None:
-    """None at a URL: there the shards that are committed are all that stays."""
-    return None if layout.target else Segments(layout.segments(shard), plan_id, plan.rows(shard))
+def segments_of(layout: Layout, plan: Plan, shard: int, plan_id: str) -> Segments:
+    return Segments(layout.segments(shard), plan_id, plan.rows(shard))
 
 
 def kept_of(layout: Layout, plan: Plan, pending: Collection[int]) -> int:
     """How many inputs of shards that are not committed are kept."""
     begun = set(layout.begun()).intersection(pending)
-    there = [segments_of(layout, plan, shard, plan.id) for shard in sorted(begun)]
-    return sum(one.look().end for one in there if one)
+    return sum(segments_of(layout, plan, shard, plan.id).look().end for shard in sorted(begun))
 
 
 def kept_pictures(layout: Layout) -> tuple[int, int] | None:

@@ -45,16 +45,12 @@ class NodeJob:
 
     def open(self, begun: Begun | None) -> OpenedJob:
         """Raises UsageError where this node does not see what it needs, AnnotatorError where it has other weights."""
-        try:
-            os.chdir(self.folder)
-        except OSError as error:
-            raise UsageError(
-                f"does not see {self.folder}, where the build was begun ({error.strerror}): begin it in a folder that all nodes have"
-            ) from None
+        if self.paths or not self.layout.target:
+            self._change_folder()
         for path in self.paths:
             if not path.exists():
                 raise UsageError(f"does not see {path}: all nodes need it under the same path")
-        self._check_target()
+        layout = self._layout()
         loaded = load(self.source, self.options, begun, self.device, self.weights)
         for name, here in ((file, sha) for one in loaded.described for file, sha in one["weights"].items()):
             if self.sha256.get(name, here) != here:
@@ -62,10 +58,26 @@ class NodeJob:
                     f"has other weights {name} (sha256 {here}) than the machine where the build was begun "
                     f"(sha256 {self.sha256[name]}): give all nodes the same file, with --weights FOLDER or CONDPREP_WEIGHTS"
                 )
-        return OpenedJob(self, loaded)
+        return OpenedJob(self, layout, loaded)
 
-    def _check_target(self) -> None:
-        """A folder of the same name that is another one, on this node's own disk, would take the shards unseen."""
+    def _change_folder(self) -> None:
+        try:
+            os.chdir(self.folder)
+        except OSError as error:
+            raise UsageError(
+                f"does not see {self.folder}, where the build was begun ({error.strerror}): begin it in a folder that all nodes have"
+            ) from None
+
+    def _layout(self) -> Layout:
+        """The dataset as this node sees it. A place of the same name that is another one would take the shards unseen."""
+        if target := self.layout.target:
+            if target.claims.token() != self.mark:
+                raise UsageError(
+                    f"sees another {target.remote} than the machine where the build was begun: give all nodes the same endpoint "
+                    "and credentials"
+                )
+            mine = target.on_a_node()
+            return Layout(mine.folder, mine)
         patience = time.monotonic() + PATIENCE
         while not (self.layout.lock.is_file() and self.layout.lock.read_text(encoding="utf-8") == self.mark):
             if time.monotonic() > patience:
@@ -74,6 +86,7 @@ class NodeJob:
                     "--out must be a folder that all nodes share"
                 )
             time.sleep(0.1)
+        return self.layout
 
 
 @dataclass(frozen=True)
@@ -81,6 +94,7 @@ class OpenedJob:
     """In an actor: its annotators, loaded."""
 
     job: NodeJob
+    layout: Layout
     loaded: Loaded
 
     @property
@@ -90,9 +104,11 @@ class OpenedJob:
     def builder(self, told: Callable[[int, int], None], actors: int) -> ShardBuilder:
         """Of the plan, which is written by now."""
         job = self.job
+        if target := self.layout.target:
+            target.fetch_plan(self.layout.root)
         return ShardBuilder(
-            job.layout,
-            written_plan(job.layout),
+            self.layout,
+            written_plan(self.layout),
             job.source,
             job.options,
             self.loaded.annotators,
@@ -140,11 +156,7 @@ class OnRay:
         cores: int | None,
     ) -> None:
         """paths: what else is read, where it is on this machine. address: of the cluster. actors, cores: how many, and of
-        each; as fits the cluster where they are None. Raises UsageError for a target that is no folder."""
-        if layout.target:
-            raise UsageError(
-                "--engine ray builds into a folder that all nodes share, and --out is a URL; use --part I/N for it, or a folder"
-            )
+        each; as fits the cluster where they are None."""
         self._layout, self._source, self._options, self._weights = layout, source, options, weights
         self._paths, self._device = [*paths, *filter(None, [weights.folder])], device
         self._address, self._actors, self._cores = address, actors, cores
@@ -171,7 +183,7 @@ class OnRay:
         network = not all(parse(name)[0].cpu_only for name in names)
         size = size_of_actors(ray.nodes(), self._device, network, self._cores, self._actors)
         job = NodeJob(
-            Layout(self._layout.root.absolute()),
+            Layout(self._layout.root.absolute(), self._layout.target),
             self._source,
             self._options,
             self._weights,
@@ -181,7 +193,7 @@ class OnRay:
             self._mark(),
             sha256,
         )
-        name = f"condprep {self._layout.root.name} {job.mark[:6]}"
+        name = f"condprep {Path(str(self._layout)).name} {job.mark[:6]}"
         self._fleet = self._ending.enter_context(Fleet(ray, job, name, size))
         loaded: Loaded = self._fleet.open(begun).loaded
         self._settled = loaded.described
@@ -198,7 +210,9 @@ class OnRay:
         return [as_begun(name, record) for name, record in zip(names, begun)] if begun else names
 
     def _mark(self) -> str:
-        """Written into the lock, which is ours and stays ours while a new plan clears the folder."""
+        """Written into the lock, which is ours and stays ours while a new plan clears the folder; of a URL what stands there."""
+        if self._layout.target:
+            return self._layout.target.claims.token()
         mark, lock = token_hex(16), self._layout.lock
         self._ending.callback(lambda: lock.exists() and lock.write_text(""))
         lock.write_text(mark, encoding="utf-8")

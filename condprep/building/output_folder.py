@@ -18,11 +18,11 @@ from condprep.runtime.retry import GOES_ON, as_fault, is_passing
 from condprep.runtime.storage import is_url
 
 
-def layout_of(out: str | os.PathLike[str]) -> Layout:
+def layout_of(out: str | os.PathLike[str], part: Part | None = None) -> Layout:
     """A folder, or at a URL a target with a working folder on this machine. Raises UsageError where it cannot be written."""
     if not is_url(os.fspath(out)):
         return Layout(Path(out))
-    target = Target.at(os.fspath(out))
+    target = Target.at(os.fspath(out), (part.number, part.of) if part else None)
     return Layout(target.folder, target)
 
 
@@ -32,7 +32,7 @@ def check_here(path: str | os.PathLike[str], what: str) -> None:
         raise UsageError(f"{os.fspath(path)} is a URL, and {what} works in a folder of this machine; give a folder")
 
 
-def check_target(source: str, layout: Layout, retry: Collection[str], part: Part | None) -> None:
+def check_target(source: str, layout: Layout, retry: Collection[str]) -> None:
     """Raises UsageError where a target at a URL holds the source, or what is asked for needs a folder."""
     if not layout.target:
         return
@@ -40,8 +40,6 @@ def check_target(source: str, layout: Layout, retry: Collection[str], part: Part
         raise UsageError(f"the source {source} lies inside {layout.target.remote}; choose an --out beside it")
     if retry:
         check_here(str(layout.target.remote), "--retry-rejects")
-    if part:
-        check_here(str(layout.target.remote), "--part")
 
 
 @contextmanager

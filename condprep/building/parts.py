@@ -6,26 +6,15 @@ else is shared. `finish` makes the dataset once all shards are there.
 
 from __future__ import annotations
 
-import os
 import re
-import socket
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from condprep.building.plan import Plan
-from condprep.building.retry_rejects import is_retrying
 from condprep.dataset.layout import Layout
-from condprep.errors import BuildFailed, DatasetError, UsageError
+from condprep.errors import DatasetError, UsageError
 from condprep.runtime.locks import Held, hold, is_held
-from condprep.runtime.progress import Progress
-from condprep.runtime.retry import pause
-
-PATIENCE = 1800  # seconds of this machine's clock in which whoever writes the plan says nothing new
-PAUSE = 0.5  # between two looks
-SAYS = 1.0  # seconds between two things that it says
 
 
 @dataclass(frozen=True)
@@ -108,72 +97,9 @@ def forget_parts(layout: Layout) -> None:
     """The dataset is finished, or a build without parts goes on with it."""
     for part in begun_parts(layout):
         part.lock(layout).unlink(missing_ok=True)
-    _plan_lock(layout).unlink(missing_ok=True)
+    plan_lock(layout).unlink(missing_ok=True)
 
 
-@contextmanager
-def plan_by_one(
-    layout: Layout, part: Part | None, progress: Callable[[Progress], None]
-) -> Iterator[Callable[[Progress], None]]:
-    """In the block the plan is there, or it is written by this process alone; gives who is to be told of that.
-
-    Raises BuildFailed where another process is writing it and does not get on.
-    """
-    path = _plan_lock(layout)
-    heard, since = "", time.monotonic()
-    while part and not _is_planned(layout):
-        try:
-            with hold(path, remove=True) as descriptor:
-                if not _is_planned(layout):
-                    yield _told(descriptor, progress)
-                    return
-        except Held:
-            said = _said(path)
-            if said != heard:
-                heard, since = said, time.monotonic()
-            elif time.monotonic() - since > PATIENCE:
-                raise BuildFailed(
-                    f"the plan of {layout.root} does not come: {said or 'another process'} has been writing it and has not "
-                    f"got on for {PATIENCE:,} seconds; end that process, and start the parts again"
-                ) from None
-            progress(Progress("wait", _listed(said), None))
-            pause(PAUSE)
-    yield progress
-
-
-def _plan_lock(layout: Layout) -> Path:
+def plan_lock(layout: Layout) -> Path:
+    """The file that the part holds which writes the plan, where it says how far it is."""
     return layout.private / "plan.lock"
-
-
-def _is_planned(layout: Layout) -> bool:
-    return Plan.load(layout.private) is not None and not is_retrying(layout)
-
-
-def _told(descriptor: int, progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Who passes on how far the plan is, and says it to the parts that wait for it."""
-    last = 0.0
-
-    def say(listed: int) -> None:
-        nonlocal last
-        if not last or time.monotonic() - last > SAYS:
-            last = time.monotonic()
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}: {listed:>12}".encode(), 0)
-
-    def tell(state: Progress) -> None:
-        progress(state)
-        if state.stage == "list":
-            say(state.done)
-
-    say(0)
-    return tell
-
-
-def _said(path: Path) -> str:
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
-    return ""
-
-
-def _listed(said: str) -> int:
-    found = re.search(r"[0-9]+$", said)
-    return int(found[0]) if found else 0

@@ -46,7 +46,7 @@ def ask_again(layout: Layout, plan: Plan, source: Source, codes: Collection[str]
         _check_places(layout)
     for shard in layout.begun():  # not finished: what is kept of it is made again
         segments = segments_of(layout, plan, shard, plan.id)
-        if segments and any(ALL in codes or code in codes for code in segments.look().codes):
+        if any(ALL in codes or code in codes for code in segments.look().codes):
             segments.remove()
     plan = _as_now(plan, source, sources)
     if found:

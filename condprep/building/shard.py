@@ -91,7 +91,7 @@ class ShardBuilder:
         self._device = DeviceStage(annotators, plan.config["batch_size"], self._pictures.pause)
 
     def build_shard(self, shard: int, outcomes: Iterator[Done]) -> Counts:
-        """Write and commit a shard. outcomes: of its inputs, in order; no more are taken than it has.
+        """Write a shard. outcomes: of its inputs, in order; no more are taken than it has.
 
         Raises ShardFault where it is given up: nothing of it is kept, and `outcomes` go on with the next shard.
         """
@@ -124,11 +124,18 @@ class ShardBuilder:
                 raise RuntimeError(
                     f"{writer.counts.inputs} outcomes of {self.plan.rows(shard)} inputs in shard {shard}"
                 )
-        self.layout.commit_shard(shard)
         self._pace.kept()
-        if segments:
-            segments.remove()
         return writer.counts
+
+    @property
+    def sends(self) -> bool:
+        """Whether a shard that is written is yet to go somewhere."""
+        return self.layout.target is not None
+
+    def commit(self, shard: int) -> None:
+        """What was written of a shard is where it belongs. Raises TargetFault."""
+        self.layout.commit_shard(shard)
+        self._segments(shard).remove()
 
     def keep_to(self, shards: Collection[int]) -> None:
         """Build no others."""
@@ -184,14 +191,13 @@ class ShardBuilder:
 
     def _take_up(self, shard: int) -> Kept:
         """What is kept of a shard, and sound."""
-        if not (segments := self._segments(shard)):
-            return Kept()
+        segments = self._segments(shard)
         promised, kept = segments.look().end, segments.read(arrow_schema(self.columns))
         if promised != kept.end:
             self.kept, self._done = self.kept - promised + kept.end, self._done - promised + kept.end
         return kept
 
-    def _segments(self, shard: int) -> Segments | None:
+    def _segments(self, shard: int) -> Segments:
         return segments_of(self.layout, self.plan, shard, self._id)
 
     def _read(self, inputs: Iterable[list[Input]], threads: Threads) -> Iterator[Found]:

@@ -209,7 +209,7 @@ def build(
         with progress() as advance:
             result = run(progress=advance)
     except Stopped:
-        raise Stopped(*_kept(source, out, into=context.params["into"], append=context.params["append"])) from None
+        raise Stopped(*_kept(source, out, context.params)) from None
     show_build(result, as_json)
     if push_to_hub:
         _push(result.path, push_to_hub, private)
@@ -230,13 +230,15 @@ def _to_run(
     return partial(run, source, out, annotators, **options)
 
 
-def _kept(source: str, out: str | None, *, into: bool, append: bool) -> Iterator[str]:
+def _kept(source: str, out: str | None, given: Mapping[str, Any]) -> Iterator[str]:
     """What of a build that was stopped is on disk; nothing of one that had not begun."""
     from condprep.building.keeping import kept_pictures
     from condprep.building.output_folder import layout_of
+    from condprep.building.parts import parse_part
     from condprep.dataset.layout import Layout
 
-    layout = layout_of(source if into or out is None else out)
+    into, append = given["into"], given["append"]
+    layout = layout_of(source if into or out is None else out, parse_part(given["part"]))
     if into or append:
         layout = Layout(layout.private / ("into" if into else "append"))
     if kept := kept_pictures(layout):
@@ -305,7 +307,7 @@ def show_build(result: BuildResult, as_json: bool) -> None:
     console.show_facts(_facts(result))
     if result.part:
         console.say(
-            f"that was part {result.part}; `condprep finish {result.path}` makes the dataset once all parts are done"
+            f"that was part {result.part}; `condprep finish {result.url or result.path}` makes the dataset once all parts are done"
         )
     elif result.rows and "validation" not in result.rows and not result.url:
         from condprep.dataset.splits import enough

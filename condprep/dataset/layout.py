@@ -59,12 +59,16 @@ class Layout:
         return self.shards / f"{number:06d}"
 
     def segments(self, number: int) -> Path:
-        """Where rows of a shard lie that is not finished."""
-        return self.shards / f"{number:06d}.segments"
+        """Where rows of a shard lie that is not finished: on this machine, wherever the dataset goes."""
+        return self._kept / f"{number:06d}.segments"
+
+    @property
+    def _kept(self) -> Path:
+        return self.target.segments if self.target else self.shards
 
     def begun(self) -> list[int]:
         """Shards of which there are such rows, or were."""
-        names = [path.stem for path in self.shards.glob("*.segments")]
+        names = [path.stem for path in self._kept.glob("*.segments")]
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def data(self, split: str, number: int, count: int, suffix: str) -> Path:
@@ -73,10 +77,24 @@ class Layout:
             return self.root / "data" / f"{split}-{number:05d}-of-{count:05d}{suffix}"
         return self.root / split / f"data-{number:05d}-of-{count:05d}.arrow"
 
+    def __str__(self) -> str:
+        """What the user called it."""
+        return str(self.target.remote if self.target else self.root)
+
     def begin(self) -> None:
         """What is left to do once the plan is on this disk. Raises TargetFault."""
         if self.target:
             self.target.begin(self.root)
+
+    def gather(self) -> None:
+        """What other machines have committed is seen here."""
+        if self.target:
+            self.target.gather(self.root)
+
+    def remove_shards(self) -> None:
+        """What a dataset that is finished does not need any more."""
+        shutil.rmtree(self.shards, ignore_errors=True)
+        shutil.rmtree(self._kept, ignore_errors=True)
 
     def commit_shard(self, number: int) -> None:
         """What is left to do once a shard is complete on this disk. Raises TargetFault."""
@@ -94,6 +112,7 @@ class Layout:
                 shutil.rmtree(path)
             elif path.suffix != ".lock" and path != self.lock:
                 path.unlink()
+        shutil.rmtree(self._kept, ignore_errors=True)
 
     def missing(self, shards: int) -> list[int]:
         """Which of so many shards are not committed yet; by one look at the folder, however many they are."""

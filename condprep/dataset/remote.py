@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import IO
 
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.cache import cache_dir
@@ -78,6 +79,12 @@ def content(path: Path) -> Iterator[Path]:
         return
     with mirror.held(path.relative_to(mirror.root).as_posix()) as copy:
         yield copy
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file of rows of which little is read: where it is at a URL, by ranges."""
+    mirror = _mirror_of(path)
+    return (mirror.remote / path.relative_to(mirror.root).as_posix()).open() if mirror else path.open("rb")
 
 
 @dataclass

@@ -111,7 +111,7 @@ class Segments:
                     stream.write_batch(record_batch([row.columns for row in rows], schema))
             _seal(partial, json.dumps(record).encode())
 
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         commit(self.folder / f"{first:08d}-{end:08d}", write)
 
     def read(self, schema: pa.Schema) -> Kept:

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from condprep.dataset.shards import Counts
+from condprep.engines.commits import Commits
 from condprep.errors import PassingFault, ShardFault
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.threads import Ahead
@@ -56,7 +57,16 @@ class Builder(Protocol[T]):
         ...
 
     def build_shard(self, shard: int, outcomes: Iterator[T]) -> Counts:
-        """Write and commit a shard of what comes first of `outcomes`. Raises ShardFault where it is given up."""
+        """Write a shard of what comes first of `outcomes`. Raises ShardFault where it is given up."""
+        ...
+
+    @property
+    def sends(self) -> bool:
+        """Whether to commit a shard takes long: it is done beside the building of the next ones then."""
+        ...
+
+    def commit(self, shard: int) -> None:
+        """Of a shard that was written."""
         ...
 
 
@@ -87,7 +97,7 @@ def build_shards(
     done: Callable[[int, Counts], None] = lambda *_: None,
     given_up: GivenUp | None = None,
 ) -> Counts:
-    """Build these shards in `workers` threads and those of the stages, and write them in the caller's.
+    """Build these shards in `workers` threads and those of the stages, write them in the caller's, and commit them.
 
     shards: taken by a stage, in its thread, as it has room for more. done: is told of each that is committed. given_up: of
     each that is not. What an exception interrupts is forgotten. Raises PassingFault at the end where shards were given up,
@@ -100,7 +110,15 @@ def build_shards(
             under_way.append(shard)
             yield shard
 
-    with one_thread_each(), Threads(workers) as threads:
+    def committed(shard: int, counts: Counts) -> None:
+        total.merge(counts)
+        done(shard, counts)
+
+    with (
+        one_thread_each(),
+        Commits(builder.commit, committed, builder.sends) as commits,
+        Threads(workers) as threads,
+    ):
         outcomes = builder.outcomes(noted(), threads)
         for first in outcomes:  # of a shard; none is empty
             shard = under_way.popleft()
@@ -111,7 +129,7 @@ def build_shards(
                     break
                 continue
             given_up.in_a_row = 0
-            total.merge(counts)
-            done(shard, counts)
+            commits.add(shard, counts)
+        commits.finish()
     given_up.check()
     return total

@@ -15,12 +15,11 @@ from support.pictures import smooth
 
 import condprep
 from condprep import build
-from condprep.building import parts
+from condprep.building import plan_by_one
 from condprep.building.output_folder import locked
 from condprep.building.parts import Part
 from condprep.dataset.layout import Layout
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
-from condprep.runtime.locks import hold
 from condprep.runtime.progress import Progress
 
 SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
@@ -205,12 +204,12 @@ def test_who_waits_for_the_plan_hears_of_it_and_goes_on(
     """The part that writes the plan says how far it is; when it dies, the next one writes it."""
     layout, seen = Layout(tmp_path / "ds"), list[Progress]()
     layout.private.mkdir(parents=True)
-    writing = hold(layout.private / "plan.lock", remove=True)
-    told = parts._told(writing.__enter__(), lambda _: None)
+    writing = plan_by_one.InFolder(layout).held()
+    told = plan_by_one._telling(writing.__enter__(), lambda _: None)
     told(Progress("list", 77_000, None))
-    monkeypatch.setattr(parts, "SAYS", 0)
+    monkeypatch.setattr(plan_by_one, "SAYS", 0)
     told(Progress("list", 78_000, None))
-    monkeypatch.setattr(parts, "pause", lambda _: writing.__exit__(None, None, None))
+    monkeypatch.setattr(plan_by_one, "pause", lambda _: writing.__exit__(None, None, None))
     assert build(few, layout.root, "canny", part="0/2", progress=seen.append, **SMALL).inputs == 5
     assert seen[0] == Progress("wait", 78_000, None)
     assert not (layout.private / "plan.lock").exists()
@@ -220,10 +219,10 @@ def test_a_plan_that_does_not_come_is_told(few: Path, tmp_path: Path, monkeypatc
     """Whoever holds it and how long nothing was heard; what time it is elsewhere does not count."""
     layout = Layout(tmp_path / "ds")
     layout.private.mkdir(parents=True)
-    monkeypatch.setattr(parts, "PATIENCE", -1)
-    monkeypatch.setattr(parts, "pause", lambda _: None)
-    with hold(layout.private / "plan.lock") as descriptor:
-        parts._told(descriptor, lambda _: None)
+    monkeypatch.setattr(plan_by_one, "PATIENCE", -1)
+    monkeypatch.setattr(plan_by_one, "pause", lambda _: None)
+    with plan_by_one.InFolder(layout).held() as say:
+        plan_by_one._telling(say, lambda _: None)
         with pytest.raises(BuildFailed, match=r"does not come: process \d+ on .* has been writing it"):
             build(few, layout.root, "canny", part="0/2", **SMALL)
 

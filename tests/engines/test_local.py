@@ -17,10 +17,13 @@ from condprep.engines.local import Threads, build_shards
 class Numbers:
     """Builds shards of one number each: the worker doubles it."""
 
+    sends = False
+
     def __init__(self, broken: int | None = None) -> None:
         self.broken = broken
         self.asked: list[list[int]] = []
         self.built: list[tuple[int, int]] = []
+        self.committed: list[int] = []
 
     def double(self, shard: int) -> int:
         return 2 * shard
@@ -34,6 +37,9 @@ class Numbers:
             raise OSError("no space")
         self.built.append((shard, next(outcomes).result()))
         return Counts(rows=Counter(train=1))
+
+    def commit(self, shard: int) -> None:
+        self.committed.append(shard)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

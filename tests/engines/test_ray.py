@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import psutil
 import pytest
 from PIL import Image
 from support.datasets import tree
+from support.s3_server import BUCKET, S3Server
 
 from condprep import build
 from condprep.building.on_ray import NodeJob
 from condprep.building.options import parse_options
 from condprep.dataset.layout import Layout
+from condprep.dataset.target import Target
 from condprep.engines import ray_fleet
 from condprep.errors import UsageError
 from condprep.runtime.progress import Progress
@@ -54,10 +57,18 @@ def expected(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Three nodes of a core each, and this process connected to them."""
+def cluster(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Three nodes of a core each, and this process connected to them; all reach one S3."""
     from ray.cluster_utils import Cluster
 
+    with pytest.MonkeyPatch.context() as patched:  # a node has the environment that it began with
+        for name, value in s3_server.environment().items():
+            patched.setenv(name, value)
+        patched.setenv("CONDPREP_CACHE", str(tmp_path_factory.mktemp("nodes")))
+        yield from _running(Cluster)
+
+
+def _running(Cluster: Any) -> Iterator[Any]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
@@ -116,6 +127,37 @@ def test_whoever_dies_they_make_the_bytes_of_one(
         if kills == KILLS:
             break
     assert removed
+
+
+@pytest.mark.slow
+def test_at_a_url_they_make_the_bytes_of_a_folder(
+    cluster: Any,
+    pictures: Path,
+    expected: dict[str, bytes],
+    s3: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Each actor sends its own shards, from a working folder of its own; two of them are killed outright, and nothing else is left at the
+    URL. A node that reaches another place under the URL is told."""
+    kills = 0
+
+    def kill(fleet: Any) -> None:
+        nonlocal kills
+        if kills < 2 and (alive := actors(fleet)):
+            os.kill(alive[0], signal.SIGKILL)
+            kills += 1
+
+    url, seen = f"s3://{BUCKET}/on-ray", list[Progress]()
+    with monkeypatch.context() as patched:
+        patched.setattr(ray_fleet.Fleet, "_built", after_each_shard(kill))
+        result = build(pictures, url, ["canny", "canny:random"], engine="ray", progress=seen.append, **SMALL)
+    assert (result.inputs, result.rows, result.url, kills) == (PICTURES, {"train": PICTURES}, url, 2)
+    assert {name: s3.get(f"on-ray/{name}") for name in expected} == expected
+    assert s3.keys("on-ray/") == {f"on-ray/{name}" for name in expected}
+    target = Target.at(url)
+    with pytest.raises(UsageError, match=rf"sees another {url} .* same endpoint"):
+        replace(job(pictures, tmp_path / "ds"), layout=Layout(target.folder, target)).open(None)
 
 
 def driver_dies(cluster: Any, pictures: Path, out: Path) -> None:

@@ -23,10 +23,13 @@ from condprep.building.build import build
 from condprep.building.finish_parts import finish
 from condprep.errors import BuildFailed
 
+Watching = Callable[[Path], Callable[[Callable[[], None]], None]]
 PARTS, ATTEMPTS = 3, 4  # the last attempt is left alone
 
 
-def until_done(acts: list[Callable[[], object]], out: Path, most: int, rng: random.Random) -> tuple[int, list[int]]:
+def until_done(
+    acts: list[Callable[[], object]], out: Path, most: int, rng: random.Random, watching: Watching = operations
+) -> tuple[int, list[int]]:
     """All at once, and those that died again; how many kills that took, and how the last ones ended."""
     kills, attempts, statuses = 0, [0] * len(acts), [-1] * len(acts)
     running: dict[int, int] = {}
@@ -34,7 +37,7 @@ def until_done(acts: list[Callable[[], object]], out: Path, most: int, rng: rand
     def start(number: int) -> None:
         attempts[number] += 1
         moment = rng.randint(1, most) if attempts[number] < ATTEMPTS else 0
-        running[fork(acts[number], out, operations(out), moment)] = number
+        running[fork(acts[number], out, watching(out), moment)] = number
 
     for number in range(len(acts)):
         start(number)

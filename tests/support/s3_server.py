@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -109,6 +110,11 @@ class S3Server:
     def get(self, key: str) -> bytes:
         return self.ask("GET", f"/{BUCKET}/{key}")
 
+    def keys(self, prefix: str) -> set[str]:
+        """Of all objects that begin so."""
+        listed = self.ask("GET", f"/{BUCKET}?list-type=2&prefix={prefix}").decode()
+        return set(re.findall(r"<Key>([^<]*)</Key>", listed))
+
     def delete(self, key: str) -> None:
         self.ask("DELETE", f"/{BUCKET}/{key}")
 
@@ -123,7 +129,7 @@ class S3Server:
 
     def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
         headers = {"Authorization": _SIGNED, "Content-Type": "application/octet-stream"}
-        request = Request(self.endpoint + quote(path), data, headers, method=method)
+        request = Request(self.endpoint + quote(path, safe="/?=&-"), data, headers, method=method)
         with urlopen(request) as answer:
             found: bytes = answer.read()
         return found
