@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,14 +57,17 @@ def compare(
     excuse: Callable[[Any, Any, Any], str | None],
     cases: int = CASES,
 ) -> Reasons:
-    """Each case is made in a folder of its own and read twice. make: gives what is known of the case to the others.
+    """Each case is made in an empty folder and read twice. make: gives what is known of the case to the others.
+
+    The folder is the same for all, and with it the patterns of names that `datasets` compiles, a quarter of its time.
 
     excuse(case, theirs, ours): the reason in docs/sources.md why they may differ, else None. An exception is a result, too:
     its message, as a string. Raises AssertionError for a difference without a reason, with its files.
     """
     reasons: Reasons = Counter()
     for seed in range(cases):
-        root = folder / f"case{seed:03}"
+        root = folder / "case"
+        shutil.rmtree(root, ignore_errors=True)
         root.mkdir()
         case = make(random.Random(seed), root)
         with quiet():

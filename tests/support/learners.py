@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from support.trainer_models import slim_controlnet
 from torch import Tensor
 
 from trainer.models.families import Base, load_base
@@ -27,7 +28,7 @@ def make_learner(base: Path, **train: Any) -> Learner:
     accelerator = make_accelerator(recipe)
     loaded = load_base(recipe.model)
     torch.manual_seed(1)
-    controlnet = loaded.new_controlnet("unet")
+    controlnet = slim_controlnet(loaded.unet)
     stir(controlnet)
     learner = Learner(accelerator, loaded, controlnet, recipe)
     learner.accumulate(recipe.train.batch // recipe.train.micro_batch)

@@ -64,6 +64,11 @@ def _body_class(scale: float) -> type:
     return _edited("body", "Body", scales, ("np.linspace(", "evenly("))
 
 
+def hand_class(side: int = 368) -> type:
+    """Its `Hand` with another second of the four sizes, pixels; the others are a half, three halves and twice of it."""
+    return _edited("hand", "Hand", ("boxsize = 368", f"boxsize = {side}"))
+
+
 def evenly(first: float, last: float, num: int) -> list[float]:
     """What `np.linspace` gives, as numbers of Python: to round numpy's is most of what the reference does in a crowd."""
     step = (float(last) - float(first)) / (num - 1)
@@ -104,8 +109,7 @@ class WholeReference:
         """hand, face: a batch of one -> heatmaps (1, 22, h, w) and (1, 71, h, w). side: of the second of a hand's sizes."""
         self.detector = object.__new__(pytest.importorskip("controlnet_aux.open_pose").OpenposeDetector)
         self.detector.body_estimation = body._body
-        hand_class = _edited("hand", "Hand", ("boxsize = 368", f"boxsize = {side}"))
-        self.detector.hand_estimation = hands = object.__new__(hand_class)
+        self.detector.hand_estimation = hands = object.__new__(hand_class(side))
         self.detector.face_estimation = faces = object.__new__(part_of_the_reference("face").Face)
         hands.model, faces.model = _Model(hand), _Model(lambda x: [face(x)])
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
+    ControlNetModel,
     DDPMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
@@ -75,6 +76,11 @@ def _unet(family: str) -> UNet2DConditionModel:
         attention_head_dim=4,
         **further,
     )
+
+
+def slim_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
+    """Copied from the UNet, with a condition embedder as slim as that: of the usual width it is most of what is computed."""
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16))
 
 
 def _vae(factor: int) -> AutoencoderKL:

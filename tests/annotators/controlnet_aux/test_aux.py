@@ -69,10 +69,18 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
 
 @pytest.fixture
 def small_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS on ResNet-50."""
+    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS on ResNet-50, its merger 8 wide.
+
+    The mask with which LeReS merges has 300 pixels a side and not 3,000, and is enlarged where it is used, as ever.
+    """
     detectors()
     from controlnet_aux import zoe
-    from controlnet_aux.leres.leres import network_auxi
+    from controlnet_aux.leres.leres import depthmap, network_auxi
+    from controlnet_aux.leres.pix2pix.models import networks
+
+    mask, define = depthmap.generatemask, networks.define_G
+    monkeypatch.setattr(depthmap, "generatemask", lambda size: mask(tuple(side // 10 for side in size)))
+    monkeypatch.setattr(networks, "define_G", lambda ins, outs, width, *rest: define(ins, outs, width // 8, *rest))
 
     config = zoe.get_config("zoedepth", "infer")
     config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [192, 256]
