@@ -33,11 +33,14 @@ from support.command import Command, Run
 from support.datasets import rows_of, written
 from support.pictures import encoded
 from support.s3_server import S3Server, running
+from support.warm import Warm
 
 import condprep
 from condprep.cli import main as cli
 from condprep.runtime import local_copies
 from condprep.runtime.concurrency import usable_cores
+
+WARM = pytest.StashKey[Warm]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,12 +74,25 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
     """What five thousand modules are made of is never garbage: to look for some took a quarter of the collection's time."""
     gc.disable()
     yield
     gc.freeze()
     gc.enable()
+    if any("warm" in getattr(item, "fixturenames", ()) for item in getattr(session, "items", ())):
+        session.config.stash[WARM] = Warm()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if warm := config.stash.get(WARM, None):
+        warm.close()
+
+
+@pytest.fixture
+def warm(request: pytest.FixtureRequest) -> Warm:
+    """Commands in processes of their own, without the seconds that their imports take."""
+    return request.config.stash[WARM]
 
 
 @pytest.hookimpl(trylast=True)

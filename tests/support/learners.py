@@ -19,8 +19,11 @@ from trainer.types import Batch
 RATE = 1e-3  # of learning, in tests
 
 
-def make_learner(base: Path, **train: Any) -> Learner:
-    """A learner whose first update has gradients everywhere; train: keys of [train] that are different."""
+def make_learner(base: Path, *, slim: bool = False, **train: Any) -> Learner:
+    """A learner whose first update has gradients everywhere; train: keys of [train] that are different.
+
+    slim: the ControlNet's condition embedder is, which costs most where a CPU has no bf16.
+    """
     settings = {"batch": 4, "micro_batch": 4, "precision": "fp32", "device": "cpu", "schedule": "constant", "lr": 1e-3}
     recipe = Recipe.model_validate(
         {"model": {"base": str(base)}, "train": settings | train, "log": {"tracker": "none"}, "ema": {"decay": 0.5}}
@@ -28,7 +31,7 @@ def make_learner(base: Path, **train: Any) -> Learner:
     accelerator = make_accelerator(recipe)
     loaded = load_base(recipe.model)
     torch.manual_seed(1)
-    controlnet = slim_controlnet(loaded.unet)
+    controlnet = slim_controlnet(loaded.denoiser) if slim else loaded.new_controlnet("unet")
     stir(controlnet)
     learner = Learner(accelerator, loaded, controlnet, recipe)
     learner.accumulate(recipe.train.batch // recipe.train.micro_batch)

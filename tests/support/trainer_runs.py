@@ -7,27 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
-from support.trainer_models import build_dataset, save_base, slim_controlnet
+from support.trainer_models import build_dataset, save_base
 
 from trainer.recipe.recipe import Recipe
 
 
 def make_place(folder: Path, rows: int) -> Path:
-    """A folder with a tiny base, `base`, a ControlNet to begin with, `controlnet`, and a dataset of so many rows, `ds`."""
-    unet = UNet2DConditionModel.from_pretrained(save_base(folder / "base"), subfolder="unet")
-    slim_controlnet(unet).save_pretrained(folder / "controlnet")
+    """A folder with a tiny base, `base`, and a dataset of so many rows, `ds`."""
+    save_base(folder / "base")
     build_dataset(folder / "ds", rows)
     return folder
 
 
 def make_recipe(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
     """20 updates of 4 rows in the folder `out`; tables: the keys that are different."""
-    begin = place / "controlnet"
-    fits = begin.exists() and "base" not in tables.get("model", {})
     usual: dict[str, dict[str, Any]] = {
-        "model": {"base": str(place / "base"), "init": str(begin) if fits else "unet"},
+        "model": {"base": str(place / "base")},
         "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 1},
         "train": {
             "steps": 20,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, Stable
 from PIL import Image
 from support.pictures import size_of
 from support.trainer_models import build_dataset, save_base
+from support.warm import Warm
 from typer.testing import CliRunner
 
 import condprep
@@ -207,7 +206,7 @@ def test_a_condition_is_cut_to_the_grid() -> None:
 
 
 @pytest.mark.slow
-def test_training_from_the_command_line(place: Path, tmp_path: Path) -> None:
+def test_training_from_the_command_line(place: Path, warm: Warm, tmp_path: Path) -> None:
     """From a TOML file to a result, in a process of its own: exit code 0, the result as JSON on standard output."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"[model]\nbase = '{place / 'sd2'}'\n[data]\npath = '{place / 'ds'}'\nresolution = 64\n")
@@ -218,9 +217,8 @@ def test_training_from_the_command_line(place: Path, tmp_path: Path) -> None:
         "train.precision=fp32",
         "eval.every=0",
     ]
-    command = [sys.executable, "-m", "trainer", str(recipe), "--json", *(f"--set={one}" for one in settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    code, shown, errors = warm.run(tmp_path, "trainer", recipe, "--json", *(f"--set={one}" for one in settings))
+    assert code == 0, errors
+    result = json.loads(shown)
     assert (result["updates"], result["finished"], result["path"]) == (2, True, str(tmp_path / "out"))
     assert ControlNetModel.from_pretrained(result["path"]).config.in_channels == 4

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support.trainer_models import save_base
 from support.trainer_runs import equal, lines, make_place, make_recipe, weights
+from support.warm import Warm
 
 from trainer.errors import CheckpointError, TrainingStopped
 from trainer.recipe.recipe import Recipe
@@ -236,27 +237,18 @@ def test_a_full_disk_leaves_the_checkpoints_before(place: Path, whole: Path, tmp
         subprocess.run(["umount", "--lazy", small], check=True)  # safetensors may still have a file mapped
 
 
-def launched(recipe: Recipe, folder: Path, *before: str) -> subprocess.Popen[str]:
-    """`python -m trainer` in a process of its own, or under `accelerate launch`."""
-    file = folder / "recipe.toml"
-    file.write_text(dump_recipe(recipe))
-    command = [sys.executable, "-m", *before, "trainer", str(file)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops(place: Path, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_and_stops(place: Path, warm: Warm, tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C and a cluster's SIGTERM: a checkpoint of the very update, exit code 1, no stack trace; then it goes on."""
-    out = tmp_path / "output"
-    recipe = make_recipe(place, out, train={"steps": 20_000}, save={"every": 100_000})
-    process = launched(recipe, tmp_path)
+    out, file = tmp_path / "output", tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(make_recipe(place, out, train={"steps": 20_000}, save={"every": 100_000})))
+    process = warm.start(tmp_path, "trainer", file)
     while process.poll() is None and not (out / "metrics.jsonl").exists():
         time.sleep(0.01)
-    process.send_signal(number)
-    _, errors = process.communicate()
-    assert process.returncode == 1, errors
+    os.kill(process.pid, number)
+    code, errors = process.wait(), process.said("err")
+    assert code == 1, errors
     assert "stopping after this update" in errors
     assert "Traceback" not in errors
     (saved,) = (out / "checkpoints").iterdir()
@@ -271,11 +263,12 @@ def test_a_signal_saves_and_stops(place: Path, whole: Path, tmp_path: Path, numb
 @pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, tmp_path: Path) -> None:
     """`accelerate launch` on two CPUs (gloo), each with half of every update: the same losses and weights."""
-    out = tmp_path / "output"
-    recipe = short(place, out, eval={"every": 12, "samples": 1})
-    process = launched(recipe, tmp_path, *LAUNCH.split(), "-m")
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors[-2000:]
+    out, file = tmp_path / "output", tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(short(place, out, eval={"every": 12, "samples": 1})))
+    command = [sys.executable, "-m", *LAUNCH.split(), "-m", "trainer", file]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
     assert found == pytest.approx(expected, rel=1e-4)
     ours, theirs = weights(out / "raw"), weights(whole / "raw")

@@ -25,7 +25,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def learner(base: Path, **train: Any) -> Learner:
-    return make_learner(base, precision="bf16", micro_batch=2, **train)
+    return make_learner(base, slim=True, precision="bf16", micro_batch=2, **train)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
