@@ -73,7 +73,7 @@ BUILTIN = (
         load="condprep.annotators.depth.annotator:load",
         params="condprep.annotators.depth.annotator:DepthParams",
         variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
-        open_variant="a depth model of transformers: Hub id (owner/model) or local folder",
+        open_variant="a depth model of transformers: Hub id (owner/model, owner/model@revision) or local folder",
         licence="MIT (MiDaS); other models: their own",
         weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
         aliases=("midas",),
@@ -123,6 +123,14 @@ BUILTIN = (
         load="condprep.annotators.filters:load",
         params="condprep.annotators.filters:ColorParams",
         cpu_only=True,
+    ),
+    AnnotatorSpec(
+        name="segmentation",
+        summary="what is where, in the colours of ADE20K or COCO, by a model of transformers",
+        load="condprep.annotators.segmentation.annotator:load",
+        params="condprep.annotators.segmentation.annotator:SegmentationParams",
+        open_variant="a semantic or panoptic segmentation model of transformers: Hub id (owner/model, owner/model@revision) or local folder",
+        licence="the model's own",
     ),
     AnnotatorSpec(
         name="lineart",

@@ -61,8 +61,11 @@ def parse(text: str) -> tuple[AnnotatorSpec, str]:
     if name not in names:
         raise AnnotatorError(_unknown(name, table))
     spec = names[name]
-    if not variant and spec.variants and "" not in spec.variants:
-        raise AnnotatorError(f"{name!r} needs a variant: {', '.join(f'{name}:{v}' for v in spec.variants)}")
+    if not variant and (spec.variants or spec.open_variant) and "" not in spec.variants:
+        listed = [f"{name}:{v}" for v in spec.variants] + [f"{name}:OWNER/MODEL, {spec.open_variant}"] * bool(
+            spec.open_variant
+        )
+        raise AnnotatorError(f"{name!r} needs a variant: {', '.join(listed)}")
     if variant in spec.left_out:
         raise AnnotatorError(f"there is no {name}:{variant}: {spec.left_out[variant]}")
     if variant and variant not in spec.variants and not (spec.open_variant and _is_path(variant)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from PIL import Image
 from skimage import data
 from support.network_states import depth_state
 from support.thorough import share
+from support.tiny_models import lively
 from torch import Tensor
 
 from condprep import AnnotatorSpec, build, load_annotator
@@ -265,6 +266,50 @@ def test_models_of_transformers_by_folder(tiny_model: Path) -> None:
         assert (mine.int() - expected[0].int()).abs().max() <= 1
     file = tiny_model / "model.safetensors"
     assert annotator.provenance["weights"] == {file.name: sha256(file.read_bytes()).hexdigest()}
+
+
+def tiny_dpt(folder: Path) -> None:
+    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+    config = DPTConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, is_hybrid=False,
+    )  # fmt: skip
+    lively(DPTForDepthEstimation(config)).save_pretrained(folder)
+    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def tiny_zoe(folder: Path) -> None:
+    from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
+
+    backbone = BeitConfig(
+        image_size=32, patch_size=16, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
+        out_features=[f"stage{n}" for n in range(1, 5)], reshape_hidden_states=False, use_relative_position_bias=True,
+    )  # fmt: skip
+    bins = [{"n_bins": 8, "min_depth": 0.001, "max_depth": 10, "name": "nyu"}]
+    config = ZoeDepthConfig(
+        backbone_config=backbone, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, bottleneck_features=8,
+        bin_embedding_dim=8, num_attractors=[4, 2, 2, 1], num_relative_features=8, bin_configurations=bins,
+    )  # fmt: skip
+    lively(ZoeDepthForDepthEstimation(config)).save_pretrained(folder)
+    ZoeDepthImageProcessor(size={"height": 64, "width": 96}, ensure_multiple_of=32).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("make", [tiny_dpt, tiny_zoe])
+def test_dpt_and_zoedepth_are_their_pipeline_s(make: Callable[[Path], None], tmp_path: Path) -> None:
+    """Two pictures at once: the depth that transformers' own pipeline finds in each alone, at its size, a padded border left out."""
+    from transformers import pipeline
+
+    make(tmp_path)
+    pictures = batch(photo(50, 70), photo(50, 70)[:, ::-1])
+    model = load_annotator(f"depth:{tmp_path}", params={"precision": "fp32"}).model  # type: ignore[attr-defined]
+    model.metric = False  # the pipeline gives metres
+    estimate = pipeline("depth-estimation", model=str(tmp_path))
+    for mine, picture in zip(model(pictures), pictures):
+        expected = estimate(Image.fromarray(picture.permute(1, 2, 0).numpy()))["predicted_depth"].reshape(1, 50, 70)
+        spread = float(expected.max() - expected.min())
+        assert spread > 0
+        assert (mine - expected).abs().max() <= 1e-2 * spread
 
 
 def test_near_is_white_for_models_that_answer_in_metres(tiny_model: Path) -> None:

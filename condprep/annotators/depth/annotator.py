@@ -15,6 +15,7 @@ from torch import Tensor
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
 from condprep.annotators.precision import Precision, resolve_precision
+from condprep.annotators.pretrained import Pretrained
 from condprep.images.geometry import Placement
 from condprep.types import Maps, Seen
 from condprep.weights.find import Weights
@@ -163,7 +164,7 @@ def load(variant: str, params: DepthParams, *, device: str, weights: Weights) ->
     if variant in ("", "midas"):
         variant, model = "midas", load_midas(weights, device, precision)
     else:
-        model = TransformersDepth(variant, device=device, precision=precision, offline=weights.offline)
+        model = TransformersDepth(Pretrained.of("depth", variant, weights), device=device, precision=precision)
     return Depth(model, variant, device=device, precision=precision, keep_raw=params.keep_raw)
 
 

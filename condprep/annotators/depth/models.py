@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from condprep.annotators.depth.dpt_hybrid import DptHybrid, load_network
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import autocast
-from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
+from condprep.annotators.pretrained import Pretrained, prepared, transformers
 from condprep.runtime.fork import Lock
-from condprep.weights.find import Weights, sha256
+from condprep.weights.find import Weights
 from condprep.weights.pins import pin
 
 MIDAS = "dpt_hybrid-midas-501f0c75.pt"
@@ -78,64 +78,33 @@ def load_midas(weights: Weights, device: str, precision: str) -> Midas:
 
 
 class TransformersDepth:
-    """A monocular depth model of transformers with its own preprocessing; its answer is resized to the picture."""
+    """A monocular depth model of transformers with its own preprocessing; its answer is resized to the picture, as its pipeline does."""
 
-    def __init__(self, name: str, *, device: str, precision: str, offline: bool) -> None:
-        """name: a local folder or a Hub id. Only safetensors are read, and no code of the repository is run."""
-        self.processor, model = _from_pretrained(name, offline)
-        self.model = model.to(device).eval()
+    NEEDS = "depth model of transformers: it needs config.json, preprocessor_config.json and model.safetensors"
+
+    def __init__(self, named: Pretrained, *, device: str, precision: str) -> None:
+        package = transformers(named.door, named.variant)
+        self.processor = named.load(package.AutoImageProcessor, self.NEEDS)
+        self.model = named.network(package.AutoModelForDepthEstimation, self.NEEDS).to(device)
         self.device, self.precision = device, precision
-        self.metric = is_metric(model.config)
-        self.provenance: Mapping[str, Any] = {
-            "weights": _fingerprints(name, model),
-            "licence": f"see {name}",
-            "commercial": False,
-        }
+        self.metric = is_metric(self.model.config)
+        self.provenance: Mapping[str, Any] = named.provenance(self.model)
 
     @torch.inference_mode()
     def __call__(self, rgb: Tensor) -> Tensor:
-        inputs = self.processor(images=list(rgb.cpu()), input_data_format="channels_first", return_tensors="pt")
+        height, width = rgb.shape[-2:]
+        inputs = prepared(self.processor, rgb)
         with autocast(self.precision, self.device):
-            answer = self.model(**inputs.to(self.device))
-        depth = answer.predicted_depth.float()[:, None]
-        depth = F.interpolate(depth, rgb.shape[-2:], mode="bicubic")
+            answer = self.model(**inputs)
+        depth = answer.predicted_depth.float()
+        if self.model.config.model_type == "zoedepth":  # it pads, and takes the border away again
+            sizes = [(height, width)] * len(rgb)
+            found = self.processor.post_process_depth_estimation(SimpleNamespace(predicted_depth=depth), sizes)
+            depth = torch.stack([one["predicted_depth"].float() for one in found])
+        depth = F.interpolate(depth[:, None], (height, width), mode="bicubic")
         return 1 / depth.clamp_min(NEAREST) if self.metric else depth
 
 
 def is_metric(config: Any) -> bool:
     """Whether the model answers with distances (larger is farther) and not with inverse depth."""
     return config.model_type in METRIC or getattr(config, "depth_estimation_type", "relative") == "metric"
-
-
-def _from_pretrained(name: str, offline: bool) -> tuple[Any, Any]:
-    try:
-        from transformers import AutoImageProcessor, AutoModelForDepthEstimation
-    except ImportError as error:
-        raise AnnotatorError(f"depth:{name} needs transformers: pip install transformers") from error
-    try:
-        # unless it is told not to, transformers asks on the terminal whether to run the code of the repository
-        how: Any = {"local_files_only": offline, "trust_remote_code": False}
-        processor = AutoImageProcessor.from_pretrained(name, **how)
-        model = AutoModelForDepthEstimation.from_pretrained(name, use_safetensors=True, **how)
-    except (OSError, ValueError) as error:
-        raise _unusable(name, error) from error
-    return processor, model
-
-
-def _unusable(name: str, error: Exception) -> WeightsError:
-    if Path(name).is_dir() or isinstance(error, ValueError):
-        return WeightsError(
-            f"depth:{name} is no depth model of transformers: it needs config.json, preprocessor_config.json and "
-            f"model.safetensors ({str(error).splitlines()[0]})"
-        )
-    return WeightsUnavailable(
-        f"depth:{name} is neither in the Hub cache nor reachable. On a connected machine run "
-        f"`hf download {name} --local-dir DIR`, copy DIR here, and use depth:DIR"
-    )
-
-
-def _fingerprints(name: str, model: Any) -> dict[str, str]:
-    """A local folder's weights files and their sha256, or the Hub id and its commit."""
-    if Path(name).is_dir():
-        return {path.name: sha256(path) for path in sorted(Path(name).glob("*.safetensors"))}
-    return {name: f"commit {model.config._commit_hash}"}

@@ -52,10 +52,9 @@ class Drawing(nn.Module):
 
     def forward(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W) float32 RGB 0..255, sides multiples of 4 -> how light the paper is, (B, 1, H, W), 0..255."""
-        x = rgb / 255
-        for number in range(5):
-            x = self.get_submodule(f"model{number}")(x)
-        return x.float().sigmoid() * 255
+        x = self.model2(self.model1(self.model0(rgb / 255)))
+        paper: Tensor = self.model4(self.model3(x)).float().sigmoid()
+        return paper * 255
 
 
 class AnimeDrawing(nn.Module):

@@ -1,0 +1,106 @@
+"""Tiny models of transformers with random weights, in local folders as their users have them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ADE = {0: "wall", **{number: f"thing {number}" for number in range(1, 150)}}
+COCO = {0: "person", **{number: f"thing {number}" for number in range(1, 133)}}
+NORMALISED = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def names(labels: dict[int, str]) -> dict[str, Any]:
+    return {"id2label": labels, "label2id": {name: number for number, name in labels.items()}}
+
+
+def lively(model: Any) -> Any:
+    """With weights large enough that pictures make a difference."""
+    torch.manual_seed(0)
+    for name, value in model.named_parameters():
+        if value.ndim > 1:
+            torch.nn.init.normal_(value, std=3.0 if "quer" in name else 1.5 / value[0].numel() ** 0.5)
+    return model
+
+
+def segformer(folder: Path, labels: dict[int, str], licence: str = "apache-2.0") -> Path:
+    """Semantic segmentation; with a card that names a licence."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    widths: dict[str, Any] = {"hidden_sizes": [8] * 4, "depths": [1] * 4, "num_attention_heads": [1] * 4}
+    config = SegformerConfig(**widths, decoder_hidden_size=16, **names(labels))
+    lively(SegformerForSemanticSegmentation(config)).save_pretrained(folder)
+    SegformerImageProcessor(size={"height": 64, "width": 64}, **NORMALISED).save_pretrained(folder)
+    (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n# A model\n", encoding="utf-8")
+    return folder
+
+
+def _swin() -> Any:
+    from transformers import SwinConfig
+
+    stages = [f"stage{number}" for number in range(1, 5)]
+    return SwinConfig(image_size=64, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=4, out_features=stages)
+
+
+def mask2former(folder: Path, labels: dict[int, str]) -> Path:
+    """Masks and their classes."""
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
+
+    config = Mask2FormerConfig(
+        backbone_config=_swin(), feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6, **names(labels),
+    )  # fmt: skip
+    lively(Mask2FormerForUniversalSegmentation(config)).save_pretrained(folder)
+    size = {"shortest_edge": 64, "longest_edge": 128}
+    Mask2FormerImageProcessor(size=size, size_divisor=32, **NORMALISED).save_pretrained(folder)
+    return folder
+
+
+def oneformer(folder: Path, labels: dict[int, str]) -> Path:
+    """The same, told its task in words."""
+    from transformers import (
+        CLIPTokenizer,
+        OneFormerConfig,
+        OneFormerForUniversalSegmentation,
+        OneFormerImageProcessor,
+        OneFormerProcessor,
+    )
+
+    config = OneFormerConfig(
+        backbone_config=_swin(), hidden_dim=32, mask_dim=32, conv_dim=32, encoder_feedforward_dim=16, encoder_layers=1,
+        decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6, task_seq_len=77, query_dec_layers=1,
+        query_dec_nheads=2, is_training=False, text_encoder_width=16, text_encoder_num_layers=1, **names(labels),
+    )  # fmt: skip
+    lively(OneFormerForUniversalSegmentation(config)).save_pretrained(folder)
+    classes = {str(number): {"isthing": 0, "name": name} for number, name in labels.items()}
+    (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
+    letters = [chr(code) + end for code in range(97, 123) for end in ("", "</w>")]
+    tokens = {token: number for number, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    (folder / "vocab.json").write_text(json.dumps(tokens), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    size = {"shortest_edge": 64, "longest_edge": 128}
+    looks = OneFormerImageProcessor(
+        size=size, repo_path=str(folder), class_info_file="classes.json", num_text=2, **NORMALISED
+    )
+    OneFormerProcessor(looks, CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def foreign(folder: Path) -> Path:
+    """A model whose repository brings code of its own, which leaves a mark if it is ever run."""
+    folder.mkdir(exist_ok=True)
+    auto = {"AutoConfig": "own.OwnConfig", "AutoModelForSemanticSegmentation": "own.OwnModel"}
+    config = {"model_type": "own", "auto_map": {**auto, "AutoModelForDepthEstimation": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "SegformerImageProcessor"}), encoding="utf-8"
+    )
+    (folder / "own.py").write_text(
+        "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n", encoding="utf-8"
+    )
+    return folder
