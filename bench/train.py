@@ -1,16 +1,19 @@
-"""Pictures per second and peak memory of training, against diffusers' own script, in one run.
+"""Pictures per second, peak memory, share of the device's arithmetic and waits of the host, against diffusers' own script, in one run.
 
     python -m bench train --size tiny|sd15|sdxl [--resolution 512] [--peer PATH/train_controlnet.py] [--updates 100] [--only RUN ...]
-                          [--batch N] [--checkpointing] [--once] [--beside]
+                          [--batch N] [--checkpointing] [--once] [--beside] [--device cpu]
 
 Builds a base with random weights at that size (no download) and a dataset of drawn pictures, then trains with the same
-batch, precision, rows and number of threads that decode, each in a process of its own:
+batch, precision, rows and number of threads or processes that decode, each in a process of its own:
 
-    peer       the script at PATH, unmodified (train_controlnet_sdxl.py for --size sdxl)
-    no cache   `python -m trainer`, cache.latents = cache.text = false, no average, as the peer has none
-    cached     with both caches
-    average    with both caches and the moving average of the weights
+    peer       the script at PATH, unmodified (train_controlnet_sdxl.py for --size sdxl), its VAE in the precision of the training, as ours
+    cached     `python -m trainer` with both caches, no average, as the peer has none
+    autocast   as cached, but weights are cast in every pass instead of once an update
+    no cache   cache.latents = cache.text = false
     compiled   as cached, with train.compile = true; on a CPU, which compiles for minutes, only by --only
+    average    as cached, with the moving average of the weights
+    cudnn      as cached, with torch.backends.cudnn.benchmark, which the trainer leaves off; only by --only, as is
+    tf32       as cached, with float32 products in TF32
 
 With --beside there are four runs, all cached: alone and beside a process that keeps a core busy, with threads that wait
 as the trainer has them (OMP_WAIT_POLICY = PASSIVE) and with threads that spin (ACTIVE).
@@ -18,20 +21,22 @@ as the trainer has them (OMP_WAIT_POLICY = PASSIVE) and with threads that spin (
 Every run is made twice: a short one fills its caches, the long one is measured by the clock at the end of its optimizer's
 steps (of every tenth on a GPU, which is waited for there), so that neither start-up nor the result count for its speed.
 "start" is from the program's start to the end of the first update, with the caches at hand (--once: they are filled then,
-and there is no short run); "data wait" is the share of the time in which there was no batch, as the trainer's metrics say it. Peak memory is that of the GPU where there is one, else of the process. Speeds on shared machines
-wander: compare within a run.
+and there is no short run); "data wait" is the share of the time in which there was no batch, as the trainer's metrics say it; "arithmetic" what
+an update with caches has to compute (bench/flops.py), as a share of the rate of a large matrix product in that precision; "waits" how often the host
+waits for the GPU in an update that is settled (torch.cuda.set_sync_debug_mode). Peak memory is that of the GPU where there is one, else of the
+process. Speeds on shared machines wander: compare within a run.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,32 +45,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import environment
 from bench.bases import make_base
+from bench.flops import update_flops
+from bench.measured import SETTLED, RunFailed, measure
 
-# Runs a program, and writes down when its optimizer's steps ended, in seconds since the epoch, before which of them the GPU was
-# waited for, and how much memory it took at most, in bytes, and with what its allocator kept: argv is FILE PROGRAM ARGUMENTS...
-MEASURED = """
-import atexit, json, resource, runpy, sys, time
-from torch import cuda
-from torch.optim.optimizer import register_optimizer_step_post_hook
-_, file, *sys.argv = sys.argv
-steps, waited = [], []
-def step(*_):
-    if not cuda.is_initialized() or len(steps) % 10 == 9:
-        cuda.synchronize() if cuda.is_initialized() else None
-        waited.append(len(steps))
-    steps.append(time.time())
-register_optimizer_step_post_hook(step)
-def write():
-    gpu = (cuda.max_memory_allocated(), cuda.max_memory_reserved()) if cuda.is_initialized() else None
-    peak = gpu or [resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024] * 2
-    open(file, "w").write(json.dumps({"steps": steps, "waited": waited, "peak": peak[0], "reserved": peak[1]}))
-atexit.register(write)
-script = sys.argv[0].endswith(".py")
-(runpy.run_path if script else runpy.run_module)(sys.argv[0], run_name="__main__", **({} if script else {"alter_sys": True}))
-"""
-SETTLED = 5  # updates until the speed is that of all others
+BEFORE = {  # Python that makes a run of ours another one
+    "autocast": "import trainer.training.step as step; step.is_wanted = lambda *_: False",
+    "cudnn": "torch.backends.cudnn.benchmark = True",
+    "tf32": "torch.set_float32_matmul_precision('high')",
+}
+BY_NAME = ("compiled", "cudnn", "tf32")  # on a CPU; on a GPU the first of them is run, too
 
 
 @dataclass(frozen=True)
@@ -85,25 +74,6 @@ SIZES = {
     "sd15": Size(512, 8, 512),
     "sdxl": Size(1024, 2, 128),
 }
-
-
-class RunFailed(Exception):
-    """A program that was measured ended with an error; its last words."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a program did."""
-
-    ends: Sequence[float]  # of its updates, seconds since it began
-    waited: Sequence[int]  # at the ends of which of them nothing was under way any more
-    peak: int  # bytes
-    reserved: int  # with what the allocator kept
-
-    def speed(self, batch: int) -> float:
-        """Pictures a second, once it has settled."""
-        marks = [n for n in self.waited if n >= SETTLED - 1]
-        return (marks[-1] - marks[0]) * batch / (self.ends[marks[-1]] - self.ends[marks[0]])
 
 
 def chosen(arguments: argparse.Namespace) -> Size:
@@ -168,25 +138,9 @@ def peer(script: Path, folder: Path, size: Size, precision: str, workers: int, u
         "seed": 0,
     }
     flags = ["--gradient_checkpointing"] if size.checkpointing else []
+    if "sdxl" in script.name:  # else its VAE stays in fp32, which no user of bf16 has
+        options |= {"pretrained_vae_model_name_or_path": folder / "base" / "vae"}
     return [str(script), *(f"--{name}={value}" for name, value in options.items()), *flags]
-
-
-def measure(folder: Path, command: Sequence[str], updates: int, **more: str) -> Measured:
-    """Run a program of that many updates. more: of its environment. Raises RunFailed."""
-    began = time.time()
-    done = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(folder / "measured"), *command],
-        capture_output=True,
-        text=True,
-        env=environment(HF_HUB_OFFLINE="1", DIFFUSERS_VERBOSITY="error", **more),
-    )
-    if done.returncode:
-        raise RunFailed(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-    found = json.loads((folder / "measured").read_text())
-    rehearsed = len(found["steps"]) - updates  # what is before
-    ends = [end - began for end in found["steps"][rehearsed:]]
-    waited = [n - rehearsed for n in found["waited"] if n >= rehearsed]
-    return Measured(ends, waited, found["peak"], found["reserved"])
 
 
 def data_wait(folder: Path, updates: int) -> float | None:
@@ -197,19 +151,23 @@ def data_wait(folder: Path, updates: int) -> float | None:
 
 def ways(arguments: argparse.Namespace, folder: Path, on_gpu: bool) -> dict[str, Callable[[int], list[str]]]:
     """Every way to train, and its command line for a number of updates."""
-    size, precision = chosen(arguments), arguments.precision or ("bf16" if on_gpu else "fp32")
+    size, precision = chosen(arguments), chosen_precision(arguments, "cuda" if on_gpu else "cpu")
     common = (folder, size, precision, arguments.workers)
     cached = {"cache": {"latents": True, "text": True}}
     found: dict[str, Callable[[int], list[str]]] = {
-        "no cache": lambda n: ours(*common, n, cache={"latents": False, "text": False}),
         "cached": lambda n: ours(*common, n, **cached),
+        "autocast": lambda n: ours(*common, n, **cached),
+        "no cache": lambda n: ours(*common, n, cache={"latents": False, "text": False}),
+        "compiled": lambda n: ours(*common, n, **cached, train={"compile": True}),
         "average": lambda n: ours(*common, n, **cached, ema={"enabled": True}),
+        "cudnn": lambda n: ours(*common, n, **cached),
+        "tf32": lambda n: ours(*common, n, **cached),
     }
-    if on_gpu or "compiled" in (arguments.only or ()):
-        found["compiled"] = lambda n: ours(*common, n, **cached, train={"compile": True})
+    usual = [name for name in found if name not in BY_NAME[on_gpu:]]
     if arguments.peer:
         found = {"peer": lambda n: peer(arguments.peer, *common, n)} | found
-    return {name: found[name] for name in arguments.only or found if name in found}
+        usual = ["peer", *usual]
+    return {name: found[name] for name in arguments.only or usual if name in found}
 
 
 def run(name: str, command: Callable[[int], list[str]], arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -217,7 +175,7 @@ def run(name: str, command: Callable[[int], list[str]], arguments: argparse.Name
     if not arguments.once:
         measure(folder, command(1), 1)  # fills caches: its own, the dataset's, the disk's
     shutil.rmtree(folder / "ours", ignore_errors=True)
-    done = measure(folder, command(arguments.updates), arguments.updates)
+    done = measure(folder, command(arguments.updates), arguments.updates, BEFORE.get(name, ""))
     wait = None if name == "peer" else data_wait(folder, arguments.updates)
     return {
         "run": name,
@@ -226,7 +184,26 @@ def run(name: str, command: Callable[[int], list[str]], arguments: argparse.Name
         "peak_gb": done.peak / 1e9,
         "reserved_gb": done.reserved / 1e9,
         "start": done.ends[0],
+        "waits": done.waits,
     }
+
+
+def arithmetic(folder: Path, arguments: argparse.Namespace, device: str) -> float:
+    """Pictures a second at which an update would be nothing but large matrix products in the precision of the training."""
+    import torch
+
+    from bench.annotators import matmul_rate
+
+    precision = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[
+        chosen_precision(arguments, device)
+    ]
+    least = arguments.size.startswith("least")
+    rate = matmul_rate(device, precision, 256 if least else None)
+    return rate / update_flops(folder / "base", chosen(arguments).resolution)
+
+
+def chosen_precision(arguments: argparse.Namespace, device: str) -> str:
+    return str(arguments.precision or ("bf16" if device == "cuda" else "fp32"))
 
 
 @contextmanager
@@ -268,6 +245,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--updates", type=int, default=100, help=f"of the measured run, more than {SETTLED}")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--precision", choices=("bf16", "fp16", "fp32"))
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
     parser.add_argument("--only", nargs="+", metavar="RUN", help="some of the runs above")
     parser.add_argument("--once", action="store_true", help="no run before, to fill the caches")
     parser.add_argument(
@@ -278,29 +256,57 @@ def options() -> argparse.ArgumentParser:
 
 
 def main() -> None:
+    arguments = options().parse_args()
+    if arguments.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the programs that are measured, too
     import torch
 
-    arguments, found = options().parse_args(), []
-    table = Table("run", "pictures/s", "data wait", "peak memory", "start")
+    on_gpu = torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    if arguments.device == "cuda" and not on_gpu:
+        sys.exit(f"--device cuda: torch {torch.__version__} sees no GPU")
     with tempfile.TemporaryDirectory() as name:
-        folder, on_gpu = Path(name), torch.cuda.is_available()
-        make_base(folder / "base", arguments.size, "cuda" if on_gpu else "cpu")
+        folder = Path(name)
+        make_base(folder / "base", arguments.size, device)
         make_dataset(folder / "ds", chosen(arguments))
         known = ways(arguments, folder, on_gpu)
         if arguments.beside:
-            table = Table("run", "pictures/s", "of the first")
             found = beside(known["cached"], arguments, folder)
-            for row in found:
-                table.add_row(row["run"], f"{row['pictures_per_second']:.1f}", f"{row['share']:.0%}")
-            known = {}
-        for way, command in known.items():
-            try:
-                row = run(way, command, arguments, folder)
-            except RunFailed as failed:
-                sys.exit(str(failed))
-            found.append(row)
-            speed = f"{row['pictures_per_second']:.1f} ({row['pictures_per_second'] / found[0]['pictures_per_second']:.2f} x)"
-            waited = "" if row["data_wait"] is None else f"{row['data_wait']:.1%}"
-            table.add_row(way, speed, waited, f"{row['peak_gb']:.2f} GB", f"{row['start']:.1f} s")
-            print(row, file=sys.stderr, flush=True)
-    print(json.dumps(found)) if arguments.json else Console().print(table)
+        else:
+            found = list(each(known, arguments, folder, arithmetic(folder, arguments, device)))
+    if arguments.json:
+        print(json.dumps(found))
+    else:
+        Console(width=110).print(shares(found) if arguments.beside else table(found))
+
+
+def each(
+    known: Mapping[str, Callable[[int], list[str]]], arguments: argparse.Namespace, folder: Path, most: float
+) -> Iterator[dict[str, Any]]:
+    """A row for each way to train, told as it comes. most: pictures a second of arithmetic alone."""
+    for way, command in known.items():
+        try:
+            row = run(way, command, arguments, folder)
+        except RunFailed as failed:
+            sys.exit(str(failed))
+        row["arithmetic"] = row["pictures_per_second"] / most
+        print(row, file=sys.stderr, flush=True)
+        yield row
+
+
+def table(found: Sequence[dict[str, Any]]) -> Table:
+    made = Table("run", "pictures/s", "arithmetic", "waits", "data wait", "peak memory", "start")
+    for row in found:
+        ratios = [f"{row[key] / found[0][key]:.2f} x" for key in ("pictures_per_second", "peak_gb")]
+        waits = "" if row["waits"] is None else f"{row['waits']:.1f}"
+        waited = "" if row["data_wait"] is None else f"{row['data_wait']:.1%}"
+        speed, peak = f"{row['pictures_per_second']:.1f} ({ratios[0]})", f"{row['peak_gb']:.2f} GB ({ratios[1]})"
+        made.add_row(row["run"], speed, f"{row['arithmetic']:.1%}", waits, waited, peak, f"{row['start']:.1f} s")
+    return made
+
+
+def shares(found: Sequence[dict[str, Any]]) -> Table:
+    made = Table("run", "pictures/s", "of the first")
+    for row in found:
+        made.add_row(row["run"], f"{row['pictures_per_second']:.1f}", f"{row['share']:.0%}")
+    return made

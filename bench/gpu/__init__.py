@@ -1,6 +1,7 @@
 """Everything that a GPU can show, in order of worth and within a budget of seconds.
 
     python -m bench gpu [--budget 480] [--out DIR] [--parts device tests ...] [--peer PATH/train_controlnet.py]
+    python -m bench gpu --list       the parts, and the seconds that each may take
     python -m bench gpu --tiny       every part, small, on a CPU too
     python -m bench gpu --rehearse   the same in an environment of its own: another Python, other versions, no registry
 
@@ -20,6 +21,9 @@ TINY_BUDGET = 3600  # seconds: small, but perhaps on a machine that does other t
 
 def main() -> None:
     options = parsed(sys.argv[1:])
+    if options.list:
+        print(listed())
+        return
     if options.rehearse:
         from bench.gpu.rehearse import rehearse
 
@@ -34,6 +38,17 @@ def main() -> None:
     sys.exit(run_all(options))
 
 
+def listed() -> str:
+    """The parts in their order, with the least and the most seconds of each."""
+    from bench.gpu.parts import PARTS
+
+    lines = [f"{name:12}{part.least:4.0f} to {part.limit:3.0f} s  {part.about}" for name, part in PARTS.items()]
+    least, most = (sum(seconds) for seconds in zip(*((part.least, part.limit) for part in PARTS.values())))
+    return "\n".join(
+        [*lines, f"{'all of them':12}{least:4.0f} to {most:3.0f} s  of a budget that is 480 s, or --budget"]
+    )
+
+
 def parsed(arguments: list[str]) -> argparse.Namespace:
     from bench.gpu.parts import PARTS
 
@@ -41,6 +56,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help=f"seconds for all of it; default: 480, with --tiny {TINY_BUDGET}")
     parser.add_argument("--out", type=Path, default=Path("gpu"), help="folder of gpu.json, gpu.txt and log.txt")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS], help="some of them; in this order")
+    parser.add_argument("--list", action="store_true", help="what the parts are and how long they may take")
     parser.add_argument("--tiny", action="store_true", help="small, and on a CPU where there is no GPU")
     peer = os.environ.get("BENCH_PEER")
     parser.add_argument(

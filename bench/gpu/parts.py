@@ -25,6 +25,7 @@ PARTS = {
     "annotators": Part("annotators from tensors, against controlnet_aux", 30, 90),
     "build": Part("a build of JPEGs to hed and openpose, against datasets.map with controlnet_aux", 60, 150),
     "training": Part("Stable Diffusion 1.5 at 512, batch 8, bf16, against diffusers' script", 60, 170),
+    "cache": Part("filling the caches of Stable Diffusion 1.5 at 512, against the bare VAE", 30, 60),
     "quickstart": Part("the quick-start: from drawn shapes to a ControlNet that follows them", 40, 100),
     "sdxl": Part("Stable Diffusion XL at 1024, batch 1, checkpointing", 80, 170),
     "profile": Part("the ten longest operations of an update, waits, and the share of time without any", 50, 90),

@@ -14,7 +14,8 @@ from typing import Any
 from bench import environment
 from bench.bases import make_base
 from bench.gpu.figures import Figures, ratio
-from bench.train import RunFailed, chosen, make_dataset, run, ways
+from bench.measured import RunFailed
+from bench.train import arithmetic, chosen, make_dataset, run, ways
 from bench.train import options as train_options
 
 TARGET = 2.0  # times the peer's speed, and 60 % of its memory
@@ -22,7 +23,7 @@ LEAST = ["--size", "least", "--updates", "7", "--precision", "fp32"]  # of --tin
 
 
 def measure(figures: Figures, options: argparse.Namespace) -> None:
-    order = ["cached", "peer", "no cache", "compiled", "average"]
+    order = ["cached", "peer", "autocast", "no cache", "compiled", "average"]
     common = LEAST if options.tiny else ["--size", "sd15", "--updates", "45", "--precision", "bf16"]
     if options.tiny:
         order.remove("compiled")  # minutes on a CPU
@@ -47,10 +48,11 @@ def train(
         folder = Path(name)
         make_base(folder / "base", arguments.size, options.device)
         make_dataset(folder / "ds", chosen(arguments))
+        most = arithmetic(folder, arguments, options.device)
         for way, command in ways(arguments, folder, options.device == "cuda").items():
             if row := attempt(figures, way, command, arguments, folder):
-                found[way] = row
-                report(figures, row, found)
+                found[way] = row | {"arithmetic": row["pictures_per_second"] / most}
+                report(figures, found[way], found)
             if way == order[0]:
                 predict(figures, folder, found.get(way), options.device == "cuda")
     return found
@@ -71,6 +73,8 @@ def report(figures: Figures, row: dict[str, Any], found: dict[str, dict[str, Any
     name = row["run"]
     parts = [] if name == "peer" or "peer" not in found else [f"{compared(found, name)} the peer"]
     parts += [f"{row['peak_gb']:.1f} GB, {row['reserved_gb']:.1f} reserved", f"first update after {row['start']:.0f} s"]
+    parts += [f"{row['arithmetic']:.0%} of matrix products' rate"]
+    parts += [] if row["waits"] is None else [f"{row['waits']:.1f} waits of the host"]
     parts += [] if row["data_wait"] is None else [f"waits for data {row['data_wait']:.1%}"]
     figures.add(name, row["pictures_per_second"], "pictures/s", "; ".join(parts), **row)
 

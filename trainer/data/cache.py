@@ -17,10 +17,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ from torch import Tensor
 
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
+from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.folder import check_own
 from trainer.data.shelf import Shelf, mapped, stored_type
 from trainer.errors import ModelError
@@ -57,6 +60,20 @@ class CacheShard:
     name: str
     size: Size  # of its pictures, (height, width)
     rows: Sequence[CachedRow]
+
+
+@dataclass(frozen=True)
+class EncodedBatch:
+    """Rows of one shard."""
+
+    maps: Sequence[Pixels]  # their conditions, (H, W, 3) each
+    latents: Tensor  # (B, 2, C, h, w)
+    hints: Tensor | None  # the conditions' latents, (B, C, h, w), where they are wanted
+
+    def here(self) -> EncodedBatch:
+        """On the CPU. Raises ModelError for latents that are no numbers."""
+        hints = None if self.hints is None else finite(self.hints, "the VAE").cpu()
+        return EncodedBatch(self.maps, finite(self.latents, "the VAE").cpu(), hints)
 
 
 @contextmanager
@@ -129,10 +146,12 @@ class LatentCache:
         group: ProcessGroup,
         progress: CountProgress,
         say: Say = lambda _: None,
+        workers: int = 0,
     ) -> bool:
         """Make what is missing; False where this process has made nothing.
 
-        encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each.
+        encode: (B, 3, H, W) uint8 -> latents; views: picture and condition, (H, W, 3) each, in `workers` threads ahead of it;
+        another thread writes behind it.
 
         say: is told what is made again because it is damaged. Raises ModelError for latents that are no numbers, OSError where the disk is full.
         """
@@ -140,28 +159,48 @@ class LatentCache:
         mine = _shared_out(self.missing, group)
         self._shelf.tell(say, group)
         total, done = sum(len(shard.rows) for shard in mine), 0
-        for shard in mine:
-            conditions: list[Pixels] = []
-            latents: list[Tensor] = []
-            hints: list[Tensor] = []
-            for some in _cut(shard.rows, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
-                pixels, maps = zip(*map(views, some))
-                conditions += maps
-                latents.append(self._encoded(encode, np.stack(pixels)))
-                if self.with_hints:
-                    hints.append(self._encoded(encode, np.stack(maps))[:, 0])
-                progress(done := done + len(some), total)
-            arrays = {"latents": torch.cat(latents), "conditions": _fewest_planes(np.stack(conditions))}
-            if hints:
-                arrays["hints"] = torch.cat(hints)
-            self._shelf.put(shard.name, {f"{kind}-{shard.name}.npy": array for kind, array in arrays.items()})
+        with ThreadPoolExecutor(max(1, workers)) as readers, ThreadPoolExecutor(1) as writer:
+            viewed, written = _viewed(readers, workers, views, mine), None
+            for shard in mine:
+                batches = []
+                for batch in self._encoded(encode, shard, viewed):
+                    batches.append(batch)
+                    progress(done := done + len(batch.maps), total)
+                if written:
+                    written.result()  # one shard at a time waits for the disk; a full one is told
+                written = writer.submit(self._put, shard, batches)
+            if written:
+                written.result()
         group.barrier()
         return bool(mine)
 
-    def _encoded(self, encode: Callable[[Tensor], Latents], pixels: Pixels) -> Tensor:
-        """(B, H, W, 3) -> (B, 2, C, h, w) on the CPU."""
-        latents = encode(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous())
-        return finite(torch.stack((latents.mean, latents.std), 1).to(self.dtype), "the VAE").cpu()
+    def _encoded(
+        self, encode: Callable[[Tensor], Latents], shard: CacheShard, viewed: Iterator[tuple[Pixels, Pixels]]
+    ) -> Iterator[EncodedBatch]:
+        """On the CPU. A device has the next one before this one is waited for."""
+        before: EncodedBatch | None = None
+        for some in _cut(shard.rows, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
+            pixels, maps = zip(*islice(viewed, len(some)))
+            latents = self._latents(encode, pixels)
+            hints = self._latents(encode, maps)[:, 0] if self.with_hints else None
+            if before:
+                yield before.here()
+            before = EncodedBatch(maps, latents, hints)
+        if before:
+            yield before.here()
+
+    def _latents(self, encode: Callable[[Tensor], Latents], pixels: Sequence[Pixels]) -> Tensor:
+        """B of (H, W, 3) -> (B, 2, C, h, w) on the device."""
+        latents = encode(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous())
+        return torch.stack((latents.mean, latents.std), 1).to(self.dtype)
+
+    def _put(self, shard: CacheShard, batches: Sequence[EncodedBatch]) -> None:
+        """All batches of a shard, into its files."""
+        conditions = _fewest_planes(np.stack([one for batch in batches for one in batch.maps]))
+        arrays = {"latents": torch.cat([batch.latents for batch in batches]), "conditions": conditions}
+        if hints := [batch.hints for batch in batches if batch.hints is not None]:
+            arrays["hints"] = torch.cat(hints)
+        self._shelf.put(shard.name, {f"{kind}-{shard.name}.npy": array for kind, array in arrays.items()})
 
     def read(self, rows: Iterable[CachedRow]) -> tuple[Latents, Tensor]:
         """B rows of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) uint8."""
@@ -262,6 +301,19 @@ def finite(tensor: Tensor, whose: str) -> Tensor:
             'train.precision = "bf16" and cache.dtype = "fp32", or name a VAE made for half precision in model.vae'
         )
     return tensor
+
+
+def _viewed(
+    readers: Executor,
+    workers: int,
+    views: Callable[[CachedRow], tuple[Pixels, Pixels]],
+    shards: Sequence[CacheShard],
+) -> Iterator[tuple[Pixels, Pixels]]:
+    """Pictures and conditions in the order of the shards, two batches of them ahead of who asks."""
+    rows = [(shard.size[0] * shard.size[1], row) for shard in shards for row in shard.rows]
+    if not workers:
+        return (views(row) for _, row in rows)
+    return ordered_map(readers, lambda one: views(one[1]), rows, len(rows), lambda one: one[0], 2 * ENCODED_PIXELS)
 
 
 def _fewest_planes(conditions: Pixels) -> Tensor:

@@ -169,6 +169,7 @@ class Split:
             group,
             lambda done, total: progress(f"latents of {self.rows.called}", done, total),
             say,
+            self.recipe.data.num_workers,
         )
         try:
             if made:

@@ -22,6 +22,15 @@ from trainer.recipe.toml import parse_recipe
 from trainer.types import ONE_PROCESS, Latents, ProcessGroup
 
 
+def painted(row: CachedRow) -> tuple[np.ndarray, np.ndarray]:
+    """A picture and a map of a row's own greys."""
+    return tuple(np.full((8, 8, 3), 10 * row.number + part, np.uint8) for part in (0, 1))  # type: ignore[return-value]
+
+
+def as_they_are(pixels: torch.Tensor) -> Latents:
+    return Latents(pixels[:, :1].float(), pixels[:, 1:2].float() + 1)
+
+
 @pytest.mark.parametrize("dies_at", [0, 1, 2])
 def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What was finished is not made again, and the result is that of a build that never stopped."""
@@ -32,23 +41,80 @@ def test_an_interrupted_build_goes_on(dies_at: int, monkeypatch: pytest.MonkeyPa
         if len(encoded) == dies_at:
             raise KeyboardInterrupt
         encoded.append(len(pixels))
-        return Latents(pixels[:, :1].float(), pixels[:, 1:2].float() + 1)
-
-    def views(row: CachedRow) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(np.full((8, 8, 3), 10 * row.number + part, np.uint8) for part in (0, 1))  # type: ignore[return-value]
+        return as_they_are(pixels)
 
     shards = lay_out([(8, 8)] * 7, mirror=False)
     with pytest.raises(KeyboardInterrupt):
-        LatentCache(tmp_path, shards, "fp32").build(encode, views, ONE_PROCESS, silent)
+        LatentCache(tmp_path, shards, "fp32").build(encode, painted, ONE_PROCESS, silent)
     done, dies_at = sum(encoded), -1
     again = LatentCache(tmp_path, shards, "fp32")
-    again.build(encode, views, ONE_PROCESS, silent)
+    again.build(encode, painted, ONE_PROCESS, silent)
     assert sum(encoded) == 7, f"{done} were done before"
     assert not again.missing
     latents, conditions = again.read([CachedRow(6), CachedRow(0), CachedRow(3)])
     assert latents.mean[:, 0, 0, 0].tolist() == [60, 0, 30]
     assert latents.std[:, 0, 0, 0].tolist() == [61, 1, 31]
     assert conditions[:, 2, 7, 7].tolist() == [61, 1, 31]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_make_the_same_files(workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Shards of three batches, decoded in threads and in the loop: every file is equal."""
+    monkeypatch.setattr(cache, "SHARD_BYTES", 3 * 8 * 8 * 5)  # five pictures a shard
+    monkeypatch.setattr(cache, "ENCODED_PIXELS", 2 * 8 * 8)
+    made = []
+    for name, threads in (("loop", 0), ("threads", workers)):
+        known = LatentCache(tmp_path / name, lay_out([(8, 8)] * 12, mirror=False), "fp32")
+        known.build(as_they_are, painted, ONE_PROCESS, silent, workers=threads)
+        made.append({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()})
+    assert made[0] == made[1]
+    assert len(made[0]) == 9
+
+
+def test_pictures_are_decoded_while_others_are_encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first batch is not encoded before a picture of the second has been decoded: one after the other would wait for ever."""
+    monkeypatch.setattr(cache, "ENCODED_PIXELS", 2 * 8 * 8)
+    ahead = Event()
+
+    def views(row: CachedRow) -> tuple[np.ndarray, np.ndarray]:
+        if row.number == 2:
+            ahead.set()
+        return painted(row)
+
+    def encode(pixels: torch.Tensor) -> Latents:
+        assert ahead.wait(600)
+        return as_they_are(pixels)
+
+    known = LatentCache(tmp_path, lay_out([(8, 8)] * 5, mirror=False), "fp32")
+    known.build(encode, views, ONE_PROCESS, silent, workers=1)
+    assert not known.missing
+
+
+def test_a_shard_is_written_while_the_next_is_encoded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first shard is not on the disk before the second is encoded, and a failure to write it is told."""
+    monkeypatch.setattr(cache, "SHARD_BYTES", 3 * 8 * 8 * 2)
+    second, save = Event(), np.save
+
+    def encode(pixels: torch.Tensor) -> Latents:
+        if pixels[0, 0, 0, 0] == 20:
+            second.set()
+        return as_they_are(pixels)
+
+    def slow(*arguments: Any, **named: Any) -> None:
+        assert second.wait(600)
+        save(*arguments, **named)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    shards = lay_out([(8, 8)] * 4, mirror=False)
+    monkeypatch.setattr(np, "save", slow)
+    known = LatentCache(tmp_path / "slow", shards, "fp32")
+    known.build(encode, painted, ONE_PROCESS, silent)
+    assert not known.missing
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        LatentCache(tmp_path / "full", shards, "fp32").build(encode, painted, ONE_PROCESS, silent)
 
 
 def test_processes_share_the_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
