@@ -39,11 +39,15 @@ def here(dataset: str | os.PathLike[str]) -> Path:
     where = place(os.fspath(dataset))
     if isinstance(where, Path):
         return where
-    pinned = where.pinned()
-    listed = _listed(pinned)
+    try:
+        pinned = where.pinned()
+        listed = _listed(pinned)
+        is_there = bool(listed) or pinned.has_bucket()
+    except FileNotFoundError:
+        is_there = False
+    if not is_there:
+        raise UsageError(f"{where} is in a bucket, or of an owner, that is not there; check the URL")
     if not any(name.endswith(ROWS) for name in listed):
-        if not pinned.has_bucket():
-            raise UsageError(f"{where} is in a bucket, or of an owner, that is not there; check the URL")
         raise DatasetError(f"{where} holds no dataset: no .arrow or .parquet files")
     folder = cache_dir() / "datasets" / sha256(str(where).encode()).hexdigest()[:32]
     mirror = Mirror(str(where), pinned, folder, listed)

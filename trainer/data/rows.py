@@ -17,7 +17,7 @@ from condprep.dataset.pairs.base import read_transform
 from condprep.dataset.pairs.open import Pairs, open_pairs
 from condprep.dataset.pairs.table import TablePairs, is_picture
 from condprep.dataset.reader import schema
-from condprep.errors import DatasetError, Rejected, SourceError
+from condprep.errors import Rejected, UsageError
 from condprep.images.decode import decode
 from condprep.types import CONDITION_KINDS
 from condprep.verification.features import ACCEPTED, classify, measure_features
@@ -193,7 +193,7 @@ def _open(data: Data, text: Text) -> Pairs:
     named |= {"caption_column": text.columns[0]} if text.columns else {}
     try:
         return open_pairs(data.path, **named)
-    except (SourceError, DatasetError) as error:
+    except UsageError as error:
         said = str(error).replace("--caption-column", "text.captions") if text.columns else str(error)
         raise DataError(f"data.path = {data.path!r}: {_in_recipe_words(said)}") from None
 
