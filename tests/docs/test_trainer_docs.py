@@ -27,6 +27,13 @@ def test_sampling_is_documented() -> None:
     assert documented == {names_of(parameter): default_of(parameter) for parameter in COMMANDS["sample"].params}
 
 
+def test_the_page_is_documented() -> None:
+    """`python -m trainer app` has its options with their defaults, and none that does not exist."""
+    rows = tables(section(PAGE, "## The page"))[0]
+    documented = {tuple(ticked(names)): default for names, default, _ in rows}
+    assert documented == {names_of(parameter): default_of(parameter) for parameter in COMMANDS["app"].params}
+
+
 def test_exporting_is_documented() -> None:
     """`python -m trainer export` has its options with their defaults, and none that does not exist."""
     rows = tables(section(DOCS / "export.md", "# Export for other programs"))[0]

@@ -32,7 +32,9 @@ def train(words: list[str]) -> None:
     commands = get_command(app).commands  # type: ignore[attr-defined]
     if words[0] not in commands:
         words = ["train", *words, *(part for setting in SHORTER for part in ("--set", setting))]
-    words += ["--steps", "2", "--device", "cpu"] if words[0] == "sample" else []
+    words += {"sample": ["--steps", "2", "--device", "cpu"], "app": ["--port", "0", "--device", "cpu"]}.get(
+        words[0], []
+    )
     app(words, standalone_mode=False)
 
 
@@ -42,6 +44,8 @@ def test_the_tutorial_leads_to_a_picture(
 ) -> None:
     """Photographs become pairs, a ControlNet and a picture of 64 x 64 px; what the page quotes of a build is what it says."""
     monkeypatch.chdir(tmp_path)
+    served: list[object] = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda _, sockets: served.extend(sockets))
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     for fence in fences(PAGE):
         if fence.language == "python":
@@ -58,6 +62,7 @@ def test_the_tutorial_leads_to_a_picture(
     for line in lines("text"):
         assert " ".join(line) in " ".join(said.split())
     assert "rows train 8, validation 3" in " ".join(said.split())
+    assert served, "the page was ready to be shown"
     with Image.open(tmp_path / "sample.png") as picture:
         assert picture.size == (64, 64)
 

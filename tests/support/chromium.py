@@ -95,9 +95,10 @@ class Page:
     def open(self, path: Path) -> None:
         """Load a page from a file and wait until it is there: nothing is left of what was open, nor of what was reported."""
         for url in ("about:blank", path.absolute().as_uri()):
-            self._go(url)
+            self.visit(url)
 
-    def _go(self, url: str) -> None:
+    def visit(self, url: str) -> None:
+        """Load what is at an address and wait until it is there; what was reported before is forgotten."""
         self.events.clear()
         self.call("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
@@ -118,6 +119,26 @@ class Page:
             self.run(
                 "new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
             )  # what follows has happened
+
+    def drop(self, file: Path, selector: str) -> None:
+        """A file, let go over the middle of an element, as a person drags it there."""
+        middle = "(() => {{ const at = document.querySelector('{0}').getBoundingClientRect(); return [at.x + at.width / 2, at.y + at.height / 2]; }})()"
+        x, y = self.run(middle.format(selector))
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def choose(self, file: Path, selector: str) -> None:
+        """A file, taken by an input as a person chooses it."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
+    def wait(self, condition: str) -> None:
+        """Until a JavaScript expression is true, looked at whenever the page has drawn itself."""
+        self.run(
+            f"new Promise((done) => {{ const look = () => ({condition}) ? done() : setTimeout(look, 20); look(); }})"
+        )
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """What is seen, or the whole page, as PNG."""

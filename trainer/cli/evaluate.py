@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from condprep.cli.options import Json, open_weights
-from trainer.cli.options import BaseName, Device, Output, WhichCheckpoint, WhichPrecision, WhichWeights
+from trainer.cli.options import (
+    AnnotatorWeights,
+    BaseName,
+    Device,
+    Output,
+    WhichCheckpoint,
+    WhichPrecision,
+    WhichWeights,
+)
 
 DatasetName = Annotated[str | None, typer.Option(help="another dataset than that of the training")]
 SplitName = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
@@ -23,10 +31,6 @@ Against = Annotated[
 ProtocolName = Annotated[str | None, typer.Option(help="settings by name: controlnet-plus-plus")]
 AnnotatorName = Annotated[
     str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
-]
-AnnotatorWeights = Annotated[
-    Path | None,
-    typer.Option(envvar="CONDPREP_WEIGHTS", help="folder of the annotator's weights under their Hub names"),
 ]
 ClipName = Annotated[
     str | None,

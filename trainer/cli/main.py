@@ -12,6 +12,7 @@ from condprep.cli.stopping import Stopped, heed_signals
 from condprep.errors import CondprepError
 from condprep.runtime.malloc import keep_freed_memory
 from condprep.runtime.openmp import wait_passively
+from trainer.cli.app import app as page
 from trainer.cli.evaluate import evaluate
 from trainer.cli.export import export
 from trainer.cli.fork import fork
@@ -35,7 +36,7 @@ def _verbs() -> None:
     """Train a ControlNet on a dataset of condprep. `python -m trainer RECIPE` is `python -m trainer train RECIPE`."""
 
 
-for verb in (train, fork, sample, export, evaluate):
+for verb in (train, fork, sample, page, export, evaluate):
     app.command(cls=Verb)(verb)
 
 

@@ -20,3 +20,7 @@ BaseName = Annotated[str | None, typer.Option("--base", help="another base model
 WhichWeights = Annotated[WeightsName, typer.Option("--weights", help="best: the averaged ones where there are any")]
 WhichPrecision = Annotated[PrecisionName, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
+AnnotatorWeights = Annotated[
+    Path | None,
+    typer.Option(envvar="CONDPREP_WEIGHTS", help="folder of the annotator's weights under their Hub names"),
+]

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 Done = Callable[[int], None]  # is told of pictures that are made
+Stepped = Callable[[], None]  # is told of each step of a batch
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,15 @@ class Request:
 
 
 def generate(
-    pipe: Any, requests: Sequence[Request], how: Sampling, *, strength: float = 1.0, done: Done = lambda _: None
+    pipe: Any,
+    requests: Sequence[Request],
+    how: Sampling,
+    *,
+    strength: float = 1.0,
+    done: Done = lambda _: None,
+    stepped: Stepped | None = None,
 ) -> list[Image.Image]:
-    """A picture for each request, RGB. strength: of the ControlNet, 0 is the base alone."""
+    """A picture for each request, RGB. strength: of the ControlNet, 0 is the base alone. stepped: may raise, to stop it."""
     pictures: list[Image.Image] = []
     for batch in _batches(requests, how.batch):
         width, height = batch[0].condition.size
@@ -53,6 +60,7 @@ def generate(
                 # none at all is not the same as an empty one: SDXL has zeros for it
                 negative_prompt=[how.negative_prompt] * len(batch) if how.negative_prompt else None,
                 generator=[torch.Generator().manual_seed(request.seed) for request in batch],
+                **({} if stepped is None else {"callback_on_step_end": _after_step(stepped)}),
             )
         pictures += made.images
         done(len(batch))
@@ -62,6 +70,16 @@ def generate(
 def condition_name(pipe: Any) -> str:
     """What a pipeline of diffusers calls the condition: those with a transformer have `image` for what is changed."""
     return "control_image" if hasattr(pipe, "transformer") else "image"
+
+
+def _after_step(stepped: Stepped) -> Callable[..., dict[str, Any]]:
+    """What diffusers calls after each step, and which may change the tensors that it hands over."""
+
+    def told(_pipe: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        stepped()
+        return tensors
+
+    return told
 
 
 def _batches(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:

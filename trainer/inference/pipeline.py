@@ -38,14 +38,22 @@ def load_pipeline(
     else "raw", the last ones; "faithful" those that followed best, with eval.fidelity. precision: auto is bf16 on a GPU and fp32 on a CPU. The pipeline warns of a condition
     that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
     """
+    folder = result_folder(Path(output), checkpoint, say)
+    kind = read_records(folder)[1]["kind"]
+    return _checking(open_pipeline(folder, base=base, weights=weights, precision=precision, device=device), kind)
+
+
+def open_pipeline(
+    folder: Path, *, base: str | None, weights: WeightsName, precision: PrecisionName, device: str
+) -> DiffusionPipeline:
+    """The same of the very folder of a result or of a checkpoint. It does not look at conditions."""
     import torch
 
     from trainer.models.families import load_base
     from trainer.models.parts import read_model
     from trainer.recipe.recipe import Model, Text
 
-    folder = result_folder(Path(output), checkpoint, say)
-    training, condition = read_records(folder)
+    training, _ = read_records(folder)
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
@@ -55,11 +63,10 @@ def load_pipeline(
     loaded = load_base(model, text)
     if loaded.family != training["family"]:
         raise ModelError(
-            f'{output} was trained on a base of family "{training["family"]}", and {model.base!r} is of family "{loaded.family}"'
+            f'{folder} was trained on a base of family "{training["family"]}", and {model.base!r} is of family "{loaded.family}"'
         )
     controlnet = read_model(loaded.controlnet_kind, str(source), safetensors=True)
-    pipeline = loaded.pipeline(controlnet).to(place, torch_dtype(chosen))
-    return _checking(pipeline, condition["kind"])
+    return loaded.pipeline(controlnet).to(place, torch_dtype(chosen))
 
 
 def sample(
