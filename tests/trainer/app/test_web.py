@@ -21,6 +21,7 @@ from support.trainer_results import make_result
 import condprep
 from condprep.annotation.pictures import Annotated
 from trainer.app import generations, kept, web
+from trainer.app.drawing import Drawing
 from trainer.app.serve import open_page
 from trainer.inference.pipeline import sample
 
@@ -31,7 +32,7 @@ ASKED: dict[str, Any] = {"prompt": "a cup", "strength": 1.0, "seed": 3, "steps":
 @pytest.fixture
 def client(page: web.Page) -> Iterator[TestClient]:
     """The page, begun anew with the networks that are loaded."""
-    begun = web.Page(page._html, page._conditions, generations.Generations(page._drawn._drawing, said.append))
+    begun = web.Page(page._html, page._conditions, generations.Generations(Drawing(page._drawn._drawing._pipe), said.append))
     said.clear()
     with TestClient(begun.application("127.0.0.1"), base_url="http://127.0.0.1:7860") as opened:
         yield opened
