@@ -32,7 +32,9 @@ ASKED: dict[str, Any] = {"prompt": "a cup", "strength": 1.0, "seed": 3, "steps":
 @pytest.fixture
 def client(page: web.Page) -> Iterator[TestClient]:
     """The page, begun anew with the networks that are loaded."""
-    begun = web.Page(page._html, page._conditions, generations.Generations(Drawing(page._drawn._drawing._pipe), said.append))
+    begun = web.Page(
+        page._html, page._conditions, generations.Generations(Drawing(page._drawn._drawing._pipe), said.append)
+    )
     said.clear()
     with TestClient(begun.application("127.0.0.1"), base_url="http://127.0.0.1:7860") as opened:
         yield opened
