@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from trainer.recipe.recipe import Recipe
 
-REPEATED = ("ResnetBlock2D",)  # that diffusers does not name among the blocks that its networks repeat
+REPEATED = (
+    "ResnetBlock2D",
+    "JointTransformerBlock",
+)  # beside the blocks that diffusers names as repeated: SD's, SD 3's
 
 
 @dataclass(frozen=True)

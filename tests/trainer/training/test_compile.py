@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.flow_models import FLOWS, save_flow_base
 from support.learners import RATE, make_batch, make_learner, weights
 from support.trainer_models import build_dataset, save_base
 from support.trainer_runs import make_recipe
@@ -82,6 +83,20 @@ def test_a_compiled_update_is_the_plain_one(tmp_path: Path) -> None:
     assert counters["inductor"]  # it was not run eagerly instead
     for mine, theirs in zip(weights(compiled), weights(plain)):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["sd15", *FLOWS])
+def test_every_family_has_blocks_to_compile(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the frozen network and of the ControlNet, and none that is a part of another one."""
+    compiled: list[torch.nn.Module] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda block, **_: compiled.append(block))
+    base = save_flow_base(tmp_path, family) if family in FLOWS else save_base(tmp_path, family)
+    learner = make_learner(base, compile=True)
+    for network in (learner.base.denoiser, learner.controlnet):
+        blocks = [block for block in compiled if any(block is one for one in network.modules())]
+        assert blocks
+        inner = [one for block in blocks for one in block.modules() if one is not block]
+        assert not any(one is block for one in inner for block in blocks)
 
 
 def test_without_a_compiler_it_is_refused(monkeypatch: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.trainer_models import save_base
-from support.trainer_runs import equal, lines, make_place, make_recipe, weights
+from support.trainer_runs import TWO_PROCESSES, equal, lines, make_place, make_recipe, weights
 from support.warm import Warm
 
 from trainer.errors import CheckpointError, TrainingStopped
@@ -23,8 +23,6 @@ from trainer.recipe.toml import dump_recipe
 from trainer.training.step import Learner
 from trainer.training.train import train
 from trainer.types import Batch
-
-LAUNCH = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +263,7 @@ def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, 
     """`accelerate launch` on two CPUs (gloo), each with half of every update: the same losses and weights."""
     out, file = tmp_path / "output", tmp_path / "recipe.toml"
     file.write_text(dump_recipe(short(place, out, eval={"every": 12, "samples": 1})))
-    command = [sys.executable, "-m", *LAUNCH.split(), "-m", "trainer", file]
+    command = [sys.executable, "-m", *TWO_PROCESSES, "trainer", file]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

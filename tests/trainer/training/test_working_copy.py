@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.flow_models import FLOWS, save_flow_base
 from support.learners import RATE, make_batch, make_learner, split, stir, weights
-from support.trainer_models import FAMILIES, save_base
+from support.trainer_models import save_base
 
 from trainer.models.families import load_base
 from trainer.recipe.recipe import Model, Recipe, Train
@@ -21,19 +22,21 @@ from trainer.training.working_copy import WorkingCopy, is_wanted
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: save_base(tmp_path_factory.mktemp("bases") / family, family) for family in FAMILIES}
+    made = {family: save_base(tmp_path_factory.mktemp("bases") / family, family) for family in ("sd15", "sdxl")}
+    return made | {family: save_flow_base(tmp_path_factory.mktemp("bases") / family, family) for family in FLOWS}
 
 
-def learner(base: Path, **train: Any) -> Learner:
-    return make_learner(base, slim=True, precision="bf16", micro_batch=2, **train)
+def learner(base: Path, slim: bool = True) -> Learner:
+    return make_learner(base, slim=slim, precision="bf16", micro_batch=2)
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sdxl", *FLOWS])
 def test_an_update_is_that_of_autocast(bases: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two updates of two passes: losses, norms, weights and average are equal, bit for bit."""
-    ours = learner(bases[family])
+    slim = family not in FLOWS
+    ours = learner(bases[family], slim)
     monkeypatch.setattr(step, "is_wanted", lambda *_: False)
-    autocast = learner(bases[family])
+    autocast = learner(bases[family], slim)
     assert ours.working is not None
     assert autocast.working is None
     for _ in range(2):
