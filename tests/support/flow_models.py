@@ -10,20 +10,29 @@ import torch
 from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
 from support.trainer_models import make_tokenizer, make_vocabulary
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5TokenizerFast
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 WIDTH = 16  # of CLIP
-FLOWS = ("sd3",)
+FLOWS = ("sd3", "flux")
 
 
 def save_flow_base(folder: Path, family: str, seed: int = 0) -> Path:
     """A diffusers pipeline folder. family: one of FLOWS."""
     torch.manual_seed(seed)
-    makers: dict[str, Any] = {"sd3": _sd3}
+    makers: dict[str, Any] = {"sd3": _sd3, "flux": _flux}
     makers[family]().save_pretrained(folder)
     return folder
 
@@ -58,6 +67,31 @@ def _sd3() -> StableDiffusion3Pipeline:
     )
 
 
+def _flux() -> FluxPipeline:
+    """Three blocks with two streams and one with one; guidance as a number, sigmas shifted by resolution, as FLUX.1-dev has them."""
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=3,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=True,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return FluxPipeline(
+        transformer=lively(transformer),
+        vae=_vae(),
+        text_encoder=CLIPTextModel(_clip_config()),
+        tokenizer=make_tokenizer(),
+        text_encoder_2=_t5(24),
+        tokenizer_2=make_t5_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+    )
+
+
 def lively(network: Any) -> Any:
     """With weights where a transformer begins with zeros: else nothing that goes in would come out."""
     with torch.no_grad():
@@ -83,7 +117,11 @@ def _vae(channels: int = 4) -> AutoencoderKL:
 
 
 def _clip() -> CLIPTextModelWithProjection:
-    config = CLIPTextConfig(
+    return CLIPTextModelWithProjection(_clip_config())
+
+
+def _clip_config() -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=len(make_vocabulary()),
         hidden_size=WIDTH,
         intermediate_size=WIDTH,
@@ -95,7 +133,6 @@ def _clip() -> CLIPTextModelWithProjection:
         eos_token_id=1,
         pad_token_id=1,
     )
-    return CLIPTextModelWithProjection(config)
 
 
 def _t5(width: int) -> T5EncoderModel:

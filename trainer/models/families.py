@@ -28,6 +28,7 @@ FAMILIES = {
     "sd": Family("trainer.models.sd:StableDiffusion", "StableDiffusion", "ControlNetModel", "image"),
     "sdxl": Family("trainer.models.sdxl:StableDiffusionXL", "StableDiffusion", "ControlNetModel", "image"),
     "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
+    "flux": Family("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
 }
 UNETS = ("sd", "sdxl")  # which their UNet tells apart
 PLAIN = Text()

@@ -78,10 +78,10 @@ class StableDiffusion3(TransformerBase):
         controlnet.register_to_config(force_zeros_for_pooled_projection=False)
         return without_unheard(controlnet, "ff_context", "attn.to_add_out")
 
-    @property
-    def copyable(self) -> int:
-        """Half of them: the last block is not steered, so of more blocks than that the last would not be heard."""
-        return int(self.denoiser.config.num_layers) // 2
+    def heard(self, blocks: int) -> int:
+        """The last block is not steered, so that of more blocks than half the last would not be heard."""
+        layers = int(self.denoiser.config.num_layers)
+        return int((layers - 2) / (layers / blocks)) + 1
 
     @property
     def longest_side(self) -> int | None:

@@ -42,24 +42,24 @@ def hears_as_trained(pipeline: Any, encode_text: EncodeText) -> Any:
     def encode_prompt(*arguments: Any, **named: Any) -> Any:
         given = signature(encode).bind(*arguments, **named)
         known = signature(encode).parameters
-        said = encoded(encode_text, given.arguments)
-        given.arguments |= {name: states for name, states in said.items() if name in known}
+        said = encoded(encode_text, given.arguments, negative="negative_prompt_embeds" in known)
+        given.arguments |= said
         return encode(*given.args, **given.kwargs)
 
     pipeline.encode_prompt = encode_prompt
     return pipeline
 
 
-def encoded(encode_text: EncodeText, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Embeddings of what is said to `encode_prompt`, by the names that it has for them."""
+def encoded(encode_text: EncodeText, given: Mapping[str, Any], negative: bool = True) -> dict[str, Any]:
+    """Embeddings of what is said to `encode_prompt`, by the names that it has for them. negative: it takes those, too."""
     prompt = given.get("prompt")
     if prompt is None or given.get("prompt_embeds") is not None:
         return {}
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     found = _named(encode_text(prompts), "")
-    if given.get("do_classifier_free_guidance", True) and given.get("negative_prompt_embeds") is None:
-        negative = given.get("negative_prompt") or ""
-        negatives = [negative] * len(prompts) if isinstance(negative, str) else list(negative)
+    if negative and given.get("do_classifier_free_guidance", True) and given.get("negative_prompt_embeds") is None:
+        unwanted = given.get("negative_prompt") or ""
+        negatives = [unwanted] * len(prompts) if isinstance(unwanted, str) else list(unwanted)
         found |= _named(encode_text(negatives), "negative_")
     return found
 

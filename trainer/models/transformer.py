@@ -92,10 +92,9 @@ class TransformerBase(Base):
         """Of the latents that the transformer takes."""
         return int(self.denoiser.config.in_channels)
 
-    @property
-    def copyable(self) -> int:
-        """Blocks that a ControlNet can be a copy of."""
-        return int(self.denoiser.config.num_layers)
+    @abstractmethod
+    def heard(self, blocks: int) -> int:
+        """To how many blocks of a ControlNet that has so many the transformer listens: one block to several of its own."""
 
     @torch.no_grad()
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
@@ -134,14 +133,16 @@ class TransformerBase(Base):
             controlnet = read_model(self.controlnet_kind, init, self.model.safetensors)
             self._check_controlnet(init, controlnet)
             return controlnet
-        blocks, there = self.model.blocks or self.usual_blocks, self.copyable
-        if self.model.blocks > there:
+        fitting = [count for count in range(1, self.denoiser.config.num_layers + 1) if self.heard(count) == count]
+        blocks = self.model.blocks or max(count for count in fitting if count <= self.usual_blocks)
+        if blocks not in fitting:
             raise ModelError(
-                f"model.blocks = {blocks}, but the transformer of {self.model.base} has {there} blocks to copy"
+                f"model.blocks = {blocks}: the transformer of {self.model.base}, which has {self.denoiser.config.num_layers}"
+                f" blocks, would not hear all of them; what fits is {', '.join(map(str, fitting))}"
             )
         lent = copy(self.denoiser)  # with a configuration of its own: diffusers may change that of what it copies
         lent._internal_dict = FrozenDict(self.denoiser.config)
-        return self.copied(lent, min(blocks, there)).float()
+        return self.copied(lent, blocks).float()
 
     @abstractmethod
     def copied(self, transformer: Any, blocks: int) -> Any:

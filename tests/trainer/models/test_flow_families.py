@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FluxControlNetPipeline
 from PIL import Image
 from support.flow_models import FLOWS, save_flow_base
 from support.learners import stir
@@ -79,6 +79,9 @@ def test_text_is_what_the_pipeline_of_diffusers_makes(family: str, bases: dict[s
 
 
 def of_the_pipeline(family: str, pipeline: Any, captions: list[str]) -> dict[str, Tensor]:
+    if family == "flux":
+        made = pipeline.encode_prompt(captions, device="cpu")
+        return {"prompt_embeds": made[0], "pooled": made[1]}
     made = pipeline.encode_prompt(captions, None, None, device="cpu", do_classifier_free_guidance=False)
     return {"prompt_embeds": made[0], "pooled": made[2]}
 
@@ -106,14 +109,12 @@ def test_a_fresh_controlnet_changes_nothing(family: str, bases: dict[str, Base])
     noisy, sigmas = torch.randn(batch.latents.mean.shape), torch.tensor([0.1, 0.5, 1.0])
     with torch.no_grad():
         steered = base.predict(base.new_controlnet(COPIED), noisy, sigmas, batch)
-        assert steered.equal(base.predict(silent, noisy, sigmas, batch))
+        assert steered.equal(base.predict(lambda **_: SILENT[family], noisy, sigmas, batch))
     assert steered.std() > 0.01
     assert dict(base.denoiser.config) == config
 
 
-def silent(*_: Any, controlnet_cond: Tensor, **shared: Any) -> tuple[Any, ...]:
-    """In a ControlNet's place: nothing is added to any block."""
-    return ([torch.zeros(())],)
+SILENT: dict[str, Any] = {"sd3": ([torch.zeros(())],), "flux": (None, None)}  # of a ControlNet: nothing is added
 
 
 def plain_loss(base: Base, controlnet: Any, batch: Batch, draws: Any, precondition: bool = False) -> Tensor:
@@ -141,7 +142,29 @@ def of_sd3(base: Base, controlnet: Any, noisy: Tensor, timesteps: Tensor, image:
     return output
 
 
-OUTPUT: dict[str, Any] = {"sd3": of_sd3}
+def of_flux(base: Base, controlnet: Any, noisy: Tensor, timesteps: Tensor, image: Tensor, text: Any) -> Tensor:
+    """As train_controlnet_flux.py calls them, with the packing and the positions of diffusers' pipeline."""
+    rows, channels, height, width = noisy.shape
+    pipe = FluxControlNetPipeline
+    packed = pipe._pack_latents(noisy, rows, channels, height, width)
+    shared = {
+        "hidden_states": packed,
+        "timestep": timesteps / 1000,
+        "guidance": torch.full((rows,), 3.5),
+        "pooled_projections": text["pooled"],
+        "encoder_hidden_states": text["prompt_embeds"],
+        "txt_ids": torch.zeros(text["prompt_embeds"].shape[1], 3),
+        "img_ids": pipe._prepare_latent_image_ids(rows, height // 2, width // 2, "cpu", torch.float32),
+        "return_dict": False,
+    }
+    cond = pipe._pack_latents(image, rows, channels, height, width)
+    double, single = controlnet(controlnet_cond=cond, **shared)
+    output = base.denoiser(controlnet_block_samples=double, controlnet_single_block_samples=single, **shared)[0]
+    unpacked: Tensor = pipe._unpack_latents(output, height * 8, width * 8, 8)
+    return unpacked
+
+
+OUTPUT: dict[str, Any] = {"sd3": of_sd3, "flux": of_flux}
 
 
 @pytest.mark.parametrize("weighting", ["none", "preconditioned"])
@@ -203,7 +226,7 @@ def test_blocks_say_how_much_is_copied(family: str, folders: dict[str, Path]) ->
         theirs = base.denoiser.transformer_blocks[number].state_dict()
         assert all(weight.equal(theirs[name]) for name, weight in block.state_dict().items())
     whole = load_base(Model(base=str(folders[family]))).new_controlnet(COPIED)
-    assert len(whole.transformer_blocks) == min(base.usual_blocks, base.copyable)  # type: ignore[attr-defined]
+    assert len(whole.transformer_blocks) == {"sd3": 2, "flux": 3}[family]
 
 
 @pytest.mark.parametrize("family", FLOWS)
@@ -239,5 +262,7 @@ def test_what_does_not_fit_is_named(family: str, folders: dict[str, Path], bases
         load_base(Model(base=folder, prediction_type="epsilon"))
     with pytest.raises(ModelError, match=r"text\.max_tokens and text\.clip_skip are for SD and SDXL"):
         load_base(Model(base=folder), Text(clip_skip=1))
-    with pytest.raises(ModelError, match=r"model\.blocks = 9, but the transformer of .* has 2 blocks to copy"):
+    with pytest.raises(
+        ModelError, match=r"model\.blocks = 9: the transformer of .* would not hear all of them; what fits is 1, "
+    ):
         load_base(Model(base=folder, blocks=9)).new_controlnet(COPIED)

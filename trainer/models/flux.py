@@ -1,0 +1,106 @@
+"""FLUX.1: CLIP's pooled text and T5, packed latents with rotary positions, a flow; dev hears its guidance as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransformer2DModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
+
+from trainer.models.transformer import TransformerBase, without_unheard
+from trainer.types import Batch
+
+T5_TOKENS = 512  # max_sequence_length of FluxControlNetPipeline
+GUIDANCE = 3.5  # that a distilled base is told in training: the default of train_controlnet_flux.py
+PATCH = 2  # latents along a side of a token
+
+
+class Flux(TransformerBase):
+    family: ClassVar[str] = "flux"
+    denoiser_kind: ClassVar[Any] = FluxTransformer2DModel
+    controlnet_kind: ClassVar[Any] = FluxControlNetModel
+    pipeline_kind: ClassVar[Any] = FluxControlNetPipeline
+    text_parts: ClassVar[Sequence[tuple[str, str, Any, Any]]] = (
+        ("text_encoder", "tokenizer", CLIPTextModel, CLIPTokenizer),
+        ("text_encoder_2", "tokenizer_2", T5EncoderModel, T5TokenizerFast),
+    )
+    usual_blocks: ClassVar[int] = 4  # of FluxControlNetModel.from_transformer, and of train_controlnet_flux.py
+    alike: ClassVar[Sequence[str]] = (
+        "in_channels",
+        "num_attention_heads",
+        "attention_head_dim",
+        "joint_attention_dim",
+        "pooled_projection_dim",
+        "guidance_embeds",
+        "axes_dims_rope",
+    )
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.denoiser.config.in_channels) // PATCH**2
+
+    def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
+        """CLIP's pooled text, and T5's last layer, padding included."""
+        encoder, tokenizer = self.text_encoders[number], self.tokenizers[number]
+        length = T5_TOKENS if number else tokenizer.model_max_length
+        ids = tokenizer(
+            captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids
+        output = encoder(ids.to(encoder.device))
+        return {"prompt_embeds": output[0]} if number else {"pooled": output.pooler_output}
+
+    def condition_kwargs(self, batch: Batch, dtype: torch.dtype) -> dict[str, Any]:
+        """Positions are (tokens, 3): text has none, and a picture's tokens their row and column, in any bucket."""
+        text = {name: states.to(dtype) for name, states in batch.text.items()}
+        device, states = text["pooled"].device, text["prompt_embeds"]
+        height, width = (side // self.factor // PATCH for side in batch.conditions.shape[2:])
+        rows, columns = torch.meshgrid(
+            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+        )
+        places = torch.stack((torch.zeros_like(rows), rows, columns), -1).reshape(-1, 3)
+        guided = self.denoiser.config.guidance_embeds
+        return {
+            "encoder_hidden_states": states,
+            "pooled_projections": text["pooled"],
+            "txt_ids": torch.zeros(states.shape[1], 3, device=device, dtype=dtype),
+            "img_ids": places.to(dtype),
+            "guidance": torch.full((len(states),), GUIDANCE, device=device) if guided else None,
+        }
+
+    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
+        """timesteps: sigmas, as the network takes them."""
+        assert batch.hints is not None
+        shared = self.condition_kwargs(batch, noisy.dtype)
+        shared |= {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
+        residuals, _ = controlnet(controlnet_cond=packed(batch.hints.to(noisy.dtype)), **shared)
+        steered = None if residuals is None else [residual.to(noisy.dtype) for residual in residuals]
+        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **shared)[0]
+        return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
+
+    def heard(self, blocks: int) -> int:
+        layers = int(self.denoiser.config.num_layers)
+        return (layers - 1) // -(-layers // blocks) + 1
+
+    def copied(self, transformer: Any, blocks: int) -> Any:
+        """Of the blocks with two streams, none of those with one."""
+        config = transformer.config
+        heads = {"attention_head_dim": config.attention_head_dim, "num_attention_heads": config.num_attention_heads}
+        controlnet = FluxControlNetModel.from_transformer(transformer, blocks, 0, **heads)
+        return without_unheard(controlnet, "ff_context", "attn.to_add_out")
+
+
+def packed(latents: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h / 2 * w / 2, 4 C): a token of 2 x 2, row by row."""
+    rows, channels, height, width = latents.shape
+    squares = latents.reshape(rows, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return squares.permute(0, 2, 4, 1, 3, 5).reshape(rows, -1, channels * PATCH**2)
+
+
+def unpacked(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """The other way; size: (h, w) of the latents."""
+    rows, _, wide = tokens.shape
+    squares = tokens.reshape(rows, size[0] // PATCH, size[1] // PATCH, wide // PATCH**2, PATCH, PATCH)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(rows, -1, *size)
