@@ -160,7 +160,20 @@ def explained(what: str, safetensors: bool = False) -> Iterator[None]:
         reason = first_line(error)
         pickled = safetensors and "safetensors" in reason
         hint = "; model.safetensors = false admits pickled weights" if pickled else ""
+        if is_gated(error):
+            hint = (
+                "; its licence must be accepted on its page on the Hub, and `hf auth login` (or HF_TOKEN) say who has"
+            )
         raise ModelError(f"{what}: {reason}{hint}") from error
+
+
+def is_gated(error: BaseException | None) -> bool:
+    """Whether the Hub has refused somebody who is not logged in, or has not accepted a licence."""
+    from huggingface_hub.errors import GatedRepoError
+
+    while error is not None and not isinstance(error, GatedRepoError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def mismatches(controlnet: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

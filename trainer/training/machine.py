@@ -28,6 +28,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     device, tracker = _device(recipe), find_tracker(recipe.log.tracker)
     if recipe.train.precision == "fp16" and device == "cpu":
         raise MachineError('train.precision = "fp16" needs a GPU: say "bf16" or "fp32"')
+    _check_bf16(recipe.train, device)
     check_optimizer(recipe.train)
     _check_compiler(recipe.train)
     if recipe.save.push_to_hub:
@@ -56,6 +57,14 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         )
     _check_shares(recipe.train, accelerator.num_processes)
     return accelerator
+
+
+def _check_bf16(train: Train, device: str) -> None:
+    """Raises MachineError for a GPU that has no bf16 of its own: by emulation it would be slower than fp32."""
+    import torch
+
+    if train.precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise MachineError('train.precision = "bf16": this GPU has none of its own; say "fp16" or "fp32"')
 
 
 def _check_compiler(train: Train) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers import DiffusionPipeline, FluxControlNetPipeline
+from huggingface_hub.errors import GatedRepoError
 from PIL import Image
 from support.flow_models import FLOWS, save_flow_base
 from support.learners import stir
@@ -266,3 +270,33 @@ def test_what_does_not_fit_is_named(family: str, folders: dict[str, Path], bases
         ModelError, match=r"model\.blocks = 9: the transformer of .* would not hear all of them; what fits is 1, "
     ):
         load_base(Model(base=folder, blocks=9)).new_controlnet(COPIED)
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_a_text_encoder_that_is_missing_is_named(family: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """T5's folder is gone: an error, unless the base itself says that it has none, which of SD 3 is zeros in its place."""
+    folder = Path(shutil.copytree(folders[family], tmp_path / "base"))
+    part = {"sd3": "text_encoder_3", "flux": "text_encoder_2"}[family]
+    shutil.rmtree(folder / part)
+    with pytest.raises(ModelError, match=f"has no {part}"):
+        load_base(Model(base=str(folder)))
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {part: [None, None]}))
+    if family == "sd3":
+        base = load_base(Model(base=str(folder)))
+        made = of_the_pipeline(family, base.pipeline(base.new_controlnet(COPIED)), CAPTIONS)
+        torch.testing.assert_close(base.encode_text(CAPTIONS)["prompt_embeds"], made["prompt_embeds"])
+
+
+def test_a_gated_base_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the Hub refuses somebody who has not accepted a licence, the error says where that is done, and the login."""
+    refused = GatedRepoError(
+        "401 Client Error", response=httpx.Response(401, request=httpx.Request("GET", "https://a.test"))
+    )
+
+    def download(*_: Any, **__: Any) -> str:
+        raise OSError("cannot load the model") from refused
+
+    monkeypatch.setattr(DiffusionPipeline, "download", download)
+    with pytest.raises(ModelError, match="licence must be accepted on its page on the Hub, and `hf auth login`"):
+        load_base(Model(base="owner/gated"))

@@ -30,6 +30,14 @@ def recipe(out: Path | str = "output", **tables: dict[str, Any]) -> Recipe:
     return Recipe.model_validate({name: values.get(name, {}) | tables.get(name, {}) for name in {*values, *tables}})
 
 
+def test_a_gpu_without_bf16_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before anything is loaded, with what to say instead; a CPU, which has it, is not."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    with pytest.raises(MachineError, match=r'train\.precision = "bf16": this GPU has none of its own; say "fp16"'):
+        make_accelerator(Recipe.model_validate({"train": {"device": "cuda"}, "log": {"tracker": "none"}}))
+
+
 @pytest.mark.parametrize(
     ("train", "message"),
     [
