@@ -80,11 +80,12 @@ BUILTIN = (
     ),
     AnnotatorSpec(
         name="normal",
-        summary="surface normals from MiDaS' depth, in the same pass of its network",
+        summary="surface normals from MiDaS' depth, in the same pass of its network, or by a model of diffusers",
         load="condprep.annotators.depth.annotator:load_normal",
         params="condprep.annotators.depth.annotator:NormalParams",
         variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
-        licence="MIT",
+        open_variant="a model of normals of diffusers (Marigold): Hub id (owner/model, owner/model@revision) or local folder",
+        licence="MIT (MiDaS); other models: their own",
         weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
     ),
     AnnotatorSpec(
@@ -122,6 +123,13 @@ BUILTIN = (
         summary="squares of the picture's colours",
         load="condprep.annotators.filters:load",
         params="condprep.annotators.filters:ColorParams",
+        cpu_only=True,
+    ),
+    AnnotatorSpec(
+        name="inpaint",
+        summary="the picture with a part missing, at places drawn per picture",
+        load="condprep.annotators.inpaint:load",
+        params="condprep.annotators.inpaint:InpaintParams",
         cpu_only=True,
     ),
     AnnotatorSpec(

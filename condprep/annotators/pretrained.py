@@ -51,14 +51,14 @@ class Pretrained:
         """A branch, tag or commit; None: what `main` is now, or what lies in the cache."""
         return None if self.local else self.variant.partition("@")[2] or None
 
-    def load(self, made: Any, needs: str, **options: Any) -> Any:
-        """`made.from_pretrained` of it. needs: what it is that cannot be loaded, and of which files, for messages.
+    def load(self, made: Callable[..., Any], needs: str, **options: Any) -> Any:
+        """What `made`, a `from_pretrained`, makes of it. needs: what it is not, and which files that has, for messages.
 
         Raises WeightsUnavailable where it can be fetched elsewhere, WeightsError where it is no such model, would run code or
         is a pickle.
         """
         try:
-            return made.from_pretrained(
+            return made(
                 self.name,
                 revision=self.revision,
                 local_files_only=self.offline,
@@ -72,15 +72,14 @@ class Pretrained:
 
     def network(self, made: Any, needs: str) -> Any:
         """The same of a network, ready to be used; what its file lacks is said."""
-        network, told = self.load(made, needs, use_safetensors=True, output_loading_info=True)
+        network, told = self.load(made.from_pretrained, needs, use_safetensors=True, output_loading_info=True)
         if missing := sorted(told.get("missing_keys", ())):
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             self.say(f"{self}: its file lacks {', '.join(missing[:SHOWN])}{more}; they are random")
         return network.eval()
 
-    def provenance(self, network: Any) -> dict[str, Any]:
+    def provenance(self, commit: str | None) -> dict[str, Any]:
         """What a record says of it: a folder's files and their sha256 or the Hub id and its commit, and the card's licence."""
-        commit = getattr(network.config, "_commit_hash", None)
         files = self._fingerprints() or {self.name: f"commit {commit}"}
         licence = self._licence(commit)
         return {"weights": files, "licence": licence or f"see {self.name}", "commercial": licence in FREE}

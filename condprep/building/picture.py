@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
+from condprep.annotators.pixel_columns import PIXEL_COLUMNS, padded
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Drawn, Result, Runner, Undrawn
 from condprep.building.keeping import Turn
@@ -288,8 +289,6 @@ def further_columns(
         from condprep.annotators.openpose.keypoints import moved
 
         values = {**values, "keypoints": moved(values["keypoints"], *placement.offset)}
-    if "depth_raw" in values and placement.content != placement.canvas:
-        from condprep.annotators.depth.annotator import padded
-
-        values = {**values, "depth_raw": padded(values["depth_raw"], placement)}
+    if placement.content != placement.canvas:
+        values = {**values, **{name: padded(values[name], placement) for name in PIXEL_COLUMNS & values.keys()}}
     return {further_column(column, annotator.name, name): value for name, value in values.items()}

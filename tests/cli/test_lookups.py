@@ -36,6 +36,25 @@ def test_annotators_are_listed(command: Command) -> None:
     assert rows["openpose"]["weights"]["cmu"] == ["body_pose_model.pth"]
 
 
+def test_annotators_as_a_table(command: Command, tmp_path: Path) -> None:
+    """`--table`: a line for each variant with its kind, licence, size and whether its weights are in the folder; models as such."""
+    (tmp_path / "sk_model.pth").write_bytes(b"my own")
+    asked = ("annotators", "--table", "--weights", tmp_path)
+    rows = {row["annotator"]: row for row in command(*asked, "--json").json}
+    assert (rows["lineart"]["kind"], rows["lineart"]["weights"], rows["lineart"]["here"]) == ("lineart", "17 MB", "yes")
+    assert rows["canny"] == {
+        "annotator": "canny",
+        "kind": "canny",
+        "licence": "Apache-2.0",
+        "weights": "",
+        "here": "yes",
+    }
+    assert "non-commercial" in rows["openpose:cmu"]["licence"]
+    assert rows["segmentation:OWNER/MODEL"]["licence"] == "the model's own"
+    assert "segmentation" not in rows
+    assert "lineart:coarse" in command(*asked).out
+
+
 def test_weights_are_listed_and_found(command: Command, tmp_path: Path) -> None:
     """`weights list` has every pinned file and where it lies; `weights where` a user's own, and 1 for a missing one."""
     (tmp_path / "hand_pose_model.pth").write_bytes(b"my own")

@@ -62,7 +62,6 @@ def mask2former(folder: Path, labels: dict[int, str]) -> Path:
 def oneformer(folder: Path, labels: dict[int, str]) -> Path:
     """The same, told its task in words."""
     from transformers import (
-        CLIPTokenizer,
         OneFormerConfig,
         OneFormerForUniversalSegmentation,
         OneFormerImageProcessor,
@@ -77,17 +76,11 @@ def oneformer(folder: Path, labels: dict[int, str]) -> Path:
     lively(OneFormerForUniversalSegmentation(config)).save_pretrained(folder)
     classes = {str(number): {"isthing": 0, "name": name} for number, name in labels.items()}
     (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
-    letters = [chr(code) + end for code in range(97, 123) for end in ("", "</w>")]
-    tokens = {token: number for number, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    (folder / "vocab.json").write_text(json.dumps(tokens), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
     size = {"shortest_edge": 64, "longest_edge": 128}
     looks = OneFormerImageProcessor(
         size=size, repo_path=str(folder), class_info_file="classes.json", num_text=2, **NORMALISED
     )
-    OneFormerProcessor(looks, CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))).save_pretrained(
-        folder
-    )
+    OneFormerProcessor(looks, clip_tokens(folder)).save_pretrained(folder)
     return folder
 
 
@@ -103,4 +96,42 @@ def foreign(folder: Path) -> Path:
     (folder / "own.py").write_text(
         "import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n", encoding="utf-8"
     )
+    return folder
+
+
+def clip_tokens(folder: Path) -> Any:
+    """A tokenizer of letters."""
+    from transformers import CLIPTokenizer
+
+    letters = [chr(code) + end for code in range(97, 123) for end in ("", "</w>")]
+    tokens = {token: number for number, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    (folder / "vocab.json").write_text(json.dumps(tokens), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
+
+
+def marigold(folder: Path, *, looks: bool = True) -> Path:
+    """Normals by diffusion. looks: its UNet takes the picture beside the noise, as Marigold's does."""
+    from diffusers import AutoencoderKL, DDIMScheduler, MarigoldNormalsPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder.mkdir(exist_ok=True)
+    unet = UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, sample_size=8, in_channels=8 if looks else 4, out_channels=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, norm_num_groups=4, attention_head_dim=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=[8, 8], norm_num_groups=4, latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+    )  # fmt: skip
+    text = CLIPTextConfig(
+        hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1, vocab_size=54,
+        bos_token_id=52, eos_token_id=53,
+    )  # fmt: skip
+    MarigoldNormalsPipeline(
+        unet=lively(unet), vae=lively(vae), scheduler=DDIMScheduler(prediction_type="v_prediction"),
+        text_encoder=CLIPTextModel(text), tokenizer=clip_tokens(folder), default_denoising_steps=2,
+        default_processing_resolution=32,
+    ).save_pretrained(folder)  # fmt: skip
     return folder

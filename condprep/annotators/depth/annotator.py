@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
+from condprep.annotators.normals.marigold import DiffusedNormal, load_diffused
+from condprep.annotators.pixel_columns import png
 from condprep.annotators.precision import Precision, resolve_precision
 from condprep.annotators.pretrained import Pretrained
-from condprep.images.geometry import Placement
 from condprep.types import Maps, Seen
 from condprep.weights.find import Weights
 
@@ -141,20 +141,7 @@ def raw_levels(depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def raw_value(levels: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
     """What `raw_levels` returns for one picture -> a value of the type RAW."""
-    return {"png": _png(levels.view(np.uint16) ^ 0x8000), "low": float(low), "high": float(high)}
-
-
-def padded(value: Mapping[str, Any], placement: Placement) -> dict[str, Any]:
-    """A value of the type RAW on the canvas of its picture; around the content the lowest level, as black as the map."""
-    (top, left), (height, width) = placement.offset, placement.content
-    bottom, right = placement.canvas[0] - top - height, placement.canvas[1] - left - width
-    levels = cv2.imdecode(np.frombuffer(value["png"], np.uint8), cv2.IMREAD_UNCHANGED)
-    return {**value, "png": _png(cv2.copyMakeBorder(levels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=0))}
-
-
-def _png(levels: np.ndarray) -> bytes:
-    """(H, W) uint16 -> a grey PNG of 16 bits."""
-    return cv2.imencode(".png", levels)[1].tobytes()
+    return {"png": png(levels.view(np.uint16) ^ 0x8000), "low": float(low), "high": float(high)}
 
 
 def load(variant: str, params: DepthParams, *, device: str, weights: Weights) -> Depth:
@@ -168,7 +155,9 @@ def load(variant: str, params: DepthParams, *, device: str, weights: Weights) ->
     return Depth(model, variant, device=device, precision=precision, keep_raw=params.keep_raw)
 
 
-def load_normal(variant: str, params: NormalParams, *, device: str, weights: Weights) -> Normal:
-    """`normal` and `normal:midas` are the same. Raises WeightsError."""
+def load_normal(variant: str, params: NormalParams, *, device: str, weights: Weights) -> Normal | DiffusedNormal:
+    """`normal` and `normal:midas` are the same; `normal:NAME` is a model of diffusers. Raises WeightsError."""
     precision = resolve_precision(params.precision, device)
+    if variant not in ("", "midas"):
+        return load_diffused(Pretrained.of("normal", variant, weights), device=device, precision=precision)
     return Normal(load_midas(weights, device, precision), device=device, precision=precision)

@@ -84,11 +84,11 @@ class TransformersDepth:
 
     def __init__(self, named: Pretrained, *, device: str, precision: str) -> None:
         package = transformers(named.door, named.variant)
-        self.processor = named.load(package.AutoImageProcessor, self.NEEDS)
+        self.processor = named.load(package.AutoImageProcessor.from_pretrained, self.NEEDS)
         self.model = named.network(package.AutoModelForDepthEstimation, self.NEEDS).to(device)
         self.device, self.precision = device, precision
         self.metric = is_metric(self.model.config)
-        self.provenance: Mapping[str, Any] = named.provenance(self.model)
+        self.provenance: Mapping[str, Any] = named.provenance(getattr(self.model.config, "_commit_hash", None))
 
     @torch.inference_mode()
     def __call__(self, rgb: Tensor) -> Tensor:

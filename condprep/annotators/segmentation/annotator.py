@@ -41,14 +41,15 @@ class SegmentationModel:
 
     def __init__(self, named: Pretrained, *, device: str, precision: str) -> None:
         package = transformers(named.door, named.variant)
-        config = named.load(package.AutoConfig, NEEDS)
+        config = named.load(package.AutoConfig.from_pretrained, NEEDS)
         self.universal, self.told = config.model_type in UNIVERSAL, config.model_type == "oneformer"
         auto = package.AutoModelForUniversalSegmentation if self.universal else package.AutoModelForSemanticSegmentation
-        self.processor = named.load(package.AutoProcessor if self.told else package.AutoImageProcessor, NEEDS)
+        processing = package.AutoProcessor if self.told else package.AutoImageProcessor
+        self.processor = named.load(processing.from_pretrained, NEEDS)
         self.network = named.network(auto, NEEDS).to(device)
         self.names = class_names(self.network.config)
         self.device, self.precision = device, precision
-        self.provenance: Mapping[str, Any] = named.provenance(self.network)
+        self.provenance: Mapping[str, Any] = named.provenance(getattr(self.network.config, "_commit_hash", None))
         self._filled: dict[
             tuple[int, int], tuple[int, int]
         ] = {}  # a picture's size -> what it fills of the network's input
