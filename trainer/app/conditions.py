@@ -12,7 +12,7 @@ from PIL import Image
 from condprep.annotation.rows import png
 from condprep.annotation.session import Session
 from condprep.annotators.protocol import full_name
-from condprep.errors import Rejected
+from condprep.errors import AnnotatorError, Rejected
 from condprep.types import IMPORTED, Reject
 from trainer.data.rows import Row
 from trainer.data.transform import Transform
@@ -54,7 +54,12 @@ class Conditions:
         if not annotator_name(condition):
             return cls(None, transform)
         session = Session(like=folder, device=device, weights=weights, trust_annotators=trust, workers=1)
-        session.load()
+        try:
+            session.load()
+        except (
+            AnnotatorError
+        ) as error:  # which names the option of `condprep annotate`; here --weights are the ControlNet's
+            raise AnnotatorError(str(error).replace("point --weights at", "point --annotator-weights at")) from None
         return cls(session, transform)
 
     def __call__(self, data: bytes) -> Pair:

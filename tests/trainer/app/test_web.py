@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -16,10 +17,11 @@ from PIL import Image
 from skimage import data
 from starlette.testclient import TestClient
 from support.pictures import encoded
-from support.trainer_results import make_result
+from support.trainer_results import CANNY, make_result
 
 import condprep
 from condprep.annotation.pictures import Annotated
+from condprep.errors import AnnotatorError
 from trainer.app import generations, kept, web
 from trainer.app.drawing import Drawing
 from trainer.app.serve import open_page
@@ -124,12 +126,13 @@ def test_what_cannot_be_used_is_a_sentence(client: TestClient, sent: bytes, stat
 
 def test_what_is_too_large_is_refused_unread(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its pixels, which its header says, and by its bytes, of which no more than the limit is taken in."""
-    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (20_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
-    hollow = client.post("/photographs", content=header + b"\0" * 200)
+    header = b"IHDR" + (20_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    chunk = b"\0\0\0\r" + header + crc32(header).to_bytes(4, "big")
+    hollow = client.post("/photographs", content=b"\x89PNG\r\n\x1a\n" + chunk + COFFEE[33:])
     monkeypatch.setattr(web, "MOST_BYTES", 1000)
     heavy = client.post("/photographs", content=COFFEE)
     assert (heavy.status_code, heavy.json()["error"]) == (413, "more than 0.001 MB")
-    assert hollow.status_code in (400, 413)
+    assert (hollow.status_code, hollow.json()["error"]) == (413, "20000 x 20000 px = 400 Mpx > limit 200 Mpx")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +255,17 @@ def test_maps_of_others_are_dropped_themselves(tmp_path_factory: pytest.TempPath
         found = drop(client)
         assert [*found["pictures"]] == ["condition"]
         assert found["note"] == "the condition looks like picture, but this ControlNet was trained on canny"
+
+
+def test_an_annotator_that_cannot_be_had_is_said_with_this_commands_options(output: Path) -> None:
+    """Other weights than those on record, or a name that nobody vouches for: each with the option that mends it."""
+    for changed, option in (
+        ({"weights": {"a.pth": "0" * 64}}, "--annotator-weights at the same files"),
+        ({"annotator": "depth", "variant": "somebody/model"}, "--trust-annotator depth:somebody/model"),
+    ):
+        other = make_result(output.parent / option[:9], annotators=[CANNY | changed])
+        with pytest.raises(AnnotatorError, match=option):
+            open_page(other, device="cpu")
 
 
 def test_the_size_is_that_of_the_training(output: Path) -> None:
