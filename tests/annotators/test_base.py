@@ -168,6 +168,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_computes() -> None:
     """A child of a parent whose OpenMP threads have computed and whose other thread holds our lock does not hang."""

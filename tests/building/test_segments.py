@@ -104,6 +104,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "SECONDS", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sociable", "at_once")
 @pytest.mark.parametrize(
     ("annotators", "form", "each"),

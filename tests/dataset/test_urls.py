@@ -68,6 +68,7 @@ def in_memory(dataset: Path, name: str = "bucket/ds") -> str:
     return f"memory://{name}"
 
 
+@pytest.mark.slow
 def test_the_same_is_found_at_a_url(put: Put, made: Path, tmp_path: Path, cache: Path) -> None:
     """inspect and verify see the same rows, findings and records as in the folder, and keep the same scores."""
     url = put(made)

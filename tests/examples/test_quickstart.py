@@ -78,6 +78,7 @@ def test_half_way_and_on_is_the_same(place: Path, tmp_path: Path) -> None:
     """A run that goes on from its middle ends with the same weights."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     short = ("train.steps=8", "train.warmup=2", "save.every=4", "eval.every=8", "eval.fidelity=false")
+    short += ("train.batch=4", "train.micro_batch=2")
     train(recipe(place / "ds", whole, *short))
     shutil.copytree(whole, resumed)
     (end,) = (resumed / "checkpoints").glob("*8")

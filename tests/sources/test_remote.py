@@ -145,6 +145,7 @@ def built(source: object, out: Path, **options: object) -> dict[str, str]:
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("store", ["s3", "memory"])
 def test_a_url_gives_the_dataset_that_a_disk_gives(

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,6 @@ from safetensors.torch import load_file
 from support.trainer_models import build_dataset, save_base
 
 from trainer.recipe.recipe import Recipe
-from trainer.recipe.toml import dump_recipe
 
 LAUNCH = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
 TWO_PROCESSES = (*LAUNCH.split(), "-m")  # what stands before the trainer
@@ -67,12 +63,3 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """The same weights under the same names, bit for bit."""
     return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
-
-
-def launched(recipe: Recipe, folder: Path, *before: str) -> subprocess.Popen[str]:
-    """`python -m trainer` in a process of its own, or under `accelerate launch`."""
-    file = folder / "recipe.toml"
-    file.write_text(dump_recipe(recipe))
-    command = [sys.executable, "-m", *before, "trainer", str(file)]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)

@@ -43,6 +43,7 @@ def test_on_the_grid_the_map_is_the_reference_s(variant: str, cells: tuple[int, 
     assert np.array_equal(np.broadcast_to(ours[0].permute(1, 2, 0).numpy(), theirs.shape), theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", variants([*NETWORKS, "lineart_standard"]))
 @pytest.mark.parametrize("shape", [(63, 70), (100, 30), (1, 1)])
 @pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning", "ignore:invalid value:RuntimeWarning")

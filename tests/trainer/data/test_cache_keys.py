@@ -138,6 +138,7 @@ def test_every_key_of_captions_is_tried() -> None:
     assert TEXT_CHANGES.keys() | TEXT_WITHOUT_CACHE == Text.model_fields.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_warm_cache_gives_the_batches_of_a_cold_one(
     key: str, dataset: Path, base: Base, tmp_path: Path, warm: tuple[Path, list[Batch]]

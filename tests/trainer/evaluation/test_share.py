@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from support.trainer_models import build_dataset, save_base
-from support.trainer_runs import TWO_PROCESSES, launched, lines, make_recipe
+from support.trainer_runs import TWO_PROCESSES, lines, make_recipe
+from support.warm import Warm
 
 from trainer.data.split import open_splits
 from trainer.evaluation.evaluate import evaluate
 from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import dump_recipe
 from trainer.training.train import train
 
 
@@ -54,12 +56,13 @@ def test_an_evaluation_looks_at_the_rows_that_were_held_out(place: Path) -> None
 
 
 @pytest.mark.slow
-def test_two_processes_hold_out_the_rows_of_one(place: Path) -> None:
+def test_two_processes_hold_out_the_rows_of_one(place: Path, warm: Warm) -> None:
     """`accelerate launch` on two CPUs (gloo), each with half of every update and of the held-out rows: the same rows, losses and gap."""
-    (place / "two").mkdir()
-    process = launched(recipe(place, place / "two" / "output"), place / "two", *TWO_PROCESSES)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors[-2000:]
+    file = place / "two" / "recipe.toml"
+    file.parent.mkdir()
+    file.write_text(dump_recipe(recipe(place, place / "two" / "output")))
+    code, _, errors = warm.run(place / "two", *TWO_PROCESSES, "trainer", file)
+    assert code == 0, errors[-2000:]
     assert "rows are held out, by data.validation = 0.25" in errors
     one, two = (place / name / "output" for name in ("one", "two"))
     said = [json.loads((out / "training.json").read_text()) for out in (one, two)]

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -259,14 +258,12 @@ def test_a_signal_saves_and_stops(place: Path, warm: Warm, tmp_path: Path, numbe
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, tmp_path: Path) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
     """`accelerate launch` on two CPUs (gloo), each with half of every update: the same losses and weights."""
     out, file = tmp_path / "output", tmp_path / "recipe.toml"
     file.write_text(dump_recipe(short(place, out, eval={"every": 12, "samples": 1})))
-    command = [sys.executable, "-m", *TWO_PROCESSES, "trainer", file]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    code, _, errors = warm.run(tmp_path, *TWO_PROCESSES, "trainer", file)
+    assert code == 0, errors[-2000:]
     found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
     assert found == pytest.approx(expected, rel=1e-4)
     ours, theirs = weights(out / "raw"), weights(whole / "raw")

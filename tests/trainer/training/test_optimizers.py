@@ -82,6 +82,7 @@ def test_what_it_keeps_is_predicted(name: str) -> None:
     assert sum(tensor.nbytes for tensor in kept if tensor.dim()) == state_bytes(name, SHAPES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FURTHER)
 def test_a_saved_learner_goes_on_exactly(name: str, base: Path, tmp_path: Path) -> None:
     """Two updates, saved, loaded by a new learner, and two more: the weights of four updates, bit for bit, and the rate."""

@@ -86,6 +86,7 @@ def check(found: Alignment, verdict: str, values: dict[str, Any]) -> None:
         assert getattr(found, name) == value, found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("annotate", [canny, soft])
 def test_defects_are_told_from_the_picture_alone(annotate: Callable[..., np.ndarray], defect: str) -> None:
@@ -108,6 +109,7 @@ def test_defects_of_depth_are_told_from_the_picture_alone(defect: str) -> None:
     assert moved is None or np.abs(np.subtract(found.shift, moved)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", [*DEFECTS, "two pixels", "two percent"])
 @pytest.mark.parametrize("annotate", [canny, soft])
 def test_defects_are_told_from_the_map_made_again(annotate: Callable[..., np.ndarray], defect: str) -> None:

@@ -81,6 +81,7 @@ def read(path: Path) -> Pairs:
     return open_pairs(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [lambda m: m, lambda m: m[:, ::-1], lambda m: m[::-1], lambda m: np.rot90(m), lambda m: shifted(m, 9, -5)],

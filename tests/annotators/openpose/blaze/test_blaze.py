@@ -40,7 +40,7 @@ def test_a_result_does_not_depend_on_the_batch(blaze: Blaze, photographs: Tensor
     batch = blaze.detect(photographs)
     assert [len(people) for people in batch] == [1, 1, 0]
     blaze.detect(photographs[:, :, :100, :333])
-    for order in ([0], [1], [2], [2, 0, 1], [1, 1, 0, 2, 0]):
+    for order in ([0], [1], [2], [1, 0, 2, 0]):
         again = blaze.detect(photographs[order])
         for i, people in zip(order, again, strict=True):
             assert np.array_equal(people, batch[i])
@@ -66,6 +66,7 @@ def test_the_map_is_the_drawing_of_the_column(blaze: Blaze, photographs: Tensor)
     assert not result.maps[2].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (3, 700), (500, 2)])
 def test_any_size_is_taken(blaze: Blaze, size: tuple[int, int]) -> None:
     """Tiny and thin pictures of one colour, black and white, give a black map of their size and nobody."""
