@@ -10,6 +10,9 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TypeVar
 
+from condprep.runtime.malloc import give_back_freed_memory
+
+LARGE = 4  # such a part of the most that may be under way
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -24,7 +27,8 @@ def ordered_map(
 ) -> Iterator[R]:
     """`map` in the pool's threads: results in the order of the items, at most `ahead` of them under way.
 
-    weigh, most: nor more than weigh that much together; an item that does by itself is alone.
+    weigh, most: nor more than weigh that much together; an item that does by itself is alone. Before one that takes a large
+    share of that, what the others have freed goes back to the kernel.
     """
     waiting: deque[tuple[int, Future[R]]] = deque()
     total = 0
@@ -33,6 +37,8 @@ def ordered_map(
         while waiting and total + weight > most:
             total -= waiting[0][0]
             yield waiting.popleft()[1].result()
+        if weight > most // LARGE:
+            give_back_freed_memory()
         waiting.append((weight, pool.submit(function, item)))
         total += weight
         if len(waiting) >= ahead:

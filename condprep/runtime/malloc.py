@@ -23,3 +23,11 @@ def keep_freed_memory() -> None:
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+
+
+def give_back_freed_memory() -> None:
+    """Hand to the kernel what was freed and kept, in every thread's part: a few milliseconds. Does nothing without glibc."""
+    if sys.platform != "linux":
+        return
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)

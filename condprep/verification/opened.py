@@ -14,7 +14,7 @@ from condprep.images.decode import Header, Pixels, decode, header
 from condprep.runtime.retry import retried
 from condprep.verification.features import Features, inverted_kind, measure_features
 
-LEAST, MOST, EACH = 384 << 20, 768 << 20, 12 << 20  # bytes of all pairs that are looked at; a larger pair is alone
+LEAST, MOST, EACH = 256 << 20, 768 << 20, 12 << 20  # bytes of all pairs that are looked at; a larger pair is alone
 BYTES_A_PIXEL = 12  # three of its own, and what is measured from them
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,11 +31,9 @@ from condprep.verification.findings import Finding, VerifyResult, keep, scores_p
 from condprep.verification.groups import choose_groups
 from condprep.verification.groups import groups as all_groups
 from condprep.verification.opened import memory_of, open_pair, under_way
+from condprep.verification.reannotate import Comparer, SampleSize, find_comparer
 from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.weights.find import Weights
-
-if TYPE_CHECKING:
-    from condprep.verification.reannotate import Comparer, SampleSize
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
 
@@ -91,12 +89,9 @@ def verify(
     weights = weights or Weights()
     tokens = _token_counter(weights, notes if pairs.captioned else [])
     aligned = ALIGNMENT.name in [group.name for group in chosen]
-    comparer = None
-    if aligned:
-        # with torch: half a gigabyte that other checks do without
-        from condprep.verification.reannotate import find_comparer
-
-        comparer = find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
+    comparer = (
+        find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators) if aligned else None
+    )
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
     place = Path(scores) if scores else scores_path(here(path))
     if limit and not scores:
