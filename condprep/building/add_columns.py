@@ -7,7 +7,6 @@ its files take the places of the old ones. Killed at any moment, the same call g
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -29,6 +28,7 @@ from condprep.dataset.shards import Counts
 from condprep.engines.choose import engine_for
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
+from condprep.runtime.own import make_folder, move, remove, remove_folder, remove_tree
 from condprep.runtime.progress import Progress
 from condprep.weights.find import Weights
 
@@ -69,11 +69,11 @@ def add_columns(
             raise UsageError("--into adds the maps of an annotator; name one with --annotator")
         options = parse_options(annotators, params, precision, batch_size=batch_size, **rows.inherited)
         if rows.newest_are(options):
-            shutil.rmtree(staging.root, ignore_errors=True)
+            remove_tree(staging.root, ignore_errors=True)
             return build_result(layout, None, finished(layout), Counts(), time.monotonic() - began)
         rows.check(options.columns().values())
         _take_up(staging, as_requested(rows, options))
-        staging.private.mkdir(parents=True, exist_ok=True)
+        make_folder(staging.private)
         weights = weights or Weights()
         first, existing = several[0] if several else device, rows.columns
         builder = begin(staging, rows, options, device=first, weights=weights, progress=progress, existing=existing)
@@ -93,23 +93,23 @@ def take_places(layout: Layout, staging: Layout) -> Counts:
     Every step can be repeated. done.json is last: while it is in `staging`, the moves go on there.
     """
     counts = Counts.load(staging.done)
-    shutil.rmtree(staging.shards, ignore_errors=True)
+    remove_tree(staging.shards, ignore_errors=True)
     before = Counts.load(layout.done).files
     for path in sorted(_moving(staging)):
         target = layout.root / path.relative_to(staging.root)
-        target.parent.mkdir(exist_ok=True)
-        path.replace(target)
+        make_folder(target.parent)
+        move(path, target)
     for name in {file["name"] for file in before} - {file["name"] for file in counts.files}:
         if name.partition("/")[0] in DATA_FOLDERS:
-            (layout.root / name).unlink(missing_ok=True)
+            remove(layout.root / name, missing_ok=True)
     for split in set(SPLITS) - counts.rows.keys():
         for name in SPLIT_FILES:
-            (layout.root / split / name).unlink(missing_ok=True)
+            remove(layout.root / split / name, missing_ok=True)
         with suppress(OSError):  # there is none, or it holds files of the user's
-            (layout.root / split).rmdir()
-    staging.done.replace(layout.done)
+            remove_folder(layout.root / split)
+    move(staging.done, layout.done)
     for begun in (staging.root, *_set_aside(staging)):  # those were for the dataset as it was
-        shutil.rmtree(begun)
+        remove_tree(begun)
     return counts
 
 
@@ -118,11 +118,11 @@ def _take_up(staging: Layout, requested: Mapping[str, Any]) -> None:
     if plan := Plan.load(staging.private):
         if plan.config["requested"] == requested:
             return
-        shutil.rmtree(aside := _aside(staging, plan.config["requested"]), ignore_errors=True)
-        staging.root.rename(aside)
+        remove_tree(aside := _aside(staging, plan.config["requested"]), ignore_errors=True)
+        move(staging.root, aside)
     if (before := _aside(staging, requested)).exists():
-        shutil.rmtree(staging.root, ignore_errors=True)
-        before.rename(staging.root)
+        remove_tree(staging.root, ignore_errors=True)
+        move(before, staging.root)
 
 
 def _aside(staging: Layout, requested: Mapping[str, Any]) -> Path:

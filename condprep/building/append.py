@@ -8,7 +8,6 @@ command goes on where it was.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from condprep.engines.choose import engine_for
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.files import commit_json, commit_text, read_json
+from condprep.runtime.own import make_folder, move, remove, remove_tree
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.sources.chosen import ListedInputs, NewInputs
@@ -73,11 +73,11 @@ class Addition:
         if layout.done.exists() and _plan(layout).inputs > said["inputs"]:  # only what is left over is to be removed
             return
         there = Counts.of(said["counts"])
-        layout.done.unlink(missing_ok=True)
+        remove(layout.done, missing_ok=True)
         _gather(layout, there)
         for number in range(new.shards):
             if (built := self.staging.shard(number)).exists():
-                built.rename(layout.shard(1 + number))
+                move(built, layout.shard(1 + number))
         plan = add_entries(_plan(layout), said["shards"], new)
         counts = [Counts.load(layout.shard(n) / "counts.json") for n in range(1 + new.shards)]
         form = builder.options.format
@@ -108,8 +108,8 @@ class Addition:
     def result(self, built: Counts, seconds: float) -> BuildResult:
         """Of the whole dataset; what is left of the joining is removed."""
         counts = finished(self.layout)
-        self.note.unlink(missing_ok=True)
-        shutil.rmtree(self.staging.root, ignore_errors=True)
+        remove(self.note, missing_ok=True)
+        remove_tree(self.staging.root, ignore_errors=True)
         found = build_result(self.layout, None, counts, built, seconds)
         notes = Notes()
         notes.merge(found.notes)
@@ -193,8 +193,8 @@ def _take_up(staging: Layout, inputs: Source, plan: Plan) -> None:
             check_config(begun, {"condprep": __version__, "requested": plan.config["requested"]})
             check_inputs(begun, inputs)
         except DatasetError:
-            shutil.rmtree(staging.root)
-    staging.private.mkdir(parents=True, exist_ok=True)
+            remove_tree(staging.root)
+    make_folder(staging.private)
 
 
 def _plan(layout: Layout) -> Plan:
@@ -207,11 +207,11 @@ def _plan(layout: Layout) -> Plan:
 def _gather(layout: Layout, there: Counts) -> None:
     """The dataset as it is becomes one shard, the first."""
     folder = layout.shard(0)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files = []
     for path, name, stored in _places(layout, there):
         if path.exists():
-            path.replace(folder / name)
+            move(path, folder / name)
         files.append(stored | {"name": name})
     rejects = layout.private / "rejects.jsonl"
     if not (folder / "rejects.jsonl").exists():

@@ -14,6 +14,7 @@ from condprep.dataset.target import Target
 from condprep.errors import DatasetError, TargetFault, UsageError
 from condprep.runtime.folder import check_own
 from condprep.runtime.locks import Held, hold, is_held
+from condprep.runtime.own import make_folder, remove, remove_folder
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing
 from condprep.runtime.storage import is_url
 
@@ -76,7 +77,7 @@ def locked(layout: Layout, part: Part | None = None) -> Iterator[None]:
     """
     layout.root.mkdir(parents=True, exist_ok=True)
     check_own(layout.root, [layout.private.name], shallow=DATA_FOLDERS)
-    layout.private.mkdir(exist_ok=True)
+    make_folder(layout.private)
     try:
         with hold(layout.lock, shared=part is not None), hold_part(layout, part) if part else nullcontext():
             try:
@@ -107,8 +108,8 @@ def _is_empty(layout: Layout) -> bool:
 def _forget(layout: Layout) -> None:
     """Leave no folder behind."""
     for lock in layout.private.iterdir():
-        lock.unlink(missing_ok=True)
-    layout.private.rmdir()
+        remove(lock, missing_ok=True)
+    remove_folder(layout.private)
     with suppress(OSError):  # not empty: a folder of the user's
         layout.root.rmdir()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from condprep.dataset.layout import Layout
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.locks import Held, hold, is_held
+from condprep.runtime.own import remove
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,8 @@ def begun_parts(layout: Layout) -> list[Part]:
 def forget_parts(layout: Layout) -> None:
     """The dataset is finished, or a build without parts goes on with it."""
     for part in begun_parts(layout):
-        part.lock(layout).unlink(missing_ok=True)
-    plan_lock(layout).unlink(missing_ok=True)
+        remove(part.lock(layout), missing_ok=True)
+    remove(plan_lock(layout), missing_ok=True)
 
 
 def plan_lock(layout: Layout) -> Path:

@@ -29,6 +29,7 @@ from condprep.dataset.records import read_record
 from condprep.errors import DatasetError
 from condprep.runtime.concurrency import lots
 from condprep.runtime.files import commit, commit_json, read_json
+from condprep.runtime.own import remove
 from condprep.runtime.parquet_pages import read_rows
 from condprep.sources.base import Sealed, Source
 from condprep.sources.webdataset import WebDatasetSource
@@ -175,7 +176,7 @@ def _seal_file(folder: Path) -> Path:
 
 def forget_seal(folder: Path) -> None:
     """The dataset is finished: the seal is of the source's files as they lie here, and no part of it."""
-    _seal_file(folder).unlink(missing_ok=True)
+    remove(_seal_file(folder), missing_ok=True)
 
 
 def _seal(source: Source) -> str | None:

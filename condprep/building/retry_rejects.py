@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -21,6 +20,7 @@ from condprep.dataset.records import read_record
 from condprep.dataset.shards import Counts
 from condprep.errors import REJECTS, DatasetError, UsageError
 from condprep.runtime.files import commit_json, commit_text, read_json
+from condprep.runtime.own import make_folder, move, remove, remove_tree
 from condprep.sources.base import Source
 
 ALL = "all"
@@ -70,14 +70,14 @@ def take_back(layout: Layout) -> None:
         _reopen(layout, set(said["shards"]))
     else:
         for shard in said["shards"]:
-            shutil.rmtree(layout.shard(shard), ignore_errors=True)
-            shutil.rmtree(layout.segments(shard), ignore_errors=True)
+            remove_tree(layout.shard(shard), ignore_errors=True)
+            remove_tree(layout.segments(shard), ignore_errors=True)
     commit_json(note, said | {"taken": True})
 
 
 def forget(layout: Layout) -> None:
     """The shards are there again."""
-    _note(layout).unlink(missing_ok=True)
+    remove(_note(layout), missing_ok=True)
 
 
 def _note(layout: Layout) -> Path:
@@ -87,22 +87,22 @@ def _note(layout: Layout) -> Path:
 def _reopen(layout: Layout, without: Collection[int]) -> None:
     """A finished dataset becomes the shards that it was made of, without some."""
     if layout.done.exists():
-        shutil.rmtree(layout.shards, ignore_errors=True)  # left over: their files are in their places
-        layout.done.unlink()
+        remove_tree(layout.shards, ignore_errors=True)  # left over: their files are in their places
+        remove(layout.done)
     counts = load_shards(layout)
     lines = iter((layout.private / "rejects.jsonl").read_bytes().splitlines(keepends=True))
     for number, shard in enumerate(counts):
         rejects = b"".join(islice(lines, shard.rejects.total()))
         if number not in without:
             folder = layout.shard(number)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             commit_text(folder / "rejects.jsonl", rejects.decode())
             commit_text(folder / "counts.json", json.dumps(vars(shard), sort_keys=True))
     for final, number, name in _places(layout, counts):
         if number in without:
-            final.unlink(missing_ok=True)
+            remove(final, missing_ok=True)
         elif final.exists():
-            final.replace(layout.shard(number) / name)
+            move(final, layout.shard(number) / name)
 
 
 def _places(layout: Layout, counts: Sequence[Counts]) -> Iterator[tuple[Path, int, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ from condprep.curation.rows import StoredRow
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts, Row, ShardWriter
 from condprep.errors import DatasetError
+from condprep.runtime.own import remove_tree
 from condprep.runtime.progress import Progress
 from condprep.types import Reject
 
@@ -48,7 +48,7 @@ class Copy:
                     writer.add(outcome)
                     done, rejects = done + 1, rejects + isinstance(outcome, Reject)
                     self.progress(Progress("build", done, self.plan.inputs, rejects))
-                beside(writer.partial)
+                beside(writer.folder_under_way)
         return resumed
 
     def pending(self) -> range:
@@ -58,7 +58,7 @@ class Copy:
             return range(shards, shards)
         first = next((number for number in range(shards) if not self.layout.shard(number).exists()), shards)
         for shard in range(first, shards):
-            shutil.rmtree(self.layout.shard(shard), ignore_errors=True)
+            remove_tree(self.layout.shard(shard), ignore_errors=True)
         return range(first, shards)
 
     def counts(self) -> list[Counts]:

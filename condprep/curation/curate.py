@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.shards import Counts, Row
 from condprep.errors import BuildFailed, DatasetError, Rejected, UsageError
 from condprep.runtime.files import commit, commit_json, commit_text, fsync, read_json
+from condprep.runtime.own import remove_tree
 from condprep.runtime.progress import Progress
 from condprep.runtime.retry import retried
 from condprep.types import Reject
@@ -276,7 +276,7 @@ class _Run:
             commit_json(made, self._made(total, repairs))
             self._describe(total, read_json(made))
             commit_json(self.layout.done, vars(total))
-        shutil.rmtree(self.layout.shards, ignore_errors=True)
+        remove_tree(self.layout.shards, ignore_errors=True)
         return dict(read_json(made))
 
     def _join_repairs(self) -> Counter[str]:
@@ -336,5 +336,6 @@ def _line(row: int, word: str) -> str:
 
 
 def _write(path: Path, lines: Iterable[str]) -> None:
-    path.write_text("".join(lines), encoding="utf-8")
+    with path.open("x", encoding="utf-8") as file:  # a new one, and through no link
+        file.writelines(lines)
     fsync(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from condprep.dataset.reader import batches
 from condprep.dataset.shards import Counts, Row
 from condprep.errors import UsageError
 from condprep.runtime.files import commit_json, read_json
+from condprep.runtime.own import remove_tree
 from condprep.runtime.progress import Progress
 
 MADE = ("column", "annotator", "variant", "parameters", "weights")  # what must be the same of what made the maps
@@ -147,7 +147,7 @@ class _Run:
             commit_json(made, {"rows": dict(total.rows), "datasets": datasets, "repeated": repeated, "leaks": leaks})
             self._describe(total)
             commit_json(self.layout.done, vars(total))
-        shutil.rmtree(self.layout.shards, ignore_errors=True)
+        remove_tree(self.layout.shards, ignore_errors=True)
         return dict(read_json(made))
 
     def _before(self, records: Records) -> Counts:

@@ -6,7 +6,6 @@ then take their places, as where columns are added: killed at any moment, the sa
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ from condprep.dataset.shards import Counts, Row
 from condprep.dataset.splits import group_of, split_of
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import commit_json, read_json
+from condprep.runtime.own import make_folder, remove, remove_tree
 from condprep.runtime.progress import Progress
 
 By = Literal["key", "group"]
@@ -75,7 +75,7 @@ def split(
         if moved:
             run.copy()
             run.finish()
-        shutil.rmtree(staging.root, ignore_errors=True)
+        remove_tree(staging.root, ignore_errors=True)
     return SplitResult(layout.root, dict(Counts.load(layout.done).rows), moved, time.monotonic() - began)
 
 
@@ -131,8 +131,8 @@ class _Run:
         """Every shard that is not there yet, of the same rows in the same order."""
         asked = self.staging.private / "split.json"
         if not asked.exists() or read_json(asked) != self._asked:
-            shutil.rmtree(self.staging.root, ignore_errors=True)
-            self.staging.private.mkdir(parents=True)
+            remove_tree(self.staging.root, ignore_errors=True)
+            make_folder(self.staging.private)
             commit_json(asked, self._asked)
         self._copy.run(self._outcomes)
 
@@ -157,7 +157,7 @@ class _Run:
         commit_json(staging.private / "plan.json", self._plan())
         before = self.records.provenance or {}
         write_card(staging, before | {"counts": before["counts"] | {"rows": total.rows, "bytes": total.bytes}})
-        (self.layout.private / "shards.json").unlink(missing_ok=True)  # of which the files are others now
+        remove(self.layout.private / "shards.json", missing_ok=True)  # of which the files are others now
         commit_json(staging.done, vars(total))
         take_places(self.layout, staging)
 

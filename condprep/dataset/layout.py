@@ -9,7 +9,6 @@ Every step here can be repeated: a build that is killed while finishing finishes
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +19,7 @@ from condprep.dataset.shards import SUFFIXES, Counts, Form
 from condprep.dataset.target import Target
 from condprep.errors import DatasetError
 from condprep.runtime.files import commit, commit_json
+from condprep.runtime.own import make_folder, move, remove, remove_tree
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two
 DATA_FOLDERS = (*SPLITS, "data")  # that hold the rows, as Arrow or Parquet
@@ -93,8 +93,8 @@ class Layout:
 
     def remove_shards(self) -> None:
         """What a dataset that is finished does not need any more."""
-        shutil.rmtree(self.shards, ignore_errors=True)
-        shutil.rmtree(self._kept, ignore_errors=True)
+        remove_tree(self.shards, ignore_errors=True)
+        remove_tree(self._kept, ignore_errors=True)
 
     def commit_shard(self, number: int) -> None:
         """What is left to do once a shard is complete on this disk. Raises TargetFault."""
@@ -104,15 +104,15 @@ class Layout:
     def clear(self) -> None:
         """Remove what a build makes, the plan first; files of others in the folder stay."""
         for path in [self.private / "plan.json", *(self.root / name for name in FILES)]:
-            path.unlink(missing_ok=True)
+            remove(path, missing_ok=True)
         for folder in DATA_FOLDERS:
-            shutil.rmtree(self.root / folder, ignore_errors=True)
+            remove_tree(self.root / folder, ignore_errors=True)
         for path in self.private.iterdir():
             if path.is_dir():
-                shutil.rmtree(path)
+                remove_tree(path)
             elif path.suffix != ".lock" and path != self.lock:
-                path.unlink()
-        shutil.rmtree(self._kept, ignore_errors=True)
+                remove(path)
+        remove_tree(self._kept, ignore_errors=True)
 
     def missing(self, shards: int) -> list[int]:
         """Which of so many shards are not committed yet; by one look at the folder, however many they are."""
@@ -155,9 +155,9 @@ def place_files(
 
 def _move(moves: list[tuple[Path, Path]]) -> None:
     for path, final in moves:
-        final.parent.mkdir(exist_ok=True)
+        make_folder(final.parent)
         if path.exists():
-            path.replace(final)
+            move(path, final)
         elif not final.exists():
             raise DatasetError(f"{path} is gone; start afresh with --overwrite")
 

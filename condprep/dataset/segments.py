@@ -11,7 +11,6 @@ inputs are done again. The last input of a shard is never in one, so that a shar
 from __future__ import annotations
 
 import json
-import shutil
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,6 +25,7 @@ from condprep.dataset.arrow import record_batch, row_of
 from condprep.dataset.shards import Row
 from condprep.runtime.arrow_messages import check_arrow
 from condprep.runtime.files import commit
+from condprep.runtime.own import make_folder, remove, remove_tree
 from condprep.types import Reject
 
 _LENGTH, _SHA256 = struct.Struct("<Q"), 32  # bytes at the end: of the record's length, and of the seal
@@ -111,7 +111,7 @@ class Segments:
                     stream.write_batch(record_batch([row.columns for row in rows], schema))
             _seal(partial, json.dumps(record).encode())
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         commit(self.folder / f"{first:08d}-{end:08d}", write)
 
     def read(self, schema: pa.Schema) -> Kept:
@@ -128,7 +128,7 @@ class Segments:
         return self._chain(lambda _: True)
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder, ignore_errors=True)
 
     def _chain(self, is_good: Callable[[Path], bool]) -> Kept:
         """Segments that follow each other from the first input on."""
@@ -214,7 +214,7 @@ def _batches(path: Path, schema: pa.Schema | None = None) -> Iterator[pa.RecordB
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path, ignore_errors=True)
     else:
         with suppress(OSError):
-            path.unlink()
+            remove(path)

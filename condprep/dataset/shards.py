@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
+import os
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from condprep.dataset.records import read_record
 from condprep.dataset.tar_rows import TarSink
 from condprep.runtime.files import fsync
 from condprep.runtime.folder import is_plain
+from condprep.runtime.own import Held, make_folder, move, place_of, remove_tree
 from condprep.types import Notes, Reject
 
 BATCH_ROWS, BATCH_BYTES = (
@@ -134,12 +135,13 @@ class Sink(Protocol):
 class DataFile:
     """One growing file of rows of one split."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.schema = path, schema
+    def __init__(self, folder: Held, name: str, schema: pa.Schema) -> None:
+        self.name, self.schema = name, schema
         self.rows = self.bytes = 0
         self._waiting: list[dict[str, Any]] = []
         self._waiting_bytes = 0
-        self._sink = _sink(path, schema)
+        self._file = os.fdopen(folder.create(name), "r+b")
+        self._sink = _sink(place_of(self._file.fileno(), folder.folder / name), Path(name).suffix, schema)
 
     def add(self, row: Row) -> None:
         self._waiting.append(row.columns)
@@ -157,20 +159,21 @@ class DataFile:
     def close(self) -> None:
         self._flush()
         self._sink.close()
-        fsync(self.path)
+        with self._file:
+            os.fsync(self._file.fileno())
 
     def abandon(self) -> None:
         """It will be removed."""
-        with suppress(OSError, pa.ArrowException):
+        with self._file, suppress(OSError, pa.ArrowException):
             self._sink.close()
 
 
-def _sink(path: Path, schema: pa.Schema) -> Sink:
-    if path.suffix == ".tar":
+def _sink(path: Path, suffix: str, schema: pa.Schema) -> Sink:
+    if suffix == ".tar":
         return TarSink(path)
     sink: Sink = (
         pq.ParquetWriter(path, schema, compression="none")
-        if path.suffix == ".parquet"
+        if suffix == ".parquet"
         else pa.ipc.new_stream(str(path), schema)
     )
     return sink
@@ -188,22 +191,38 @@ class ShardWriter:
         self.schema, self.suffix, self.max_bytes = schema, suffix, max_bytes
         self.counts = Counts()
         self._open: dict[str, DataFile] = {}
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        self._rejects = (self.partial / "rejects.jsonl").open("w", encoding="utf-8")
+        remove_tree(self.partial, ignore_errors=True)
+        make_folder(self.partial)
+        self._held = Held(self.partial)
+        try:
+            self._rejects = os.fdopen(self._held.create("rejects.jsonl"), "w", encoding="utf-8")
+        except OSError as error:
+            self._failed(error)
+            raise
 
     def __enter__(self) -> ShardWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Commits, or forgets the shard when something went wrong: a resumed build does it anew."""
-        with self._rejects:
+        with closing(self._held), self._rejects:
             if kind is None:
                 self.commit()
             else:
-                for part in self._open.values():
-                    part.abandon()
-                shutil.rmtree(self.partial, ignore_errors=True)
+                self._failed(error)
+
+    def _failed(self, error: BaseException | None) -> None:
+        """Nothing of it stays. What the disk said is told by the folder's own name."""
+        self._held.name(error)
+        for part in self._open.values():
+            part.abandon()
+        remove_tree(self.partial, ignore_errors=True)
+        self._held.close()
+
+    @property
+    def folder_under_way(self) -> Path:
+        """For whatever else belongs to the shard."""
+        return self._held.place
 
     def add(self, outcome: Row | Reject) -> None:
         if isinstance(outcome, Row):
@@ -215,7 +234,7 @@ class ShardWriter:
         part = self._open.get(row.split)
         if part is None:
             number = sum(file["split"] == row.split for file in self.counts.files)
-            part = DataFile(self.partial / f"{row.split}-{number:03d}{self.suffix}", self.schema)
+            part = DataFile(self._held, f"{row.split}-{number:03d}{self.suffix}", self.schema)
             self._open[row.split] = part
         part.add(row)
         self.counts.add(row)
@@ -229,21 +248,24 @@ class ShardWriter:
     def _close(self, split: str) -> None:
         part = self._open.pop(split)
         part.close()
-        self.counts.files.append({"name": part.path.name, "split": split, "rows": part.rows, "bytes": part.bytes})
+        self.counts.files.append({"name": part.name, "split": split, "rows": part.rows, "bytes": part.bytes})
 
     def commit(self) -> None:
         """Everything onto the disk, then the final name."""
         for split in sorted(self._open):
             self._close(split)
-        self._rejects.close()
-        counts = self.partial / "counts.json"
-        counts.write_text(json.dumps(vars(self.counts), sort_keys=True), encoding="utf-8")
-        for path in (self.partial / "rejects.jsonl", counts, self.partial):
-            fsync(path)
+        with self._rejects:
+            self._rejects.flush()
+            os.fsync(self._rejects.fileno())
+        with os.fdopen(self._held.create("counts.json"), "w", encoding="utf-8") as counts:
+            counts.write(json.dumps(vars(self.counts), sort_keys=True))
+            counts.flush()
+            os.fsync(counts.fileno())
+        fsync(self._held.place)
         try:
-            self.partial.rename(self.folder)
+            move(self.partial, self.folder)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            shutil.rmtree(self.partial)  # the shard is there already: it was built twice, which changes nothing
+            remove_tree(self.partial)  # the shard is there already: it was built twice, which changes nothing
         fsync(self.folder.parent)

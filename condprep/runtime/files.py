@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+
+from condprep.runtime.own import NO_LINK, Parent, create, parent_of, place_of
 
 try:
     import fcntl
@@ -19,70 +23,80 @@ except ImportError:  # Windows, which lets nobody remove a file that is open
 
 MAX_JSON = 1 << 28  # bytes; a million findings have fewer
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of which only what is written to is told
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag, and few links
 
 
 def commit(path: Path, write: Callable[[Path], object]) -> None:
     """`write` fills a partial file; the final name exists only once its content is complete and on disk.
 
     The partial file is a new one, whatever lay under its name: no link is followed, and a link under the final name is
-    replaced itself. Of several processes that write the same file at once, the last one's stays.
+    replaced itself. `write` gets a path of the open file, whatever becomes of its name and its folder meanwhile. Of several
+    processes that write the same file at once, the last one's stays.
     """
-    with _partial(path) as partial:
-        write(partial)
-        fsync(partial)
-        partial.replace(path)
-    fsync(path.parent)
+    with parent_of(path) as parent:
+        with _partial(parent, path.name) as (name, descriptor):
+            write(place_of(descriptor, parent.path / name))
+            _fsync(descriptor, path)
+            if not _is_at(descriptor, parent, name):
+                raise FileNotFoundError(errno.ENOENT, "was exchanged while it was written", os.fspath(path))
+            names = parent.of(name), parent.of(path.name)
+            os.replace(*names, src_dir_fd=parent.descriptor, dst_dir_fd=parent.descriptor)
+        if parent.descriptor is not None:
+            _fsync(parent.descriptor, path.parent)
 
 
 @contextmanager
-def _partial(path: Path) -> Iterator[Path]:
-    """An empty file of our own beside `path`, to be renamed; gone where that fails."""
-    partial = path.with_name(f"{path.name}.partial")
-    _remove_abandoned(partial)
+def _partial(parent: Parent, final: str) -> Iterator[tuple[str, int]]:
+    """An empty file of our own, its name and its descriptor, to be renamed; gone where that fails."""
+    name = f"{final}.partial"
+    _remove_abandoned(parent, name)
     try:
-        descriptor = _create(partial)
+        descriptor = _create(parent, name)
     except FileExistsError:  # another process is writing it
-        partial = path.with_name(f"{path.name}.{token_hex(4)}.partial")
-        descriptor = _create(partial)
+        name = f"{final}.{token_hex(4)}.partial"
+        descriptor = _create(parent, name)
     try:
-        yield partial
+        yield name, descriptor
     except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
-            error.filename = error.filename or os.fspath(path)  # who writes is not told of what
+        if _is_at(descriptor, parent, name):
+            os.unlink(parent.of(name), dir_fd=parent.descriptor)
+        if isinstance(error, OSError):
+            unnamed = error.errno in NO_ROOM and not error.filename  # who writes is not told of what
+            if unnamed or error.filename == os.fspath(place_of(descriptor, Path())):
+                error.filename = os.fspath(parent.path / final)
         raise
     finally:
         os.close(descriptor)
 
 
-def _create(partial: Path) -> int:
+def _create(parent: Parent, name: str) -> int:
     """A file that was not there, locked for as long as it is open. Raises FileExistsError."""
     while True:
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINK, 0o666)
+        descriptor = create(parent, name)
         try_lock(descriptor, wait=True)
-        if _is_at(descriptor, partial):
+        if _is_at(descriptor, parent, name):
             return descriptor
         os.close(descriptor)  # before it was locked, another process took it for an abandoned one, and removed it
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def _is_at(descriptor: int, parent: Parent, name: str) -> bool:
     """Whether the name still leads to the open file."""
     with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
+        there = os.stat(parent.of(name), dir_fd=parent.descriptor, follow_symlinks=False)
+        return os.path.samestat(os.fstat(descriptor), there)
     return False
 
 
-def _remove_abandoned(partial: Path) -> None:
+def _remove_abandoned(parent: Parent, name: str) -> None:
     """Take away what a killed process has left, or anybody else has laid there; not what a living one is writing."""
-    if partial.is_symlink():
-        partial.unlink(missing_ok=True)
-        return
+    there, at = parent.of(name), parent.descriptor
     with suppress(FileNotFoundError):
-        descriptor = os.open(partial, os.O_RDWR | NO_LINK | getattr(os, "O_NONBLOCK", 0))
+        if stat.S_ISLNK(os.stat(there, dir_fd=at, follow_symlinks=False).st_mode):
+            os.unlink(there, dir_fd=at)
+            return
+        descriptor = os.open(there, os.O_RDWR | NO_LINK | getattr(os, "O_NONBLOCK", 0), dir_fd=at)
         try:
-            if try_lock(descriptor) and _is_at(descriptor, partial):
-                partial.unlink()
+            if try_lock(descriptor) and _is_at(descriptor, parent, name):
+                os.unlink(there, dir_fd=at)
         finally:
             os.close(descriptor)
 
@@ -101,6 +115,23 @@ def try_lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bo
     except OSError:  # a file system without locks
         return True
     return True
+
+
+def commit_same(path: Path, source: Path) -> None:
+    """A complete file of ours under a second name where the disk can do that, else a copy of it."""
+    with parent_of(path) as parent, parent_of(source) as there:
+        name = f"{path.name}.partial"
+        _remove_abandoned(parent, name)
+        try:
+            names = there.of(source.name), parent.of(name)
+            os.link(*names, src_dir_fd=there.descriptor, dst_dir_fd=parent.descriptor, follow_symlinks=False)
+        except OSError:
+            commit(path, partial(shutil.copyfile, source))
+            return
+        names = parent.of(name), parent.of(path.name)
+        os.replace(*names, src_dir_fd=parent.descriptor, dst_dir_fd=parent.descriptor)
+        if parent.descriptor is not None:
+            _fsync(parent.descriptor, path.parent)
 
 
 def commit_text(path: Path, text: str) -> None:
@@ -129,9 +160,14 @@ def fsync(path: Path) -> None:
     """A file's content, or a folder's names, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        _fsync(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(descriptor: int, path: Path) -> None:
+    try:
         os.fsync(descriptor)
     except OSError as error:  # which has no name
         error.filename = os.fspath(path)
         raise
-    finally:
-        os.close(descriptor)

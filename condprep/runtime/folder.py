@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from condprep.errors import UsageError
+from condprep.runtime.own import claim
 
 
 def check_suffix(path: Path, known: Collection[str], what: str) -> None:
@@ -22,7 +23,8 @@ def check_suffix(path: Path, known: Collection[str], what: str) -> None:
 
 
 def check_own(root: Path, names: Iterable[str], *, shallow: Iterable[str] = ()) -> None:
-    """Raises UsageError where one of `names` in `root`, or anything below it, is a link, a pipe or a device.
+    """Raises UsageError where one of `names` in `root`, or anything below it, is a link, a pipe or a device; else `root` is
+    ours from here on: links that are laid there later lead nowhere either.
 
     shallow: names below which others may keep what they like.
     """
@@ -32,6 +34,7 @@ def check_own(root: Path, names: Iterable[str], *, shallow: Iterable[str] = ()) 
     for name in shallow:
         for path in _all(root / name, deep=False):
             _check(path)
+    claim(root)
 
 
 def is_plain(name: object) -> bool:

@@ -23,6 +23,7 @@ from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
 from condprep.runtime.folder import check_suffix
 from condprep.runtime.opencv import one_thread_each
+from condprep.runtime.own import remove
 from condprep.runtime.progress import Progress
 from condprep.runtime.quiet import quiet_pillow
 from condprep.verification.alignment.checks import ALIGNMENT, reannotating, summary
@@ -98,7 +99,7 @@ def verify(
         place = place.with_suffix(".first.parquet")
     commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
     if not run.rows and not run.findings:
-        place.unlink()
+        remove(place)
         raise UsageError(f"{path} has 0 rows: there is nothing to verify")
     notes += _compared(place, comparer) if aligned else []
     not_run = tuple(group.name for group in known if group not in chosen)

@@ -35,6 +35,7 @@ from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.folder import check_own
+from condprep.runtime.own import make_folder
 from trainer.data.shelf import Shelf, mapped, stored_type
 from trainer.errors import ModelError
 from trainer.types import Latents, ProcessGroup, Say, torch_dtype
@@ -155,7 +156,7 @@ class LatentCache:
 
         say: is told what is made again because it is damaged. Raises ModelError for latents that are no numbers, OSError where the disk is full.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         mine = _shared_out(self.missing, group)
         self._shelf.tell(say, group)
         total, done = sum(len(shard.rows) for shard in mine), 0
@@ -253,7 +254,7 @@ class TextCache:
         at_once: int = ENCODED_CAPTIONS,
     ) -> None:
         """Make what is missing. encode: at most so many captions -> tensors with a row each. Raises as LatentCache.build does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         mine = _shared_out(self.missing, group)
         self._shelf.tell(say, group)
         for done, number in enumerate(mine, 1):

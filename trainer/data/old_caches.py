@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from condprep.runtime.own import remove_tree
 from trainer.data.cache import stored_bytes
 from trainer.errors import readable_bytes
 
@@ -43,5 +44,5 @@ def make_room(folder: Path, wanted: int) -> int:
     for path in outdated(folder):
         if shutil.disk_usage(folder).free >= wanted:
             break
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path, ignore_errors=True)
     return shutil.disk_usage(folder).free

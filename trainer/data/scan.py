@@ -21,6 +21,7 @@ from condprep.images.decode import header
 from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map, usable_cores
 from condprep.runtime.files import commit_text
+from condprep.runtime.own import make_folder
 from condprep.verification import structure
 from condprep.verification.check import Context
 from condprep.verification.opened import Opened, OpenedPair
@@ -51,7 +52,7 @@ def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None]
     if known := _known(file, len(rows)):
         return known
     found = _measure_rows(rows, path, progress)
-    kept.mkdir(parents=True, exist_ok=True)
+    make_folder(kept)
     commit_text(file, _written(found))
     return found
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from condprep.runtime.files import commit
+from condprep.runtime.own import remove
 from trainer.data.record import damage, recorded, write_record
 from trainer.errors import first_line
 from trainer.types import ProcessGroup, Say
@@ -44,7 +45,7 @@ class Shelf:
 
     def put(self, shard: str, arrays: Mapping[str, Tensor]) -> None:
         """Arrays by their files' names; complete once the record is there."""
-        self._record(shard).unlink(missing_ok=True)  # of what was damaged
+        remove(self._record(shard), missing_ok=True)  # of what was damaged
         paths = [self.folder / name for name in arrays]
         for path, array in zip(paths, arrays.values()):
             _save(path, array)

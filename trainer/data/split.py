@@ -17,6 +17,7 @@ from torch import Tensor
 from condprep.errors import Rejected
 from condprep.images.decode import Pixels
 from condprep.images.geometry import Size
+from condprep.runtime.own import remove_tree
 from trainer.data.cache import (
     CachedRow,
     LatentCache,
@@ -175,7 +176,7 @@ class Split:
             if made:
                 refuse_changed(self.rows, self.recipe.data, self.recipe.text)
         except DataError:
-            shutil.rmtree(latents.folder, ignore_errors=True)
+            remove_tree(latents.folder, ignore_errors=True)
             raise
 
     def cache_bytes(self) -> dict[str, int]:

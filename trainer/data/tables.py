@@ -24,6 +24,7 @@ from condprep.dataset.remote import content
 from condprep.errors import DatasetError
 from condprep.runtime.arrow_messages import is_compressed
 from condprep.runtime.files import commit
+from condprep.runtime.own import make_folder
 from trainer.errors import DataError
 
 COPIED = pa.schema(
@@ -123,7 +124,7 @@ def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table
     """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
     copy = folder / f"rows-{stamp[:16]}-v{COPY}.arrow"
     if not _is_whole(copy):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             commit(copy, lambda partial: _copy(pairs, partial, path))
         except DataError:

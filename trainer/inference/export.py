@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,8 @@ from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import full_name
 from condprep.dataset.records import annotator
 from condprep.dataset.remote import here
-from condprep.runtime.files import commit, commit_json, commit_text, read_json
+from condprep.runtime.files import commit, commit_json, commit_same, commit_text, read_json
+from condprep.runtime.own import make_folder
 from condprep.runtime.text import markdown
 from trainer.errors import MachineError, TrainingStopped, first_line
 from trainer.models.families import FAMILIES
@@ -80,7 +78,7 @@ def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable
     """config.json and the weights as they are, each complete or not there. weights: in the parameters' order."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names = [name for name, _ in controlnet.named_parameters()]
     state = {name: tensor.cpu() for name, tensor in buffers(controlnet).items()}
     state |= {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
@@ -106,7 +104,7 @@ def save_result(
             save_controlnet(folder / EMA, controlnet, average)
         best = folder / (RAW if average is None else EMA)
         for name in (WEIGHTS, CONFIG):
-            commit(folder / name, partial(_link, best / name))
+            commit_same(folder / name, best / name)
         commit_json(folder / CONDITION, condition)
         commit_json(folder / TRAINING, training)
         commit_text(folder / CARD, card(folder, training, condition))
@@ -122,15 +120,6 @@ def _written(folder: Path) -> Iterator[None]:
             f"{folder} is trained, but the result could not be written: {first_line(error)}. Make room; the same command"
             " writes it, without training again"
         ) from error
-
-
-def _link(source: Path, target: Path) -> None:
-    """The same file under a second name where the disk can do that, else a copy."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def card(folder: Path, training: Mapping[str, Any], condition: Mapping[str, Any]) -> str:

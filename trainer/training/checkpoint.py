@@ -7,8 +7,6 @@ output/checkpoints/00000500/    what `LearnerState.write` writes, and manifest.j
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from condprep.runtime.files import commit_json, fsync
+from condprep.runtime.own import held, make_folder, move, remove_tree
 from trainer.errors import CheckpointError, TrainingStopped, first_line
 from trainer.inference.checkpoint_folder import (
     DIGITS,
@@ -55,7 +54,8 @@ class Checkpoints:
         Raises TrainingStopped where it cannot be written; the ones before stay.
         """
         try:
-            write(self.begin(update))
+            with held(self.begin(update)) as folder:
+                write(folder)
             self.commit(update, state)
         except (OSError, RuntimeError, SafetensorError) as error:  # what a full disk is to torch and to safetensors
             self.abandon()
@@ -66,10 +66,10 @@ class Checkpoints:
 
     def begin(self, update: int) -> Path:
         """An empty folder to write the checkpoint into. What an interrupted one has left is removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.abandon()
         partial = self.partial(update)
-        partial.mkdir()
+        make_folder(partial)
         return partial
 
     def partial(self, update: int) -> Path:
@@ -78,7 +78,7 @@ class Checkpoints:
     def abandon(self) -> None:
         """Remove what never became a checkpoint, or is none any more."""
         for left in self.folder.glob("*.partial"):
-            shutil.rmtree(left)
+            remove_tree(left)
 
     def commit(self, update: int, state: Mapping[str, Any]) -> Path:
         """Give the folder its final name, once all of it is on disk; then remove the oldest beyond `keep`."""
@@ -91,7 +91,7 @@ class Checkpoints:
         final = partial.with_suffix("")
         if final.exists():  # of a run that fell back to an earlier one
             _remove(final)
-        os.replace(partial, final)
+        move(partial, final)
         fsync(self.folder)
         self._remove_oldest([*self])
         return final
@@ -193,5 +193,5 @@ def _is_elsewhere(key: str, *recipes: Mapping[str, Any]) -> bool:
 def _remove(path: Path) -> None:
     """Its name goes first, so that no half of a checkpoint can be taken for one."""
     doomed = path.with_suffix(".partial")
-    os.replace(path, doomed)
-    shutil.rmtree(doomed)
+    move(path, doomed)
+    remove_tree(doomed)

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from condprep.runtime.folder import check_own
+from condprep.runtime.own import remove
 from trainer.errors import CheckpointError
 from trainer.recipe.layout import LOCK, LOGS, RECIPE
 
@@ -51,5 +52,5 @@ def own(folder: Path) -> Iterator[None]:
 def _forget_if_empty(folder: Path) -> None:
     """Leave no folder behind where a mistake ended the run before it had begun."""
     if [path.name for path in folder.iterdir()] == [LOCK]:
-        (folder / LOCK).unlink()
+        remove(folder / LOCK)
         folder.rmdir()

@@ -14,6 +14,7 @@ from typing import Any
 
 from condprep.errors import UsageError
 from condprep.runtime.files import commit, commit_json, commit_text, read_json
+from condprep.runtime.own import make_folder
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.pipeline import WeightsName, read_records, weights_folder
@@ -89,7 +90,7 @@ class Fork:
             return
         with own(folder):
             commit_text(folder / RECIPE, dump_recipe(self.recipe))
-            start.mkdir(exist_ok=True)
+            make_folder(start)
             for name in (WEIGHTS, CONFIG):
                 commit(start / name, partial(shutil.copyfile, self.source / name))
             commit_json(start / ORIGIN, self.origin)

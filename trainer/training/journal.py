@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from condprep.runtime.files import commit_text, fsync
+from condprep.runtime.own import appending
 from trainer.errors import TrainingStopped
 from trainer.recipe.layout import METRICS
 from trainer.training.trackers import show_picture, start_tracker
@@ -109,7 +110,7 @@ class Journal:
     def write(self, update: int, values: Mapping[str, float]) -> None:
         if not self.accelerator.is_main_process:
             return
-        with self.path.open("a", encoding="utf-8") as file:
+        with appending(self.path) as file:
             file.write(json.dumps({"update": update, **values}) + "\n")
         self.lines += 1
         self.accelerator.log(dict(values), step=update)

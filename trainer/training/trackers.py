@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from condprep.runtime.files import commit_text
+from condprep.runtime.own import make_folder
 from trainer.errors import MachineError, first_line
 from trainer.recipe.layout import LOGS
 from trainer.recipe.recipe import by_key
@@ -108,7 +109,7 @@ def _settings(name: str, folder: Path, update: int) -> dict[str, Any]:
 def _identity(logs: Path) -> str:
     file = logs / IDENTITY
     if not file.exists():
-        logs.mkdir(parents=True, exist_ok=True)
+        make_folder(logs)
         commit_text(file, uuid.uuid4().hex[:8])
     return file.read_text(encoding="utf-8").strip()
 
