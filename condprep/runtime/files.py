@@ -25,19 +25,25 @@ MAX_JSON = 1 << 28  # bytes; a million findings have fewer
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of which only what is written to is told
 
 
-def commit(path: Path, write: Callable[[Path], object]) -> None:
+def commit(path: Path, write: Callable[[Path], object], *, renames: bool = False) -> None:
     """`write` fills a partial file; the final name exists only once its content is complete and on disk.
 
     The partial file is a new one, whatever lay under its name: no link is followed, and a link under the final name is
     replaced itself. `write` gets a path of the open file, whatever becomes of its name and its folder meanwhile. Of several
     processes that write the same file at once, the last one's stays.
+
+    renames: `write` makes a file of its own beside the partial one, and renames it, as safetensors does.
     """
     with parent_of(path) as parent:
         with _partial(parent, path.name) as (name, descriptor):
-            write(place_of(descriptor, parent.path / name))
-            _fsync(descriptor, path)
-            if not _is_at(descriptor, parent, name):
-                raise FileNotFoundError(errno.ENOENT, "was exchanged while it was written", os.fspath(path))
+            if renames:
+                write(parent.place / name)
+                _fsync_new(parent, name, path)
+            else:
+                write(place_of(descriptor, parent.path / name))
+                _fsync(descriptor, path)
+                if not _is_at(descriptor, parent, name):
+                    raise FileNotFoundError(errno.ENOENT, "was exchanged while it was written", os.fspath(path))
             names = parent.of(name), parent.of(path.name)
             os.replace(*names, src_dir_fd=parent.descriptor, dst_dir_fd=parent.descriptor)
         if parent.descriptor is not None:
@@ -57,7 +63,7 @@ def _partial(parent: Parent, final: str) -> Iterator[tuple[str, int]]:
     try:
         yield name, descriptor
     except BaseException as error:
-        if _is_at(descriptor, parent, name):
+        with suppress(FileNotFoundError):
             os.unlink(parent.of(name), dir_fd=parent.descriptor)
         if isinstance(error, OSError):
             unnamed = error.errno in NO_ROOM and not error.filename  # who writes is not told of what
@@ -159,6 +165,15 @@ def read_json(path: Path) -> Any:
 def fsync(path: Path) -> None:
     """A file's content, or a folder's names, onto the disk."""
     descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _fsync(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def _fsync_new(parent: Parent, name: str, path: Path) -> None:
+    """Raises OSError for what is a link by now."""
+    descriptor = os.open(parent.of(name), os.O_RDONLY | NO_LINK, dir_fd=parent.descriptor)
     try:
         _fsync(descriptor, path)
     finally:

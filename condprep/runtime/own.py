@@ -38,6 +38,11 @@ class Parent:
     descriptor: int | None  # None: paths are used as they are
     path: Path
 
+    @property
+    def place(self) -> Path:
+        """A path of it for whoever takes nothing but paths."""
+        return self.path if self.descriptor is None else place_of(self.descriptor, self.path)
+
     def of(self, name: str) -> str:
         """What `dir_fd` makes a name in this folder of."""
         return name if self.descriptor is not None else os.fspath(self.path / name)

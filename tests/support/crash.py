@@ -76,11 +76,11 @@ class Watch:
             descriptor = -1 if at is None else arguments[at]
             if isinstance(arguments[0], str | bytes | os.PathLike):
                 parent = os.readlink(f"/proc/self/fd/{descriptor}") if descriptor >= 0 else os.getcwd()
-                self._met(os.path.join(parent, os.fsdecode(arguments[0])), event)
+                self._met(by_name(os.path.join(parent, os.fsdecode(arguments[0]))), event)
 
     def _fsync(self, descriptor: int) -> None:
         """Only noted: waiting for the disk would take most of the time."""
-        self._met(os.readlink(f"/proc/self/fd/{descriptor}"), "fsync")
+        self._met(os.path.realpath(f"/proc/self/fd/{descriptor}"), "fsync")
         with self.lock:
             self.safe.add(_state(os.fstat(descriptor)))
 
@@ -98,6 +98,11 @@ class Watch:
             unsafe = [str(path) for path, state in _files(Path(self.folder)) if state not in self.safe]
             self.said.with_suffix(".unsafe").write_text(json.dumps(unsafe))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def by_name(path: str) -> str:
+    """The name of what is reached through an open file or folder."""
+    return os.path.realpath(path) if path.startswith("/proc/self/fd/") else path
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, State]]:

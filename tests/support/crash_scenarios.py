@@ -18,6 +18,7 @@ from condprep.annotation.files import annotate_files
 from condprep.annotators.registry import specs
 from condprep.dataset import card
 from condprep.dataset.contact_sheet import sheet
+from condprep.runtime.own import claim
 
 HOW = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
 FILES = [Path("raw/0.png"), Path("raw/1.png")]
@@ -104,6 +105,7 @@ def save_checkpoints() -> None:
     from trainer.recipe.toml import parse_recipe
     from trainer.training.checkpoint import Checkpoints
 
+    claim(Path("run"))
     recipe = parse_recipe({"model": {"base": "b"}, "data": {"path": "p"}}).model_dump(mode="json")
     kept = Checkpoints(Path("run/checkpoints"), 2)
     newest, _ = kept.choose("auto", recipe, "d")
@@ -125,6 +127,7 @@ def export() -> None:
 
     from trainer.inference.export import save_result
 
+    claim(Path("run"))
     layer = torch.nn.Linear(2, 2)
     layer.to_json_string = lambda: "{}"  # type: ignore[operator]
     weights = [torch.ones(2, 2), torch.ones(2)]

@@ -82,7 +82,7 @@ def save_controlnet(folder: Path, controlnet: ControlNetModel, weights: Iterable
     names = [name for name, _ in controlnet.named_parameters()]
     state = {name: tensor.cpu() for name, tensor in buffers(controlnet).items()}
     state |= {name: weight.detach().cpu().contiguous() for name, weight in zip(names, weights)}
-    commit(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}))
+    commit(folder / WEIGHTS, lambda path: save_file(state, path, metadata={"format": "pt"}), renames=True)
     commit_text(folder / CONFIG, str(controlnet.to_json_string()))
 
 

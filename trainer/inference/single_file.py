@@ -124,6 +124,6 @@ def write(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str]) 
                 f"{path.parent} has {readable_bytes(free)} free, and {path.name} takes {readable_bytes(needed)}: make room, or"
                 " choose another --out"
             )
-        commit(path, lambda partial: save_file(dict(state), partial, metadata=dict(metadata)))
+        commit(path, lambda partial: save_file(dict(state), partial, metadata=dict(metadata)), renames=True)
     except (OSError, SafetensorError) as error:
         raise MachineError(f"{path} could not be written: {first_line(error)}") from error

@@ -1,0 +1,100 @@
+"""A folder or a file of ours that somebody exchanges for a link while a command runs: nothing elsewhere is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.thorough import examples
+
+from condprep.errors import UsageError
+from condprep.runtime import own
+from condprep.runtime.files import commit, commit_text
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs paths of open files, and fork")
+TESTS = Path(__file__).parents[1]
+
+
+def exchanged(folder: Path, stride: int, *scenarios: str) -> dict[str, Any]:
+    """What became of each scenario, with an exchange before every `stride`-th operation."""
+    program = [sys.executable, "-m", "support.exchange", folder, str(stride), "0", *scenarios]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))}
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.slow
+def test_what_is_exchanged_meanwhile_leads_nowhere(tmp_path: Path) -> None:
+    """Build, --into, curate, split, retry, verify, caches, checkpoints, the result: a folder that is another dataset's by now
+    is neither written to nor emptied."""
+    scenarios = ("build", "into", "curate", "split", "retry", "verify", "report", "caches", "checkpoints", "export")
+    found = exchanged(tmp_path, examples(16, 1), *scenarios)
+    assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
+    assert sum(one["points"] for one in found.values()) >= 40
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    """A folder of ours, in which `inside` has become a link to somebody's folder."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "a").write_text("precious")
+    own.claim(tmp_path / "ours")
+    (tmp_path / "ours" / "inside").symlink_to(tmp_path / "theirs")
+    return tmp_path / "ours"
+
+
+def test_nothing_is_done_below_a_link(ours: Path) -> None:
+    """Written, appended to, moved, made or removed: each refuses by name, and says what to do."""
+    (ours / "b").write_text("ours")
+    acts = (
+        lambda: commit_text(ours / "inside" / "a", "text"),
+        lambda: own.appending(ours / "inside" / "a").__enter__(),
+        lambda: own.move(ours / "b", ours / "inside" / "a"),
+        lambda: own.move(ours / "inside" / "a", ours / "b"),
+        lambda: own.make_folder(ours / "inside" / "c"),
+        lambda: own.make_folder(ours / "inside"),
+        lambda: own.remove(ours / "inside" / "a"),
+        lambda: own.remove_tree(ours / "inside" / "a"),
+        lambda: own.Held(ours / "inside"),
+    )
+    for act in acts:
+        with pytest.raises(UsageError, match="inside has become a link"):
+            act()
+    assert (ours.parent / "theirs" / "a").read_text() == "precious"
+    assert [path.name for path in (ours.parent / "theirs").iterdir()] == ["a"]
+
+
+def test_a_held_folder_is_written_to_whatever_its_name_leads_to(tmp_path: Path) -> None:
+    """What is given to libraries that take paths stays the folder that was opened."""
+    (tmp_path / "ours" / "inside").mkdir(parents=True)
+    (tmp_path / "theirs").mkdir()
+    with own.held(tmp_path / "ours" / "inside") as place:
+        (tmp_path / "ours" / "inside").rename(tmp_path / "moved")
+        (tmp_path / "ours" / "inside").symlink_to(tmp_path / "theirs")
+        (place / "a").write_text("text")
+    assert (tmp_path / "moved" / "a").read_text() == "text"
+    assert not list((tmp_path / "theirs").iterdir())
+
+
+def test_a_partial_file_that_is_exchanged_is_no_result(tmp_path: Path) -> None:
+    """A link that takes the partial file's name while it is written: what it leads to stays, and so does what was there."""
+    theirs, target = tmp_path / "theirs", tmp_path / "page.html"
+    theirs.write_text("precious")
+    target.write_text("before")
+
+    def write(partial: Path) -> None:
+        (tmp_path / "page.html.partial").unlink()
+        (tmp_path / "page.html.partial").symlink_to(theirs)
+        partial.write_text("text")
+
+    with pytest.raises(OSError, match="exchanged"):
+        commit(target, write)
+    assert (theirs.read_text(), target.read_text()) == ("precious", "before")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "theirs"]
