@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from condprep.errors import UsageError
-from condprep.runtime.own import NO_LINK, parent_of
+from condprep.runtime import own
 
 with suppress(ImportError):  # Windows has none
     import fcntl
@@ -41,7 +41,7 @@ def hold(path: Path, *, shared: bool = False, remove: bool = False) -> Iterator[
         yield descriptor
     finally:
         if remove:
-            remove_file(path, missing_ok=True)
+            own.remove(path, missing_ok=True)
         os.close(descriptor)
 
 
@@ -56,9 +56,9 @@ def is_held(path: Path) -> bool:
 
 def _take(path: Path, how: int) -> int:
     while True:
-        with parent_of(path) as parent:
+        with own.parent_of(path) as parent:
             descriptor = os.open(
-                parent.of(path.name), os.O_RDWR | os.O_CREAT | NO_LINK, 0o666, dir_fd=parent.descriptor
+                parent.of(path.name), os.O_RDWR | os.O_CREAT | own.NO_LINK, 0o666, dir_fd=parent.descriptor
             )
         try:
             fcntl.flock(descriptor, how | fcntl.LOCK_NB)
