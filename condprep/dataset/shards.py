@@ -157,9 +157,9 @@ class DataFile:
         self._waiting, self._waiting_bytes = [], 0
 
     def close(self) -> None:
-        self._flush()
-        self._sink.close()
         with self._file:
+            self._flush()
+            self._sink.close()
             os.fsync(self._file.fileno())
 
     def abandon(self) -> None:
@@ -198,6 +198,7 @@ class ShardWriter:
             self._rejects = os.fdopen(self._held.create("rejects.jsonl"), "w", encoding="utf-8")
         except OSError as error:
             self._failed(error)
+            self._held.close()
             raise
 
     def __enter__(self) -> ShardWriter:
@@ -207,9 +208,16 @@ class ShardWriter:
         """Commits, or forgets the shard when something went wrong: a resumed build does it anew."""
         with closing(self._held), self._rejects:
             if kind is None:
-                self.commit()
+                self._commit_or_forget()
             else:
                 self._failed(error)
+
+    def _commit_or_forget(self) -> None:
+        try:
+            self.commit()
+        except BaseException as error:
+            self._failed(error)
+            raise
 
     def _failed(self, error: BaseException | None) -> None:
         """Nothing of it stays. What the disk said is told by the folder's own name."""
@@ -217,7 +225,6 @@ class ShardWriter:
         for part in self._open.values():
             part.abandon()
         remove_tree(self.partial, ignore_errors=True)
-        self._held.close()
 
     @property
     def folder_under_way(self) -> Path:

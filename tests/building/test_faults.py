@@ -25,7 +25,7 @@ INTERRUPTED = """
 import os, runpy, sys
 number = int(sys.argv.pop(1))
 def hook(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith("/shards/000002"):
+    if event == "os.rename" and os.path.basename(arguments[1]) == "000002":
         os.kill(os.getpid(), number)
 sys.addaudithook(hook)
 runpy.run_module("condprep", run_name="__main__")

@@ -26,7 +26,10 @@ from typing import Any
 from condprep.building import keeping
 from condprep.building.build import build
 
-EVENTS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.scandir", "shutil.rmtree"}
+EVENTS = {  # -> where the descriptor of the folder stands that a name is relative to
+    **{"open": 0, "os.scandir": 0, "shutil.rmtree": 1},
+    **{"os.rename": 2, "os.mkdir": 2, "os.remove": 1, "os.rmdir": 1},
+}
 ANNOTATOR = "canny:random"
 OPTIONS: dict[str, Any] = {"resolution": 64, "shard_rows": 3, "validation": 0.3}
 
@@ -60,13 +63,21 @@ def operations(out: Path) -> Callable[[Callable[[], None]], None]:
     """Watches the file operations in a folder."""
 
     def watch(seen: Callable[[], None]) -> None:
-        def hook(event: str, arguments: tuple[object, ...]) -> None:
-            if event in EVENTS and arguments and str(out) in str(arguments[0]):
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event in EVENTS and str(out) in _named(event, arguments):
                 seen()
 
         sys.addaudithook(hook)
 
     return watch
+
+
+def _named(event: str, arguments: tuple[Any, ...]) -> str:
+    """Of what that is, where it is told by a name in a folder that is held open."""
+    folder = arguments[EVENTS[event]] if EVENTS[event] else -1
+    if isinstance(folder, int) and folder >= 0:
+        return os.path.realpath(f"/proc/self/fd/{folder}")
+    return str(arguments[0] if arguments else "")
 
 
 def calls(_: Path) -> Callable[[Callable[[], None]], None]:

@@ -15,6 +15,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -32,6 +33,7 @@ from condprep.runtime import retry
 
 KINDS = {"full": errno.ENOSPC, "once": errno.EIO, "broken": errno.EIO, "large": errno.EFBIG}
 FREES = {"os.remove", "os.rmdir", "os.rename", "os.truncate"}  # are granted by a full disk
+LEFT = re.compile(r"left behind: [a-z]+/\.condprep")  # a clean-up that was refused: the next command finishes it
 REFUSED = 3  # the status of a command that said so
 
 
@@ -111,11 +113,7 @@ def refuse(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
             outcome.failures.append(f"{where}ended by {status}: {said.read_text()[-2000:]}")
         elif status and (wrong := unclear(said.read_text(), kind)):
             outcome.failures.append(where + wrong)
-        elif (
-            not status
-            and (difference := differing(expected, names(work)))
-            and "left behind: ds/.condprep" not in difference
-        ):
+        elif not status and (difference := differing(expected, names(work))) and not LEFT.search(difference):
             outcome.failures.append(f"{where}was borne, and made another result: {difference}")
         elif (status or difference) and in_child(work, scenario.act, 0, said):
             outcome.failures.append(f"{where}and then, with a disk that is well: {said.read_text()[-2000:]}")
