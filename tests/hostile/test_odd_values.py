@@ -28,7 +28,7 @@ from condprep.errors import AnnotatorError, CondprepError, DatasetError, UsageEr
 from condprep.runtime.files import commit_json, read_json
 from condprep.verification.findings import kept_result
 from trainer.errors import TrainingStopped
-from trainer.inference.export import card, condition_record, save_result
+from trainer.inference.export import card, condition_record, save_result, unsaid
 
 
 @pytest.mark.parametrize("text", ["²", "1²MB", "٣", "", ",", "1e3", "-5", "０"])
@@ -230,9 +230,10 @@ def test_a_provenance_that_lacks_something_is_no_trouble_after_the_training(
     commit_json(path, recorded)
     training = {"model": {"base": "b"}, "updates": 1, "batch": 1, "rows": 1, "dataset": "d", "metrics": {}}
     (tmp_path / "recipe.toml").write_text("")
-    made = card(tmp_path, training, condition_record(tmp_path / "ds", "canny", None, 64))
+    condition = condition_record(tmp_path / "ds", "canny", None, 64)
+    made = card(tmp_path, training, condition)
     assert "Conditions: canny" in made
-    assert ("licence unknown" in made) == ("licence" in change)
+    assert ("licence unknown" in made) == ("licence" in change) == bool(unsaid(tmp_path / "ds", condition))
     summarize(tmp_path / "ds")
 
 
@@ -243,7 +244,7 @@ def test_a_full_disk_after_the_training_is_said(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     layer = torch.nn.Linear(2, 2)
-    monkeypatch.setattr("condprep.runtime.files.fsync", full)
+    monkeypatch.setattr("condprep.runtime.files._fsync_new", full)
     with pytest.raises(TrainingStopped, match=r"No space left on device.*without training again"):
         save_result(tmp_path, layer, [torch.ones(2, 2), torch.ones(2)], None, {}, {})  # type: ignore[arg-type]
 

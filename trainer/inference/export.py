@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import full_name
-from condprep.dataset.records import annotator
+from condprep.dataset.records import UNKNOWN, annotator
 from condprep.dataset.remote import here
 from condprep.runtime.files import commit, commit_json, commit_same, commit_text, read_json
 from condprep.runtime.own import make_folder
@@ -53,6 +53,18 @@ def condition_record(dataset: str | Path, column: str, kind: str | None, resolut
     record, geometry = made
     known = kind_of_annotator(record["annotator"], record["variant"]) or kind
     return {"kind": known, "column": column, "annotators": [record], "geometry": geometry}
+
+
+def unsaid(dataset: str | Path, condition: Mapping[str, Any]) -> list[str]:
+    """What the result will not be able to say, because the dataset does not. condition: as `condition_record` gives it."""
+    if not condition["annotators"] and (here(dataset) / ".condprep" / "provenance.json").exists():
+        return [f"the provenance of {dataset} cannot be read: the result will not say how to make its conditions"]
+    return [
+        f"the provenance of {dataset} names no licence of {full_name(one['annotator'], one['variant'])}: the model card"
+        " will say that it is unknown"
+        for one in condition["annotators"]
+        if one["licence"] == UNKNOWN
+    ]
 
 
 def made_by(dataset: str | Path, column: str) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from condprep.images.geometry import Size
 from trainer.data.split import Split, open_splits
+from trainer.inference.export import condition_record, unsaid
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
@@ -71,6 +72,8 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     check_room(recipe, base.new_controlnet(recipe.model.init))
     check_validation(recipe, validation)
     buckets = Counter(train.buckets)
+    data, rows = recipe.data, train.rows
+    condition = condition_record(data.path, rows.column, rows.kind, data.resolution)
     largest = max(buckets, key=lambda size: size[0] * size[1])
     for bucket in buckets:
         base.check_size(bucket)
@@ -86,7 +89,10 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
         batch=recipe.train.batch,
         cache_bytes=sum(sum(one.with_caches(base).cache_bytes().values()) for one in (train, validation) if one),
         peak_bytes=predict_memory(base, recipe, largest, micro_batch).peak,
-        notes=[*train.rows.notes, *going_on, *doubts(recipe, train), held_out_note(recipe, train, validation)],
+        notes=[
+            *(*train.rows.notes, *going_on, *doubts(recipe, train)),
+            *(held_out_note(recipe, train, validation), *unsaid(data.path, condition)),
+        ],
     )
 
 
