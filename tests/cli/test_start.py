@@ -26,7 +26,13 @@ STARTING = {
 OF_CONDPREP = {
     *("condprep.errors", "condprep.types", "condprep.annotators", "condprep.annotators.protocol"),
     *("condprep.dataset", "condprep.dataset.records", "condprep.runtime", "condprep.runtime.files"),
-    *("condprep.runtime.malloc", "condprep.runtime.openmp", "condprep.runtime.progress", "condprep.runtime.text"),
+    *(
+        "condprep.runtime.malloc",
+        "condprep.runtime.own",
+        "condprep.runtime.openmp",
+        "condprep.runtime.progress",
+        "condprep.runtime.text",
+    ),
 }
 OF_TRAINER = {
     *("trainer.errors", "trainer.types", "trainer.inference", "trainer.inference.pipeline"),

@@ -28,7 +28,11 @@ SOME = (  # of the 400 that `python -m support.hostile_commands` runs; a few of 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What came of each."""
-    program = [sys.executable, "-m", "support.hostile_commands", tmp_path_factory.mktemp("hostile"), *SOME]
+    return ended(tmp_path_factory.mktemp("hostile"), *SOME)
+
+
+def ended(folder: Path, *which: str) -> list[dict[str, Any]]:
+    program = [sys.executable, "-m", "support.hostile_commands", folder, *which]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))}
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -40,6 +44,15 @@ def test_no_command_takes_a_gigabyte(found: list[dict[str, Any]]) -> None:
     """Tables of zstd, pictures of gigapixels, records of 8 GB: the peak of each process, as the kernel counts it."""
     assert len(found) == len(SOME)
     assert [one for one in found if one["bytes"] > GIGABYTE] == []
+
+
+@pytest.mark.slow
+def test_a_table_of_all_hostile_pictures_takes_no_gigabyte(tmp_path: Path) -> None:
+    """Measured by `verify`, and drawn by `report`: large ones wait for each other and for freed memory, and nothing heavy is imported
+    that is not needed, which a process for them alone shows."""
+    (found,) = ended(tmp_path, "report: pictures as rows")
+    assert found["code"] == 0
+    assert found["bytes"] < GIGABYTE
 
 
 @pytest.mark.slow
