@@ -14,7 +14,7 @@ from condprep.dataset.target import Target
 from condprep.errors import DatasetError, TargetFault, UsageError
 from condprep.runtime.folder import check_own
 from condprep.runtime.locks import Held, hold, is_held
-from condprep.runtime.own import make_folder, remove, remove_folder, remove_tree
+from condprep.runtime.own import make_folder, remove, remove_folder
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing
 from condprep.runtime.storage import is_url
 
@@ -81,7 +81,7 @@ def locked(layout: Layout, part: Part | None = None) -> Iterator[None]:
     try:
         with hold(layout.lock, shared=part is not None), hold_part(layout, part) if part else nullcontext():
             if not part and layout.done.exists():  # left over, where a disk did not let it be removed
-                remove_tree(layout.shards, ignore_errors=True)
+                layout.remove_shards()
             try:
                 yield
             finally:

@@ -133,13 +133,13 @@ def test_recorded_names_stay_inside(tmp_path: Path, raw: Path, victim: Path, bui
     layout, name = Layout(tmp_path / "ds"), name.format(victim=victim)
     done = read_json(layout.done)
     done["files"][0]["name"] = name
-    for path in (layout.shards / "000000" / "counts.json", layout.done):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        commit_json(path, done)
+    commit_json(layout.done, done)
     before = tree(victim)
     with pytest.raises(CondprepError):
         condprep.add_columns(tmp_path / "ds", "canny:random")
     layout.done.unlink()
+    (layout.shards / "000000").mkdir(parents=True)
+    commit_json(layout.shards / "000000" / "counts.json", done)
     with pytest.raises(CondprepError):
         build(tmp_path / "ds")
     assert tree(victim) == before
