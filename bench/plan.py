@@ -2,8 +2,8 @@
 
     python -m bench plan [--inputs 100000 1000000 10000000] [--shard-rows 1000] [--head] [--json]
 
-Nothing is there but names: a source that says `tar00012.tar|000012345.jpg` as often as it is asked, in tars of 10,000, with or without a
-seal of its files by which it is known again without a listing. Each number of inputs has a process of its own, whose peak of memory
+Nothing is there but names: a source that says `tar00012.tar|000012345.jpg` as often as it is asked, in tars of 10,000, each input with a size
+and a time of its own, as loose pictures have them, and with or without a seal of its files by which it is known again without a listing. Each number of inputs has a process of its own, whose peak of memory
 is shown. `write` lists the source and writes the plan. `again` is what a build that goes on, or a part of it, does before the
 first picture: the plan, its settings, the inputs, and which shards are missing. `by listing` is the same where the source has no seal.
 `shard` is the inputs of a shard, in the middle of the plan: the first in a process, which opens the footer, and the others.
@@ -58,9 +58,9 @@ class Listing:
         text = ("a photograph of something",)
         for number in range(self.inputs):
             tar, member = divmod(number, IN_A_TAR)
-            yield Entry(
-                f"tar{tar:05d}.tar|{number:09d}.jpg", "1073741824:1700000000000000000", member << 17, 1 << 17, text
-            )
+            size = 20_000 + number * 2654435761 % 900_000
+            time = 17 * 10**17 + number * 10**7 + number * 2246822519 % 10**7
+            yield Entry(f"tar{tar:05d}.tar|{number:09d}.jpg", f"{size}:{time}", member << 17, size, text)
 
     def read(self, entry: Entry) -> Sample:
         raise NotImplementedError("a listing has no pictures")

@@ -18,7 +18,7 @@ from rich.table import Table
 MEASURED = {
     "core-milliseconds a picture, canny": 10.0,  # 200 pictures a second on two cores, all of a build
     "core-milliseconds a picture beside a network": 12.0,  # decode, shrink, encode, decode, PNG of grey, Python
-    "bytes of a plan, an input": 31.0,
+    "bytes of a plan, an input": 13.0,
     "microseconds to list an input into a plan": 27.0,
     "driver's megabytes": 115.0,
     "driver's kilobytes a shard": 1.0,

@@ -48,6 +48,11 @@ SCHEMA = pa.schema(
     }
 )
 SHARDS = 100  # in a file
+REPEATED = [
+    "text.list.element",
+    "problem",
+    "code",
+]  # columns in which a dictionary saves bytes: names and times are never the same twice
 _values = attrgetter(*SCHEMA.names)  # of an entry
 
 
@@ -144,7 +149,7 @@ def _write(plan: Plan, shards: Iterable[Sequence[Entry]], seen: Callable[[int], 
 
     def write(shards: Iterable[Sequence[Entry]], path: Path) -> None:
         nonlocal inputs
-        with pq.ParquetWriter(path, SCHEMA) as writer:
+        with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=REPEATED) as writer:
             for entries in shards:
                 for entry in entries:
                     add_to_digest(digest, entry)

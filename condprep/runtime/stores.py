@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from condprep.runtime.retry import retried
 from condprep.runtime.storage_faults import as_storage_error, replaced
 
-_MARKS = ("ETag", "etag", "generation", "md5Hash", "checksum", "created", "mtime", "LastModified")
+_MARKS = ("generation", "ETag", "etag", "md5Hash", "checksum", "created", "mtime", "LastModified")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +101,16 @@ class FsspecStore:
     def read(self, path: str, start: int, end: int, mark: str | None) -> bytes:
         if mark is not None and self.protocol == "memory" and self.status(path).mark != mark:
             raise replaced(f"{self.protocol}://{path}")
+        of = {"generation": mark} if mark and mark.isdigit() and self.protocol in ("gs", "gcs") else {}
         try:
-            data: bytes = self.files.cat_file(path, start=start, end=end)
+            data: bytes = self.files.cat_file(path, start=start, end=end, **of)
         except Exception as error:
-            raise as_storage_error(error, f"{self.protocol}://{path}") from error
+            found = as_storage_error(error, f"{self.protocol}://{path}")
+            if of and isinstance(found, FileNotFoundError) and self.status(path).mark != mark:
+                raise replaced(
+                    f"{self.protocol}://{path}"
+                ) from None  # that generation is gone, and another one is there
+            raise found from error
         return data
 
     def has_bucket(self, path: str) -> bool:

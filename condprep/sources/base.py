@@ -140,6 +140,15 @@ def open_listed(path: Place, stamp: str, block: int = BLOCK) -> IO[bytes]:
     return path.open("rb", block, Status.of(stamp)) if isinstance(path, Remote) else path.open("rb")
 
 
+def check_as_listed(listed: str, *files: Path) -> None:
+    """Raises SourceError where files of this machine, as `stamp` takes them, are not those that were listed."""
+    if stamp(*files) != listed:
+        raise SourceError(
+            f"{files[0]}{' (or its captions)' * (len(files) > 1)} is another file than the one that was listed; put it back as it was to go on, "
+            "or start afresh with --overwrite"
+        )
+
+
 def size_of(path: Place) -> int:
     """Bytes of a file or an object. Raises OSError."""
     return path.status().size if isinstance(path, Remote) else path.stat().st_size

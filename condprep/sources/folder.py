@@ -14,6 +14,7 @@ from condprep.runtime.retry import GOES_ON, as_fault, is_passing, retried
 from condprep.runtime.storage import Place, Remote
 from condprep.runtime.stores import Status
 from condprep.sources.base import (
+    check_as_listed,
     device_of,
     file_problem,
     native,
@@ -88,6 +89,7 @@ class FolderSource:
                 sidecar = find_sidecar(path)
                 data = read_listed(sidecar, cut=sidecar_limit(sidecar.name)) if sidecar else b""
                 picture = read_listed(path)
+                check_as_listed(entry.stamp, path, sidecar or path.with_suffix(".txt"))
                 text = self._captions(sidecar, data)
             return Sample(entry.name, picture, text.texts, note=text.note)
         except Rejected:

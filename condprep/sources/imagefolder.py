@@ -19,6 +19,7 @@ from condprep.runtime.stores import Status
 from condprep.sources.base import (
     Source,
     Where,
+    check_as_listed,
     file_problem,
     native,
     portable,
@@ -95,7 +96,10 @@ class ImagefolderSource:
         if path is None:
             raise Rejected("read", f"{entry.name!r} is outside the folder", code="outside-source")
         status = Status.of(entry.stamp) if isinstance(path, Remote) else None
-        return Sample(entry.name, read_listed(path, status=status), entry.text or ())
+        picture = read_listed(path, status=status)
+        if isinstance(path, Path):
+            check_as_listed(entry.stamp, path)
+        return Sample(entry.name, picture, entry.text or ())
 
     def describes(self, listing: str, inside: Container[str]) -> bool:
         """Whether a listing names a picture of the split, whose pictures or their folders are `inside`."""

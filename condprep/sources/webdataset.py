@@ -16,6 +16,7 @@ from condprep.errors import Rejected
 from condprep.runtime.storage import Place, Remote
 from condprep.runtime.stores import Status
 from condprep.sources.base import (
+    check_as_listed,
     check_there,
     gone,
     portable,
@@ -110,6 +111,7 @@ class WebDatasetSource:
             raise refused("read", f"{path.name!r} cannot be read", error) from None
         if len(data) < entry.size:
             raise Rejected("read", f"{path.name!r} was cut off after it was listed", code="cut-off")
+        check_as_listed(entry.stamp, path)
         return Sample(entry.name, data, entry.text or ())
 
     def _pictures(self, file: io.BufferedReader, note: Note) -> Iterator[Found]:

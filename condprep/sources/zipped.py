@@ -10,12 +10,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import IO, Any
 
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.local_copies import local
 from condprep.runtime.storage import Place
-from condprep.sources.base import Where, portable, rejected_entry, seal_of, size_of, source_place, stamp, unsaid
+from condprep.sources.base import (
+    Where,
+    check_as_listed,
+    portable,
+    rejected_entry,
+    seal_of,
+    size_of,
+    source_place,
+    stamp,
+    unsaid,
+)
 from condprep.sources.folder import walk
 from condprep.sources.kinds import HIDDEN, is_junk, is_metadata, is_picture, is_zip, kind_left, listing
 from condprep.sources.listed import Found, Listed, Listing, name_of
@@ -86,7 +97,10 @@ class ZipSource:
 
     def read(self, entry: Entry) -> Sample:
         path = self.zips[entry.name.partition(SEPARATOR)[0]]
-        return Sample(entry.name, read_member(path, entry.stamp, entry.offset, entry.size), entry.text or ())
+        picture = read_member(path, entry.stamp, entry.offset, entry.size)
+        if isinstance(path, Path):
+            check_as_listed(entry.stamp, path)
+        return Sample(entry.name, picture, entry.text or ())
 
     def _pictures(self, name: str, path: Place, note: Note) -> Iterator[Entry]:
         """Every picture, with the captions of the text beside it."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from support.s3_server import BUCKET, S3Server
 
 from condprep.errors import PassingFault, SourceError, StorageFault, UsageError
 from condprep.runtime.storage import Remote, is_url, place
+from condprep.runtime.stores import FsspecStore
 
 NAMES = ["a.jpg", "a/1.jpg", "a/b/2.jpg", "a0.jpg", "ä ö#?.jpg", "z.tar"]
 
@@ -123,6 +126,42 @@ def test_an_object_that_was_replaced_is_noticed(root: Remote, put: Callable[[str
     put("places/a.jpg", b"other" * 100)
     with pytest.raises(SourceError, match="another object than the one that was listed"):
         listed.read(0, 10, status.mark)
+
+
+class Generations(MemoryFileSystem):
+    """Objects by generation, as gcsfs reads them: that of an object that was replaced is not there any more."""
+
+    cachable = False
+    stored: ClassVar[dict[str, tuple[int, bytes]]] = {}
+
+    def info(self, path: str, **_: object) -> dict[str, object]:
+        if path not in self.stored:
+            raise FileNotFoundError(path)
+        generation, data = self.stored[path]
+        return {"name": path, "type": "file", "size": len(data), "etag": "CAE=", "generation": str(generation)}
+
+    def cat_file(self, path: str, start: int, end: int, generation: str | None = None) -> bytes:
+        if self.info(path)["generation"] != (generation or self.info(path)["generation"]):
+            raise FileNotFoundError(path)
+        return self.stored[path][1][start:end]
+
+
+@pytest.mark.parametrize("now", [b"other", None])
+def test_an_object_of_google_is_read_at_its_generation(now: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was replaced is told, with no request more while it was not; one that was removed is missing."""
+    monkeypatch.setattr(FsspecStore, "files", Generations())
+    monkeypatch.setitem(Generations.stored, "bucket/a.jpg", (1700000000000001, b"first"))
+    one = Remote("gs", "bucket/a.jpg", FsspecStore("gs"))
+    status = one.status()
+    assert one.read_bytes() == one.read_bytes(status) == b"first"
+    if now:
+        monkeypatch.setitem(Generations.stored, "bucket/a.jpg", (1700000000000002, now))
+        with pytest.raises(SourceError, match="another object than the one that was listed"):
+            one.read_bytes(status)
+    else:
+        monkeypatch.delitem(Generations.stored, "bucket/a.jpg")
+        with pytest.raises(FileNotFoundError):
+            one.read_bytes(status)
 
 
 def test_what_is_not_there(root: Remote) -> None:

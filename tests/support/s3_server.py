@@ -112,7 +112,7 @@ class S3Server:
 
     def keys(self, prefix: str) -> set[str]:
         """Of all objects that begin so."""
-        listed = self.ask("GET", f"/{BUCKET}?list-type=2&prefix={prefix}").decode()
+        listed = self.ask("GET", f"/{BUCKET}", query=f"?list-type=2&prefix={prefix}").decode()
         return set(re.findall(r"<Key>([^<]*)</Key>", listed))
 
     def delete(self, key: str) -> None:
@@ -127,9 +127,9 @@ class S3Server:
         """Requests since `fail` was called: what, range, bytes sent, and the fault that was injected."""
         return list(json.loads(self.ask("GET", f"{CONTROL}log")))
 
-    def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
+    def ask(self, method: str, path: str, data: bytes | None = None, query: str = "") -> bytes:
         headers = {"Authorization": _SIGNED, "Content-Type": "application/octet-stream"}
-        request = Request(self.endpoint + quote(path, safe="/?=&-"), data, headers, method=method)
+        request = Request(self.endpoint + quote(path) + query, data, headers, method=method)
         with urlopen(request) as answer:
             found: bytes = answer.read()
         return found
