@@ -141,6 +141,14 @@ BUILTIN = (
         licence="the model's own",
     ),
     AnnotatorSpec(
+        name="mask",
+        summary="what stands before the background, by a model of transformers",
+        load="condprep.annotators.segmentation.mask:load",
+        params="condprep.annotators.gridded:ExactParams",
+        open_variant="a segmentation model of transformers with a background, or with one class: Hub id (owner/model, owner/model@revision) or local folder",
+        licence="the model's own",
+    ),
+    AnnotatorSpec(
         name="lineart",
         summary="a drawing in lines, light on dark, those of controlnet_aux",
         load="condprep.annotators.lines.load:load_lineart",

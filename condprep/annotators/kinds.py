@@ -18,7 +18,7 @@ _ANNOTATORS = {  # annotator, or annotator:variant, of this package
     **dict.fromkeys(("lineart", "lineart_anime", "mlsd"), "lineart"),
     **{"pidinet": "softedge", "pidinet:scribble": "scribble", "teed": "softedge", "aux:teed": "softedge"},
     "normalbae": "normal",
-    "segmentation": "segmentation",
+    **dict.fromkeys(("segmentation", "mask"), "segmentation"),
 }
 
 

@@ -53,6 +53,8 @@ def _table(spec: AnnotatorSpec, store: Weights) -> list[tuple[str, ...]]:
         licence = "; ".join(dict.fromkeys(one.licence for one in pins)) or spec.licence
         size = f"{sum(one.size for one in pins) / 1e6:.0f} MB" if pins else ""
         here = "yes" if all(store.locate(one.name) for one in pins) else "no"
+        if spec.weights and variant not in spec.weights:  # it is one of the others, whichever can be had
+            here = ""
         kind = kind_of_annotator(spec.name, variant) or ""
         if variant == "OWNER/MODEL":
             licence, here = "the model's own", ""

@@ -14,6 +14,10 @@ from condprep.annotators.depth.dpt_hybrid import DptHybrid
 from condprep.annotators.depth.models import Midas
 from condprep.annotators.hed.annotator import CONTROLNET, Hed
 from condprep.annotators.hed.network import HedNetwork
+from condprep.annotators.lines.drawings import Drawing
+from condprep.annotators.lines.mlsd import MlsdNetwork
+from condprep.annotators.lines.pidinet import PidiNetwork
+from condprep.annotators.lines.teed import Teed
 from condprep.annotators.openpose.network import BodyNetwork
 from condprep.annotators.openpose.point_network import PointNetwork
 from condprep.annotators.protocol import Annotator
@@ -45,6 +49,13 @@ def test_maps_stay_on_the_device(name: str) -> None:
         maps = annotate(torch.empty(2, 3, 70, 100, dtype=torch.uint8, device="cuda"), KEYS).maps
         assert maps.device.type == "cuda"
         assert (maps.dtype, maps.shape[0], maps.shape[2:]) == (torch.uint8, 2, (70, 100))
+
+
+@pytest.mark.parametrize("network", [PidiNetwork, Teed, Drawing, MlsdNetwork])
+def test_networks_of_lines_stay_on_the_device(network: type[nn.Module]) -> None:
+    """Lines and edges, too: what a network makes of its own weights is where these are."""
+    with fake_cuda():
+        assert onto_cuda(network())(torch.empty(2, 3, 256, 256, device="cuda")).device.type == "cuda"
 
 
 @pytest.mark.parametrize(

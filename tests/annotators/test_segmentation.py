@@ -201,3 +201,30 @@ def test_a_model_is_named_with_its_door() -> None:
     record = {"annotator": "segmentation", "variant": "nobody/nothing", "params": {}, "weights": {}}
     with pytest.raises(AnnotatorError, match="--trust-annotator segmentation:nobody/nothing"):
         Recorded.of("a dataset", record).load(trust=(), device="cpu", weights=None)
+
+
+@pytest.mark.parametrize("labels", [{0: "Background", 1: "hat", 2: "coat"}, {0: "something"}])
+def test_a_mask_is_what_is_no_background(labels: dict[int, str], tmp_path: Path) -> None:
+    """255 where transformers' own answer is another class than the background, or above 0 where there is one class alone."""
+    folder = tiny_models.segformer(tmp_path, labels)
+    annotator: Any = load_annotator(f"mask:{folder}", weights=Weights(offline=True, say=lambda _: None))
+    rgb = [picture(64, 96), np.ascontiguousarray(picture(64, 96)[:, ::-1])]
+    maps = annotator(batch(*rgb), KEYS[:2]).maps
+    assert annotator.binary
+    for found, one in zip(maps, rgb):
+        inputs = annotator.model.processor(images=Image.fromarray(one), return_tensors="pt")
+        with torch.inference_mode():
+            logits = annotator.model.network(**inputs).logits
+        logits = torch.nn.functional.interpolate(logits, (64, 96), mode="bilinear")[0]
+        expected = logits[0] > 0 if len(labels) == 1 else logits.argmax(0) > 0
+        assert 0 < expected.float().mean() < 1, "a flat mask would equal anything"
+        assert ((found[0] == 255) != expected).float().mean() <= 1e-3
+    assert annotator(batch(picture(1, 1)), KEYS[:1]).maps.shape == (1, 1, 1, 1)
+
+
+def test_a_model_without_a_background_makes_no_mask(folders: dict[str, Path]) -> None:
+    """ADE20K's first class is a wall: such a model is refused with its classes, and what to use instead."""
+    with pytest.raises(
+        AnnotatorError, match=r"knows no background: its 150 classes begin with wall, .*segmentation:.*shows them all"
+    ):
+        load_annotator(f"mask:{folders['segformer']}", weights=Weights(offline=True, say=lambda _: None))

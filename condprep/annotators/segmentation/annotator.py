@@ -57,15 +57,19 @@ class SegmentationModel:
     @torch.inference_mode()
     def __call__(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> classes (B, H, W), on the same device."""
-        further = {"task_inputs": ["semantic"] * len(rgb)} if self.told else {}
-        inputs = dict(prepared(self.processor, rgb, **further))
-        with autocast(self.precision, self.device):
-            answer = self.network(**inputs)
+        answer, inputs = self.answer(rgb)
         size = (rgb.shape[2], rgb.shape[3])
         if self.universal:
             answer = self._without_border(answer, inputs, size)
         found = self.processor.post_process_semantic_segmentation(answer, target_sizes=[size] * len(rgb))
         return torch.stack(found)
+
+    def answer(self, rgb: Tensor) -> tuple[Any, dict[str, Any]]:
+        """What the network answers, and what it was given."""
+        further = {"task_inputs": ["semantic"] * len(rgb)} if self.told else {}
+        inputs = dict(prepared(self.processor, rgb, **further))
+        with autocast(self.precision, self.device):
+            return self.network(**inputs), inputs
 
     def _without_border(self, answer: Any, inputs: Mapping[str, Any], size: tuple[int, int]) -> Any:
         """Masks of the picture alone: transformers stretches over it what its preprocessing padded."""
