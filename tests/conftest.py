@@ -89,7 +89,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         warm.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def warm(request: pytest.FixtureRequest) -> Warm:
     """Commands in processes of their own, without the seconds that their imports take."""
     return request.config.stash[WARM]

@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data
 from support.network_states import depth_state
 from support.thorough import share
-from support.tiny_models import lively
+from support.tiny_models import dpt, zoedepth
 from torch import Tensor
 
 from condprep import AnnotatorSpec, build, load_annotator
@@ -268,34 +268,7 @@ def test_models_of_transformers_by_folder(tiny_model: Path) -> None:
     assert annotator.provenance["weights"] == {file.name: sha256(file.read_bytes()).hexdigest()}
 
 
-def tiny_dpt(folder: Path) -> None:
-    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
-
-    config = DPTConfig(
-        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
-        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, is_hybrid=False,
-    )  # fmt: skip
-    lively(DPTForDepthEstimation(config)).save_pretrained(folder)
-    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-
-
-def tiny_zoe(folder: Path) -> None:
-    from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
-
-    backbone = BeitConfig(
-        image_size=32, patch_size=16, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
-        out_features=[f"stage{n}" for n in range(1, 5)], reshape_hidden_states=False, use_relative_position_bias=True,
-    )  # fmt: skip
-    bins = [{"n_bins": 8, "min_depth": 0.001, "max_depth": 10, "name": "nyu"}]
-    config = ZoeDepthConfig(
-        backbone_config=backbone, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, bottleneck_features=8,
-        bin_embedding_dim=8, num_attractors=[4, 2, 2, 1], num_relative_features=8, bin_configurations=bins,
-    )  # fmt: skip
-    lively(ZoeDepthForDepthEstimation(config)).save_pretrained(folder)
-    ZoeDepthImageProcessor(size={"height": 64, "width": 96}, ensure_multiple_of=32).save_pretrained(folder)
-
-
-@pytest.mark.parametrize("make", [tiny_dpt, tiny_zoe])
+@pytest.mark.parametrize("make", [dpt, zoedepth])
 def test_dpt_and_zoedepth_are_their_pipeline_s(make: Callable[[Path], None], tmp_path: Path) -> None:
     """Two pictures at once: the depth that transformers' own pipeline finds in each alone, at its size, a padded border left out."""
     from transformers import pipeline

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from support.warm import Warm
 
 from condprep.images.encode import encode_map
 from trainer.evaluation.evaluate import evaluate
@@ -28,7 +29,7 @@ STEPS = 240
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
     """Drawn shapes, and the dataset that the command line makes of them."""
     folder = tmp_path_factory.mktemp("shapes")
     draw = [
@@ -42,7 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     subprocess.run(draw, check=True)
     build = ["build", folder / "raw", "--annotator", "canny", "--resolution", "64", "--validation", "0.05"]
-    subprocess.run([sys.executable, "-m", "condprep", *build, "--out", folder / "ds"], check=True, capture_output=True)
+    code, _, errors = warm.run(folder, "condprep", *build, "--out", folder / "ds")
+    assert code == 0, errors
     return folder
 
 
@@ -112,7 +114,9 @@ def rewrite(file: Path, change: Callable[[list[np.ndarray]], list[np.ndarray]]) 
 
 
 @pytest.mark.parametrize("change", [shifted, exchanged])
-def test_misaligned_pairs_teach_nothing(place: Path, tmp_path: Path, change: Callable[..., list[np.ndarray]]) -> None:
+def test_misaligned_pairs_teach_nothing(
+    place: Path, tmp_path: Path, warm: Warm, change: Callable[..., list[np.ndarray]]
+) -> None:
     """Maps that lie beside their pictures, or belong to others, are followed no further than real pictures follow them.
 
     While it trains, after it, and before, it is said why.
@@ -131,8 +135,7 @@ def test_misaligned_pairs_teach_nothing(place: Path, tmp_path: Path, change: Cal
     assert "maps do not belong" in [
         finding.name for finding in evaluate(tmp_path / "output", rows=32, sampler_steps=2).findings
     ]
-    verify = [sys.executable, "-m", "condprep", "verify", tmp_path / "ds", "--checks", "alignment", "--json"]
-    answer = subprocess.run(verify, capture_output=True, text=True, check=False)
-    assert answer.returncode == 1
-    found = json.loads(answer.stdout)
+    code, answer, _ = warm.run(tmp_path, "condprep", "verify", tmp_path / "ds", "--checks", "alignment", "--json")
+    assert code == 1
+    found = json.loads(answer)
     assert len({finding["row"] for finding in found["findings"]}) >= 0.9 * found["rows"]

@@ -135,3 +135,32 @@ def marigold(folder: Path, *, looks: bool = True) -> Path:
         default_processing_resolution=32,
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+def dpt(folder: Path) -> None:
+    """Depth without a unit."""
+    from transformers import DPTConfig, DPTForDepthEstimation, DPTImageProcessor
+
+    config = DPTConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, is_hybrid=False,
+    )  # fmt: skip
+    lively(DPTForDepthEstimation(config)).save_pretrained(folder)
+    DPTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def zoedepth(folder: Path) -> None:
+    """Depth in metres."""
+    from transformers import BeitConfig, ZoeDepthConfig, ZoeDepthForDepthEstimation, ZoeDepthImageProcessor
+
+    backbone = BeitConfig(
+        image_size=32, patch_size=16, hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=32,
+        out_features=[f"stage{n}" for n in range(1, 5)], reshape_hidden_states=False, use_relative_position_bias=True,
+    )  # fmt: skip
+    bins = [{"n_bins": 8, "min_depth": 0.001, "max_depth": 10, "name": "nyu"}]
+    config = ZoeDepthConfig(
+        backbone_config=backbone, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, bottleneck_features=8,
+        bin_embedding_dim=8, num_attractors=[4, 2, 2, 1], num_relative_features=8, bin_configurations=bins,
+    )  # fmt: skip
+    lively(ZoeDepthForDepthEstimation(config)).save_pretrained(folder)
+    ZoeDepthImageProcessor(size={"height": 64, "width": 96}, ensure_multiple_of=32).save_pretrained(folder)
