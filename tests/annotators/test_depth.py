@@ -110,9 +110,9 @@ def test_results_do_not_depend_on_the_batch(depth: Annotator) -> None:
     """A picture's map is the same, within one grey level, in a batch of 1, 3 and 8."""
     pictures = batch(*(np.roll(photo(64, 64), 20 * n, axis=1) for n in range(8)))
     whole = depth(pictures, KEYS).maps.int()
-    for size in (1, 3):
-        parts = torch.cat([depth(part, KEYS[: len(part)]).maps for part in pictures.split(size)])
-        assert (parts.int() - whole).abs().max() <= 1
+    for size, some in ((1, slice(0, 2)), (3, slice(2, 8))):  # each picture once
+        parts = torch.cat([depth(part, KEYS[: len(part)]).maps for part in pictures[some].split(size)])
+        assert (parts.int() - whole[some]).abs().max() <= 1
 
 
 @pytest.mark.slow
