@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,30 +51,45 @@ def export(
     training, condition = read_records(folder)
     source, path = weights_folder(folder, weights), Path(out)
     check_file(path, source / WEIGHTS, overwrite)
-    config, state = read_json(source / CONFIG), read_weights(source / WEIGHTS, precision)
-    if to == "a1111" and training["family"] not in UNETS:
-        raise ModelError(
-            f'{output} is a ControlNet of family "{training["family"]}", which AUTOMATIC1111\'s program cannot load: say "comfyui" or'
-            ' "single-file"'
+    state = read_weights(source / WEIGHTS, precision)
+    with _recorded(source):
+        config = read_json(source / CONFIG)
+        if to == "a1111" and training["family"] not in UNETS:
+            raise ModelError(
+                f'{output} is a ControlNet of family "{training["family"]}", which AUTOMATIC1111\'s program cannot load: say "comfyui" or'
+                ' "single-file"'
+            )
+        original = (to, training["family"]) in RENAMED
+        if original:
+            try:
+                names = original_names(list(state), config)
+            except ModelError as error:
+                raise ModelError(f'{source} cannot be exported to "{to}": {error}; say "single-file"') from None
+            state = {names[name]: weight for name, weight in state.items()}
+        metadata = header(
+            training,
+            condition,
+            config,
+            Words(title, author, licence),
+            original=original,
+            made=(source / WEIGHTS).stat().st_mtime,
+            sha256=digest(state),
         )
-    original = (to, training["family"]) in RENAMED
-    if original:
-        try:
-            names = original_names(list(state), config)
-        except ModelError as error:
-            raise ModelError(f'{source} cannot be exported to "{to}": {error}; say "single-file"') from None
-        state = {names[name]: weight for name, weight in state.items()}
-    metadata = header(
-        training,
-        condition,
-        config,
-        Words(title, author, licence),
-        original=original,
-        made=(source / WEIGHTS).stat().st_mtime,
-        sha256=digest(state),
-    )
     write(path, state, metadata)
     return path
+
+
+@contextmanager
+def _recorded(source: Path) -> Iterator[None]:
+    """What records of others may be, damaged or made up, as a ModelError of one line."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{source} holds no result of the trainer: its records are damaged ({first_line(error)})"
+        ) from error
 
 
 def check_file(path: Path, source: Path, overwrite: bool) -> None:
@@ -91,6 +107,8 @@ def read_weights(path: Path, precision: Precision) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     dtype, state = torch_dtype(precision), {}
+    if not path.is_file():  # a pipe would be waited for
+        raise ModelError(f"{path} is not there, or no file")
     with explained(f"{path} cannot be read"), safe_open(str(path), "pt") as file:
         for name in file.keys():  # noqa: SIM118  # it is no mapping
             state[name] = file.get_tensor(name).to(dtype)

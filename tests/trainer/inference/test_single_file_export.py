@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -266,3 +267,38 @@ def test_the_command_exports(runs: Mapping[str, Path], tmp_path: Path, monkeypat
     refused = CliRunner().invoke(app, ["export", str(runs["sd15"]), "--to", "paint"])
     assert refused.exit_code == 2
     assert "single-file" in refused.output
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "no config": lambda run: (run / "config.json").write_text("{}"),
+    "null config": lambda run: (run / "config.json").write_text("null"),
+    "deep config": lambda run: (run / "config.json").write_text("[" * 100_000),
+    "a number": lambda run: (run / "config.json").write_text("1" * 10_000),
+    "layers": lambda run: (run / "config.json").write_text('{"conditioning_embedding_out_channels": 4}'),
+    "family": lambda run: _change(run / "training.json", "family", ["sd15"]),
+    "updates": lambda run: _change(run / "training.json", "updates", "many"),
+    "geometry": lambda run: _change(run / "condition.json", "geometry", None),
+    "a pipe": lambda run: (_weights(run).unlink(), os.mkfifo(_weights(run))),
+    "a folder": lambda run: (_weights(run).unlink(), _weights(run).mkdir()),
+    "nothing": lambda run: _weights(run).write_bytes(b""),
+}
+
+
+def _weights(run: Path) -> Path:
+    return run / "raw" / "diffusion_pytorch_model.safetensors"
+
+
+def _change(path: Path, name: str, value: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+
+def test_damaged_records_of_others_end_in_words(runs: dict[str, Path], tmp_path: Path) -> None:
+    """A run's folder that came from elsewhere: whatever its records and weights are, one line says that it is no result."""
+    for number, (name, damage) in enumerate(DAMAGE.items()):
+        run = shutil.copytree(runs["sd15"], tmp_path / str(number))
+        damage(run)
+        shutil.copyfile(run / "config.json", run / "raw" / "config.json")
+        with pytest.raises(ModelError) as raised:
+            export(run, tmp_path / "out.safetensors", to="comfyui", weights="raw")
+        assert "\n" not in str(raised.value), name
+        assert not (tmp_path / "out.safetensors").exists()
