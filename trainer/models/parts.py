@@ -70,7 +70,8 @@ def folder_of(name: str, revision: str, safetensors: bool) -> Path:
     if name in GONE:
         raise ModelError(f"model.base {name!r} is gone from the Hub; its maintained copy is {GONE[name]!r}")
     if name.count("/") != 1 or path.is_absolute():
-        raise ModelError(f"model.base {name!r}: there is no such folder, and a name on the Hub is OWNER/NAME")
+        kind = "file" if path.suffix == ".safetensors" else "folder"
+        raise ModelError(f"model.base {name!r}: there is no such {kind}, and a name on the Hub is OWNER/NAME")
     return _download(name, revision, safetensors)
 
 

@@ -125,5 +125,9 @@ def test_memory_grows_with_what_is_kept(base: Base) -> None:
     assert predict(ema={"enabled": False}).training == 8 * trained
     assert predict(ema={"device": "cpu"}).training == 8 * trained
     assert predict(3).passes > 1.5 * plain.passes
-    assert predict(train={"precision": "bf16"}).models < plain.models
+    assert predict(train={"precision": "bf16"}).peak < plain.peak
+    assert (
+        predict(train={"precision": "bf16", "weights": "bf16"}).models < plain.models
+    )  # without a copy of the weights
+    assert predict(train={"precision": "bf16", "gradient_checkpointing": True}).models < plain.models
     assert predict(cache={"latents": False, "text": False}).models > plain.models
