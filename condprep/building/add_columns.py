@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from condprep.building.options import parse_options
 from condprep.building.output_folder import check_here, disk_errors, locked
 from condprep.building.plan import Plan
 from condprep.building.result import BuildResult, build_result
-from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, SPLITS, Layout
+from condprep.dataset.layout import DATA_FOLDERS, FILES, Layout, remove_empty_splits
 from condprep.dataset.reader import files
 from condprep.dataset.shards import Counts
 from condprep.engines.choose import engine_for
@@ -102,11 +101,7 @@ def take_places(layout: Layout, staging: Layout) -> Counts:
     for name in {file["name"] for file in before} - {file["name"] for file in counts.files}:
         if name.partition("/")[0] in DATA_FOLDERS:
             remove(layout.root / name, missing_ok=True)
-    for split in set(SPLITS) - counts.rows.keys():
-        for name in SPLIT_FILES:
-            remove(layout.root / split / name, missing_ok=True)
-        with suppress(OSError):  # there is none, or it holds files of the user's
-            remove_folder(layout.root / split)
+    remove_empty_splits(layout, counts.rows)
     move(staging.done, layout.done)
     for begun in (staging.root, *_set_aside(staging)):  # those were for the dataset as it was
         remove_tree(begun)

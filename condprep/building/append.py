@@ -1,8 +1,8 @@
 """`--append`: what a source has by now and a finished dataset has not becomes further shards of it.
 
 What is new is built in `.condprep/append/`, as a dataset by itself; the other stays as it is, and can be read, until that is
-done. Then the files of both take their places behind each other: renamed, never written again. Killed at any moment, the same
-command goes on where it was.
+done. Then the files of both take their places behind each other: renamed, never written again, but for those that `--replace`
+writes anew (`renew.py`). Killed at any moment, the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from condprep.building.on_devices import OpenBuilder
 from condprep.building.options import BuildOptions
 from condprep.building.output_folder import check_here
 from condprep.building.plan import Plan, add_entries, check_config, check_inputs
-from condprep.building.result import BuildResult, build_result
-from condprep.building.shard import ShardBuilder
+from condprep.building.renew import Renewal, plan_of
+from condprep.building.result import CHANGED, GONE, BuildResult, build_result
 from condprep.dataset.card import write_card
 from condprep.dataset.columns import datasets_features
-from condprep.dataset.layout import SPLITS, Layout, place_files
-from condprep.dataset.records import provenance, read_record
-from condprep.dataset.shards import Counts
+from condprep.dataset.layout import SPLITS, Layout, place_files, remove_empty_splits
+from condprep.dataset.reader import schema
+from condprep.dataset.records import provenance, read_record, read_rejects
+from condprep.dataset.shards import Counts, Form
 from condprep.engines.choose import engine_for
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.concurrency import usable_cores
@@ -35,12 +36,13 @@ from condprep.runtime.files import commit_json, commit_text, read_json
 from condprep.runtime.own import make_folder, move, remove, remove_tree
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
-from condprep.sources.chosen import ListedInputs, NewInputs
+from condprep.sources.chosen import InOrder, NewInputs
 from condprep.types import Notes
 from condprep.weights.find import Weights
 
-CHANGED = "changed since it became a row, and left as it was"
-GONE = "no longer in the source; its row stays"
+REPLACED = "changed since it became a row, and replaced"
+REMOVED = "no longer in the source, and taken away"
+RETRIED = "rejected before, changed since, and tried again"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ class Addition:
     """What is added to the dataset at `layout`."""
 
     layout: Layout
-    source: Source  # of the inputs that are new
-    any: bool  # whether there is something new
+    source: Source  # of the inputs that are built: those that replace others, then those that are new
+    sizes: Sequence[int]  # of the shards that they are built in
+    renewal: Renewal | None  # what becomes of rows that are there, where not all of them stay
     notes: Notes  # what is not as it was any more
 
     @property
@@ -61,68 +64,100 @@ class Addition:
         """Where the joining is written down before it begins."""
         return self.layout.appending
 
-    def join(self, builder: ShardBuilder) -> None:
-        """Put the shards of the builder behind those that are there. Every step can be repeated."""
-        layout, new = self.layout, builder.plan
+    @property
+    def any(self) -> bool:
+        return bool(self.sizes or self.renewal or self.note.exists())
+
+    @property
+    def built(self) -> Plan | None:
+        """Of what is built; None where nothing is to be."""
+        return Plan.load(self.staging.private)
+
+    def first(self, shard_rows: int) -> int:
+        """From which shard on what is built is new."""
+        return -(-len(self.renewal.replaced) // shard_rows) if self.renewal else 0
+
+    def join(self, form: Form) -> None:
+        """Put the shards that were built behind those that are there. Every step can be repeated."""
+        layout, new, renewal = self.layout, self.built, self.renewal
+        first = self.first(plan_of(layout).shard_rows)
         if not self.note.exists():
-            before = _plan(layout)
-            check_config(before, {"annotators": new.config["annotators"]})
-            said = {"counts": vars(Counts.load(layout.done)), "inputs": before.inputs, "shards": before.shards}
-            commit_json(self.note, said)
+            if renewal:
+                renewal.prepare(new, first)
+            remove_tree(layout.shards, ignore_errors=True)  # left over: their files are in their places
+            commit_json(self.note, self._before(new, first, form))
         said = read_json(self.note)
-        if layout.done.exists() and _plan(layout).inputs > said["inputs"]:  # only what is left over is to be removed
+        if layout.done.exists() and plan_of(layout).id != said["plan"]:  # only what is left over is to be removed
             return
-        there = Counts.of(said["counts"])
         remove(layout.done, missing_ok=True)
-        _gather(layout, there)
-        for number in range(new.shards):
+        _gather(layout, Counts.of(said["counts"]), renewal)
+        for number in range(first, new.shards if new else 0):
             if (built := self.staging.shard(number)).exists():
-                move(built, layout.shard(1 + number))
-        plan = add_entries(_plan(layout), said["shards"], new)
-        counts = [Counts.load(layout.shard(n) / "counts.json") for n in range(1 + new.shards)]
-        form = builder.options.format
-        total = place_files(layout, counts, datasets_features(builder.columns), form, plan.id)
-        self._describe(total, builder, said)
+                move(built, layout.shard(1 + number - first))
+        before = renewal.plan if renewal else plan_of(layout)
+        plan = add_entries(before, said["shards"], new, first, layout.private)
+        counts = [Counts.load(layout.shard(n) / "counts.json") for n in range(1 + plan.shards - said["shards"])]
+        total = place_files(layout, counts, said["features"], form, plan.id)
+        remove_empty_splits(layout, total.rows)
+        self._describe(total, counts[1:], said)
         commit_json(layout.done, vars(total))
 
-    def _describe(self, total: Counts, builder: ShardBuilder, said: dict[str, Any]) -> None:
+    def _before(self, new: Plan | None, first: int, form: Form) -> dict[str, Any]:
+        """The dataset to which something is added, and what that is."""
+        layout, renewal = self.layout, self.renewal
+        before, plan = (renewal.counts, renewal.plan) if renewal else (Counts.load(layout.done), plan_of(layout))
+        found = plan_of(layout)
+        if new:
+            check_config(found, {"annotators": new.config["annotators"]})
+        shards = range(first, new.shards if new else 0)
+        added = [Counts.load(self.staging.shard(n) / "counts.json").rows.total() for n in shards]
+        record = layout.private / "provenance.json"
+        said: dict[str, Any] = {"counts": vars(before), "inputs": plan.inputs, "shards": plan.shards, "plan": found.id}
+        said["features"] = _features(layout, Counts.load(layout.done), form)
+        said["changes"] = {"added": sum(added)} | (renewal.changes if renewal else {})
+        said["new"] = {"inputs": sum(new.rows(n) for n in shards), "machine": new.config["machine"]} if new else None
+        return said | {"appended": read_record(record, provenance).get("appended", []) if record.exists() else []}
+
+    def _describe(self, total: Counts, further: Sequence[Counts], said: dict[str, Any]) -> None:
         """Card and provenance, which say what was added how; what each shard holds, where that was known."""
-        layout, new = self.layout, builder.plan
+        layout, renewal = self.layout, self.renewal
         shards = layout.private / "shards.json"
         if shards.exists():
-            further = [vars(Counts.load(layout.shard(1 + n) / "counts.json")) for n in range(new.shards)]
-            commit_json(shards, [*read_json(shards)[: said["shards"]], *further])
+            before = renewal.shards if renewal else shards
+            commit_json(shards, [*read_json(before)[: said["shards"]], *map(vars, further)])
         if not total.rows:
             return
-        before = read_record(layout.private / "provenance.json", provenance)
-        earlier = [one for one in before.get("appended", []) if one["behind"] < said["inputs"]]
-        added = {
-            "behind": said["inputs"],
-            "inputs": new.inputs,
-            "condprep": __version__,
-            "machine": new.config["machine"],
-        }
-        counts = {"inputs": said["inputs"] + new.inputs} | total.figures()
-        write_card(layout, before | {"counts": counts, "appended": [*earlier, added]})
+        new = said["new"] or {"inputs": 0}
+        added = {"behind": said["inputs"], "condprep": __version__} | new | (said["changes"] if renewal else {})
+        found = read_record(layout.private / "provenance.json", provenance)
+        counts = {"inputs": said["inputs"] + new["inputs"]} | total.figures()
+        write_card(layout, found | {"counts": counts, "appended": [*said["appended"], added]})
 
     def result(self, built: Counts, seconds: float) -> BuildResult:
         """Of the whole dataset; what is left of the joining is removed."""
         counts = finished(self.layout)
+        changes = read_json(self.note)["changes"] if self.note.exists() else {"added": 0}
         remove(self.note, missing_ok=True)
         remove_tree(self.staging.root, ignore_errors=True)
         found = build_result(self.layout, None, counts, built, seconds)
         notes = Notes()
         notes.merge(found.notes)
         notes.merge(self.notes.found)
-        return replace(found, notes=notes.found)
+        return replace(found, notes=notes.found, changes=changes)
 
 
-def check_append(asked: bool, others: bool, out: str) -> None:
-    """Raises UsageError where --append, if it is asked for, has no meaning. others: whether options are given that contradict it."""
-    if asked and others:
+def check_append(append: bool, others: bool, out: str, *, replace: bool, form: str) -> None:
+    """Raises UsageError where --append, or --replace with it, has no meaning. others: whether options are given that contradict it."""
+    if replace and not append:
+        raise UsageError("--replace is about the rows of a dataset that is added to; give --append as well")
+    if append and others:
         raise UsageError("--append adds to a dataset as it is: leave out --overwrite, --retry-rejects and --limit")
-    if asked:
+    if append:
         check_here(out, "--append")
+    if replace and form == "webdataset":
+        raise UsageError(
+            "--replace writes files of rows anew, and cannot do that with tars: leave it out, or build with --format parquet"
+        )
 
 
 def append_inputs(
@@ -133,56 +168,120 @@ def append_inputs(
     devices: Sequence[str],
     workers: int | None,
     progress: Callable[[Progress], None],
+    *,
+    anew: bool = False,
 ) -> BuildResult:
-    """Add what `source` has that the finished dataset at `layout`, whose lock is held, has not. devices: one, or a process for each."""
+    """Add what `source` has that the finished dataset at `layout`, whose lock is held, has not. devices: one, or a process for each.
+
+    anew: rows whose input changed are replaced, and those whose input is gone are taken away.
+    """
     began, built = time.monotonic(), Counts()
-    addition = begin_append(layout, source, options)
-    if addition.any:
+    addition = begin_append(layout, source, options, anew)
+    if addition.sizes and not addition.note.exists():  # else all is built, and on its way to its place
         staging, inputs = addition.staging, addition.source
-        builder = begin(staging, inputs, options, device=devices[0], weights=weights, progress=progress)
+        how: dict[str, Any] = {"device": devices[0], "weights": weights, "progress": progress}
+        builder = begin(staging, inputs, options, sizes=addition.sizes, **how)
         if builder:
-            if not addition.note.exists():  # else all is built, and on its way to its place
-                job = OpenBuilder(staging, inputs, options, weights, builder.columns)
-                several = list(devices) if len(devices) > 1 else []
-                build_shards = engine_for(builder, job, several, workers or usable_cores(), None)
-                built = build_shards(builder.pending)
-            addition.join(builder)
+            job = OpenBuilder(staging, inputs, options, weights, builder.columns)
+            several = list(devices) if len(devices) > 1 else []
+            build_shards = engine_for(builder, job, several, workers or usable_cores(), None)
+            built = build_shards(builder.pending)
+    if addition.any:
+        progress(Progress("finish", built.inputs, built.inputs))
+        addition.join(options.format)
     return addition.result(built, time.monotonic() - began)
 
 
-def begin_append(layout: Layout, source: Source, options: BuildOptions) -> Addition:
+def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bool = False) -> Addition:
     """What `source` has that the finished dataset at `layout`, whose lock is held, has not.
 
     Raises DatasetError where there is no finished dataset, or one of other settings.
     """
-    note = layout.appending
+    note, staging = layout.appending, Layout(layout.private / "append")
     plan = Plan.load(layout.private)
     if plan is None or not (layout.done.exists() or note.exists()):
         raise DatasetError(
             f"{layout.root} is no finished dataset; build it without --append first, or let its build end"
         )
     check_config(plan, {"requested": as_requested(source, options)})
-    # of a joining that was stopped, what was there before it
-    shards = read_json(note)["shards"] if note.exists() else plan.shards
+    if note.exists():  # what is on its way to its place goes there, whatever the source has by now
+        renewal = Renewal.begun(layout, staging)
+        told = _told(renewal) if renewal else _compare(plan, read_json(note)["shards"], source).notes()
+        return Addition(layout, source, (), renewal, told)
+    found = _compare(plan, plan.shards, source)
+    renewal = _renewal(layout, staging, found) if anew else None
+    replaced = renewal.replaced if renewal else ()
+    kept = found.known - frozenset(found.changed if renewal else ())
+    inputs: Source = InOrder(NewInputs(source, kept), replaced) if renewal else NewInputs(source, kept)
+    new = found.new + (len(found.changed) - len(replaced) if renewal else 0)
+    sizes = (*_lots(len(replaced), plan.shard_rows), *_lots(new, plan.shard_rows))
+    if sizes:
+        _take_up(staging, inputs, plan)
+    elif Plan.load(staging.private):  # of inputs that are gone by now
+        remove_tree(staging.root)
+    return Addition(layout, inputs, sizes, renewal, _told(renewal) if renewal else found.notes())
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A source beside the dataset that was built of it."""
+
+    known: frozenset[str]  # names that the dataset has
+    new: int
+    changed: Sequence[str]
+    gone: Sequence[str]
+
+    def notes(self) -> Notes:
+        """What is left as it is."""
+        notes = Notes()
+        for kind, names in ((CHANGED, self.changed), (GONE, self.gone)):
+            for name in names:
+                notes(kind, name)
+        return notes
+
+
+def _compare(plan: Plan, shards: int, source: Source) -> _Compared:
+    """shards: how many the plan had before a joining that was stopped."""
     known = {entry.name: entry for shard in range(shards) for entry in plan.entries(shard)}
-    notes, new, seen = Notes(), 0, set[str]()
+    new, changed, seen = 0, set[str](), set[str]()
     for entry in source.entries():
         seen.add(entry.name)
         if entry.name not in known:
             new += 1
         elif entry != known[entry.name]:
-            notes(CHANGED, entry.name)
-    for name in known:
-        if name not in seen:
-            notes(GONE, name)
-    staging = Layout(layout.private / "append")
-    inputs: Source = NewInputs(source, frozenset(known))
-    if note.exists():  # what is on its way to its place goes there, whatever the source has by now
-        built = _plan(staging)
-        inputs = ListedInputs(source, [entry for shard in range(built.shards) for entry in built.entries(shard)])
-    elif new:
-        _take_up(staging, inputs, plan)
-    return Addition(layout, inputs, bool(new) or note.exists(), notes)
+            changed.add(entry.name)
+    gone = [name for name in known if name not in seen]
+    return _Compared(frozenset(known), new, [name for name in known if name in changed], gone)
+
+
+def _renewal(layout: Layout, staging: Layout, found: _Compared) -> Renewal | None:
+    """What becomes of what changed and what is gone; None where there is neither. Raises DatasetError where all is gone."""
+    if len(found.gone) == len(found.known):
+        raise DatasetError(
+            f"the source has none of the {len(found.known):,} inputs of {layout.root} any more; give the one that it was built "
+            "from, or build it anew with --overwrite"
+        )
+    if not found.changed and not found.gone:
+        return None
+    rejected = {json.loads(line)["source"] for line in read_rejects(layout.private).splitlines()}
+    replaced = [name for name in found.changed if name not in rejected]
+    again = [name for name in found.changed if name in rejected]
+    return Renewal(layout, staging, replaced, [*found.gone, *again], again)
+
+
+def _told(renewal: Renewal) -> Notes:
+    """What is not left as it was."""
+    notes, again = Notes(), frozenset(renewal.again)
+    for name in renewal.replaced:
+        notes(REPLACED, name)
+    for name in renewal.removed:
+        notes(RETRIED if name in again else REMOVED, name)
+    return notes
+
+
+def _lots(inputs: int, most: int) -> list[int]:
+    """Sizes of the shards of so many inputs."""
+    return [min(most, inputs - start) for start in range(0, inputs, most)]
 
 
 def _take_up(staging: Layout, inputs: Source, plan: Plan) -> None:
@@ -197,31 +296,34 @@ def _take_up(staging: Layout, inputs: Source, plan: Plan) -> None:
     make_folder(staging.private)
 
 
-def _plan(layout: Layout) -> Plan:
-    plan = Plan.load(layout.private)
-    if plan is None:
-        raise DatasetError(f"{layout.private / 'plan.json'} is gone; start afresh with --overwrite")
-    return plan
+def _features(layout: Layout, before: Counts, form: Form) -> dict[str, Any]:
+    """The columns, as the first of the files has them; tars say nothing of theirs."""
+    if form == "webdataset" or not before.files:
+        return {}
+    return datasets_features({one.name: one.type for one in schema(layout.root / before.files[0]["name"])})
 
 
-def _gather(layout: Layout, there: Counts) -> None:
-    """The dataset as it is becomes one shard, the first."""
+def _gather(layout: Layout, before: Counts, renewal: Renewal | None) -> None:
+    """The dataset as it is, or will be, becomes one shard, the first. Once that is done, files have other names."""
     folder = layout.shard(0)
+    if (folder / "counts.json").exists():
+        return
     make_folder(folder)
+    if renewal:
+        renewal.take_places()
     files = []
-    for path, name, stored in _places(layout, there):
+    for path, name, stored in _places(layout, before):
         if path.exists():
             move(path, folder / name)
         files.append(stored | {"name": name})
-    rejects = layout.private / "rejects.jsonl"
-    if not (folder / "rejects.jsonl").exists():
-        commit_text(folder / "rejects.jsonl", rejects.read_text(encoding="utf-8") if rejects.exists() else "")
-    commit_text(folder / "counts.json", json.dumps(vars(there) | {"files": files}, sort_keys=True))
+    rejects = renewal.rejects if renewal else layout.private / "rejects.jsonl"
+    commit_text(folder / "rejects.jsonl", rejects.read_text(encoding="utf-8") if rejects.exists() else "")
+    commit_text(folder / "counts.json", json.dumps(vars(before) | {"files": files}, sort_keys=True))
 
 
-def _places(layout: Layout, there: Counts) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+def _places(layout: Layout, before: Counts) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """Each data file: where it lies, its name in a shard, and what is known of it."""
     for split in SPLITS:
-        for number, stored in enumerate(one for one in there.files if one["split"] == split):
+        for number, stored in enumerate(one for one in before.files if one["split"] == split):
             path = layout.root / stored["name"]
             yield path, f"{split}-{number:05d}{path.suffix}", stored

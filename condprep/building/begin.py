@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -43,11 +43,13 @@ def begin(
     existing: Mapping[str, pa.DataType] | None = None,
     retry: Collection[str] = (),
     cluster: Cluster | None = None,
+    sizes: Sequence[int] = (),
 ) -> ShardBuilder | None:
     """What builds the shards that are missing at `layout`, whose lock is held; None where the dataset is finished.
 
     existing: the columns of the dataset to which the annotators' are added. retry: codes of rejects that are tried again,
-    or "all". cluster: loads the annotators where the shards will be built. Raises DatasetError where a build was begun there with other settings or inputs,
+    or "all". cluster: loads the annotators where the shards will be built. sizes: of the shards of a new plan, where
+    they are not all full. Raises DatasetError where a build was begun there with other settings or inputs,
     SourceError where the source is empty.
     """
     requested = as_requested(source, options)
@@ -72,7 +74,7 @@ def begin(
         check_config(plan, made)
     else:
         config = {"condprep": __version__, "requested": requested, "batch_size": loaded.batch_size} | made
-        plan = _write_plan(layout, source, config, options.shard_rows, progress)
+        plan = _write_plan(layout, source, config, options.shard_rows, progress, sizes)
         for said in (kind for kind in plan.notes if kind.startswith(OFFER)):  # at once, not only at the end
             weights.say(said)
     columns = loaded.columns(options, existing)
@@ -87,11 +89,16 @@ def as_requested(source: Source, options: BuildOptions) -> dict[str, Any]:
 
 
 def _write_plan(
-    layout: Layout, source: Source, config: Mapping[str, Any], shard_rows: int, progress: Callable[[Progress], None]
+    layout: Layout,
+    source: Source,
+    config: Mapping[str, Any],
+    shard_rows: int,
+    progress: Callable[[Progress], None],
+    sizes: Sequence[int],
 ) -> Plan:
     """A new plan, in the place of whatever was built there."""
     layout.clear()
-    plan = make_plan(layout.private, source, config, shard_rows, lambda n: progress(Progress("list", n, None)))
+    plan = make_plan(layout.private, source, config, shard_rows, lambda n: progress(Progress("list", n, None)), sizes)
     if not plan.inputs:
         layout.clear()
         raise SourceError("the source holds no pictures; give a folder, tar, parquet or dataset that does")

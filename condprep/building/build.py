@@ -54,6 +54,7 @@ def build(
     overwrite: bool = False,
     break_lock: bool = False,
     append: bool = False,
+    replace: bool = False,
     max_rejects: float | None = None,
     part: str | tuple[int, int] | None = None,
     retry_rejects: str | Sequence[str] = (),
@@ -74,6 +75,7 @@ def build(
     out: a folder, or a URL (s3://, gs://): shards go there as they are finished, and the working folder in the cache stays small.
     break_lock: take over a target at a URL from a build that is gone.
     append: the dataset at `out` is finished, and what the source has by now besides becomes further shards of it.
+    replace: then rows whose picture changed are made anew in their places, and those whose picture is gone are taken away.
     retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
     A build that was interrupted goes on where it stopped when the same call is made again.
 
@@ -96,7 +98,8 @@ def build(
     }
     refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
-    check_append(append, overwrite or bool(retry) or bool(chosen.limit), str(out))
+    others = overwrite or bool(retry) or bool(chosen.limit)
+    check_append(append, others, str(out), replace=replace, form=chosen.format)
     layout = layout_of(out, mine)
     check_target(str(source), layout, retry)
     check_folders(Path(source), layout.root)
@@ -116,7 +119,7 @@ def build(
         first, built = several[0] if several else device, Counts()
         how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": everything[-1], "retry": retry}
         if append:
-            added = append_inputs(*everything, several or [device], workers, progress)
+            added = append_inputs(*everything, several or [device], workers, progress, anew=replace)
             check_rejects(added, max_rejects)
             return added
         with plan_by_one(layout, mine, progress) as told:

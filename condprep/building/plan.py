@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, count, islice, takewhile
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -133,14 +133,26 @@ def make_plan(
     return plan
 
 
-def add_entries(plan: Plan, shards: int, new: Plan) -> Plan:
-    """The plan with another's inputs behind its own, in further shards. shards: how many it had before. Can be repeated."""
-    parts = [(plan, shard) for shard in range(shards)] + [(new, shard) for shard in range(new.shards)]
+def add_entries(plan: Plan, shards: int, new: Plan | None, first: int, folder: Path) -> Plan:
+    """The plan, which had so many shards, with another's inputs behind its own, from that plan's shard `first` on; in
+    `folder`, where one of the two may lie. Can be repeated."""
+    parts = [(plan, shard) for shard in range(shards)]
+    parts += [(new, shard) for shard in range(first, new.shards)] if new else []
     sizes = tuple(one.rows(shard) for one, shard in parts)
     notes = Notes()
-    notes.merge(new.notes)
-    both = Plan(plan.folder, plan.config, 0, plan.shard_rows, "", notes.found, sizes)
+    notes.merge((new or plan).notes)
+    both = Plan(folder, plan.config, 0, plan.shard_rows, "", notes.found, sizes)
     return _write(both, (one.entries(shard) for one, shard in parts), lambda _: None)
+
+
+def revise(plan: Plan, folder: Path, changed: Mapping[str, Entry], gone: Collection[str]) -> Plan:
+    """The plan with other entries for these inputs, and without those, in another folder; shards without inputs are left out."""
+    shards = [
+        [changed.get(one.name, one) for one in plan.entries(shard) if one.name not in gone]
+        for shard in range(plan.shards)
+    ]
+    kept = list(filter(None, shards))
+    return _write(replace(plan, folder=folder, sizes=tuple(map(len, kept))), kept, lambda _: None)
 
 
 def _write(plan: Plan, shards: Iterable[Sequence[Entry]], seen: Callable[[int], None]) -> Plan:
@@ -162,6 +174,8 @@ def _write(plan: Plan, shards: Iterable[Sequence[Entry]], seen: Callable[[int], 
     written = replace(plan, inputs=inputs, listing=digest.hexdigest())
     stored = {name: getattr(written, name) for name in ("config", "inputs", "shard_rows", "listing", "notes")}
     commit_json(plan.folder / "plan.json", stored | ({"sizes": list(plan.sizes)} if plan.sizes else {}))
+    for beyond in takewhile(Path.exists, (_file(plan.folder, n) for n in count(-(-written.shards // SHARDS)))):
+        remove(beyond)  # of a plan of more shards that was here
     return written
 
 
@@ -208,8 +222,8 @@ def changed_since(plan: Plan, source: Source) -> DatasetError:
 
 
 OVERWRITE = (
-    "put them back as they were to go on, add what is new to the finished dataset with --append, or start afresh with "
-    "--overwrite"
+    "put them back as they were to go on, add what is new to the finished dataset with --append (and --replace for what "
+    "changed or is gone), or start afresh with --overwrite"
 )
 
 

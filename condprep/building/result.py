@@ -17,6 +17,9 @@ from condprep.dataset.shards import Counts
 from condprep.errors import REJECTS, BuildFailed, DatasetError, UsageError
 from condprep.types import Notes
 
+CHANGED = "changed since it became a row, and left as it was"  # notes of `append`
+GONE = "no longer in the source; its row stays"
+
 
 @dataclass(frozen=True)
 class BuildResult:
@@ -37,8 +40,14 @@ class BuildResult:
     notes: Mapping[str, Mapping[str, Any]] = field(
         default_factory=dict
     )  # what was left out: {kind: {"count", "names"}}
+    changes: Mapping[str, int] = field(default_factory=dict)  # of `append`: "added", "replaced", "removed" -> rows
     part: str | None = None  # "0/4" where only the shards of that part were built; the figures are of them
     url: str | None = None  # of a dataset that is not here: then `path` is the working folder, with the records
+
+    @property
+    def stale(self) -> bool:
+        """Whether rows of inputs that changed, or are gone, were left as they are."""
+        return bool({CHANGED, GONE} & self.notes.keys())
 
 
 def part_counts(layout: Layout, plan: Plan, part: Part) -> Counts:

@@ -98,14 +98,14 @@ def _reopen(layout: Layout, without: Collection[int]) -> None:
             make_folder(folder)
             commit_text(folder / "rejects.jsonl", rejects.decode())
             commit_text(folder / "counts.json", json.dumps(vars(shard), sort_keys=True))
-    for final, number, name in _places(layout, counts):
+    for final, number, name in built_places(layout, counts):
         if number in without:
             remove(final, missing_ok=True)
         elif final.exists():
             move(final, layout.shard(number) / name)
 
 
-def _places(layout: Layout, counts: Sequence[Counts]) -> Iterator[tuple[Path, int, str]]:
+def built_places(layout: Layout, counts: Sequence[Counts]) -> Iterator[tuple[Path, int, str]]:
     """Each data file of a finished dataset: where it lies, its shard, and its name there."""
     for split in SPLITS:
         files = [(n, one["name"]) for n, shard in enumerate(counts) for one in shard.files if one["split"] == split]
@@ -115,7 +115,7 @@ def _places(layout: Layout, counts: Sequence[Counts]) -> Iterator[tuple[Path, in
 
 def _check_places(layout: Layout) -> None:
     """Raises DatasetError where the files of a finished dataset are not those that its build has put there."""
-    built = {final.relative_to(layout.root).as_posix() for final, _, _ in _places(layout, load_shards(layout))}
+    built = {final.relative_to(layout.root).as_posix() for final, _, _ in built_places(layout, load_shards(layout))}
     if {file["name"] for file in Counts.load(layout.done).files} != built:
         raise DatasetError(f"{layout.root} was changed since it was built (split, curated, ...); build it anew")
 

@@ -99,6 +99,9 @@ Limit = Annotated[int | None, of_source(help="only the first inputs, so many, to
 Append = Annotated[
     bool, Option("--append", help="add what SOURCE has by now to the finished dataset at --out, which stays as it is")
 ]
+Replace = Annotated[
+    bool, Option("--replace", help="with --append: make rows anew whose picture changed, take away those of gone ones")
+]
 Format = Annotated[
     Literal["arrow", "parquet", "webdataset"], of_output(help="parquet is the Hub's layout, webdataset are tars")
 ]
@@ -150,6 +153,7 @@ def build(
     out: Out = None,
     into: Into = False,
     append: Append = False,
+    replace: Replace = False,
     overwrite: Overwrite = False,
     break_lock: BreakLock = False,
     as_json: Json = False,
@@ -315,6 +319,8 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         console.say(
             f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation {enough(sum(result.rows.values()))}` does it"
         )
+    if result.changes and result.stale:
+        console.say("rows of inputs that changed, or are gone, were left; the same command with --replace follows them")
     if any(made["annotator"] == IMPORTED for made in result.annotators):
         console.say(f"maps that came with their pictures can be wrong ones: run `condprep verify {result.path}`")
 
@@ -327,6 +333,8 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     yield from console.describe_rejects(result.rejects, listed)
     if result.rejects:
         yield "listed in", str(listed)
+    if result.changes:
+        yield "changes", ", ".join(f"{rows:,} rows {what}" for what, rows in result.changes.items())
     yield from _notes(result)
     for made in result.annotators:
         yield made["column"], console.describe_annotator(made)

@@ -9,7 +9,6 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ from condprep.dataset.pairs.open import open_pairs
 from condprep.dataset.pairs.table import FEW, TablePairs
 from condprep.dataset.reader import Shard, batches, first_schema, is_image
 from condprep.dataset.records import provenance, read_record, read_rejects
-from condprep.dataset.shards import Row
+from condprep.dataset.shards import Row, stored_row
 from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.sources.base import stamp
 from condprep.sources.reach import stored_picture
@@ -163,13 +162,4 @@ class Records:
 
 def as_row(row: StoredRow, rows: StoredRows) -> Row:
     """A row for a ShardWriter, with what the summary counts."""
-    values = row.values or {}
-    transform, key, text = values.get("transform"), values.get("key"), values.get(rows.caption or "")
-    image = (values[rows.image] or {}).get("bytes") if isinstance(values[rows.image], dict) else None
-    return Row(
-        columns=values,
-        split=row.split,
-        enlarged=isinstance(transform, list) and len(transform) == 6 and max(transform[0], transform[4]) > 1,
-        untouched=isinstance(image, bytes) and sha256(image).hexdigest() == key,
-        captioned=any(text) if isinstance(text, list) else bool(text),
-    )
+    return stored_row(row.values or {}, row.split, rows.image, rows.caption or "")

@@ -9,7 +9,8 @@ Every step here can be repeated: a build that is killed while finishing finishes
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ from condprep.dataset.shards import SUFFIXES, Counts, Form
 from condprep.dataset.target import Target
 from condprep.errors import DatasetError
 from condprep.runtime.files import commit, commit_json
-from condprep.runtime.own import make_folder, move, remove, remove_tree
+from condprep.runtime.own import make_folder, move, remove, remove_folder, remove_tree
 
 SPLITS = ("train", "validation", "test")  # a build makes the first two
 DATA_FOLDERS = (*SPLITS, "data")  # that hold the rows, as Arrow or Parquet
@@ -151,6 +152,15 @@ def place_files(
             _describe_split(layout, split, total, features, plan_id)
         commit_json(layout.root / "dataset_dict.json", {"splits": [split for split in SPLITS if total.rows[split]]})
     return total
+
+
+def remove_empty_splits(layout: Layout, rows: Collection[str]) -> None:
+    """Nothing is left of splits that are not among those with rows, where a dataset had them."""
+    for split in set(SPLITS) - set(rows):
+        for name in SPLIT_FILES:
+            remove(layout.root / split / name, missing_ok=True)
+        with suppress(OSError):  # there is none, or it holds files of the user's
+            remove_folder(layout.root / split)
 
 
 def _move(moves: list[tuple[Path, Path]]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -60,6 +61,19 @@ def size_of(columns: Mapping[str, Any]) -> int:
     return sum(len(value["bytes"] or b"") for value in columns.values() if isinstance(value, dict) and "bytes" in value)
 
 
+def stored_row(values: dict[str, Any], split: str, image: str = "image", caption: str = "text") -> Row:
+    """A row as it lies in a file, with what the summary counts. image, caption: their columns."""
+    picture, transform, text = values.get(image), values.get("transform"), values.get(caption)
+    data = picture.get("bytes") if isinstance(picture, dict) else None
+    return Row(
+        columns=values,
+        split=split,
+        enlarged=isinstance(transform, list) and len(transform) == 6 and max(transform[0], transform[4]) > 1,
+        untouched=isinstance(data, bytes) and sha256(data).hexdigest() == values.get("key"),
+        captioned=any(text) if isinstance(text, list) else bool(text),
+    )
+
+
 @dataclass
 class Counts:
     """What happened to the inputs of a shard, or of a whole build. inputs = sum of rows + sum of rejects."""
@@ -97,6 +111,16 @@ class Counts:
         self.without_caption += other.without_caption
         self.without_map += other.without_map
         Notes(self.notes).merge(other.notes)
+
+    def less(self, other: Counts) -> None:
+        """Without those inputs, which are among them. Notes stay: of the inputs behind them only the first are known."""
+        self.rows -= other.rows
+        self.rejects -= other.rejects
+        self.bytes -= other.bytes
+        self.enlarged -= other.enlarged
+        self.untouched -= other.untouched
+        self.without_caption -= other.without_caption
+        self.without_map -= other.without_map
 
     def figures(self) -> dict[str, Any]:
         """What provenance keeps of them."""

@@ -56,6 +56,14 @@ def grown() -> None:
     Path("raw/6.png").write_bytes(b"")
 
 
+def changed() -> None:
+    """Of those that a dataset was built of, one is another, one is gone, and one is whole by now; one is new."""
+    dataset()
+    for name, seed in (("1", 8), ("4", 9), ("6", 10)):
+        Image.fromarray(smooth(64, 64, seed)).save(f"raw/{name}.png")
+    Path("raw/2.png").unlink()
+
+
 def two() -> None:
     """Two datasets, which have a picture in common."""
     dataset()
@@ -170,6 +178,7 @@ BUILDING = {
     "overwrite": Scenario(dataset, lambda: build(overwrite=True)),
     "retry": Scenario(mended, lambda: build(retry_rejects="all")),
     "append": Scenario(grown, lambda: build(append=True)),
+    "replace": Scenario(changed, lambda: build(append=True, replace=True)),
     "import": Scenario(pairs, lambda: condprep.build("pairs", "ds", **HOW)),
     "into": Scenario(dataset, lambda: condprep.add_columns("ds", ["canny:random"], workers=1)),
 }
