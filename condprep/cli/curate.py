@@ -25,6 +25,7 @@ from condprep.cli.options import (
     parse_settings,
 )
 from condprep.cli.progress import progress
+from condprep.cli.stopping import telling
 
 if TYPE_CHECKING:
     from condprep.curation.curate import CurateResult
@@ -62,9 +63,10 @@ def curate(
     trust_annotator: TrustAnnotators = [],  # noqa: B006
 ) -> None:
     """Copy a dataset without the rows that it is better without; nothing is encoded anew."""
+    from condprep.curation.copying import kept_copies
     from condprep.curation.curate import curate as run
 
-    with progress() as advance:
+    with telling(lambda: kept_copies(out) if out and not dry_run else None), progress() as advance:
         result = run(
             dataset,
             out,

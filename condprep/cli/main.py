@@ -68,7 +68,14 @@ def main() -> None:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except Stopped as stopped:
-        goes_on = sys.argv[1:2] in (["build"], ["finish"], ["curate"], ["split"], ["merge"], ["push"])
+        goes_on = bool(stopped.args) or sys.argv[1:2] in (
+            ["build"],
+            ["finish"],
+            ["curate"],
+            ["split"],
+            ["merge"],
+            ["push"],
+        )
         kept = next(iter(stopped.args), "what was finished stays")
         console.fail("stopped" + f"; {kept}, and the same command goes on from there" * goes_on)
         sys.exit(1)

@@ -20,6 +20,7 @@ from condprep.cli.options import (
     open_weights,
 )
 from condprep.cli.progress import progress
+from condprep.cli.stopping import telling
 
 if TYPE_CHECKING:
     from condprep.reporting.report import ReportResult
@@ -44,8 +45,10 @@ def report(
 ) -> None:
     """A page to look at: pairs, findings, distributions, rejects, provenance; one file that asks for nothing else."""
     from condprep.reporting.report import report as run
+    from condprep.verification.unfinished import kept_rows
+    from condprep.verification.verify import place_of_scores
 
-    with progress() as advance:
+    with telling(lambda: kept_rows(place_of_scores(dataset, scores))), progress() as advance:
         result = run(
             dataset,
             out,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from condprep.errors import CondprepError
 
 
 class Stopped(BaseException):
@@ -17,3 +21,16 @@ def heed_signals() -> None:
 
 def _stop(*_: object) -> None:
     raise Stopped
+
+
+@contextmanager
+def telling(kept: Callable[[], str | None]) -> Iterator[None]:
+    """Where the block is stopped, it is said what is kept of it: in words, or None where nothing is."""
+    try:
+        yield
+    except Stopped:
+        try:
+            said = kept()
+        except CondprepError:  # it had not begun
+            said = None
+        raise Stopped(*filter(None, [said])) from None

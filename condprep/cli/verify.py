@@ -27,6 +27,7 @@ from condprep.cli.options import (
     parse_settings,
 )
 from condprep.cli.progress import progress
+from condprep.cli.stopping import telling
 
 if TYPE_CHECKING:
     from condprep.verification.findings import VerifyResult
@@ -72,9 +73,11 @@ def verify(
     trust_annotator: TrustAnnotators = [],  # noqa: B006
 ) -> None:
     """Find the pairs that would derail training: exit code 1 where there are some."""
+    from condprep.verification.unfinished import kept_rows
+    from condprep.verification.verify import place_of_scores
     from condprep.verification.verify import verify as run
 
-    with progress() as advance:
+    with telling(lambda: kept_rows(place_of_scores(dataset, scores, limit))), progress() as advance:
         result = run(
             dataset,
             image_column=image_column,

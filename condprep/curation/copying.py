@@ -17,6 +17,7 @@ from condprep.errors import DatasetError
 from condprep.runtime.own import remove_tree
 from condprep.runtime.progress import Progress
 from condprep.types import Reject
+from condprep.verification.unfinished import kept_rows
 
 SHARD_ROWS, SHARD_BYTES = 1000, 500_000_000  # where the dataset does not say
 
@@ -64,6 +65,21 @@ class Copy:
     def counts(self) -> list[Counts]:
         """Of all shards, once they are there."""
         return [Counts.load(self.layout.shard(shard) / "counts.json") for shard in range(self.plan.shards)]
+
+
+def source_scores(layout: Layout) -> Path:
+    """Those of the dataset that is copied to `layout`."""
+    return layout.private / "source.verify.parquet"
+
+
+def kept_copies(out: str) -> str | None:
+    """How much of a curation that was stopped is on disk, in words: rows that were measured, later rows that were copied."""
+    layout = Layout(Path(out))
+    plan = Plan.load(layout.private)
+    if plan is None:
+        return kept_rows(source_scores(layout))
+    done = sum(plan.rows(shard) for shard in range(plan.shards) if layout.shard(shard).exists())
+    return f"{done:,} of {plan.inputs:,} rows are copied"
 
 
 def readable(row: StoredRow, dataset: Path) -> StoredRow:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from condprep import __version__
 from condprep.building.output_folder import check_folders, check_here, disk_errors, locked
 from condprep.building.plan import Plan, check_config
-from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy
+from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, source_scores
 from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.curation.repairs import REPAIRS, Repairer, repair_of
 from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
@@ -37,6 +37,7 @@ from condprep.runtime.progress import Progress
 from condprep.runtime.retry import retried
 from condprep.types import Reject
 from condprep.verification.findings import VerifyResult
+from condprep.verification.unfinished import folder_of
 from condprep.verification.verify import verify
 from condprep.weights.find import Weights
 
@@ -164,8 +165,9 @@ class _Run:
         self.decisions = _load(self.layout.private / "decisions.parquet")
 
     def _decide(self, config: dict[str, Any], how: Mapping[str, Any]) -> Plan:
-        self.layout.clear()
-        result = self._verify(self.layout.private / "source.verify.parquet", how)
+        scores = source_scores(self.layout)
+        self.layout.clear(keep=folder_of(scores))
+        result = self._verify(scores, how)
         decisions = self._decisions(result)
         commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
         damaged = {one.key: one.reason for one in result.findings if one.row is None and one.rule == "readable"}

@@ -102,13 +102,15 @@ class Layout:
         if self.target:
             self.target.send_shard(self.root, self.shard(number))
 
-    def clear(self) -> None:
-        """Remove what a build makes, the plan first; files of others in the folder stay."""
+    def clear(self, keep: Path | None = None) -> None:
+        """Remove what a build makes, the plan first; files of others in the folder stay. keep: a folder in `private` that does, too."""
         for path in [self.private / "plan.json", *(self.root / name for name in FILES)]:
             remove(path, missing_ok=True)
         for folder in DATA_FOLDERS:
             remove_tree(self.root / folder, ignore_errors=True)
         for path in self.private.iterdir():
+            if path == keep:
+                continue
             if path.is_dir():
                 remove_tree(path)
             elif path.suffix != ".lock" and path != self.lock:

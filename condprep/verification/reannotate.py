@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import fields
 from functools import partial
 from itertools import chain, islice
 from random import Random
@@ -35,6 +36,7 @@ from condprep.verification.opened import OpenedPair, memory_of, open_pair, under
 from condprep.verification.padding import content, framed, whole
 from condprep.verification.poses.comparison import compare_poses
 from condprep.verification.poses.recognition import ROWS, drew
+from condprep.verification.unfinished import Unfinished
 from condprep.weights.find import Weights
 
 SampleSize = int | Literal["all"]
@@ -70,27 +72,54 @@ class Comparer:
         (made,) = self._made([opened])
         return None if made is None else self._compare(opened, made)
 
-    def look(self, pairs: Pairs, pool: Executor, ahead: int, progress: Callable[[int, int | None], None]) -> None:
-        """The pass of a network over its rows. progress: gets how many rows are done, and of how many where that is known."""
+    @property
+    def question(self) -> dict[str, Any]:
+        """What its comparisons depend on, beside the rows."""
+        rows = sorted(self._rows) if isinstance(self._rows, frozenset) else "all"
+        made = {"provenance": dict(self._annotator.provenance), "device": str(self._annotator.device)}
+        return {"name": self.name, "maker": self._maker, "rows": rows, **made}
+
+    def look(
+        self,
+        pairs: Pairs,
+        pool: Executor,
+        ahead: int,
+        progress: Callable[[int, int | None], None],
+        unfinished: Unfinished,
+    ) -> None:
+        """The pass of a network over its rows. progress: gets how many rows are done, and of how many where that is known.
+
+        unfinished: has what it has seen of them already, and keeps what it sees now, batch by batch, so that those that follow
+        are made up as they would have been.
+        """
         if not self.network:
             return
         total = len(self._rows) if isinstance(self._rows, frozenset) else pairs.known_rows()
-        progress(0, total)
+        known = dict(unfinished.read("maps"))
+        self._seen |= {row: _compared(*kept) for row, kept in known.items() if kept}
+        progress(len(known), total)
         with ThreadPoolExecutor(1, "condprep-device") as device:
-            opened = ordered_map(pool, open_pair, pairs.read(self._rows), ahead, memory_of, under_way(ahead))
+            wanted = pairs.read(_Without(self._rows, known))
+            opened = ordered_map(pool, open_pair, wanted, ahead, memory_of, under_way(ahead))
             batches = by_shape(filter(whole, opened), content, self._annotator.batch_size)
             made = chain.from_iterable(ordered_map(device, self._batch, batches, 2))
-            for done, (row, compared) in enumerate(ordered_map(pool, self._remember, made, ahead), 1):
+            remembered = ordered_map(pool, self._remember, made, ahead)
+            for done, (row, compared, last) in enumerate(remembered, 1 + len(known)):
                 if compared is not None:
                     self._seen[row] = compared
+                if self.problem:
+                    unfinished.give_up()
+                unfinished.add("maps", [row, _kept(compared)], whole=last)
                 progress(done, total)
 
-    def _batch(self, batch: list[OpenedPair]) -> list[tuple[OpenedPair, np.ndarray | None]]:
-        return list(zip(batch, self._made(batch)))
+    def _batch(self, batch: list[OpenedPair]) -> list[tuple[OpenedPair, np.ndarray | None, bool]]:
+        """With each pair's map whether it is the last of the batch."""
+        made = self._made(batch)
+        return [(opened, one, opened is batch[-1]) for opened, one in zip(batch, made)]
 
-    def _remember(self, pair: tuple[OpenedPair, np.ndarray | None]) -> tuple[int, Reannotated | None]:
-        opened, made = pair
-        return opened.pair.row or 0, None if made is None else self._compare(opened, made)
+    def _remember(self, pair: tuple[OpenedPair, np.ndarray | None, bool]) -> tuple[int, Reannotated | None, bool]:
+        opened, made, last = pair
+        return opened.pair.row or 0, None if made is None else self._compare(opened, made), last
 
     def _made(self, batch: list[OpenedPair]) -> list[np.ndarray | None]:
         """The maps of pictures of one shape. An annotator that fails on everything is not asked any more."""
@@ -131,6 +160,29 @@ class Comparer:
         with self._looking:
             guided = compare_people(picture, stored, made, partial(look, as_batch([picture])))
         return guided if guided.verdict == "shifted" or found.verdict == "unknown" else found
+
+
+class _Without(Container[int]):
+    """The rows that are wanted, but for those that are known."""
+
+    def __init__(self, rows: Container[int], known: Container[int]) -> None:
+        self.rows, self.known = rows, known
+
+    def __contains__(self, row: object) -> bool:
+        return row in self.rows and row not in self.known
+
+
+def _kept(compared: Reannotated | None) -> list[Any] | None:
+    """As values that can be kept."""
+    if compared is None:
+        return None
+    alignment = [getattr(compared.alignment, one.name) for one in fields(compared.alignment)]
+    return [alignment, compared.made, compared.own]
+
+
+def _compared(alignment: Sequence[Any], made: np.ndarray | None, own: bool) -> Reannotated:
+    """The same again."""
+    return Reannotated(Alignment(*alignment), made, own)
 
 
 def find_comparer(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from condprep import __version__
 from condprep.annotators.registry import canonical
 from condprep.dataset.pairs.first import FirstPairs
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
@@ -34,6 +36,7 @@ from condprep.verification.groups import groups as all_groups
 from condprep.verification.opened import memory_of, open_pair, under_way
 from condprep.verification.reannotate import Comparer, SampleSize, find_comparer
 from condprep.verification.tokens import VOCABULARY, TokenCounter
+from condprep.verification.unfinished import Unfinished
 from condprep.weights.find import Weights
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
@@ -70,6 +73,7 @@ def verify(
     {"low": 50}}. scores: where verify.parquet is written; else into `.condprep/` of a dataset of condprep, or beside any
     other. device, weights: of the annotator; CLIP's vocabulary comes from the weights, too.
     trust_annotators: those that the dataset may name beside condprep's own.
+    What was stopped goes on when the same call is made again.
     Raises UsageError (or its children) where there is no dataset of pairs, and for a check, a threshold or an annotator
     that does not exist.
     """
@@ -93,21 +97,34 @@ def verify(
     comparer = (
         find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators) if aligned else None
     )
+    place = place_of_scores(path, scores, limit)
+    question: dict[str, Any] = {"stamp": pairs.stamp, "read": dict(pairs.identity), "columns": wanted}
+    question |= {"limits": limits, "notes": notes}
+    question |= {"checks": [one.name for one in chosen], "comparer": comparer and comparer.question}
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
-    place = Path(scores) if scores else scores_path(here(path))
-    if limit and not scores:
-        place = place.with_suffix(".first.parquet")
-    commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores()))
-    if not run.rows and not run.findings:
-        remove(place)
-        raise UsageError(f"{path} has 0 rows: there is nothing to verify")
-    notes += _compared(place, comparer) if aligned else []
-    not_run = tuple(group.name for group in known if group not in chosen)
-    result = VerifyResult(
-        os.fspath(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began, not_run
-    )
-    keep(result, pairs.stamp, wanted)
+    with Unfinished(place, {"condprep": __version__, **question}) as unfinished:
+        commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores(), unfinished))
+        if not run.rows and not run.findings:
+            remove(place)
+            raise UsageError(f"{path} has 0 rows: there is nothing to verify")
+        notes += _compared(place, comparer) if aligned else []
+        not_run = tuple(group.name for group in known if group not in chosen)
+        result = VerifyResult(
+            os.fspath(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began, not_run
+        )
+        keep(result, pairs.stamp, wanted)
+        unfinished.forget()
     return result
+
+
+def place_of_scores(
+    path: str | os.PathLike[str], scores: str | os.PathLike[str] | None = None, limit: int | None = None
+) -> Path:
+    """Where the scores of a verification go."""
+    if scores:
+        return Path(scores)
+    place = scores_path(here(path))
+    return place.with_suffix(".first.parquet") if limit else place
 
 
 class _Run:
@@ -128,27 +145,41 @@ class _Run:
         self.findings: list[Finding] = []
         self.rows = 0
 
-    def write(self, pairs: Pairs, path: Path, workers: int) -> None:
+    def write(self, pairs: Pairs, path: Path, workers: int, unfinished: Unfinished) -> None:
         """Measure and judge every pair, the scores into a Parquet file."""
         fields = {"row": pa.int64(), "key": pa.string(), "source": pa.string()} | {
             k: t for group in self.groups for k, t in group.scores.items()
         }
         schema = pa.schema(list(fields.items()))
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-            for table in lots(self._measured(pairs, workers), ROWS_AT_ONCE):
+            for table in lots(self._measured(pairs, workers, unfinished), ROWS_AT_ONCE):
                 writer.write_table(pa.Table.from_pylist(table, schema=schema))
 
-    def _measured(self, pairs: Pairs, workers: int) -> Iterator[dict[str, Any]]:
+    def _measured(self, pairs: Pairs, workers: int, unfinished: Unfinished) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(workers) as pool, one_thread_each(), quiet_pillow():
-            ahead = 4 * workers
+            ahead, total = 4 * workers, pairs.known_rows()
+            unfinished.total = total
             if self.comparer:
-                self.comparer.look(pairs, pool, ahead, lambda n, of: self.progress(Progress("annotate", n, of)))
-            total = pairs.known_rows()
-            for pair, scores in ordered_map(pool, self._measure, pairs, ahead, memory_of, under_way(ahead)):
+                self.comparer.look(pairs, pool, ahead, self._tell, unfinished)
+            for pair, scores in chain(_before(unfinished), self._further(pairs, pool, ahead, unfinished)):
                 self._judge(pair, scores)
                 if pair.row is not None:
                     yield {"row": pair.row, "key": pair.key, "source": pair.source} | scores
                 self.progress(Progress("verify", self.rows, total))
+
+    def _tell(self, done: int, total: int | None) -> None:
+        self.progress(Progress("annotate", done, total))
+
+    def _further(
+        self, pairs: Pairs, pool: Executor, ahead: int, unfinished: Unfinished
+    ) -> Iterator[tuple[Pair, dict[str, Any]]]:
+        """The pairs that were not measured yet; those before them are read, and no more."""
+        rest = islice(pairs, unfinished.known("rows"), None)
+        for pair, scores in ordered_map(pool, self._measure, rest, ahead, memory_of, under_way(ahead)):
+            if self.comparer and self.comparer.problem:
+                unfinished.give_up()
+            unfinished.add("rows", [pair.row, pair.key, pair.source, scores])
+            yield pair, scores
 
     def _measure(self, pair: Pair) -> tuple[Pair, dict[str, Any]]:
         """In a thread of the pool. The pair comes back without its bytes, of which no more are needed."""
@@ -182,6 +213,12 @@ class _Run:
             for name, survey, row, reason, *twin in late
         ]
         return sorted(self.findings + found, key=lambda one: (one.row is None, one.row or 0))
+
+
+def _before(unfinished: Unfinished) -> Iterator[tuple[Pair, dict[str, Any]]]:
+    """What a run that was stopped has measured."""
+    for row, key, source, scores in unfinished.read("rows"):
+        yield Pair(row, key, source=source), scores
 
 
 def _sorted_out(

@@ -19,6 +19,7 @@ from condprep.annotators.registry import specs
 from condprep.dataset import card
 from condprep.dataset.contact_sheet import sheet
 from condprep.runtime.own import claim
+from condprep.verification import unfinished
 
 HOW = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
 FILES = [Path("raw/0.png"), Path("raw/1.png")]
@@ -144,6 +145,22 @@ def export() -> None:
     save_result(Path("run"), layer, weights, weights, training, condition)  # type: ignore[arg-type]
 
 
+def verify_all() -> None:
+    """Every row is kept as soon as it is measured."""
+    unfinished.KEEP_EVERY = 0
+    condprep.verify("ds", checks=["structure", "condition"], workers=1)
+
+
+def curate_all() -> None:
+    unfinished.KEEP_EVERY = 0
+    condprep.curate("ds", "out", "duplicates", fix=True, workers=1)
+
+
+def report_all() -> None:
+    unfinished.KEEP_EVERY = 0
+    condprep.report("ds", "page.html", workers=1)
+
+
 def run_folder() -> None:
     Path("run").mkdir()
     Path("run/recipe.toml").write_text("")
@@ -183,11 +200,11 @@ BUILDING = {
     "into": Scenario(dataset, lambda: condprep.add_columns("ds", ["canny:random"], workers=1)),
 }
 CURATING = {
-    "curate": Scenario(dataset, lambda: condprep.curate("ds", "out", "duplicates", fix=True, workers=1)),
+    "curate": Scenario(dataset, curate_all),
     "split": Scenario(dataset, lambda: condprep.split("ds", 0.8)),
     "merge": Scenario(two, lambda: condprep.merge(["ds", "other"], "both")),
-    "verify": Scenario(dataset, lambda: condprep.verify("ds", checks=["structure", "condition"], workers=1)),
-    "report": Scenario(with_scores, lambda: condprep.report("ds", "page.html")),
+    "verify": Scenario(dataset, verify_all),
+    "report": Scenario(with_scores, report_all),
     "sheet": Scenario(dataset, lambda: sheet(Path("ds"), Path("sheet.png"))),
     "annotate": Scenario(pictures, lambda: annotate_files(FILES, Path("maps"), annotators="canny", overwrite=True)),
 }
