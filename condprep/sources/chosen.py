@@ -64,16 +64,6 @@ class InOrder(Chosen):
         yield from found.values()
 
 
-@dataclass(frozen=True)
-class ListedInputs(Chosen):
-    """Those that were listed before, whatever became of the source since."""
-
-    listed: Sequence[Entry]
-
-    def entries(self, note: Note = unsaid) -> Iterator[Entry]:
-        return iter(self.listed)
-
-
 def whole(source: Source) -> Source:
     """The source of which something was chosen."""
     while isinstance(source, Chosen):
