@@ -334,7 +334,8 @@ def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:
     if result.rejects:
         yield "listed in", str(listed)
     if result.changes:
-        yield "changes", ", ".join(f"{rows:,} rows {what}" for what, rows in result.changes.items())
+        known = [what for what in ("added", "replaced", "removed") if what in result.changes]
+        yield "changes", "rows " + ", ".join(f"{what} {result.changes[what]:,}" for what in known)
     yield from _notes(result)
     for made in result.annotators:
         yield made["column"], console.describe_annotator(made)
