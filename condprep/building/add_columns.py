@@ -27,7 +27,7 @@ from condprep.dataset.shards import Counts
 from condprep.engines.choose import engine_for
 from condprep.errors import UsageError
 from condprep.runtime.concurrency import usable_cores
-from condprep.runtime.own import make_folder, move, remove, remove_folder, remove_tree
+from condprep.runtime.own import make_folder, move, remove, remove_tree
 from condprep.runtime.progress import Progress
 from condprep.weights.find import Weights
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import json
 import os
-import shutil
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ import numpy as np
 from condprep.runtime.cache import cache_dir
 from condprep.runtime.files import commit_text, read_json
 from condprep.runtime.locks import Held, hold
+from condprep.runtime.own import make_folder, remove, remove_tree
 
 KEEP_EVERY = 20.0  # seconds of work that a killed process loses
 Kind = Literal["maps", "rows"]  # that were made again in a pass over some rows; of the pass over all
@@ -50,7 +50,7 @@ class Unfinished:
     def __enter__(self) -> Unfinished:
         self._kept_at = time.monotonic()
         if self.folder.is_symlink():
-            self.folder.unlink()
+            remove(self.folder)
         if self.folder.is_dir() and self._take():
             self._look()
         return self
@@ -88,7 +88,7 @@ class Unfinished:
     def forget(self) -> None:
         """It has ended."""
         if self.folder.is_dir() and not self.folder.is_symlink() and (self._held or self._take()):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_tree(self.folder, ignore_errors=True)
 
     def _take(self) -> bool:
         """Whether nobody else has it."""
@@ -113,7 +113,7 @@ class Unfinished:
     def _clear(self) -> None:
         for path in self.folder.iterdir():
             if path.name != "lock":
-                path.unlink()
+                remove(path)
 
     def _find(self, kind: Kind) -> None:
         """The files that follow each other without a gap, with the right seals."""
@@ -124,14 +124,14 @@ class Unfinished:
                 self._files[kind].append(path)
                 self._counts[kind] += len(lines) - 1
             else:
-                path.unlink()
+                remove(path)
 
     def _keep(self) -> None:
         self._kept_at = time.monotonic()
         if self._given_up or not any(self._whole.values()):
             return
         if not self._held:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             if not self._take():
                 return
             self._clear()
