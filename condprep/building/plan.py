@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import array
 from condprep.dataset.records import read_record
+from condprep.dataset.remote import shown
 from condprep.errors import DatasetError
 from condprep.runtime.concurrency import lots
 from condprep.runtime.files import commit, commit_json, read_json
@@ -242,7 +243,7 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
     ]
     if differing:
         raise DatasetError(
-            f"{plan.folder.parent} was begun with other settings ({'; '.join(differing)}); "
+            f"{shown(plan.folder.parent)} was begun with other settings ({'; '.join(differing)}); "
             "use the same ones, versions and devices included, to go on, another --out, or --overwrite to start afresh"
         )
 

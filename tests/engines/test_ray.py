@@ -21,12 +21,13 @@ from support.datasets import tree
 from support.s3_server import BUCKET, S3Server
 
 from condprep import build
+from condprep.building.load_annotators import Loaded
 from condprep.building.on_ray import NodeJob
 from condprep.building.options import parse_options
 from condprep.dataset.layout import Layout
 from condprep.dataset.target import Target
 from condprep.engines import ray_fleet
-from condprep.errors import UsageError
+from condprep.errors import AnnotatorError, UsageError
 from condprep.runtime.progress import Progress
 from condprep.sources.open import open_source
 from condprep.weights.find import Weights
@@ -201,6 +202,15 @@ def test_a_node_that_does_not_see_what_it_needs_says_so(
         job(pictures, tmp_path / "ds2", folder=Path("/no/such/folder")).open(None)
     with pytest.raises(UsageError, match="out must be a folder that all nodes share"):
         job(pictures, tmp_path / "ds3", mark="another").open(None)
+
+
+def test_a_node_with_other_weights_is_refused(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is named with both hashes: its maps would be others."""
+    loaded = Loaded({}, [{"weights": {"net.pth": "bb"}}], {}, 1, {})
+    monkeypatch.setattr("condprep.building.on_ray.load", lambda *_: loaded)
+    with pytest.raises(AnnotatorError, match=r"has other weights net\.pth \(sha256 bb\) than .* \(sha256 aa\)"):
+        job(pictures, tmp_path / "ds", sha256={"net.pth": "aa"}).open(None)
+    assert job(pictures, tmp_path / "same", sha256={"net.pth": "bb"}).open(None).loaded is loaded
 
 
 def test_options_of_another_engine_are_refused(pictures: Path, tmp_path: Path) -> None:
