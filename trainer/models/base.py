@@ -30,7 +30,7 @@ COPIED = "unet"  # in a recipe's model.init: the ControlNet is a copy of the den
 
 @dataclass
 class Base(ABC):
-    """A base model: frozen and in eval mode, on the CPU in float32 until `to` moves it."""
+    """A base model: frozen and in eval mode, on the CPU in float32, or as it is stored, until `to` moves it."""
 
     model: Model  # the recipe's words for it
     denoiser: Any  # the UNet or transformer, of diffusers
@@ -93,7 +93,7 @@ class Base(ABC):
     def new_controlnet(self, init: str) -> Any:
         """A ControlNet to train, float32: copied from the denoiser (COPIED), or that of a folder or Hub name.
 
-        To be called while the denoiser is float32: a copy of rounded weights would start from those. Raises ModelError for a ControlNet that does not fit this base.
+        To be called before `to` has rounded the denoiser: a copy of rounded weights would start from those. Raises ModelError for a ControlNet that does not fit this base.
         """
 
     @abstractmethod

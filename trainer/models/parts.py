@@ -30,8 +30,11 @@ GONE = {"runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusio
 class Parts(Protocol):
     """What a base is made of, wherever it lies. All raise ModelError for what is missing, damaged or of another kind."""
 
-    def network(self, kind: Any, part: str) -> Any:
-        """One of its networks, of a class of diffusers or transformers: frozen, float32, in eval mode."""
+    def network(self, kind: Any, part: str, *, stored: bool = False) -> Any:
+        """One of its networks, of a class of diffusers or transformers: frozen, float32, in eval mode.
+
+        stored: in the precision of its file, which takes half of the memory where that is half precision.
+        """
         ...
 
     def config(self, kind: Any, part: str) -> Any:
@@ -50,8 +53,8 @@ class FolderParts:
     folder: Path
     safetensors: bool
 
-    def network(self, kind: Any, part: str) -> Any:
-        return read_part(kind, self.folder, part, self.safetensors)
+    def network(self, kind: Any, part: str, *, stored: bool = False) -> Any:
+        return read_part(kind, self.folder, part, self.safetensors, stored)
 
     def config(self, kind: Any, part: str) -> Any:
         return read_config(kind, self.folder, part)
@@ -115,13 +118,20 @@ def _numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bool) -> Any:
-    """A frozen network of a pipeline's folder, float32, in eval mode: kind.from_pretrained. Raises ModelError."""
+def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bool, stored: bool = False) -> Any:
+    """A frozen network of a pipeline's folder, in eval mode: kind.from_pretrained. stored: as its file has it, else float32.
+
+    Raises ModelError.
+    """
     if not (folder / part).is_dir():
         raise ModelError(f"{folder} has no {part}")
     check_layers(folder / part)
     with explained(f"{folder / part} cannot be loaded", safetensors):
-        return frozen(_pretrained(kind, str(folder), safetensors, subfolder=part, variant=_variant(folder / part)))
+        which: dict[str, Any] = {"subfolder": part, "variant": _variant(folder / part)}
+        if stored and (dtype := _stored_dtype(folder / part)):
+            which |= {"use_safetensors": safetensors or None, "torch_dtype": dtype}
+            return frozen(kind.from_pretrained(str(folder), **which))  # type: ignore[attr-defined]
+        return frozen(_pretrained(kind, str(folder), safetensors, **which))
 
 
 def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
@@ -144,6 +154,19 @@ def read_config(kind: Callable[..., Any], folder: Path, part: str) -> Any:
 def _pretrained(kind: Any, name: str, safetensors: bool, **which: Any) -> Any:
     # .float(): transformers keeps the dtype of the file, diffusers does not
     return kind.from_pretrained(name, use_safetensors=safetensors or None, **which).float()
+
+
+def _stored_dtype(folder: Path) -> Any:
+    """bf16 or fp16, where the first of the weights in a folder's safetensors have it; else None."""
+    import torch
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), "pt") as file:
+            names = list(file.keys())
+            found = file.get_tensor(names[0]).dtype if names else None
+        return found if found in (torch.bfloat16, torch.float16) else None
+    return None
 
 
 def _variant(folder: Path) -> str | None:
@@ -198,11 +221,18 @@ def buffers(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in network.state_dict().items() if name not in trained}
 
 
+def _plain_bytes(tensor: Tensor) -> Any:
+    """Of a contiguous tensor; numpy knows no bf16."""
+    import torch
+
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy().data
+
+
 def fingerprint(modules: Iterable[nn.Module], *settings: Any) -> str:
     """sha256 of every weight and of what else the output depends on; to be taken before a dtype changes."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for module in modules:
         for name, tensor in module.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy().data)
+            digest.update(_plain_bytes(tensor.contiguous()))
     return digest.hexdigest()

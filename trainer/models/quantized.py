@@ -6,6 +6,7 @@ through a frozen layer needs its weight and nothing else. No kernel for 8 bits i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,21 +18,25 @@ from torch.nn.grad import conv2d_input
 NARROW = torch.float8_e4m3fn
 LARGEST = 448.0  # that it can hold
 LEAST_SCALE = 2.0**-14  # the least that fp16 holds in full, to which a base may be cast
-WIDE = ("conv_in", "conv_out", "time_embedding", "add_embedding")  # small, and everything goes through them
+# small, and everything goes through them: of UNets, and of transformers
+WIDE = ("conv_in", "conv_out", "time_embedding", "add_embedding")
+WIDE_OF_TRANSFORMERS = ("pos_embed", "time_text_embed", "x_embedder", "context_embedder", "norm_out", "proj_out")
 
 
-def quantize(network: nn.Module) -> None:
-    """Replace the weights of its linear layers and convolutions by 8 bits, in place, but for WIDE. It must be frozen.
+def quantize(network: nn.Module, wide: Sequence[str] = WIDE + WIDE_OF_TRANSFORMERS) -> None:
+    """Replace the weights of its linear layers and convolutions by 8 bits, in place, but for its own parts of those names.
+
+    It must be frozen.
 
     To be called on float32 weights, which are rounded once then. Biases and norms stay as they are.
     """
     for name, child in network.named_children():
-        if name in WIDE:
+        if name in wide:
             continue
         if isinstance(child, nn.Linear | nn.Conv2d):
             setattr(network, name, Quantized(child))
         else:
-            quantize(child)
+            quantize(child, wide=())
 
 
 class Quantized(nn.Module):

@@ -25,8 +25,8 @@ class SingleFileParts:
     family: str
     pipeline: Any
 
-    def network(self, kind: Any, part: str) -> Any:
-        return frozen(self._part(part).float())
+    def network(self, kind: Any, part: str, *, stored: bool = False) -> Any:
+        return frozen(self._part(part) if stored else self._part(part).float())
 
     def config(self, kind: Any, part: str) -> Any:
         found = self._part(part)

@@ -1,6 +1,7 @@
 """What the families with a transformer have in common: a flow, conditions as latents, text encoders too large to stay.
 
-A ControlNet of theirs is a copy of the transformer's first blocks; it takes the condition as the VAE encodes it, without
+Transformer and text encoders are loaded in the precision of their files, since float32 would take a machine's memory for
+nothing. A ControlNet of theirs is a copy of the transformer's first blocks; it takes the condition as the VAE encodes it, without
 chance. A text encoder is on the denoiser's device while it encodes, and no longer.
 """
 
@@ -47,9 +48,9 @@ class TransformerBase(Base):
             else parts.network(cls.vae_kind, "vae")
         )
         there = [names for names in cls.text_parts if not cls._left_out(parts, names[0])]
-        encoders = [parts.network(kind, name) for name, _, kind, _ in there]
+        encoders = [parts.network(kind, name, stored=True) for name, _, kind, _ in there]
         tokenizers = [parts.config(kind, name) for _, name, _, kind in there]
-        denoiser = parts.network(cls.denoiser_kind, cls.part)
+        denoiser = parts.network(cls.denoiser_kind, cls.part, stored=True)
         scheduler = parts.config(FlowMatchEulerDiscreteScheduler, "scheduler")
         vocabularies = [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]
         fingerprints = {

@@ -265,7 +265,10 @@ def pickled(folder: Path) -> None:
         (remove("tokenizer"), "has no tokenizer"),
         (truncate("unet/diffusion_pytorch_model.safetensors"), "unet cannot be loaded"),
         (truncate("model_index.json"), r"model_index\.json cannot be read"),
-        (rewrite("model_index.json", _class_name="FluxPipeline"), "holds a FluxPipeline; known are sd, sdxl"),
+        (
+            rewrite("model_index.json", _class_name="PixArtAlphaPipeline"),
+            "holds a PixArtAlphaPipeline; known are sd, sdxl, sd3, flux",
+        ),
         (rewrite("unet/config.json", in_channels=9), "9 input channels for 4"),
         (rewrite("unet/config.json", cross_attention_dim=48), "unet cannot be loaded"),
         (rewrite("scheduler/scheduler_config.json", prediction_type="sample"), "predicts 'sample'"),

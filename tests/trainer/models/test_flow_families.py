@@ -25,6 +25,8 @@ from trainer.inference.generate import Request, Sampling, generate
 from trainer.models.base import COPIED
 from trainer.models.families import FAMILIES, Base, family_of, load_base
 from trainer.models.loss import draw, draw_for_training, row_losses
+from trainer.models.parts import fingerprint
+from trainer.models.quantized import quantize
 from trainer.recipe.recipe import Model, Text, Train
 from trainer.types import Batch
 
@@ -270,6 +272,38 @@ def test_what_does_not_fit_is_named(family: str, folders: dict[str, Path], bases
         ModelError, match=r"model\.blocks = 9: the transformer of .* would not hear all of them; what fits is 1, "
     ):
         load_base(Model(base=folder, blocks=9)).new_controlnet(COPIED)
+
+
+def test_a_base_in_half_precision_is_loaded_as_it_is_stored(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Transformer and text encoders in bf16 take half of the memory; the ControlNet is float32, with their very values;
+    other weights have another fingerprint."""
+    pipeline: Any = DiffusionPipeline.from_pretrained(folders["sd3"], torch_dtype=torch.bfloat16)
+    pipeline.save_pretrained(tmp_path / "half")
+    base = load_base(Model(base=str(tmp_path / "half")))
+    assert {module.dtype for module in (base.denoiser, *base.text_encoders)} == {torch.bfloat16}
+    assert base.vae.dtype == torch.float32
+    copied = base.new_controlnet(COPIED)
+    assert {weight.dtype for weight in copied.parameters()} == {torch.float32}
+    theirs = base.denoiser.transformer_blocks[0].attn.to_q.weight
+    assert copied.transformer_blocks[0].attn.to_q.weight.equal(theirs.float())
+    base.denoiser.proj_out.weight.data += 1
+    assert fingerprint([base.denoiser]) != base.fingerprints["transformer"]
+
+
+@pytest.mark.parametrize("family", FLOWS)
+def test_a_base_in_eight_bits_predicts_about_the_same(family: str, folders: dict[str, Path]) -> None:
+    """`model.quantize`: the transformer's layers keep bytes, the prediction stays within a few percent, gradients go through."""
+    base = load_base(Model(base=str(folders[family])))
+    controlnet, batch = trained(base), a_batch(base)
+    assert batch.latents is not None
+    noisy, sigmas = torch.randn(batch.latents.mean.shape), torch.tensor([0.1, 0.5, 1.0])
+    before = base.predict(controlnet, noisy, sigmas, batch).detach()
+    quantize(base.denoiser)
+    assert any(buffer.dtype == torch.uint8 for buffer in base.denoiser.buffers())
+    found = base.predict(controlnet, noisy, sigmas, batch)
+    found.square().mean().backward()
+    assert (found - before).norm() < 0.1 * before.norm()
+    assert controlnet.controlnet_blocks[0].weight.grad.any()
 
 
 @pytest.mark.parametrize("family", FLOWS)

@@ -22,7 +22,7 @@ from trainer.recipe.recipe import Recipe
 from trainer.training.plan import plan_training
 from trainer.training.train import train
 
-UPDATES = 4
+UPDATES = 2
 
 
 @pytest.fixture(scope="module", params=FLOWS)
@@ -44,7 +44,7 @@ def short(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
         "cache": {"dtype": "fp32"},
         "train": {"steps": UPDATES, "schedule": "constant", "lr": 1e-2},
         "eval": {"every": UPDATES, "samples": 1, "cfg": 2.0},
-        "log": {"every": 2},
+        "log": {"every": 1},
         "save": {"every": UPDATES // 2},
     }
     names = usual.keys() | tables.keys()
@@ -65,9 +65,10 @@ def test_a_run_measures_in_bands_of_its_own(whole: Path) -> None:
     first = next(line for line in found if "condition_gap" in line)
     assert [first[f"condition_gap_band{band}"] for band in range(4)] == [1.0] * 4
     assert all(line["loss"] < 100 for line in found if "loss" in line)
-    assert sorted(path.name for path in (whole / "samples").iterdir()) == ["00000000.png", "00000004.png"]
+    assert sorted(path.name for path in (whole / "samples").iterdir()) == ["00000000.png", "00000002.png"]
 
 
+@pytest.mark.slow
 def test_half_a_run_and_another_half_are_a_run(place: Path, whole: Path, tmp_path: Path) -> None:
     """A resumed run has the weights of an undisturbed one, bit for bit; and latents, hints and text that are made on the
     way are those of the cache."""
@@ -106,11 +107,12 @@ def test_the_result_is_a_controlnet_of_diffusers(place: Path, whole: Path, tmp_p
     assert controlnet.config.num_layers == len(pipeline.controlnet.transformer_blocks)
 
 
+@pytest.mark.slow
 def test_a_plan_predicts_and_refuses(place: Path, tmp_path: Path) -> None:
-    """`--dry-run` predicts memory, more with more rows at once; settings of other objectives are refused by their names."""
-    peaks = [
-        plan_training(short(place, tmp_path / "output", train={"micro_batch": rows})).peak_bytes for rows in (1, 4)
-    ]
-    assert 0 < peaks[0] < peaks[1]
+    """`--dry-run` predicts more memory than the base alone takes, and counts the rows; settings of other objectives are refused by their names."""
+    plan = plan_training(short(place, tmp_path / "output", cache={"dtype": "fp16"}))
+    weights_alone = sum(file.stat().st_size for file in (place / "base" / "transformer").glob("*.safetensors"))
+    assert plan.peak_bytes > weights_alone
+    assert sum(plan.buckets.values()) == plan.rows == 12
     with pytest.raises(RecipeError, match=r"train\.snr_gamma = 5 is for bases that predict noise or velocity"):
         plan_training(short(place, tmp_path / "output", train={"snr_gamma": 5.0}))
