@@ -287,3 +287,18 @@ def test_pictures_are_not_gathered_in_memory(tmp_path: Path) -> None:
 def test_the_pictures_of_these_tests_are_pictures() -> None:
     """The bytes used above decode, so that equal bytes mean equal pairs."""
     assert {Pictures.open(io.BytesIO(data)).size for data in (*PICTURES, *MAPS)} == {(64, 48)}
+
+
+@pytest.mark.parametrize("exchanged", ["image", "condition"])
+def test_a_pair_is_read_as_it_was_listed(tmp_path: Path, exchanged: str) -> None:
+    """Of two folders: a picture with its map, as long as both are the files that were listed; others are refused."""
+    for folder, data in (("image", PICTURES[0]), ("condition", MAPS[0])):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "0.png").write_bytes(data)
+    pairs = open_pairs(tmp_path)
+    (entry,) = pairs.entries()
+    sample = pairs.sample(entry)
+    assert (sample.data, sample.condition) == (PICTURES[0], MAPS[0])
+    (tmp_path / exchanged / "0.png").write_bytes(PICTURES[1] + b"another size")
+    with pytest.raises(SourceError, match="another file than the one that was listed"):
+        pairs.sample(entry)

@@ -20,7 +20,16 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
 )
 from condprep.errors import Rejected, SourceError
-from condprep.sources.base import name_in, native, portable, read_listed, read_regular, rejected_entry, stamp
+from condprep.sources.base import (
+    check_as_listed,
+    name_in,
+    native,
+    portable,
+    read_listed,
+    read_regular,
+    rejected_entry,
+    stamp,
+)
 from condprep.sources.folder import FolderSource
 from condprep.sources.kinds import is_picture, listing
 from condprep.sources.metadata import read_rows
@@ -109,8 +118,14 @@ class FolderPairs:
             yield rejected_entry(name, Rejected("source", second, code="second-map"))
 
     def sample(self, entry: Entry) -> Sample:
-        found = FolderSource(self.root).read(entry)
-        return replace(found, condition=read_listed(self.root / native(entry.condition or "")))
+        picture, _, of_map = entry.stamp.rpartition(" ")  # as `entries` has put them together
+        found, path = (
+            FolderSource(self.root).read(replace(entry, stamp=picture)),
+            self.root / native(entry.condition or ""),
+        )
+        condition = read_listed(path)
+        check_as_listed(of_map, path)
+        return replace(found, condition=condition)
 
 
 def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
