@@ -208,7 +208,15 @@ def test_cards_hold_no_markup_of_others(tmp_path: Path, ours: Path) -> None:
     commit_json(layout.private / "provenance.json", recorded)
     condprep.add_columns(tmp_path / "ds", "canny:random")
     (tmp_path / "recipe.toml").write_text("")
-    training = {"model": {"base": "b"}, "updates": 1, "batch": 1, "rows": 1, "dataset": "d", "metrics": {}}
+    training = {
+        "model": {"base": "b"},
+        "family": "sd",
+        "updates": 1,
+        "batch": 1,
+        "rows": 1,
+        "dataset": "d",
+        "metrics": {},
+    }
     made = card(tmp_path, training, condition_record(tmp_path / "ds", "canny", None, 64))
     for text in ((tmp_path / "ds" / "README.md").read_text(), made):
         assert "<script>" not in text.replace("\\<script", "")
@@ -228,7 +236,15 @@ def test_a_provenance_that_lacks_something_is_no_trouble_after_the_training(
     if "licence" in change:
         del recorded["annotators"][0]["licence"]
     commit_json(path, recorded)
-    training = {"model": {"base": "b"}, "updates": 1, "batch": 1, "rows": 1, "dataset": "d", "metrics": {}}
+    training = {
+        "model": {"base": "b"},
+        "family": "sd",
+        "updates": 1,
+        "batch": 1,
+        "rows": 1,
+        "dataset": "d",
+        "metrics": {},
+    }
     (tmp_path / "recipe.toml").write_text("")
     condition = condition_record(tmp_path / "ds", "canny", None, 64)
     made = card(tmp_path, training, condition)

@@ -140,7 +140,15 @@ def export() -> None:
     layer = torch.nn.Linear(2, 2)
     layer.to_json_string = lambda: "{}"  # type: ignore[operator]
     weights = [torch.ones(2, 2), torch.ones(2)]
-    training = {"model": {"base": "b"}, "updates": 1, "batch": 1, "rows": 1, "dataset": "d", "metrics": {}}
+    training = {
+        "model": {"base": "b"},
+        "family": "sd",
+        "updates": 1,
+        "batch": 1,
+        "rows": 1,
+        "dataset": "d",
+        "metrics": {},
+    }
     condition = {"kind": "canny", "annotators": []}
     save_result(Path("run"), layer, weights, weights, training, condition)  # type: ignore[arg-type]
 

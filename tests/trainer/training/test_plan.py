@@ -38,7 +38,15 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
     whole = path.read_text()
     recipe = make_recipe(place, tmp_path / "run", eval={"every": 0, "samples": 0, "loss_rows": 0})
     (tmp_path / "recipe.toml").write_text("")
-    training = {"model": {"base": "b"}, "updates": 1, "batch": 1, "rows": 1, "dataset": "d", "metrics": {}}
+    training = {
+        "model": {"base": "b"},
+        "family": "sd",
+        "updates": 1,
+        "batch": 1,
+        "rows": 1,
+        "dataset": "d",
+        "metrics": {},
+    }
     for name, (change, said) in CHANGES.items():
         recorded = read_json(path)
         change(recorded)
