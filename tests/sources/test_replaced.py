@@ -12,6 +12,7 @@ from support.pictures import encoded, smooth
 from support.tars import tar
 
 import condprep
+from condprep.building.inputs import open_inputs
 from condprep.errors import SourceError
 from condprep.runtime.progress import Progress
 from condprep.sources.open import open_source
@@ -77,3 +78,18 @@ def test_a_build_stops_at_it_and_goes_on_when_it_is_back(tmp_path: Path) -> None
     os.utime(last, ns=(status.st_atime_ns, status.st_mtime_ns))
     result = condprep.build(tmp_path / "raw", tmp_path / "ds", "canny", resolution=64, shard_rows=1)
     assert (result.rows, result.rejects) == ({"train": 3}, {})
+
+
+@pytest.mark.parametrize("exchanged", ["image/0.png", "canny/0.png"])
+def test_a_pair_that_is_exchanged_is_told(exchanged: str, tmp_path: Path) -> None:
+    """Its picture and its map."""
+    for name in ("image", "canny"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(encoded(smooth(64, 64, 0), "PNG"))
+    source = open_inputs(str(tmp_path), "pairs")
+    (entry,) = source.entries()
+    assert source.read(entry).condition
+    file = tmp_path / exchanged
+    os.utime(file, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns + 1))
+    with pytest.raises(SourceError, match="is another file than the one that was listed"):
+        source.read(entry)

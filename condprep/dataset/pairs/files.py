@@ -118,11 +118,9 @@ class FolderPairs:
             yield rejected_entry(name, Rejected("source", second, code="second-map"))
 
     def sample(self, entry: Entry) -> Sample:
-        picture, _, of_map = entry.stamp.rpartition(" ")  # as `entries` has put them together
-        found, path = (
-            FolderSource(self.root).read(replace(entry, stamp=picture)),
-            self.root / native(entry.condition or ""),
-        )
+        of_picture, _, of_map = entry.stamp.rpartition(" ")
+        found = FolderSource(self.root).read(replace(entry, stamp=of_picture))
+        path = self.root / native(entry.condition or "")
         condition = read_listed(path)
         check_as_listed(of_map, path)
         return replace(found, condition=condition)
