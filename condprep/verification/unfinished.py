@@ -24,7 +24,7 @@ import numpy as np
 from condprep.runtime.cache import cache_dir
 from condprep.runtime.files import commit_text, read_json
 from condprep.runtime.locks import Held, hold
-from condprep.runtime.own import make_folder, remove, remove_tree
+from condprep.runtime.own import claim, make_folder, remove, remove_tree
 
 KEEP_EVERY = 20.0  # seconds of work that a killed process loses
 Kind = Literal["maps", "rows"]  # that were made again in a pass over some rows; of the pass over all
@@ -38,6 +38,8 @@ class Unfinished:
     def __init__(self, scores: Path, question: Mapping[str, Any]) -> None:
         """scores: the file that it ends with. question: everything that its numbers depend on, as JSON."""
         self.folder = folder_of(scores)
+        if scores.parent.name == ".condprep":  # of a dataset, in which nothing is reached through a link
+            claim(scores.parent.parent)
         self.question = sha256(json.dumps(question, sort_keys=True, default=str).encode()).hexdigest()
         self.total: int | None = None  # rows that there will be, where that is known
         self._mine, self._held, self._given_up = ExitStack(), False, False
