@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Context, Option
@@ -38,6 +37,7 @@ from condprep.cli.options import (
     refuse_others,
 )
 from condprep.cli.progress import progress
+from condprep.cli.push import check_push, push_built
 from condprep.cli.slurm import OF_SLURM, check_slurm, on_slurm
 from condprep.cli.stopping import Stopped
 from condprep.errors import UsageError
@@ -206,7 +206,7 @@ def build(
         _check_options(context.params)
         on_slurm(context)
         return
-    _check_push(context.params)
+    check_push(context.params)
     chosen = _options(context.params) | {"weights": open_weights(weights, strict_weights)}
     run = _to_run(context, source, out, names(annotator), chosen)
     try:
@@ -216,7 +216,7 @@ def build(
         raise Stopped(*_kept(source, out, context.params)) from None
     show_build(result, as_json)
     if push_to_hub:
-        _push(result.path, push_to_hub, private)
+        push_built(result.path, push_to_hub, private)
 
 
 def _to_run(
@@ -247,32 +247,6 @@ def _kept(source: str, out: str | None, given: Mapping[str, Any]) -> Iterator[st
         layout = Layout(layout.private / ("into" if into else "append"))
     if kept := kept_pictures(layout):
         yield f"{kept[0]:,} of {kept[1]:,} pictures are kept"
-
-
-def _check_push(given: Mapping[str, Any]) -> None:
-    """Raises UsageError for a push that cannot be: not only after hours of building."""
-    name, out = given["push_to_hub"], given["out"]
-    if not name:
-        if given["private"]:
-            raise UsageError("--private is of a dataset on the Hub; give --push-to-hub OWNER/NAME as well")
-        return
-    from condprep.dataset.push import check_name
-    from condprep.runtime.storage import is_url
-
-    if out and is_url(out):
-        raise UsageError(f"--push-to-hub reads a folder of this machine, and --out {out} is a URL: give one of the two")
-    if given["part"]:
-        raise UsageError("--push-to-hub has no meaning with --part; `condprep push` the dataset once it is finished")
-    check_name(name)
-
-
-def _push(dataset: Path, name: str, private: bool) -> None:
-    """Upload what was built. What it says is said beside the build's own result."""
-    from condprep.dataset.push import push
-
-    with progress() as advance:
-        result = push(dataset, name, private=private, progress=advance)
-    console.say(f"{result.url}: {result.files:,} files, of which {result.sent:,} were sent now")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:

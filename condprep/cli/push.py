@@ -1,14 +1,17 @@
-"""`condprep push`."""
+"""`condprep push`, and a build's `--push-to-hub`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from condprep.cli import console
 from condprep.cli.options import Json, Private
 from condprep.cli.progress import progress
+from condprep.errors import UsageError
 
 if TYPE_CHECKING:
     from condprep.dataset.push import PushResult
@@ -45,3 +48,29 @@ def show_push(result: PushResult) -> None:
             ("dataset", result.url),
         ]
     )
+
+
+def check_push(given: Mapping[str, Any]) -> None:
+    """Raises UsageError for a push that cannot be: not only after hours of building."""
+    name, out = given["push_to_hub"], given["out"]
+    if not name:
+        if given["private"]:
+            raise UsageError("--private is of a dataset on the Hub; give --push-to-hub OWNER/NAME as well")
+        return
+    from condprep.dataset.push import check_name
+    from condprep.runtime.storage import is_url
+
+    if out and is_url(out):
+        raise UsageError(f"--push-to-hub reads a folder of this machine, and --out {out} is a URL: give one of the two")
+    if given["part"]:
+        raise UsageError("--push-to-hub has no meaning with --part; `condprep push` the dataset once it is finished")
+    check_name(name)
+
+
+def push_built(dataset: Path, name: str, private: bool) -> None:
+    """Upload what was built. What it says is said beside the build's own result."""
+    from condprep.dataset.push import push as run
+
+    with progress() as advance:
+        result = run(dataset, name, private=private, progress=advance)
+    console.say(f"{result.url}: {result.files:,} files, of which {result.sent:,} were sent now")

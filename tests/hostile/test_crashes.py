@@ -25,7 +25,7 @@ MANY = [
     (BUILDING, 5, 270),
     (CURATING, 5, 100),
     (TRAINING, 2, 180),
-    (LONG, 110, 6),
+    (LONG, 84, 6),
 ]  # each in one process, which imports it all once
 
 

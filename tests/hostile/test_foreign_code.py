@@ -88,7 +88,7 @@ def test_no_model_runs_code_even_where_it_is_trusted(dataset: Path, photo: Path,
     """Trust loads weights, not code: named by --trust-annotator or by --annotator, the code stays unread."""
     claim(dataset, stranger)
     for how in ({"like": dataset, "trust_annotators": [stranger]}, {"annotators": stranger}):
-        with pytest.raises(CondprepError, match="no depth model of transformers"):
+        with pytest.raises(CondprepError, match=r"needs code of its repository .* which condprep never runs"):
             condprep.annotate([photo], **how)  # type: ignore[arg-type]
     assert not marker.exists()
 
@@ -228,18 +228,31 @@ def test_the_command_line_asks_nothing(
 
 @pytest.mark.slow
 def test_every_loader_of_foreign_classes_is_told_not_to_run_code() -> None:
-    """Whoever lets transformers or diffusers choose the class says trust_remote_code=False, and nobody says True."""
+    """Whoever lets transformers or diffusers choose the class says trust_remote_code=False, or hands the class to the door
+    for models of others (`Pretrained`), which does; and nobody says True."""
     calls = [call for package in (condprep, trainer) for call in _calls(Path(package.__path__[0]))]
-    choosing = [call for call in calls if any(name in ast.unparse(call.func) for name in CHOOSING)]
+    choosing = [call for call in calls if _chooses(call.func)]
+    at_the_door = [call for call in calls if ast.unparse(call).startswith("made(self.name,")]
     assert choosing
-    for call in choosing:
+    assert len(at_the_door) == 1
+    for call in choosing + at_the_door:
         assert "trust_remote_code" in {word.arg for word in call.keywords} or any(
             word.arg is None and ast.unparse(word.value) == "how" for word in call.keywords
         ), ast.unparse(call)
+    handed_over = [call for call in calls if any(map(_chooses, call.args))]
+    assert handed_over
+    for call in handed_over:
+        assert ast.unparse(call.func) in ("named.load", "named.network"), ast.unparse(call)
     assert not any("trust_remote_code=True" in ast.unparse(call) for call in calls)
 
 
 CHOOSING = ("Auto", "Processor.from_pretrained", "DiffusionPipeline.download", "DiffusionPipeline.from_pretrained")
+
+
+def _chooses(named: ast.expr) -> bool:
+    """Whether these words, `package.Class` or `Class.method`, are those of a class that chooses another."""
+    calls = any(isinstance(node, ast.Call) for node in ast.walk(named))
+    return isinstance(named, ast.Attribute) and not calls and any(name in ast.unparse(named) for name in CHOOSING)
 
 
 def _calls(root: Path) -> list[ast.Call]:
@@ -248,5 +261,5 @@ def _calls(root: Path) -> list[ast.Call]:
         node
         for tree in trees
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
     ]

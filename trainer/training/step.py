@@ -69,7 +69,7 @@ class Learner:
         for batch in batches:
             with self.accelerator.accumulate(self.prepared):
                 batch, draws = self.drawn(batch)
-                of_rows = self.losses(batch, draws)
+                of_rows = row_losses(self.base, self.prepared, self.objective, batch, draws)
                 self.backward(of_rows, draws)
                 if self.accelerator.sync_gradients:
                     norm = self.clip()
@@ -114,10 +114,6 @@ class Learner:
         draws = batch.draws or draw_for_training(batch, self.recipe.train, self.base.objective)
         return batch, draws.to(device)
 
-    def losses(self, batch: Batch, draws: Draws) -> Tensor:
-        """(B,): of a complete batch's rows, without weights."""
-        return row_losses(self.base, self.prepared, self.objective, batch, draws)
-
     def backward(self, losses: Tensor, draws: Draws) -> None:
         """Gradients of the rows' weighted losses, (B,)."""
         weights = self.objective.weights(draws.timesteps, self.recipe.train)
@@ -141,7 +137,7 @@ class Learner:
         try:
             batch, draws = self.drawn(batch)
             with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
-                losses = self.losses(batch, draws)
+                losses = row_losses(self.base, self.prepared, self.objective, batch, draws)
                 self.backward(losses, draws)
             if not losses.isfinite().all():
                 raise TrainingStopped(

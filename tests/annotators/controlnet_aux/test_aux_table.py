@@ -79,10 +79,10 @@ def test_a_build_stores_and_repeats_it(raw: Path, tmp_path: Path, checkpoints: C
     from datasets import load_from_disk
 
     row = load_from_disk(str(ds))["train"][0]
-    assert row["pidinet_scribble"].size == row["aux_shuffle"].size == row["image"].size
-    assert row["pidinet_scribble"].mode == "1"
+    assert row["pidinet"].size == row["aux"].size == row["image"].size
+    assert row["pidinet"].mode == "1"
     again = condprep.annotate([raw / row["source"]], like=ds, weights=weights)[0]
-    for name in ("pidinet_scribble", "aux_shuffle"):
+    for name in ("pidinet", "aux"):
         found, stored = (np.asarray(one.convert("RGB")) for one in (again.maps[name], row[name]))
         assert np.array_equal(found, stored), name
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.trainer_runs import make_place, make_recipe
 
-from condprep.cli.progress import duration
+from condprep.cli import progress as display
+from condprep.cli.progress import Lines, duration
 from trainer.cli.console import measured_line, training_progress
 from trainer.training.train import train
 
 
 def test_updates_are_shown_with_what_was_measured(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Without a terminal a plain line on standard error: update, loss, rate, condition gap, pictures a second, time left."""
-    now = iter(range(0, 1000, 10))
-    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    lines, now = Lines(), 0.0
+    monkeypatch.setattr(display, "_lines", lambda: nullcontext(lines))
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     with training_progress() as (progress, measured):
         progress("updates", 1, 1000)
         measured({"loss": 0.12345, "lr": 1e-5, "condition_gap": 1.234, "pictures_per_second": 56.78})
+        now = 10.0
         progress("updates", 11, 1000)
+        lines.beat(now)
         progress("latents of train", 1, 8)
+        now = 20.0
         progress("latents of train", 2, 8)
+        lines.beat(now)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.splitlines() == [

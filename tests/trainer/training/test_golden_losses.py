@@ -10,6 +10,7 @@ from support.learners import make_batch, make_learner
 from support.trainer_models import FAMILIES, save_base
 from torch import Tensor
 
+from trainer.models.loss import row_losses
 from trainer.training.condition_gap import loss_sums, mean_losses
 from trainer.training.step import Learner
 
@@ -66,7 +67,7 @@ def written_out(learner: Learner, family: str) -> tuple[Tensor, list[Tensor]]:
 def update(learner: Learner) -> tuple[Tensor, list[Tensor]]:
     """Losses and gradients of an update as the learner makes it, with no step of the optimizer."""
     batch, draws = learner.drawn(make_batch(learner.base))
-    losses = learner.losses(batch, draws)
+    losses = row_losses(learner.base, learner.prepared, learner.objective, batch, draws)
     learner.backward(losses, draws)
     return losses.detach(), taken(learner)
 
