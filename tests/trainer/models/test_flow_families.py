@@ -277,7 +277,7 @@ def test_what_does_not_fit_is_named(family: str, folders: dict[str, Path], bases
 def test_a_base_in_half_precision_is_loaded_as_it_is_stored(folders: dict[str, Path], tmp_path: Path) -> None:
     """Transformer and text encoders in bf16 take half of the memory; the ControlNet is float32, with their very values;
     other weights have another fingerprint."""
-    pipeline: Any = DiffusionPipeline.from_pretrained(folders["sd3"], torch_dtype=torch.bfloat16)
+    pipeline: Any = DiffusionPipeline.from_pretrained(folders["sd3"], dtype=torch.bfloat16)
     pipeline.save_pretrained(tmp_path / "half")
     base = load_base(Model(base=str(tmp_path / "half")))
     assert {module.dtype for module in (base.denoiser, *base.text_encoders)} == {torch.bfloat16}
