@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.faulty import pictures
+from PIL import Image
+from support.datasets import tree
+from support.faulty import FIVE_SHARDS, pictures
 from support.fragile import Fragile
+from support.pictures import smooth
 
-from condprep import AnnotatorSpec
+from condprep import AnnotatorSpec, build
 from condprep.annotators import registry
 
 
@@ -25,3 +28,22 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
 def source(tmp_path: Path) -> Path:
     """A folder of twelve pictures."""
     return pictures(tmp_path / "pictures")
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine small pictures, one of which is broken: five shards."""
+    folder = tmp_path_factory.mktemp("few") / "few"
+    folder.mkdir()
+    for seed in range(8):
+        Image.fromarray(smooth(64, 64, seed)).save(folder / f"{seed}.png")
+    (folder / "8.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The dataset of an ordinary build of them in a folder, as bytes."""
+    out = tmp_path_factory.mktemp("whole") / "ds"
+    build(few, out, "canny", **FIVE_SHARDS)
+    return tree(out)

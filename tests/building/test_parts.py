@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from support.datasets import tree
-from support.pictures import smooth
+from support.faulty import FIVE_SHARDS as SMALL
 
 import condprep
 from condprep import build
@@ -21,27 +20,6 @@ from condprep.building.parts import Part
 from condprep.dataset.layout import Layout
 from condprep.errors import BuildFailed, DatasetError, SourceError, UsageError
 from condprep.runtime.progress import Progress
-
-SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine small pictures, one of which is broken: five shards."""
-    folder = tmp_path_factory.mktemp("few") / "few"
-    folder.mkdir()
-    for seed in range(8):
-        Image.fromarray(smooth(64, 64, seed)).save(folder / f"{seed}.png")
-    (folder / "8.png").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The dataset of an ordinary build, as bytes."""
-    out = tmp_path_factory.mktemp("whole") / "ds"
-    build(few, out, "canny", **SMALL)
-    return tree(out)
 
 
 @contextmanager

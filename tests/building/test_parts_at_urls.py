@@ -12,9 +12,8 @@ from typing import Any
 
 import fsspec
 import pytest
-from PIL import Image
 from support.datasets import tree
-from support.pictures import smooth
+from support.faulty import FIVE_SHARDS as SMALL
 from support.s3_server import BUCKET, S3Server
 
 import condprep
@@ -26,7 +25,6 @@ from condprep.runtime.progress import Progress
 from condprep.runtime.storage import place
 
 URL, PREFIX = "memory://bucket/ds", "/bucket/ds/"
-SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
 ELSEWHERE = {"host": "elsewhere", "pid": 7, "token": "another", "since": "2026-01-01 10:00:00 UTC"}
 
 
@@ -35,25 +33,6 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing in the store, and a cache of its own."""
     fsspec.filesystem("memory").store.clear()
     monkeypatch.setenv("CONDPREP_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine small pictures, one of which is broken: five shards."""
-    folder = tmp_path_factory.mktemp("few") / "few"
-    folder.mkdir()
-    for seed in range(8):
-        Image.fromarray(smooth(64, 64, seed)).save(folder / f"{seed}.png")
-    (folder / "8.png").write_bytes(b"")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The dataset of an ordinary build in a folder, as bytes."""
-    out = tmp_path_factory.mktemp("whole") / "ds"
-    build(few, out, "canny", **SMALL)
-    return tree(out)
 
 
 def there() -> dict[str, bytes]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support.pictures import encoded, smooth
+from support.trainings import RECORDED
 
 import condprep
 from condprep.annotators.registry import check_device
@@ -208,16 +209,7 @@ def test_cards_hold_no_markup_of_others(tmp_path: Path, ours: Path) -> None:
     commit_json(layout.private / "provenance.json", recorded)
     condprep.add_columns(tmp_path / "ds", "canny:random")
     (tmp_path / "recipe.toml").write_text("")
-    training = {
-        "model": {"base": "b"},
-        "family": "sd",
-        "updates": 1,
-        "batch": 1,
-        "rows": 1,
-        "dataset": "d",
-        "metrics": {},
-    }
-    made = card(tmp_path, training, condition_record(tmp_path / "ds", "canny", None, 64))
+    made = card(tmp_path, RECORDED, condition_record(tmp_path / "ds", "canny", None, 64))
     for text in ((tmp_path / "ds" / "README.md").read_text(), made):
         assert "<script>" not in text.replace("\\<script", "")
         assert "\n# Owned" not in text
@@ -236,18 +228,9 @@ def test_a_provenance_that_lacks_something_is_no_trouble_after_the_training(
     if "licence" in change:
         del recorded["annotators"][0]["licence"]
     commit_json(path, recorded)
-    training = {
-        "model": {"base": "b"},
-        "family": "sd",
-        "updates": 1,
-        "batch": 1,
-        "rows": 1,
-        "dataset": "d",
-        "metrics": {},
-    }
     (tmp_path / "recipe.toml").write_text("")
     condition = condition_record(tmp_path / "ds", "canny", None, 64)
-    made = card(tmp_path, training, condition)
+    made = card(tmp_path, RECORDED, condition)
     assert "Conditions: canny" in made
     assert ("licence unknown" in made) == ("licence" in change) == bool(unsaid(tmp_path / "ds", condition))
     summarize(tmp_path / "ds")

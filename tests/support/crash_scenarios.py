@@ -12,6 +12,7 @@ import cv2
 from PIL import Image
 from support.crash import Scenario, crash
 from support.pictures import smooth
+from support.trainings import RECORDED
 
 import condprep
 from condprep.annotation.files import annotate_files
@@ -140,17 +141,8 @@ def export() -> None:
     layer = torch.nn.Linear(2, 2)
     layer.to_json_string = lambda: "{}"  # type: ignore[operator]
     weights = [torch.ones(2, 2), torch.ones(2)]
-    training = {
-        "model": {"base": "b"},
-        "family": "sd",
-        "updates": 1,
-        "batch": 1,
-        "rows": 1,
-        "dataset": "d",
-        "metrics": {},
-    }
     condition = {"kind": "canny", "annotators": []}
-    save_result(Path("run"), layer, weights, weights, training, condition)  # type: ignore[arg-type]
+    save_result(Path("run"), layer, weights, weights, RECORDED, condition)  # type: ignore[arg-type]
 
 
 def verify_all() -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from support.pictures import smooth
 
 SMALL = {"resolution": 64, "shard_rows": 5}
+FIVE_SHARDS: dict[str, Any] = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}  # of nine pictures
 
 
 def pictures(folder: Path, number: int = 12) -> Path:

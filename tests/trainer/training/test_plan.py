@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from support.trainer_runs import make_place, make_recipe
+from support.trainings import RECORDED
 
 from condprep.runtime.files import read_json
 from trainer.inference.export import card, condition_record
@@ -38,20 +39,11 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
     whole = path.read_text()
     recipe = make_recipe(place, tmp_path / "run", eval={"every": 0, "samples": 0, "loss_rows": 0})
     (tmp_path / "recipe.toml").write_text("")
-    training = {
-        "model": {"base": "b"},
-        "family": "sd",
-        "updates": 1,
-        "batch": 1,
-        "rows": 1,
-        "dataset": "d",
-        "metrics": {},
-    }
     for name, (change, said) in CHANGES.items():
         recorded = read_json(path)
         change(recorded)
         path.write_text(json.dumps(recorded))
         notes = [note for note in plan_training(recipe).notes if "provenance" in note]
         assert said in notes[0] if said else notes == [], (name, notes)
-        assert "## Data" in card(tmp_path, training, condition_record(place / "ds", "conditioning_image", None, 64))
+        assert "## Data" in card(tmp_path, RECORDED, condition_record(place / "ds", "conditioning_image", None, 64))
         path.write_text(whole)
