@@ -1,0 +1,59 @@
+"""What a recipe says of what is looked at and kept of a run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from trainer.recipe.table import Count, Positive, Table
+
+Strings = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists
+
+
+class Eval(Table):
+    """What is validated while training, on held-out rows."""
+
+    every: Count = Field(default=500, description="updates between validations; 0: none")
+    samples: Count = Field(default=8, description="pictures generated each time")
+    sampler_steps: Positive = Field(default=20, description="steps of a picture, by the family's sampler")
+    cfg: float = Field(default=7.5, ge=0, description="classifier-free guidance")
+    loss_rows: Count = Field(default=64, description="rows of the held-out loss and the condition gap; 0: neither")
+    fidelity: bool = Field(
+        default=False, description="measure at each validation whether pictures follow their condition"
+    )
+    fidelity_rows: int = Field(default=16, ge=2, description="held-out rows of `fidelity`")
+    stop_when: Count = Field(
+        default=0, description="validations without better fidelity after which the run ends; 0: none"
+    )
+    conditions: Strings = Field(default=(), description="map files to generate from, instead of the dataset's")
+    prompts: Strings = Field(default=(), description="one for each of `conditions`")
+
+    @property
+    def rows(self) -> int:
+        """The most held-out rows that a validation looks at; 0: there is none."""
+        return max(self.loss_rows, self.samples, self.fidelity * self.fidelity_rows) if self.every else 0
+
+
+class Log(Table):
+    """What is written down."""
+
+    every: Positive = Field(default=10, description="updates between lines of metrics.jsonl")
+    tracker: Literal["auto", "tensorboard", "wandb", "trackio", "none"] = Field(
+        default="auto", description="auto is tensorboard where it is installed"
+    )
+    project: str = Field(default="condprep", min_length=1, description="its project")
+
+
+class Save(Table):
+    """Checkpoints and the result."""
+
+    dir: str = Field(default="output/", min_length=1, description="the run's folder")
+    every: Positive = Field(default=500, description="updates between checkpoints: the most that a killed run loses")
+    keep: Positive = Field(default=3, description="newest checkpoints that stay")
+    resume: str = Field(
+        default="auto",
+        min_length=1,
+        description='"auto": the newest checkpoint if there is one; "never"; or one\'s folder',
+    )
+    push_to_hub: str = Field(default="", description='OWNER/NAME to which the result is pushed; "" for none')
