@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.crash_scenarios import BUILDING, CURATING, LONG, TRAINING
 from support.thorough import examples
+from support.warm import Warm
 
 import condprep
 from condprep.dataset.layout import Layout
@@ -25,12 +26,11 @@ MANY = [
     (BUILDING, 5, 270),
     (CURATING, 5, 100),
     (TRAINING, 2, 180),
-    (LONG, 84, 6),
 ]  # each in one process, which imports it all once
 
 
 def crashed(folder: Path, stride: int, *scenarios: str) -> dict[str, Any]:
-    """What became of each scenario, stopped before every `stride`-th operation."""
+    """What became of each scenario, stopped before every `stride`-th operation. In a process of its own, for it has to be small."""
     program = [sys.executable, "-m", "support.crash_scenarios", folder, str(stride), "0", *scenarios]
     paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
     environment = os.environ | {"PYTHONPATH": paths}
@@ -53,12 +53,22 @@ def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scenarios", "stride", "points"), MANY, ids=["building", "curating", "training", "a run"])
+@pytest.mark.parametrize(("scenarios", "stride", "points"), MANY, ids=["building", "curating", "training"])
 def test_stopped_anywhere(tmp_path: Path, scenarios: Iterable[str], stride: int, points: int) -> None:
     """The same of every command that writes, at 500 moments and more."""
     found = crashed(tmp_path, examples(stride, 1), *scenarios)
     assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
     assert sum(one["points"] for one in found.values()) >= points
+
+
+@pytest.mark.slow
+def test_a_run_stopped_here_and_there(tmp_path: Path, warm: Warm) -> None:
+    """The same of a whole training, whose imports would take longer than itself."""
+    code, said, errors = warm.run(tmp_path, "support.crash_scenarios", tmp_path, examples(84, 1), 0, *LONG)
+    assert code == 0, errors
+    found = json.loads(said)
+    assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
+    assert sum(one["points"] for one in found.values()) >= 6
 
 
 def test_a_dataset_in_the_middle_of_getting_columns_says_so(tmp_path: Path) -> None:

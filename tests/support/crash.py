@@ -1,17 +1,19 @@
-"""A process that is stopped before every file operation of a command, one after another, and runs the command again.
+"""A command that could be stopped before every file operation, one after another, and is run again from there.
 
     PYTHONPATH=tests python -m support.crash_scenarios FOLDER STRIDE SEED SCENARIO...
 
 An operation is whatever changes a file or its names below the scenario's folder: opening to write, fsync, rename, link,
-unlink, mkdir, rmdir. Each is met in a process of its own, and what it leaves is gone on with in two ways: killed, where all
-that was written stays, and without power, where files that were not fsynced lose their second half, or everything. Where
-there are none, both leave the same bytes, and one of them stands for both. Before an operation is after the one before it.
-The process is forked from this one, so that imports are paid once. STRIDE: every so many operations, from a random one on.
+unlink, mkdir, rmdir. The process stops before each (SIGSTOP: all its threads), its folder is copied, and it goes on: the copy
+is what SIGKILL would have left at that moment. What is left is gone on with in two ways: killed, where all that was written
+stays, and without power, where files that were not fsynced lose their second half, or everything. Moments that leave the same
+files with the same content stand for each other. Before an operation is after the one before it. Processes are forked from
+this one, so that imports are paid once. STRIDE: every so many operations, from a random one on.
 Prints as JSON, for each scenario, how many operations there are, how many were met, and what went wrong.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -24,6 +26,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,11 +64,10 @@ class Outcome:
 
 
 class Watch:
-    """Counts the operations in a folder, and ends the process before the `die`-th one."""
+    """Counts the operations in a folder."""
 
-    def __init__(self, folder: Path, die: int, said: Path) -> None:
-        """die: 0 for never. said: beside it, when the process ends, lies which files no fsync has put on the disk."""
-        self.folder, self.die, self.said = str(folder), die, said
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
         self.count, self.lock = 0, threading.Lock()
         self.safe = {state for _, state in _files(folder)}
         os.fsync = self._fsync
@@ -93,11 +96,25 @@ class Watch:
 
     def happens(self, path: str, event: str) -> None:
         """What becomes of the operation that has just been counted."""
-        if self.count == self.die:
-            print(f"{event} {path.removeprefix(self.folder)}", flush=True)
-            unsafe = [str(path) for path, state in _files(Path(self.folder)) if state not in self.safe]
-            self.said.with_suffix(".unsafe").write_text(json.dumps(unsafe))
-            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Stopping(Watch):
+    """Stops the process before the `first`-th operation and before every `stride`-th one after it."""
+
+    def __init__(self, folder: Path, first: int, stride: int, said: Path) -> None:
+        """said: beside it, while the process stands still, lies where it does, and which files no fsync has put on the disk."""
+        self.first, self.stride, self.said = first, stride, said
+        super().__init__(folder)
+
+    def happens(self, path: str, event: str) -> None:
+        if self.count >= self.first and (self.count - self.first) % self.stride == 0:
+            work = Path(self.folder)
+            unsafe = [str(path.relative_to(work)) for path, state in _files(work) if state not in self.safe]
+            where = f"before operation {self.count}, {event} {path.removeprefix(self.folder)}"
+            self.said.with_suffix(".moment").write_text(json.dumps([self.count, where, unsafe]))
+            signal.pthread_kill(
+                threading.get_ident(), signal.SIGSTOP
+            )  # else this thread would go on until another hears it
 
 
 def by_name(path: str) -> str:
@@ -115,22 +132,27 @@ def _state(found: os.stat_result) -> State:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def in_child(folder: Path, act: Act, die: int, said: Path) -> int:
-    """Run the act in the folder in a process of its own; its status. What it says goes into a file."""
+def in_child(folder: Path, act: Act, said: Path, watch: Callable[[Path], Watch] = Watch, stopped: Act = bool) -> int:
+    """Run the act in the folder in a process of its own; its status. What it says goes into a file.
+
+    stopped: is called whenever the process has stopped itself, which goes on after that.
+    """
     sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
+    if child := os.fork():
+        while os.WIFSTOPPED(status := os.waitpid(child, os.WUNTRACED)[1]):
+            stopped()
+            os.kill(child, signal.SIGCONT)
+        return status
     try:
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
         os.chdir(folder)
         signal.alarm(HANGS)
-        watch = Watch(folder, die, said)
+        watching = watch(folder)
         act()
-        watch.folder = DEAF
-        said.with_suffix(".count").write_text(json.dumps([watch.count, sorted(sys.modules)]))
+        watching.folder = DEAF
+        said.with_suffix(".count").write_text(json.dumps([watching.count, sorted(sys.modules)]))
         os._exit(0)
     except BaseException:
         traceback.print_exc()
@@ -139,33 +161,69 @@ def in_child(folder: Path, act: Act, die: int, said: Path) -> int:
 
 
 def crash(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
-    """Stop the act before every `stride`-th operation; run it again; compare with one that was never stopped."""
-    before, work, dark, whole, said = (folder / name for name in ("before", "work", "dark", "whole", "said"))
-    before.mkdir(parents=True)
-    if status := in_child(before, scenario.prepare, 0, said):
+    """Stop the act before every `stride`-th operation; run it again from there; compare with what it makes by itself."""
+    work, moments, said = folder / "work", Moments(folder), folder / "said"
+    work.mkdir(parents=True)
+    if status := in_child(work, scenario.prepare, said):
         raise RuntimeError(f"cannot be prepared: {status}: {said.read_text()}")
-    shutil.copytree(before, whole, symlinks=True)
-    if status := in_child(whole, scenario.act, 0, said):
+    watch = partial(Stopping, first=1 + random.Random(seed).randrange(stride), stride=stride, said=said)
+    if status := in_child(work, scenario.act, said, watch, moments.keep):
         raise RuntimeError(f"does not end even when left alone: {status}: {said.read_text()}")
-    outcome, expected = Outcome(counted(said)), names(whole)
-    for point in range(1 + random.Random(seed).randrange(stride), outcome.operations + 1, stride):
-        shutil.copytree(before, work, symlinks=True)
-        status = in_child(work, scenario.act, point, said)
-        where = f"before operation {point}, {said.read_text().strip()}"
-        if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-            outcome.failures.append(f"{where}: was not stopped, but ended with {status}")
-            shutil.rmtree(work)
-            continue
-        outcome.points += 2
-        unsafe = json.loads(said.with_suffix(".unsafe").read_text())
-        if unsafe:
-            shutil.copytree(work, dark, symlinks=True)
-        outcome.failures += [f"killed {where}: {wrong}" for wrong in gone_on(scenario, work, expected, said)]
-        if unsafe:
-            dark.rename(work)
-            lose(map(Path, unsafe), whole=point % 2 == 0)
-            outcome.failures += [f"dark {where}: {wrong}" for wrong in gone_on(scenario, work, expected, said)]
+    outcome, expected = Outcome(counted(said), points=moments.met), names(work)
+    shutil.rmtree(work)
+    for where, left in moments.left:
+        left.rename(work)
+        outcome.failures += [f"{where}: {wrong}" for wrong in gone_on(scenario, work, expected, said)]
     return outcome
+
+
+class Moments:
+    """What a process would have left where it was killed, or the power failed, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.met = folder, 0
+        self.left: list[tuple[str, Path]] = []
+        self._known: set[str] = set()
+
+    def keep(self) -> None:
+        """Both, as of now: the process stands still."""
+        count, where, unsafe = json.loads((self.folder / "said.moment").read_text())
+        for way in ("killed", "dark"):
+            copy = self.folder / f"{way}{count}"
+            copied(self.folder / "work", copy)
+            if way == "dark":
+                lose((copy / name for name in unsafe), whole=count % 2 == 0)
+            self.met += 1
+            if (state := described(copy)) in self._known:
+                shutil.rmtree(copy)
+            else:
+                self._known.add(state)
+                self.left.append((f"{way} {where}", copy))
+
+
+def copied(folder: Path, copy: Path) -> None:
+    """All of it, and two names of one file are two names of one."""
+    known: dict[int, str] = {}
+
+    def copy_file(source: str, target: str) -> None:
+        number = os.stat(source).st_ino
+        if number in known:
+            os.link(known[number], target)
+        else:
+            shutil.copy2(source, target)
+            known[number] = target
+
+    shutil.copytree(folder, copy, symlinks=True, copy_function=copy_file)
+
+
+def described(folder: Path) -> str:
+    """All that tells what is in a folder from what is in another: names, content, and which of them are links to what."""
+    digest = sha256()
+    for path in sorted(folder.rglob("*")):
+        kind = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        names = path.lstat().st_nlink if path.is_file() else 0
+        digest.update(repr((path.relative_to(folder).as_posix(), kind, names)).encode())
+    return digest.hexdigest()
 
 
 def lose(files: Iterable[Path], whole: bool) -> None:
@@ -176,7 +234,7 @@ def lose(files: Iterable[Path], whole: bool) -> None:
 
 def gone_on(scenario: Scenario, work: Path, expected: Mapping[str, object], said: Path) -> Iterator[str]:
     """Run the act again where it was stopped; what is wrong with how that ends. The folder is gone then."""
-    if in_child(work, scenario.act, 0, said):
+    if in_child(work, scenario.act, said):
         yield said.read_text().strip()[-2000:]
     elif difference := differing(expected, names(work)):
         yield difference
@@ -189,6 +247,7 @@ def counted(said: Path) -> int:
     for module in modules:
         with suppress(ImportError):  # some are made while others are imported, and have no file
             import_module(module)
+    gc.freeze()  # so that looking for garbage copies none of it in each process
     return int(operations)
 
 

@@ -37,7 +37,7 @@ class Exchanging(Watch):
 
     def __init__(self, folder: Path, point: int, chosen: random.Random, elsewhere: Path) -> None:
         self.point, self.chosen, self.elsewhere = point, chosen, elsewhere
-        super().__init__(folder, 0, folder)
+        super().__init__(folder)
 
     def happens(self, path: str, event: str) -> None:
         if self.count == self.point:
@@ -98,7 +98,7 @@ def harm(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
     for place, act in ((before, scenario.prepare), (whole, scenario.act)):
         if act is scenario.act:
             shutil.copytree(before, whole, symlinks=True)
-        if status := in_child(place, act, 0, said):
+        if status := in_child(place, act, said):
             raise RuntimeError(f"does not end even when left alone: {status}: {said.read_text()}")
     outcome = Outcome(counted(said))
     for point in range(1 + random.Random(seed).randrange(stride), outcome.operations + 1, stride):

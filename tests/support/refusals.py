@@ -42,7 +42,7 @@ class Refusing(Watch):
 
     def __init__(self, folder: Path, kind: str, point: int) -> None:
         self.kind, self.point = kind, point
-        super().__init__(folder, 0, folder)
+        super().__init__(folder)
 
     def happens(self, path: str, event: str) -> None:
         """As the operating system does it: fsync knows no name."""
@@ -97,7 +97,7 @@ def refuse(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
     for place, act in ((before, scenario.prepare), (whole, scenario.act)):
         if act is scenario.act:
             shutil.copytree(before, whole, symlinks=True)
-        if status := in_child(place, act, 0, said):
+        if status := in_child(place, act, said):
             raise RuntimeError(f"does not end even when left alone: {status}: {said.read_text()}")
     outcome, expected, chosen = Outcome(counted(said)), names(whole), random.Random(seed)
     made = sorted({len(data) for name, data in expected.items() if data and not (before / name).exists()})
@@ -115,7 +115,7 @@ def refuse(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
             outcome.failures.append(where + wrong)
         elif not status and (difference := differing(expected, names(work))) and not LEFT.search(difference):
             outcome.failures.append(f"{where}was borne, and made another result: {difference}")
-        elif (status or difference) and in_child(work, scenario.act, 0, said):
+        elif (status or difference) and in_child(work, scenario.act, said):
             outcome.failures.append(f"{where}and then, with a disk that is well: {said.read_text()[-2000:]}")
         elif difference := differing(expected, names(work)):
             outcome.failures.append(f"{where}ended by {status}, and then {difference}")
