@@ -204,8 +204,8 @@ def _check_wanted(role: str, name: str | None, possible: Sequence[str], known: S
         return
     if name in known:
         raise SourceError(f"--{role}-column {name!r} holds no pictures; those that do: {', '.join(possible) or 'none'}")
-    near = difflib.get_close_matches(name, known, n=1)
-    meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known) or 'none'}"
+    near = difflib.get_close_matches(name, possible, n=1)
+    meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(possible) or 'none'}"
     raise SourceError(f"--{role}-column {name!r} is not there{meant}")
 
 

@@ -118,6 +118,10 @@ def test_max_rows_are_spread_evenly(built: Path, tmp_path: Path) -> None:
         ({"split": "trian"}, "no split 'trian'; there is train, validation"),
         ({"image_column": "picture"}, r"data\.image_column 'picture' is not there"),
         ({"condition_column": "key"}, r"data\.condition_column 'key' holds no pictures"),
+        (
+            {"condition_column": "keys"},
+            r"data\.condition_column 'keys' is not there; there are image, conditioning_image",
+        ),
         ({"caption_column": "txt"}, r"data\.caption_column 'txt' is not there; did you mean text"),
         ({"kind": "pose"}, 'data.kind = "pose", but the conditions of .* are of kind "canny"'),
         ({"path": "/no/such/place"}, "there is no file or folder"),
