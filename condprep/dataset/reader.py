@@ -7,6 +7,7 @@ anything is computed from it.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import row_of
-from condprep.dataset.remote import content, shown
+from condprep.dataset.remote import content, is_far, opened, shown
 from condprep.errors import CondprepError, DatasetError, SourceError
-from condprep.runtime.arrow_messages import check_arrow, check_kinds
-from condprep.runtime.parquet_pages import read_rows, sound_rows
+from condprep.runtime.arrow_messages import check_arrow, check_kinds, stream_rows
+from condprep.runtime.parquet_pages import MAX_FOOTER, read_rows, sound_rows
 from condprep.runtime.retry import as_fault, is_passing
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
@@ -133,11 +134,24 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
 def count_rows(path: Path) -> int:
     """How many rows a file says it has; none is read. Raises DatasetError where that cannot be known."""
     try:
+        if is_far(path):
+            return _far_rows(path)
         if path.suffix == ".parquet":
             return int(pq.read_metadata(path).num_rows)
         return sum(batch.num_rows for batch in _arrow(path, schema(path).names[-1:]))
     except (pa.ArrowException, OSError) as error:
         raise _damage(path, error) from error
+
+
+def _far_rows(path: Path) -> int:
+    """The same of a file at a URL, of which little is fetched."""
+    with opened(path) as file:
+        if path.suffix != ".parquet":
+            return stream_rows(file)
+        file.seek(-8, os.SEEK_END)
+        if int.from_bytes(file.read(4), "little") > MAX_FOOTER:
+            raise pa.ArrowInvalid(f"it has more than {MAX_FOOTER:,} bytes of metadata")
+        return int(pq.read_metadata(file).num_rows)
 
 
 def readable_rows(path: Path) -> int:

@@ -6,15 +6,18 @@ buffers lie stands in the message's metadata, a flatbuffer: https://arrow.apache
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
 from condprep.runtime.parquet_pages import BUDGET, RATIO, TooLarge
 
+_MARK, _MOST_METADATA = b"\xff\xff\xff\xff", 1 << 26  # before each message; bytes of what describes one
 _DICTIONARY, _RECORDS = 2, 3  # kinds of a Message's header
 _COMPRESSION, _BUFFERS, _DATA = 3, 2, 1  # fields of a RecordBatch, and of a DictionaryBatch
 _ODD = ("view", "run_end_encoded", "dictionary")  # types with which a few bytes can stand for many values
@@ -24,6 +27,27 @@ def check_arrow(path: Path) -> None:
     """Raises TooLarge, which is an ArrowInvalid, where a batch of the stream would be out of proportion in memory."""
     if damage := _of(path)[0]:
         raise TooLarge(damage)
+
+
+def stream_rows(file: IO[bytes]) -> int:
+    """How many rows the batches of a stream say that they have: what lies between their metadata is skipped.
+
+    Raises ArrowInvalid for what is no stream.
+    """
+    rows = 0
+    try:
+        while len(head := file.read(8)) == 8 and (size := struct.unpack("<i", head[4:])[0]):
+            if head[:4] != _MARK or not 0 < size <= _MOST_METADATA:
+                raise pa.ArrowInvalid("it is no Arrow stream")
+            data = file.read(size)
+            root = _table(data, 0)
+            kind, batch, body = (_field(data, root, number) for number in (1, 2, 3))
+            if kind and batch and data[kind] == _RECORDS and (length := _field(data, _table(data, batch), 0)):
+                rows += struct.unpack_from("<q", data, length)[0]
+            file.seek(struct.unpack_from("<q", data, body)[0] if body else 0, os.SEEK_CUR)
+    except (struct.error, IndexError, ValueError) as error:
+        raise pa.ArrowInvalid(f"it is no Arrow stream: {error}") from None
+    return rows
 
 
 def is_compressed(path: Path) -> bool:

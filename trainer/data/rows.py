@@ -122,11 +122,8 @@ def open_rows(data: Data, split: str | float, copies: Path, text: Text = PLAIN) 
     """
     held_out = not isinstance(split, str)
     name = data.split if held_out else str(split)
-    pairs = _of_split(_open(data, text), name, data.path)
-    if not pairs.captioned:
-        raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
-    stamp = _stamp(pairs, data, text)
-    pairs = with_captions(_masked(pairs, data), text.columns, data.path)
+    pairs = pairs_of(data, name, text)
+    stamp = stamp_of(pairs, data, text)
     table, names = open_table(pairs, copies, stamp, data.path)
     refuse_empty(table, names, text.columns, data.path)
     parted = data.share and name == data.split
@@ -136,7 +133,15 @@ def open_rows(data: Data, split: str | float, copies: Path, text: Text = PLAIN) 
     weights = tuple(text.captions[one] for one in text.columns)
     used = _spread(whole, data.max_rows)
     rows = Rows(table, names, used, name, part, len(whole), pairs.said, stamp, pairs.notes, column, weights)
-    return _of_kind(rows, data)
+    return of_kind(rows, data)
+
+
+def pairs_of(data: Data, split: str, text: Text) -> Pairs:
+    """The pairs of a split, with the columns of masks and captions that a recipe names. Raises DataError as `open_rows` does."""
+    pairs = _of_split(_open(data, text), split, data.path)
+    if not pairs.captioned:
+        raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
+    return with_captions(_masked(pairs, data), text.columns, data.path)
 
 
 def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
@@ -146,7 +151,7 @@ def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
     return [numbers[n * len(numbers) // most] for n in range(most)]
 
 
-def _stamp(pairs: Pairs, data: Data, text: Text) -> str:
+def stamp_of(pairs: Pairs, data: Data, text: Text) -> str:
     """Of the files and the columns: what is known of one column's maps must never be taken for another's."""
     named = [data.image_column, data.condition_column, data.caption_column]
     columns = pairs.columns.names if isinstance(pairs, TablePairs) else named
@@ -173,7 +178,7 @@ def _masked(pairs: Pairs, data: Data) -> Pairs:
 
 def refuse_changed(rows: Rows, data: Data, text: Text) -> None:
     """Raises DataError where the files of rows are no longer those that were opened."""
-    if _stamp(_of_split(_open(data, text), rows.split, data.path), data, text) != rows.stamp:
+    if stamp_of(_of_split(_open(data, text), rows.split, data.path), data, text) != rows.stamp:
         raise DataError(f"{data.path} has changed since it was opened: what was made of it is discarded; start again")
 
 
@@ -212,7 +217,7 @@ def _of_split(pairs: Pairs, split: str, path: str) -> Pairs:
     return pairs
 
 
-def _of_kind(rows: Rows, data: Data) -> Rows:
+def of_kind(rows: Rows, data: Data) -> Rows:
     """With the kind that the recipe names, or else the dataset, or else most maps look like.
 
     Raises DataError where recipe and dataset name different ones; a note says where the pixels do.

@@ -38,15 +38,31 @@ class Chance:
         return cls(*np.random.default_rng((seed, row.epoch, row.number)).random(6).tolist())
 
 
+class Waiting:
+    """Rows that wait for others of their bucket, until they are an update of `batch` rows."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch, self._queues = batch, dict[Hashable, list[SampledRow]]()
+
+    def add(self, row: SampledRow, bucket: Hashable) -> list[SampledRow] | None:
+        """The update that this row makes full; None where it waits."""
+        queue = self._queues.setdefault(bucket, [])
+        queue.append(row)
+        return self._queues.pop(bucket) if len(queue) == self._batch else None
+
+    @property
+    def rows(self) -> tuple[SampledRow, ...]:
+        """All that wait; those of a bucket as they came."""
+        return tuple(row for queue in self._queues.values() for row in queue)
+
+
 def updates(buckets: Sequence[Hashable], batch: int, seed: int) -> Iterator[list[SampledRow]]:
     """Endless lists of `batch` rows of one bucket. buckets: of each row; there is at least one."""
-    waiting: dict[Hashable, list[SampledRow]] = {}
+    waiting = Waiting(batch)
     for epoch in count():
         for row in np.random.default_rng((seed, epoch)).permutation(len(buckets)).tolist():
-            queue = waiting.setdefault(buckets[row], [])
-            queue.append(SampledRow(row, epoch))
-            if len(queue) == batch:
-                yield waiting.pop(buckets[row])
+            if update := waiting.add(SampledRow(row, epoch), buckets[row]):
+                yield update
 
 
 def share(update: Sequence[SampledRow], micro_batch: int, rank: int, processes: int) -> list[Sequence[SampledRow]]:

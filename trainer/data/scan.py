@@ -41,17 +41,19 @@ class Scan:
     sizes: list[Size]  # (height, width) of each picture, pixels
 
 
-def scan(rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None] = lambda *_: None) -> Scan:
+def scan(
+    rows: Rows, path: str, kept: Path, progress: Callable[[int, int], None] = lambda *_: None, captioned: bool = True
+) -> Scan:
     """Look at every row. path: the dataset, for messages; kept: the folder of what is known.
 
-    Raises DataError that shows the first rows which verify would call an error, or when no row has a caption.
+    Raises DataError that shows the first rows which verify would call an error, or, where they are to be captioned, when none of them is.
     """
     depends = [SCANNED, rows.stamp, rows.split, len(rows), rows.names.keypoints, *([rows.part] if rows.part else [])]
     name = sha256(json.dumps(depends).encode()).hexdigest()[:16]
     file = kept / f"scan-{name}.json"
     if known := _known(file, len(rows)):
         return known
-    found = _measure_rows(rows, path, progress)
+    found = _measure_rows(rows, path, progress, captioned)
     make_folder(kept)
     commit_text(file, _written(found))
     return found
@@ -73,8 +75,8 @@ def _known(file: Path, rows: int) -> Scan | None:
     return found if text == _written(found) and len(found.sizes) == rows else None
 
 
-def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None]) -> Scan:
-    digest, sizes, wrong, captioned = sha256(), [], [], False
+def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None], captioned: bool) -> Scan:
+    digest, sizes, wrong, found = sha256(), [], [], False
     with ThreadPoolExecutor(usable_cores()) as pool:
         for seen, (scores, content) in enumerate(ordered_map(pool, _MeasureRow(rows), range(len(rows)), ahead=64), 1):
             reasons = [reason for check in structure.STRUCTURE.checks if (reason := _error(check, scores))]
@@ -82,10 +84,10 @@ def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None]) -
             wrong += [(scores["key"], reason) for reason in reasons[:1]]
             digest.update(content)
             sizes.append((scores["image_height"], scores["image_width"]))
-            captioned = captioned or scores["caption"] == "text"
+            found = found or scores["caption"] == "text"
             progress(seen, len(rows))
     refuse(path, wrong)
-    if not captioned:
+    if captioned and not found:
         raise DataError(f"{path}: every caption of split {rows.split!r} is empty; a ControlNet needs text to steer")
     return Scan(digest.hexdigest(), sizes)
 

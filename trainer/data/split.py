@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,21 +22,22 @@ from trainer.data.cache import (
     LatentCache,
     TextCache,
     distinct,
-    keyed,
     lay_out,
     one_run,
     stored_bytes,
 )
+from trainer.data.encoded import Encoded, Files, PartialBatch, Room
 from trainer.data.held_out import refuse_second_share
-from trainer.data.old_caches import cache_name, make_room
+from trainer.data.kept import cache_folder, check_free, kept_in, latents_folder, text_folder
 from trainer.data.rows import Rows, open_rows, refuse_changed, splits
 from trainer.data.sampler import Chance, SampledRow, shuffled
 from trainer.data.scan import scan
-from trainer.data.transform import NEAREST, Transform, check_mirror, source_of
-from trainer.errors import DataError, MachineError, readable_bytes
+from trainer.data.stream import StreamedRows, StreamedSizes, fingerprint, open_stream
+from trainer.data.transform import NEAREST, Transform, check_mirror, planes, source_of
+from trainer.errors import DataError
 from trainer.models.base import Base
-from trainer.recipe.recipe import Recipe
-from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress
+from trainer.recipe.recipe import Data, Recipe
+from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress, torch_dtype
 
 GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
 PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5, order=0.0)  # nothing is left to chance
@@ -56,16 +56,27 @@ class Split:
     base: Base | None = None
     latents: LatentCache | None = None
     text: TextCache | None = None
+    encoded: Encoded | None = None  # of rows that are streamed
+
+    @cached_property
+    def known_sizes(self) -> Sequence[Size]:
+        """Those that are known before the first update: of each row, or of a stream those of its first file."""
+        rows = self.rows
+        return self.sizes[: rows.shards.counts[rows.shards.first]] if isinstance(rows, StreamedRows) else self.sizes
 
     @cached_property
     def buckets(self) -> list[Size]:
-        """What each row becomes, (height, width)."""
-        return [self.transform.place(size).canvas for size in self.sizes]
+        """What each row becomes whose size is known, (height, width)."""
+        return [self.transform.place(size).canvas for size in self.known_sizes]
+
+    def bucket(self, number: int) -> Size:
+        """What a row becomes."""
+        return self.transform.place(self.sizes[number]).canvas
 
     @property
     def resampled(self) -> int:
-        """How many rows are not at their training size."""
-        return sum(self.transform.place(size).changes(size) for size in self.sizes)
+        """How many rows whose size is known are not at their training size."""
+        return sum(self.transform.place(size).changes(size) for size in self.known_sizes)
 
     def captions(self) -> list[str]:
         """Every one that occurs, once, and the empty one."""
@@ -84,25 +95,37 @@ class Split:
         rows = [CachedRow(row.number, chance.mirror < data.hflip) for row, chance in zip(sampled, chances)]
         captions = [self._caption(row.number, chance) for row, chance in zip(sampled, chances)]
         placed = [self._time_ids(row.number, chance) for row, chance in zip(sampled, chances)]
-        pixels = latents = hints = None
-        if self.latents:
-            latents, conditions = self.latents.read(rows)
-            hints = self.latents.read_hints(rows)
-        else:
-            views = [self._decoded(row, (chance.top, chance.left)) for row, chance in zip(rows, chances)]
-            pixels, conditions = (_planes(side) for side in zip(*views))
-        return Batch(
+        kind = PartialBatch if self.encoded else Batch
+        return kind(
             keys=[self.rows.key(row.number) for row in sampled],
             epochs=[row.epoch for row in sampled],
             captions=captions,
-            conditions=conditions,
-            latents=latents,
-            pixels=pixels,
-            hints=hints,
-            text=self.text.read(captions) if self.text else {},
             time_ids=None if placed[0] is None else torch.tensor(placed),
             mask=self._masks(rows, chances) if self.rows.names.mask else None,
+            **self._pictures(rows, chances),
+            **self._texts(captions),
         )
+
+    def complete(self, batch: Batch) -> Batch:
+        """A batch of this split, with what is kept of rows that are streamed. To be called where the base's device is."""
+        return self.encoded.complete(batch) if self.encoded and isinstance(batch, PartialBatch) else batch
+
+    def _pictures(self, rows: Sequence[CachedRow], chances: Sequence[Chance]) -> dict[str, Any]:
+        """Conditions, and latents or else pixels, as a batch has them."""
+        if self.latents:
+            latents, conditions = self.latents.read(rows)
+            return {"latents": latents, "conditions": conditions, "hints": self.latents.read_hints(rows)}
+        if self.encoded and self.encoded.latents:
+            return self.encoded.pictures(self.encoded.latents, rows, self._decoded)
+        views = [self._decoded(row, (chance.top, chance.left)) for row, chance in zip(rows, chances)]
+        pixels, conditions = (planes(side) for side in zip(*views))
+        return {"pixels": pixels, "conditions": conditions}
+
+    def _texts(self, captions: Sequence[str]) -> dict[str, Any]:
+        """What is kept of the captions, as a batch has it."""
+        if self.encoded and self.encoded.text:
+            return {"heard": self.encoded.captions(self.encoded.text, captions)}
+        return {"text": self.text.read(captions)} if self.text else {}
 
     def _caption(self, number: int, chance: Chance) -> str:
         if chance.drop < self.recipe.data.caption_dropout:
@@ -144,6 +167,8 @@ class Split:
 
     def with_caches(self, base: Base) -> Split:
         """The same with its base, and its caches as the recipe wants them: `fill` makes what they lack."""
+        if isinstance(self.rows, StreamedRows):
+            return replace(self, base=base, encoded=self._encoded(base))
         return replace(self, base=base, latents=self._latent_cache(base), text=self._text_cache(base))
 
     def fill(self, group: ProcessGroup, progress: ShowProgress, say: Say = lambda _: None) -> None:
@@ -153,6 +178,9 @@ class Split:
         """
         assert self.base is not None
         base = self.base
+        if self.encoded:
+            self.encoded.begin(group, say)
+            return
         with one_run(cache_folder(self.recipe), group):
             self._check_room()
             if self.latents:
@@ -180,18 +208,22 @@ class Split:
             raise
 
     def cache_bytes(self) -> dict[str, int]:
-        """What latents (with conditions) and text take on disk, but for the files' headers. {} without a cache."""
+        """What latents (with conditions) and text take on disk, but for the files' headers. {} without a cache.
+
+        Of a stream it is as much as rows like those of its first file would take, with a caption each, and no more than the limit.
+        """
         assert self.base is not None
-        sizes = {}
-        if self.latents:
+        sizes, itemsize = {}, torch_dtype(self.recipe.cache.dtype).itemsize
+        if self.latents or (self.encoded and self.encoded.latents):
             planes = 1 if self.rows.kind in GREY else 3
-            deep = (2 + self.base.hints) * self.base.latent_shape((8, 8))[0] * self.latents.dtype.itemsize
-            pixels = sum(len(shard.rows) * shard.size[0] * shard.size[1] for shard in self.latents.shards)
+            deep = (2 + self.base.hints) * self.base.latent_shape((8, 8))[0] * itemsize
+            pixels = sum(height * width for height, width in self.buckets) * len(self.rows) // len(self.buckets)
+            pixels *= 1 + self._mirrors
             sizes["latents"] = pixels * planes + pixels // self.base.factor**2 * deep
-        if self.text:
+        if self.text or (self.encoded and self.encoded.text):
             values = sum(tensor.numel() for tensor in self.base.encode_text([""]).values())
-            sizes["text"] = len(self.text.captions) * values * self.text.dtype.itemsize
-        return sizes
+            sizes["text"] = (len(self.text.captions) if self.text else len(self.rows)) * values * itemsize
+        return {"encoded": min(sum(sizes.values()), self.encoded.room.bytes)} if self.encoded else sizes
 
     def _check_room(self) -> None:
         """Raises MachineError where what is missing does not fit onto the disk."""
@@ -199,47 +231,39 @@ class Split:
         missing = {name for name, known in caches.items() if known and known.missing}
         wanted = sum(size for name, size in self.cache_bytes().items() if name in missing) if missing else 0
         there = sum(stored_bytes(known.folder) for name, known in caches.items() if known and name in missing)
-        folder, lacking = cache_folder(self.recipe), wanted - there
-        free = shutil.disk_usage(folder).free
-        if lacking > free:
-            free = make_room(folder, lacking)
-        if lacking > free:
-            raise MachineError(
-                f"the cache in {folder} needs {readable_bytes(lacking)} more, and its disk has {readable_bytes(free)}: "
-                "name a folder elsewhere with cache.dir, or say cache.latents = false"
-            )
+        check_free(cache_folder(self.recipe), wanted - there)
 
     def _latent_cache(self, base: Base) -> LatentCache | None:
-        recipe, mirror = self.recipe, self.training and self.recipe.data.hflip > 0
+        recipe = self.recipe
         if not recipe.cache.latents:
             return None
-        folder = keyed(
-            cache_folder(recipe),
-            cache_name("latents"),
-            rows=self.fingerprint,
-            vae=base.fingerprints["vae"],
-            precision=str(base.vae.dtype),
-            dtype=recipe.cache.dtype,
-            place=[recipe.data.resolution, recipe.data.fit, self.transform.kind in NEAREST],
-            mirror=mirror and [self.rows.kind, self.rows.names.keypoints is not None],
-            **({"hints": True} if base.hints else {}),
-        )
-        return LatentCache(folder, lay_out(self.buckets, mirror), recipe.cache.dtype, recipe.cache.check, base.hints)
+        folder = self._latents_folder(base, rows=self.fingerprint)
+        shards = lay_out(self.buckets, self._mirrors)
+        return LatentCache(folder, shards, recipe.cache.dtype, recipe.cache.check, base.hints)
 
     def _text_cache(self, base: Base) -> TextCache | None:
         recipe = self.recipe
         if not recipe.cache.text:
             return None
         captions = self.captions()
-        folder = keyed(
-            cache_folder(recipe),
-            cache_name("text"),
-            captions=captions,
-            encoders=base.fingerprints["text"],
-            precision=str(base.text_encoders[0].dtype),
-            dtype=recipe.cache.dtype,
-        )
+        folder = text_folder(recipe, base, captions=captions)
         return TextCache(folder, captions, recipe.cache.dtype, recipe.cache.check)
+
+    def _encoded(self, base: Base) -> Encoded | None:
+        """What is kept of rows that are streamed."""
+        cache, room = self.recipe.cache, Room(self.recipe.cache.limit, cache_folder(self.recipe))
+        assert isinstance(self.sizes, StreamedSizes)
+        latents = Files(self._latents_folder(base, "-rows"), room) if cache.latents else None
+        text = Files(text_folder(self.recipe, base, "-captions"), room) if cache.text else None
+        return Encoded(base, cache.dtype, latents, text, self.sizes.fingerprint, room) if latents or text else None
+
+    @property
+    def _mirrors(self) -> bool:
+        return self.training and self.recipe.data.hflip > 0
+
+    def _latents_folder(self, base: Base, form: str = "", **content: str) -> Path:
+        mirror = self._mirrors and [self.rows.kind, self.rows.names.keypoints is not None]
+        return latents_folder(self.recipe, base, form, nearest=self.transform.kind in NEAREST, mirror=mirror, **content)
 
 
 def open_split(
@@ -253,15 +277,32 @@ def open_split(
     be kept.
     """
     data, kept = recipe.data, cache_folder(recipe)
-    with _kept_in(kept):
+    if data.streaming and name == data.split:
+        return _open_streamed(recipe, training, progress)
+    with kept_in(kept):
         rows = open_rows(data.model_copy(update={"max_rows": most}), name, kept, recipe.text)
         if not len(rows):
             raise DataError(f"{data.path} has no rows in split {name!r}")
-        if training and data.hflip:
-            check_mirror(rows.kind, rows.names.keypoints is not None)
+        transform = _transform(data, rows, training)
         found = scan(rows, data.path, kept, lambda done, total: progress(f"checking {rows.called}", done, total))
-    transform = Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
     return Split(recipe, rows, transform, found.sizes, found.fingerprint, training)
+
+
+def _open_streamed(recipe: Recipe, training: bool, progress: ShowProgress) -> Split:
+    """The rows of `data.split`, of which the first file is looked at. Raises as `open_split` does."""
+    data, kept = recipe.data, cache_folder(recipe)
+    with kept_in(kept):
+        rows = open_stream(data, recipe.text, kept, progress)
+        transform, sizes = _transform(data, rows, training), StreamedSizes(rows, kept)
+        sizes.begin([rows.shards.first])
+    return Split(recipe, rows, transform, sizes, fingerprint(rows, recipe.text), training)
+
+
+def _transform(data: Data, rows: Rows, training: bool) -> Transform:
+    """The way of a split's rows. Raises DataError for conditions that are to be mirrored, and cannot be."""
+    if training and data.hflip:
+        check_mirror(rows.kind, rows.names.keypoints is not None)
+    return Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
 
 
 def open_splits(
@@ -294,19 +335,6 @@ def open_splits(
     return train, validation
 
 
-@contextmanager
-def _kept_in(folder: Path) -> Iterator[None]:
-    """Raises MachineError where the cache's folder may not be written."""
-    try:
-        yield
-    except OSError as error:
-        if not str(error.filename).startswith(str(folder)):
-            raise
-        raise MachineError(
-            f"{error.filename}: {error.strerror}; name another folder for the cache in cache.dir"
-        ) from None
-
-
 def _has_validation(recipe: Recipe) -> bool:
     """Raises DataError for a split that was named and is not there; the default may be missing."""
     name, default = recipe.data.validation, type(recipe.data).model_fields["validation"].default
@@ -316,18 +344,3 @@ def _has_validation(recipe: Recipe) -> bool:
     if name and name != default and name not in known:
         raise DataError(f"data.validation = {name!r}, but {recipe.data.path} has {', '.join(known)}")
     return name in known
-
-
-def cache_folder(recipe: Recipe) -> Path:
-    """`[cache] dir`, else beside the dataset: ds/ -> ds.cache; of a dataset on the Hub in the current folder."""
-    if recipe.cache.dir:
-        return Path(recipe.cache.dir)
-    path = Path(os.path.abspath(recipe.data.path))
-    return (
-        path.with_name(f"{path.name}.cache") if path.exists() else Path(recipe.data.path.replace("/", "_") + ".cache")
-    )
-
-
-def _planes(pixels: Sequence[Pixels]) -> Tensor:
-    """B of (H, W, 3) -> (B, 3, H, W); by numpy, as the caches do it."""
-    return torch.from_numpy(np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2)))

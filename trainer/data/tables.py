@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,7 @@ from condprep.dataset.remote import content
 from condprep.errors import DatasetError
 from condprep.runtime.arrow_messages import is_compressed
 from condprep.runtime.files import commit
+from condprep.runtime.local_copies import copy_of, let_go
 from condprep.runtime.own import make_folder
 from trainer.errors import DataError
 
@@ -63,6 +64,23 @@ def open_table(pairs: Pairs, copies: Path, stamp: str, path: str) -> tuple[pa.Ta
     Raises DataError for a damaged file, and that lists rows which cannot be read.
     """
     return _mapped(pairs) or _copied(pairs, copies, stamp, path)
+
+
+def open_shard(pairs: TablePairs, stamp: str, path: str) -> tuple[pa.Table, Names]:
+    """The rows of one file alone. A copy lies among those of objects, in the folder with a limit, and may go once it is mapped.
+
+    Raises DataError as `open_table` does, FileNotFoundError where the file is gone.
+    """
+    file = pairs.files[0].path
+    with content(file) as held:
+        if found := _mapped(pairs):
+            return found
+        size = held.stat().st_size
+        copy = copy_of(f"rows {stamp} {COPY}", "rows.arrow", size, lambda sink: _copy(pairs, sink, path))
+        try:
+            return _map(copy, COPIED.names), _names_of_copy(pairs)
+        finally:
+            let_go(copy)
 
 
 def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
@@ -126,14 +144,17 @@ def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table
     if not _is_whole(copy):
         make_folder(folder)
         try:
-            commit(copy, lambda partial: _copy(pairs, partial, path))
+            commit(copy, lambda partial: _copy(pairs, str(partial), path))
         except DataError:
             with suppress(OSError):  # not empty
                 folder.rmdir()
             raise
+    return _map(copy, COPIED.names), _names_of_copy(pairs)
+
+
+def _names_of_copy(pairs: Pairs) -> Names:
     masks = "mask" if isinstance(pairs, TablePairs) and pairs.further else None
-    names = Names("image", "condition", ("text",), "key", None, TRANSFORM, masks, SOURCE, copied=True)
-    return _map(copy, COPIED.names), names
+    return Names("image", "condition", ("text",), "key", None, TRANSFORM, masks, SOURCE, copied=True)
 
 
 def _is_whole(copy: Path) -> bool:
@@ -146,9 +167,9 @@ def _is_whole(copy: Path) -> bool:
         return False
 
 
-def _copy(pairs: Pairs, partial: Path, path: str) -> None:
+def _copy(pairs: Pairs, target: str | IO[bytes], path: str) -> None:
     waiting = iter(pairs)
-    with pa.ipc.new_stream(str(partial), COPIED) as sink:
+    with pa.ipc.new_stream(target, COPIED) as sink:
         while some := list(islice(waiting, COPIED_AT_ONCE)):
             refuse(path, [(pair.key, pair.problem) for pair in some if pair.problem])
             sink.write_batch(pa.RecordBatch.from_pylist([_copied_row(pair, path) for pair in some], COPIED))

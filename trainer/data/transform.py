@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Points, Pose, present
@@ -76,6 +78,11 @@ class Transform:
         assert row.keypoints is not None  # check_mirror has seen to it
         height, width = condition.shape[:2]
         return draw_poses([mirrored_pose(person, width) for person in row.keypoints["people"]], height, width)
+
+
+def planes(pixels: Sequence[Pixels]) -> Tensor:
+    """B of (H, W, 3) -> (B, 3, H, W); by numpy, as the caches do it."""
+    return torch.from_numpy(np.ascontiguousarray(np.stack(pixels).transpose(0, 3, 1, 2)))
 
 
 def source_of(transform: Sequence[float] | None, stored: Size) -> tuple[Size, tuple[float, float]]:

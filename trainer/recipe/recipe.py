@@ -101,6 +101,10 @@ class Data(Table):
     )
     hflip: Share = Field(default=0.0, description="probability that picture and map are mirrored; poses are drawn anew")
     caption_dropout: Share = Field(default=0.1, description="probability that a caption is replaced by the empty one")
+    streaming: bool = Field(
+        default=False, description="open the dataset's files as they are needed, and look at none of the others before"
+    )
+    window: Positive = Field(default=4096, description="rows that are shuffled together where they are streamed")
     max_rows: Count = Field(default=0, description="train on that many rows, evenly chosen; 0 is all")
     num_workers: Count = Field(default=4, description="threads that decode pictures; 0 decodes in the loop")
 
@@ -108,6 +112,15 @@ class Data(Table):
     def share(self) -> float:
         """Of the rows of `split` that the recipe itself holds out; 0 where the dataset does."""
         return 0.0 if isinstance(self.validation, str) else self.validation
+
+    @property
+    def whole(self) -> tuple[str, str] | None:
+        """What is chosen among all rows, with what to say instead."""
+        if self.share:
+            return f"data.validation = {self.validation}", 'name a split, or say "" for no held-out rows'
+        return (
+            (f"data.max_rows = {self.max_rows}", "say 0, and train.steps for fewer updates") if self.max_rows else None
+        )
 
 
 class Text(Table):
@@ -144,6 +157,9 @@ class Cache(Table):
     text: bool = Field(default=True, description="the text encoders' output for every caption, and the empty one")
     dir: str = Field(default="", description='its folder; "" is beside the dataset')
     dtype: Precision = Field(default="fp16", description="of the stored latents and embeddings")
+    limit: float = Field(
+        default=50.0, gt=0, description="gigabytes that is kept of rows that are streamed, latents and text together"
+    )
     check: bool = Field(default=False, description="compare every byte with what was written, and not only a few")
 
 
@@ -233,6 +249,12 @@ class Recipe(Table):
     log: Log = Log()
     save: Save = Save()
 
+    @property
+    def encoded_ahead(self) -> dict[str, bool]:
+        """Which encoders have nothing to do beside the updates, as `Base.offload` takes it."""
+        ahead = not self.data.streaming
+        return {"vae": ahead and self.cache.latents, "text": ahead and self.cache.text}
+
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
         """What no single value shows. The messages quote the user's own keys."""
@@ -258,6 +280,10 @@ class Recipe(Table):
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(
                 'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'
+            )
+        if self.data.streaming and (needs := self.data.whole):
+            raise ValueError(
+                f"data.streaming = true looks at no row in advance, and {needs[0]} takes all of them: {needs[1]}"
             )
         if self.text.shuffle and self.cache.text:
             raise ValueError("text.shuffle = true cannot be cached: say cache.text = false, or text.shuffle = false")

@@ -28,7 +28,7 @@ from trainer.recipe.recipe import by_key
 
 # What may differ between a checkpoint and the run that continues it: it changes how a run is carried out, not its result.
 MAY_DIFFER = {
-    *("data.path", "data.num_workers", "cache.latents", "cache.text", "cache.dir", "cache.check"),
+    *("data.path", "data.num_workers", "cache.latents", "cache.text", "cache.dir", "cache.check", "cache.limit"),
     *("train.micro_batch", "train.device", "ema.device", "train.gradient_checkpointing", "train.compile"),
     *("eval", "log", "save", "model.safetensors"),
 }

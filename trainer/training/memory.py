@@ -42,9 +42,10 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     """What training takes with that many pictures of a size, (height, width) in pixels, in a forward pass.
 
     Exact for the tensors of PyTorch; what libraries and the allocator's fragments take comes on top. The VAE and the text
-    encoders count where they are not cached.
+    encoders count where they are needed beside the updates.
     """
-    kept = [*[base.vae] * (not recipe.cache.latents), *base.text_encoders * (not recipe.cache.text)]
+    ahead = recipe.encoded_ahead
+    kept = [*[base.vae] * (not ahead["vae"]), *base.text_encoders * (not ahead["text"])]
     width = torch_dtype(recipe.train.precision).itemsize
     learned = torch_dtype(recipe.train.weights)
     frozen = sum(parameters(module) for module in kept) * width

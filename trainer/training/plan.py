@@ -116,7 +116,7 @@ def doubts(recipe: Recipe, train: Split) -> list[str]:
             f"train.warmup = {recipe.train.warmup} is not shorter than the run of {updates} updates, so that the learning rate "
             f"never gets to train.lr; say train.warmup = {updates // 10}"
         )
-    scales = [scale for size in train.sizes for scale in train.transform.place(size).scale]
+    scales = [scale for size in train.known_sizes for scale in train.transform.place(size).scale]
     for far, what in ((max(scales) >= FAR, "enlarged"), (min(scales) <= 1 / FAR, "shrunk")):
         if far:
             found.append(

@@ -47,7 +47,7 @@ def preflight(learner: Learner, train: Split, held_out: Split | None, group: Pro
     for bucket in set(train.buckets):
         base.check_size(bucket)
     batch = _of_largest_bucket(base, replace(train, base=base), learner.accelerator.device)
-    base.offload(vae=recipe.cache.latents, text=recipe.cache.text)
+    base.offload(**recipe.encoded_ahead)
     micro_batch = fitting_micro_batch(learner, batch, say)
     base.to(learner.accelerator.device, torch_dtype(recipe.train.precision))
     Validator(learner, held_out and replace(held_out, base=base), group).rehearse()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from condprep.runtime.files import commit_text
+from trainer.data.kept import cache_folder
 from trainer.data.loader import Loader
 from trainer.data.old_caches import outdated_notes
-from trainer.data.split import Split, cache_folder, open_splits
+from trainer.data.split import Split, open_splits
 from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.models.base import Base
 from trainer.models.families import load_base
@@ -104,5 +105,5 @@ def fill_caches(
     train, held_out = train.with_caches(base), held_out and held_out.with_caches(base)
     for split in filter(None, (train, held_out)):
         split.fill(group, progress, say)
-    base.offload(vae=train.recipe.cache.latents, text=train.recipe.cache.text)
+    base.offload(**train.recipe.encoded_ahead)
     return train, held_out

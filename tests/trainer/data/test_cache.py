@@ -16,7 +16,7 @@ from support.trainer_runs import silent
 
 from trainer.data import cache
 from trainer.data.cache import CachedRow, LatentCache, TextCache, distinct, lay_out, one_run
-from trainer.data.split import cache_folder
+from trainer.data.kept import cache_folder
 from trainer.errors import ModelError
 from trainer.recipe.toml import parse_recipe
 from trainer.types import ONE_PROCESS, Latents, ProcessGroup

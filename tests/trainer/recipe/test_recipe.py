@@ -100,6 +100,13 @@ def test_a_mistake_is_answered_with_key_value_and_remedy(values: dict[str, Any],
     assert all(words in str(error.value) for words in said), str(error.value)
 
 
+def test_encoders_stay_where_rows_are_streamed() -> None:
+    """What is cached is encoded before the first update, and the encoders leave the device; of a stream it comes with the rows."""
+    assert parse_recipe({}).encoded_ahead == {"vae": True, "text": True}
+    assert parse_recipe({"cache": {"text": False}}).encoded_ahead == {"vae": True, "text": False}
+    assert parse_recipe({"data": {"streaming": True}}).encoded_ahead == {"vae": False, "text": False}
+
+
 def test_epochs_replace_the_default_of_steps() -> None:
     """Who gives epochs alone gets epochs."""
     train = parse_recipe({"train": {"epochs": 3}}).train

@@ -1,0 +1,77 @@
+"""Where a run keeps what it has found and encoded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trainer.data.cache import keyed
+from trainer.data.old_caches import cache_name, make_room
+from trainer.errors import MachineError, readable_bytes
+from trainer.models.base import Base
+from trainer.recipe.recipe import Recipe
+
+
+def cache_folder(recipe: Recipe) -> Path:
+    """`[cache] dir`, else beside the dataset: ds/ -> ds.cache; of a dataset on the Hub in the current folder."""
+    if recipe.cache.dir:
+        return Path(recipe.cache.dir)
+    path = Path(os.path.abspath(recipe.data.path))
+    return (
+        path.with_name(f"{path.name}.cache") if path.exists() else Path(recipe.data.path.replace("/", "_") + ".cache")
+    )
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Raises MachineError where the cache's folder may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if not str(error.filename).startswith(str(folder)):
+            raise
+        raise MachineError(
+            f"{error.filename}: {error.strerror}; name another folder for the cache in cache.dir"
+        ) from None
+
+
+def latents_folder(recipe: Recipe, base: Base, form: str = "", *, nearest: bool, **depends: Any) -> Path:
+    """Called by all that latents and conditions depend on. form: of its files, beside arrays of many rows."""
+    return keyed(
+        cache_folder(recipe),
+        cache_name("latents") + form,
+        vae=base.fingerprints["vae"],
+        precision=str(base.vae.dtype),
+        dtype=recipe.cache.dtype,
+        place=[recipe.data.resolution, recipe.data.fit, nearest],
+        **depends,
+        **({"hints": True} if base.hints else {}),
+    )
+
+
+def text_folder(recipe: Recipe, base: Base, form: str = "", **depends: Any) -> Path:
+    """Called by all that embeddings depend on."""
+    return keyed(
+        cache_folder(recipe),
+        cache_name("text") + form,
+        encoders=base.fingerprints["text"],
+        precision=str(base.text_encoders[0].dtype),
+        dtype=recipe.cache.dtype,
+        **depends,
+    )
+
+
+def check_free(folder: Path, lacking: int) -> None:
+    """Raises MachineError where the disk has no room for so many bytes, also without the folders of other versions."""
+    free = shutil.disk_usage(folder).free
+    if lacking > free:
+        free = make_room(folder, lacking)
+    if lacking > free:
+        raise MachineError(
+            f"the cache in {folder} needs {readable_bytes(lacking)} more, and its disk has {readable_bytes(free)}: "
+            "name a folder elsewhere with cache.dir, or say cache.latents = false"
+        )
