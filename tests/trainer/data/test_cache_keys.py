@@ -37,8 +37,11 @@ CHANGES: dict[str, Any] = {
     "max_rows": 4,
     "validation": 0.5,
     "validation_by": "group",
+    "streaming": True,
+    "window": 3,
 }
-WITH = {"validation_by": {"validation": 0.5}}  # what a key is tried with
+WITH = {"validation_by": {"validation": 0.5}, "window": {"streaming": True}}  # what a key is tried with
+ALL_ROWS = ("max_rows", "validation", "validation_by")  # look at all rows: not with streaming
 WITHOUT_CACHE = {"crop"}  # random needs cache.latents = false
 BESIDE = {"path", "num_workers"}  # say where rows lie and who reads them
 TEXT_CHANGES: dict[str, Any] = {
@@ -150,6 +153,20 @@ def test_a_warm_cache_gives_the_batches_of_a_cold_one(
     assert all(same(a, b) for a, b in zip(batches(dataset, base, kept, **change), cold, strict=True))
     if key != "kind":  # which only says what the maps are
         assert not all(map(same, before, cold)), "the change changes nothing: the test shows nothing"
+
+
+@pytest.mark.slow
+def test_a_stream_finds_what_it_would_encode(dataset: Path, base: Base, tmp_path: Path) -> None:
+    """The same of rows that are streamed, whose latents are kept row by row: each key is changed with all that was kept before."""
+    for key in CHANGES.keys() - ALL_ROWS:
+        change = {key: CHANGES[key], "streaming": True}
+        cold, warm = (batches(dataset, base, tmp_path / kept, **change) for kept in (f"cold-{key}", "warm"))
+        for one, other in zip(warm, cold, strict=True):
+            assert one.latents is not None
+            assert other.latents is not None
+            assert (one.keys, one.captions) == (other.keys, other.captions)
+            assert torch.equal(one.conditions, other.conditions)
+            assert torch.allclose(one.latents.mean, other.latents.mean, atol=1e-5), key
 
 
 @pytest.mark.parametrize("key", TEXT_CHANGES)
