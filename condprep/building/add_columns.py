@@ -18,7 +18,7 @@ from condprep.building.existing_rows import ExistingRows
 from condprep.building.finish import finish, finished
 from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.options import parse_options
-from condprep.building.output_folder import check_here, disk_errors, locked
+from condprep.building.output_folder import changing, disk_errors, layout_of
 from condprep.building.plan import Plan
 from condprep.building.result import BuildResult, build_result
 from condprep.dataset.layout import DATA_FOLDERS, FILES, Layout, remove_empty_splits
@@ -43,23 +43,21 @@ def add_columns(
     device: str = "auto",
     devices: str | Sequence[str] | None = None,
     weights: Weights | None = None,
+    break_lock: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> BuildResult:
     """Add a column for each annotator to a dataset that condprep built; its other columns keep their bytes.
 
     The maps are made from the stored pictures. No row leaves the dataset: one that an annotator rejects has no map there.
     The call that added the newest columns may be made again, and finds nothing to do.
-    The arguments are those of `build`. Raises UsageError for a folder that is no such dataset, for a column that it
+    The arguments are those of `build`; the dataset may be at a URL. Raises UsageError for a folder that is no such dataset, for a column that it
     has, and for one that was built with fit "pad", whose black border would be annotated.
     """
     began = time.monotonic()
-    check_here(dataset, "--into")
     several = parse_devices(devices, device)
-    layout = Layout(Path(dataset))
+    layout = layout_of(dataset)
     staging = Layout(layout.private / "into")
-    if not (layout.done.exists() and (layout.private / "provenance.json").exists()):
-        raise UsageError(f"{dataset} is no finished dataset of condprep; --into adds to one that `condprep build` made")
-    with disk_errors(layout.root), locked(layout):
+    with disk_errors(layout.root), changing(layout, break_lock, "--into adds to one that `condprep build` made"):
         if staging.done.exists():  # of a run that was stopped, whatever it added
             take_places(layout, staging)
         files(layout.root)  # raises where they are tars
@@ -71,18 +69,20 @@ def add_columns(
             remove_tree(staging.root, ignore_errors=True)
             return build_result(layout, None, finished(layout), Counts(), time.monotonic() - began)
         rows.check(options.columns().values())
-        _take_up(staging, as_requested(rows, options))
-        make_folder(staging.private)
+        staging = _take_up(layout, as_requested(rows, options))
         weights = weights or Weights()
         first, existing = several[0] if several else device, rows.columns
         builder = begin(staging, rows, options, device=first, weights=weights, progress=progress, existing=existing)
         built = Counts()
         if builder:
+            staging.begin()
             job = OpenBuilder(staging, rows, options, weights, builder.columns)
             build_shards = engine_for(builder, job, several, workers or usable_cores(), None)
             built = build_shards(builder.pending)
-            finish(builder, rows.rejects, rows.merge)
-        counts = take_places(layout, staging)
+        with layout.exchanged():
+            if builder:
+                finish(builder, rows.rejects, rows.merge)
+            counts = take_places(layout, staging)
         return build_result(layout, builder, counts, built, time.monotonic() - began)
 
 
@@ -103,13 +103,21 @@ def take_places(layout: Layout, staging: Layout) -> Counts:
             remove(layout.root / name, missing_ok=True)
     remove_empty_splits(layout, counts.rows)
     move(staging.done, layout.done)
-    for begun in (staging.root, *_set_aside(staging)):  # those were for the dataset as it was
+    for begun in (staging.root, *_all_aside(staging)):  # those were for the dataset as it was
         remove_tree(begun)
+    staging.remove_shards()
     return counts
 
 
-def _take_up(staging: Layout, requested: Mapping[str, Any]) -> None:
-    """Have in `staging` what was begun of what is asked for now, and set aside what was begun of anything else."""
+def _take_up(layout: Layout, requested: Mapping[str, Any]) -> Layout:
+    """Where what is asked for now is built, with what was begun of it. What was begun of anything else is set aside."""
+    staging = layout.staging("into", _digest(requested))
+    _set_aside(staging, requested)
+    make_folder(staging.private)
+    return staging
+
+
+def _set_aside(staging: Layout, requested: Mapping[str, Any]) -> None:
     if plan := Plan.load(staging.private):
         if plan.config["requested"] == requested:
             return
@@ -121,11 +129,14 @@ def _take_up(staging: Layout, requested: Mapping[str, Any]) -> None:
 
 
 def _aside(staging: Layout, requested: Mapping[str, Any]) -> Path:
-    digest = sha256(json.dumps(requested, sort_keys=True).encode()).hexdigest()[:16]
-    return staging.root.with_name(f"{staging.root.name}-{digest}")
+    return staging.root.with_name(f"{staging.root.name}-{_digest(requested)}")
 
 
-def _set_aside(staging: Layout) -> Iterator[Path]:
+def _digest(requested: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(requested, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _all_aside(staging: Layout) -> Iterator[Path]:
     return staging.root.parent.glob(f"{staging.root.name}-*")
 
 

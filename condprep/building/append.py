@@ -19,7 +19,6 @@ from condprep.building.begin import as_requested, begin
 from condprep.building.finish import finished
 from condprep.building.on_devices import OpenBuilder
 from condprep.building.options import BuildOptions
-from condprep.building.output_folder import check_here
 from condprep.building.plan import Plan, add_entries, check_config, check_inputs
 from condprep.building.renew import Renewal, plan_of
 from condprep.building.result import CHANGED, GONE, BuildResult, build_result
@@ -50,14 +49,11 @@ class Addition:
     """What is added to the dataset at `layout`."""
 
     layout: Layout
+    staging: Layout  # where it is built
     source: Source  # of the inputs that are built: those that replace others, then those that are new
     sizes: Sequence[int]  # of the shards that they are built in
     renewal: Renewal | None  # what becomes of rows that are there, where not all of them stay
     notes: Notes  # what is not as it was any more
-
-    @property
-    def staging(self) -> Layout:
-        return Layout(self.layout.private / "append")
 
     @property
     def note(self) -> Path:
@@ -139,6 +135,7 @@ class Addition:
         changes = read_json(self.note)["changes"] if self.note.exists() else {"added": 0}
         remove(self.note, missing_ok=True)
         remove_tree(self.staging.root, ignore_errors=True)
+        self.staging.remove_shards()
         found = build_result(self.layout, None, counts, built, seconds)
         notes = Notes()
         notes.merge(found.notes)
@@ -146,14 +143,12 @@ class Addition:
         return replace(found, notes=notes.found, changes=changes)
 
 
-def check_append(append: bool, others: bool, out: str, *, replace: bool, form: str) -> None:
+def check_append(append: bool, others: bool, *, replace: bool, form: str) -> None:
     """Raises UsageError where --append, or --replace with it, has no meaning. others: whether options are given that contradict it."""
     if replace and not append:
         raise UsageError("--replace is about the rows of a dataset that is added to; give --append as well")
     if append and others:
         raise UsageError("--append adds to a dataset as it is: leave out --overwrite, --retry-rejects and --limit")
-    if append:
-        check_here(out, "--append")
     if replace and form == "webdataset":
         raise UsageError(
             "--replace writes files of rows anew, and cannot do that with tars: leave it out, or build with --format parquet"
@@ -182,14 +177,17 @@ def append_inputs(
         how: dict[str, Any] = {"device": devices[0], "weights": weights, "progress": progress}
         builder = begin(staging, inputs, options, sizes=addition.sizes, **how)
         if builder:
+            staging.begin()
             job = OpenBuilder(staging, inputs, options, weights, builder.columns)
             several = list(devices) if len(devices) > 1 else []
             build_shards = engine_for(builder, job, several, workers or usable_cores(), None)
             built = build_shards(builder.pending)
-    if addition.any:
-        progress(Progress("finish", built.inputs, built.inputs))
+    if not addition.any:
+        return addition.result(built, time.monotonic() - began)
+    progress(Progress("finish", built.inputs, built.inputs))
+    with layout.exchanged():
         addition.join(options.format)
-    return addition.result(built, time.monotonic() - began)
+        return addition.result(built, time.monotonic() - began)
 
 
 def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bool = False) -> Addition:
@@ -197,7 +195,7 @@ def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bo
 
     Raises DatasetError where there is no finished dataset, or one of other settings.
     """
-    note, staging = layout.appending, Layout(layout.private / "append")
+    note, staging = layout.appending, layout.staging("append")
     plan = Plan.load(layout.private)
     if plan is None or not (layout.done.exists() or note.exists()):
         raise DatasetError(
@@ -207,7 +205,7 @@ def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bo
     if note.exists():  # what is on its way to its place goes there, whatever the source has by now
         renewal = Renewal.begun(layout, staging)
         told = _told(renewal) if renewal else _compare(plan, read_json(note)["shards"], source).notes()
-        return Addition(layout, source, (), renewal, told)
+        return Addition(layout, staging, source, (), renewal, told)
     found = _compare(plan, plan.shards, source)
     renewal = _renewal(layout, staging, found) if anew else None
     replaced = renewal.replaced if renewal else ()
@@ -218,8 +216,8 @@ def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bo
     if sizes:
         _take_up(staging, inputs, plan)
     elif Plan.load(staging.private):  # of inputs that are gone by now
-        remove_tree(staging.root)
-    return Addition(layout, inputs, sizes, renewal, _told(renewal) if renewal else found.notes())
+        staging.discard()
+    return Addition(layout, staging, inputs, sizes, renewal, _told(renewal) if renewal else found.notes())
 
 
 @dataclass(frozen=True)
@@ -292,7 +290,7 @@ def _take_up(staging: Layout, inputs: Source, plan: Plan) -> None:
             check_config(begun, {"condprep": __version__, "requested": plan.config["requested"]})
             check_inputs(begun, inputs)
         except DatasetError:
-            remove_tree(staging.root)
+            staging.discard()
     make_folder(staging.private)
 
 

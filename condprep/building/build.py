@@ -99,9 +99,9 @@ def build(
     refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
     others = overwrite or bool(retry) or bool(chosen.limit)
-    check_append(append, others, str(out), replace=replace, form=chosen.format)
+    check_append(append, others, replace=replace, form=chosen.format)
     layout = layout_of(out, mine)
-    check_target(str(source), layout, retry)
+    check_target(str(source), layout, engine if retry else "")
     check_folders(Path(source), layout.root)
     columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
     links = [Path(folder) for folder in follow_links]

@@ -19,6 +19,7 @@ from condprep.dataset.columns import check_named, check_own
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.records import provenance, read_record, read_rejects
+from condprep.dataset.remote import content, watch
 from condprep.dataset.shards import Counts
 from condprep.errors import Rejected, UsageError
 from condprep.runtime.arrow_messages import check_arrow
@@ -42,7 +43,7 @@ class ExistingRows:
         self._table = lru_cache(maxsize=2)(_table)
 
     def __reduce__(self) -> Any:
-        return ExistingRows, (self.layout,)  # another process opens the files by itself
+        return _of_layout, (self.layout,)  # another process opens the files by itself
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -129,14 +130,21 @@ class ExistingRows:
         }
 
 
+def _of_layout(layout: Layout) -> ExistingRows:
+    if layout.target:
+        watch(layout.root, str(layout.target.remote), layout.target.remote)
+    return ExistingRows(layout)
+
+
 def _requested(plan: Any) -> dict[str, Any]:
     requested = dict(plan["config"]["requested"])
     return requested | {"options": dict(requested["options"]), "source": dict(requested["source"])}
 
 
 def _table(path: Path) -> pa.Table:
-    """A data file; Arrow is mapped, not read."""
-    if path.suffix == ".parquet":
-        return read_rows(path)
-    check_arrow(path)
-    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    """A data file; Arrow is mapped, not read: of one at a URL it is a copy, which stays whole where it is taken away meanwhile."""
+    with content(path) as held:
+        if path.suffix == ".parquet":
+            return read_rows(held)
+        check_arrow(held)
+        return pa.ipc.open_stream(pa.memory_map(str(held))).read_all()

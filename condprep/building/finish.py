@@ -56,8 +56,7 @@ def finish(
         write_card(layout, merge(_provenance(builder, total)), {file["name"]: file["rows"] for file in total.files})
     commit_json(layout.private / "shards.json", [vars(shard) for shard in counts])  # for `--retry-rejects`
     commit_json(layout.done, vars(total))
-    if layout.target:
-        layout.target.publish(layout.root, [file["name"] for file in total.files])
+    layout.publish(file["name"] for file in total.files)
 
 
 def _provenance(builder: Built, total: Counts) -> Provenance:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -27,20 +27,14 @@ def layout_of(out: str | os.PathLike[str], part: Part | None = None) -> Layout:
     return Layout(target.folder, target)
 
 
-def check_here(path: str | os.PathLike[str], what: str) -> None:
-    """Raises UsageError for a URL, where only a folder will do."""
-    if is_url(os.fspath(path)):
-        raise UsageError(f"{os.fspath(path)} is a URL, and {what} works in a folder of this machine; give a folder")
-
-
-def check_target(source: str, layout: Layout, retry: Collection[str]) -> None:
-    """Raises UsageError where a target at a URL holds the source, or what is asked for needs a folder."""
+def check_target(source: str, layout: Layout, retry_by: str = "") -> None:
+    """Raises UsageError where a target at a URL holds the source. retry_by: the engine that tries rejects again there, if any."""
     if not layout.target:
         return
     if f"{source.rstrip('/')}/".startswith(f"{layout.target.remote}/"):
         raise UsageError(f"the source {source} lies inside {layout.target.remote}; choose an --out beside it")
-    if retry:
-        check_here(str(layout.target.remote), "--retry-rejects")
+    if retry_by == "ray":  # whose nodes would have the plan as it was
+        raise UsageError("--retry-rejects at a URL runs on this machine; leave out --engine ray")
 
 
 @contextmanager
@@ -54,6 +48,16 @@ def at_target(layout: Layout, overwrite: bool, break_lock: bool) -> Iterator[Non
             layout.target.clear()
         layout.target.restore(layout.root)
         yield
+
+
+@contextmanager
+def changing(layout: Layout, break_lock: bool, meant: str) -> Iterator[None]:
+    """A finished dataset of condprep is this process's alone. meant: how to get one. Raises UsageError for anything else."""
+    with at_target(layout, False, break_lock):
+        if not (layout.done.exists() and (layout.private / "provenance.json").exists()):
+            raise UsageError(f"{layout} is no finished dataset of condprep; {meant}")
+        with locked(layout):
+            yield
 
 
 def check_folders(source: Path, out: Path) -> None:

@@ -93,7 +93,7 @@ def build_result(
         seconds=seconds,
         notes=notes.found,
         part=str(part) if part else None,
-        url=str(layout.target.remote) if layout.target else None,
+        url=layout.url,
     )
 
 

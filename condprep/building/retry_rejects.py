@@ -48,12 +48,14 @@ def ask_again(layout: Layout, plan: Plan, source: Source, codes: Collection[str]
         segments = segments_of(layout, plan, shard, plan.id)
         if any(ALL in codes or code in codes for code in segments.look().codes):
             segments.remove()
-    plan = _as_now(plan, source, sources)
+    now = _as_now(plan, source, sources)
+    if now is not plan and not layout.done.exists():
+        layout.send_plan()
     if found:
         shards = sorted({shard for shard, _ in found})
         said = {"codes": sorted(codes), "shards": shards, "sources": sorted(sources), "taken": False}
         commit_json(note, said | {"finished": layout.done.exists()})
-    return plan
+    return now
 
 
 def is_retrying(layout: Layout) -> bool:
@@ -67,11 +69,11 @@ def take_back(layout: Layout) -> None:
     if not note.exists() or (said := read_json(note))["taken"]:
         return
     if said["finished"]:
+        layout.reopen(note)
         _reopen(layout, set(said["shards"]))
+        layout.gather()
     else:
-        for shard in said["shards"]:
-            remove_tree(layout.shard(shard), ignore_errors=True)
-            remove_tree(layout.segments(shard), ignore_errors=True)
+        layout.uncommit(said["shards"])
     commit_json(note, said | {"taken": True})
 
 

@@ -13,6 +13,7 @@ from condprep.cli.options import (
     Actors,
     Address,
     Annotators,
+    BreakLock,
     Config,
     Device,
     Devices,
@@ -114,7 +115,6 @@ RetryRejects = Annotated[
     of_output("--retry-rejects", metavar="CODE", help="try the rejects of this code again, or all of them; repeatable"),
 ]
 MaxRejects = Annotated[float | None, of_output(help="exit code 1 when a larger share is rejected")]
-BreakLock = Annotated[bool, of_output("--break-lock", help="take over a dataset at a URL from a build that is gone")]
 PushToHub = Annotated[
     str | None,
     of_output("--push-to-hub", metavar="OWNER/NAME", help="then upload it, as `condprep push` does"),
@@ -139,9 +139,18 @@ SlurmOptions = Annotated[
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
 
 OF_PUSH = ("push_to_hub", "private")
-ADDED = ("params", "precision", "batch_size", "workers", "device", "devices", "weights")  # what `add_columns` is told
+ADDED = (
+    "params",
+    "precision",
+    "batch_size",
+    "workers",
+    "device",
+    "devices",
+    "weights",
+    "break_lock",
+)  # what `add_columns` is told
 INTO = {  # the options that `--into` heeds
-    *("source", "annotator", "into", "settings", "keep_raw", "precision", "batch_size"),
+    *("source", "annotator", "into", "break_lock", "settings", "keep_raw", "precision", "batch_size"),
     *("workers", "device", "devices", "weights", "strict_weights", "as_json"),
 }
 
@@ -239,12 +248,11 @@ def _kept(source: str, out: str | None, given: Mapping[str, Any]) -> Iterator[st
     from condprep.building.keeping import kept_pictures
     from condprep.building.output_folder import layout_of
     from condprep.building.parts import parse_part
-    from condprep.dataset.layout import Layout
 
     into, append = given["into"], given["append"]
     layout = layout_of(source if into or out is None else out, parse_part(given["part"]))
     if into or append:
-        layout = Layout(layout.private / ("into" if into else "append"))
+        layout = layout.beside("into" if into else "append")
     if kept := kept_pictures(layout):
         yield f"{kept[0]:,} of {kept[1]:,} pictures are kept"
 

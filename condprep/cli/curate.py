@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from condprep.cli import console
 from condprep.cli.options import (
+    BreakLock,
     CaptionColumn,
     ConditionColumn,
     Config,
@@ -51,6 +52,7 @@ def curate(
     dry_run: DryRun = False,
     settings: Thresholds = [],  # noqa: B006
     overwrite: Overwrite = False,
+    break_lock: BreakLock = False,
     as_json: Json = False,
     image_column: ImageColumn = None,
     condition_column: ConditionColumn = None,
@@ -84,6 +86,7 @@ def curate(
             weights=open_weights(weights),
             trust_annotators=trust_annotator,
             overwrite=overwrite,
+            break_lock=break_lock,
             dry_run=dry_run,
             progress=advance,
         )
@@ -110,4 +113,4 @@ def _facts(result: CurateResult, written: bool) -> Iterator[tuple[str, str]]:
         yield "repaired", f"{n:,} x {repair}"
     before = f", {result.resumed:,} done before" if result.resumed else ""
     yield "time", f"{result.seconds:.1f} s{before}"
-    yield "dataset", str(result.path) if written else "none: nothing was written"
+    yield "dataset", result.url or str(result.path) if written else "none: nothing was written"

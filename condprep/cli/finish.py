@@ -6,8 +6,8 @@ from typing import Annotated
 
 from typer import Argument
 
-from condprep.cli.build import BreakLock, MaxRejects, show_build
-from condprep.cli.options import Json
+from condprep.cli.build import MaxRejects, show_build
+from condprep.cli.options import BreakLock, Json
 from condprep.cli.progress import progress
 
 

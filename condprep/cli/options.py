@@ -42,6 +42,8 @@ Scores = Annotated[
     of_output(help="Parquet file of all scores (default: .condprep/verify.parquet, or beside)"),
 ]
 
+BreakLock = Annotated[bool, of_output("--break-lock", help="take over a dataset at a URL from a process that is gone")]
+
 Private = Annotated[bool, Option("--private", help="create it on the Hub so that only its owner sees it")]
 
 Workers = Annotated[int | None, of_machine(help="threads (default: the cores)")]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from condprep.cli import console
-from condprep.cli.options import Json
+from condprep.cli.options import BreakLock, Json
 from condprep.cli.progress import progress
 
 Validation = Annotated[float, Option(help="share of the rows that is held out, 0 to below 1")]
@@ -21,13 +21,14 @@ def split(
     dataset: Annotated[str, Argument(help="a dataset of condprep")],
     validation: Validation,
     by: By = "key",
+    break_lock: BreakLock = False,
     as_json: Json = False,
 ) -> None:
     """Hold out rows of a finished dataset: they move to its split `validation`, and nothing is encoded anew."""
     from condprep.curation.split import split as run
 
     with progress() as advance:
-        result = run(dataset, validation, by=by, progress=advance)
+        result = run(dataset, validation, by=by, break_lock=break_lock, progress=advance)
     if as_json:
         console.print_json(result)
         return
@@ -36,7 +37,7 @@ def split(
             ("rows", ", ".join(f"{name} {rows:,}" for name, rows in result.rows.items())),
             ("moved", f"{result.moved:,}" if result.moved else _why_none(result.rows, validation)),
             ("time", f"{result.seconds:.1f} s"),
-            ("dataset", str(result.path)),
+            ("dataset", result.url or str(result.path)),
         ]
     )
 

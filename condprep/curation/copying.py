@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from condprep.building.output_folder import layout_of
 from condprep.building.plan import Plan
 from condprep.curation.rows import StoredRow
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts, Row, ShardWriter
+from condprep.engines.commits import Commits
 from condprep.errors import DatasetError
 from condprep.runtime.own import remove_tree
 from condprep.runtime.progress import Progress
@@ -43,13 +45,16 @@ class Copy:
         pending = self.pending()
         resumed = done = self.plan.inputs - sum(map(self.plan.rows, pending))
         rows, rejects = outcomes(done), 0
-        for shard in pending:
-            with ShardWriter(self.layout.shard(shard), self.schema, self.suffix, self.shard_bytes) as writer:
-                for outcome in islice(rows, self.plan.rows(shard)):
-                    writer.add(outcome)
-                    done, rejects = done + 1, rejects + isinstance(outcome, Reject)
-                    self.progress(Progress("build", done, self.plan.inputs, rejects))
-                beside(writer.folder_under_way)
+        with Commits(self.layout.commit_shard, lambda *_: None, self.layout.target is not None) as commits:
+            for shard in pending:
+                with ShardWriter(self.layout.shard(shard), self.schema, self.suffix, self.shard_bytes) as writer:
+                    for outcome in islice(rows, self.plan.rows(shard)):
+                        writer.add(outcome)
+                        done, rejects = done + 1, rejects + isinstance(outcome, Reject)
+                        self.progress(Progress("build", done, self.plan.inputs, rejects))
+                    beside(writer.folder_under_way)
+                commits.add(shard, writer.counts)
+            commits.finish()
         return resumed
 
     def pending(self) -> range:
@@ -68,13 +73,13 @@ class Copy:
 
 
 def source_scores(layout: Layout) -> Path:
-    """Those of the dataset that is copied to `layout`."""
-    return layout.private / "source.verify.parquet"
+    """Those of the dataset that is copied to `layout`, while it is verified: what a run that is stopped goes on from."""
+    return layout.target.scores if layout.target else layout.private / "source.verify.parquet"
 
 
 def kept_copies(out: str) -> str | None:
     """How much of a curation that was stopped is on disk, in words: rows that were measured, later rows that were copied."""
-    layout = Layout(Path(out))
+    layout = layout_of(out)
     plan = Plan.load(layout.private)
     if plan is None:
         return kept_rows(source_scores(layout))

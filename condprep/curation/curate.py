@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep import __version__
-from condprep.building.output_folder import check_folders, check_here, disk_errors, locked
+from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, source_scores
 from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
@@ -54,6 +55,7 @@ class CurateResult:
     notes: Sequence[str]  # what was guessed, damaged, or could not be repaired
     resumed: int  # rows that an earlier run had copied already
     seconds: float  # of this run
+    url: str | None = None  # of a dataset that is not here: then `path` is the working folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def curate(
     weights: Weights | None = None,
     trust_annotators: Sequence[str] = (),
     overwrite: bool = False,
+    break_lock: bool = False,
     dry_run: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> CurateResult:
@@ -102,8 +105,8 @@ def curate(
     if out is None and not dry_run:
         raise UsageError("give --out for the new dataset, or --dry-run to see what would be left out")
     out = out or f"{os.fspath(dataset).rstrip('/')}-curated"
-    check_here(out, "--out of curate")
-    layout = Layout(Path(out))
+    layout = Layout(Path(out)) if dry_run else layout_of(out)
+    check_target(os.fspath(dataset), layout)
     check_folders(Path(dataset), layout.root)
     columns: dict[str, Any] = {
         "image_column": image_column,
@@ -118,7 +121,7 @@ def curate(
     how |= {"trust_annotators": trust_annotators}
     if dry_run:
         return CurateResult(layout.root, **run.foretell(how), resumed=0, seconds=time.monotonic() - began)
-    with disk_errors(layout.root), locked(layout):
+    with disk_errors(layout.root), at_target(layout, overwrite, break_lock), locked(layout):
         run.begin(None if overwrite else Plan.load(layout.private), how)
         run.copy(device, weights or Weights(), trust_annotators)
         made = run.finish()
@@ -126,7 +129,7 @@ def curate(
         raise BuildFailed(
             f"none of the {made['inputs']} rows of {os.fspath(dataset)} stays; drop less, or look with `condprep verify`"
         )
-    return CurateResult(layout.root, **made, resumed=run.resumed, seconds=time.monotonic() - began)
+    return CurateResult(layout.root, **made, resumed=run.resumed, seconds=time.monotonic() - began, url=layout.url)
 
 
 class _Run:
@@ -161,14 +164,19 @@ class _Run:
             check_config(plan, config)
         else:
             plan = self._decide(config, how)
+            self.layout.begin()
         self.plan = plan
         self.decisions = _load(self.layout.private / "decisions.parquet")
 
     def _decide(self, config: dict[str, Any], how: Mapping[str, Any]) -> Plan:
         scores = source_scores(self.layout)
         self.layout.clear(keep=folder_of(scores))
+        scores.parent.mkdir(parents=True, exist_ok=True)
         result = self._verify(scores, how)
         decisions = self._decisions(result)
+        if self.layout.target:
+            for path in scores.parent.iterdir():
+                shutil.move(path, self.layout.private / path.name)
         commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
         damaged = {one.key: one.reason for one in result.findings if one.row is None and one.rule == "readable"}
         lengths = self.rows.lengths(damaged)
@@ -278,6 +286,7 @@ class _Run:
             commit_json(made, self._made(total, repairs))
             self._describe(total, read_json(made))
             commit_json(self.layout.done, vars(total))
+            self.layout.publish(file["name"] for file in total.files)
         remove_tree(self.layout.shards, ignore_errors=True)
         return dict(read_json(made))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep import __version__
-from condprep.building.output_folder import check_folders, check_here, disk_errors, locked
+from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row
@@ -40,6 +40,7 @@ class MergeResult:
     leaks: int  # of them, rows whose picture an earlier row of another split has
     resumed: int  # rows that an earlier run had copied already
     seconds: float
+    url: str | None = None  # of a dataset that is not here: then `path` is the working folder
 
 
 def merge(
@@ -47,6 +48,7 @@ def merge(
     out: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    break_lock: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> MergeResult:
     """Join datasets of Arrow or Parquet files into one at `out`, one behind the other; rows keep their splits.
@@ -57,17 +59,17 @@ def merge(
     began = time.monotonic()
     if len(datasets) < 2:
         raise UsageError("give two datasets to merge, or more")
-    check_here(out, "--out of merge")
-    layout = Layout(Path(out))
+    layout = layout_of(out)
     for dataset in datasets:
+        check_target(os.fspath(dataset), layout)
         check_folders(Path(dataset), layout.root)
     run = _Run([StoredRows(dataset, {}) for dataset in datasets], layout, progress)
     run.check()
-    with disk_errors(layout.root), locked(layout):
+    with disk_errors(layout.root), at_target(layout, overwrite, break_lock), locked(layout):
         run.begin(None if overwrite else Plan.load(layout.private))
         resumed = run.copy.run(run.outcomes)
         made = run.finish()
-    return MergeResult(layout.root, **made, resumed=resumed, seconds=time.monotonic() - began)
+    return MergeResult(layout.root, **made, resumed=resumed, seconds=time.monotonic() - began, url=layout.url)
 
 
 class _Run:
@@ -120,6 +122,7 @@ class _Run:
             self.layout.clear()
             stored = {name: getattr(self.plan, name) for name in ("config", "inputs", "shard_rows", "listing")}
             commit_json(self.layout.private / "plan.json", stored)
+            self.layout.begin()
 
     @property
     def copy(self) -> Copy:
@@ -147,6 +150,7 @@ class _Run:
             commit_json(made, {"rows": dict(total.rows), "datasets": datasets, "repeated": repeated, "leaks": leaks})
             self._describe(total)
             commit_json(self.layout.done, vars(total))
+            self.layout.publish(file["name"] for file in total.files)
         remove_tree(self.layout.shards, ignore_errors=True)
         return dict(read_json(made))
 

@@ -6,6 +6,7 @@ then take their places, as where columns are added: killed at any moment, the sa
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from condprep.building.add_columns import take_places
-from condprep.building.output_folder import check_here, disk_errors, locked
+from condprep.building.output_folder import changing, disk_errors, layout_of
 from condprep.building.plan import Plan
 from condprep.curation.copying import Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row
@@ -42,6 +43,7 @@ class SplitResult:
     rows: Mapping[str, int]  # split -> rows
     moved: int  # rows that are in another split now
     seconds: float
+    url: str | None = None  # of a dataset that is not here: then `path` is the working folder
 
 
 def split(
@@ -49,6 +51,7 @@ def split(
     validation: float,
     *,
     by: By = "key",
+    break_lock: bool = False,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> SplitResult:
     """Hold out a share of the rows of a dataset that condprep built, 0 to below 1; rows of `test` stay there.
@@ -62,30 +65,26 @@ def split(
         raise UsageError(f"validation = {validation}: it must be a share, 0 to below 1; 0.02 is one row in 50")
     if by not in get_args(By):
         raise UsageError(f"by = {by!r}: it must be {' or '.join(get_args(By))}")
-    check_here(dataset, "a split")
-    layout = Layout(Path(dataset))
-    if not layout.done.exists() or not Records(layout).provenance:
-        raise UsageError(f"{dataset} is no finished dataset of condprep; make one of it with `condprep build` first")
-    with disk_errors(layout.root), locked(layout):
+    layout = layout_of(dataset)
+    with disk_errors(layout.root), changing(layout, break_lock, "make one of it with `condprep build` first"):
         staging = Layout(layout.private / "into")
         if staging.done.exists():  # of a run that was stopped, whatever it did
             take_places(layout, staging)
-        run = _Run(layout, staging, validation, by, progress)
+        run = _Run(layout, validation, by, progress)
         moved = run.moved
         if moved:
             run.copy()
             run.finish()
         remove_tree(staging.root, ignore_errors=True)
-    return SplitResult(layout.root, dict(Counts.load(layout.done).rows), moved, time.monotonic() - began)
+        rows, url = dict(Counts.load(layout.done).rows), layout.url
+    return SplitResult(layout.root, rows, moved, time.monotonic() - began, url)
 
 
 class _Run:
     """One call of `split`."""
 
-    def __init__(
-        self, layout: Layout, staging: Layout, validation: float, by: By, progress: Callable[[Progress], None]
-    ) -> None:
-        self.layout, self.staging, self.progress = layout, staging, progress
+    def __init__(self, layout: Layout, validation: float, by: By, progress: Callable[[Progress], None]) -> None:
+        self.layout, self.progress = layout, progress
         self.validation, self.by = validation, by
         self.rows, self.records = StoredRows(layout.root, {}), Records(layout)
         rows = {layout.root / file["name"]: file["rows"] for file in Counts.load(layout.done).files}
@@ -95,7 +94,15 @@ class _Run:
         self.lengths = [rows[file.path] for file in self.rows.files]
         for file in self.rows.files:
             check_own(str(file.path), schema(file.path))
-        self.plan = Plan(staging.private, self._asked, sum(self.lengths), self._shard_rows, self.rows.listing)
+
+    @cached_property
+    def staging(self) -> Layout:
+        asked = sha256(json.dumps(self._asked, sort_keys=True).encode()).hexdigest()[:16]
+        return self.layout.staging("into", asked)
+
+    @cached_property
+    def plan(self) -> Plan:
+        return Plan(self.staging.private, self._asked, sum(self.lengths), self._shard_rows, self.rows.listing)
 
     @cached_property
     def _asked(self) -> dict[str, Any]:
@@ -131,9 +138,10 @@ class _Run:
         """Every shard that is not there yet, of the same rows in the same order."""
         asked = self.staging.private / "split.json"
         if not asked.exists() or read_json(asked) != self._asked:
-            remove_tree(self.staging.root, ignore_errors=True)
+            self.staging.discard()
             make_folder(self.staging.private)
             commit_json(asked, self._asked)
+        self.staging.begin()
         self._copy.run(self._outcomes)
 
     @property
@@ -149,6 +157,10 @@ class _Run:
     def finish(self) -> None:
         """Names, plan, card, `done.json` last; then the files take their places."""
         self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
+        with self.layout.exchanged():
+            self._exchange()
+
+    def _exchange(self) -> None:
         staging = self.staging
         total = place_files(
             staging, self._copy.counts(), self.rows.features, self.rows.form, self.plan.id, self.records.rejects

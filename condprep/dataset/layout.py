@@ -9,8 +9,8 @@ Every step here can be repeated: a build that is killed while finishing finishes
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -82,6 +82,11 @@ class Layout:
         """What the user called it."""
         return str(self.target.remote if self.target else self.root)
 
+    @property
+    def url(self) -> str | None:
+        """Where the dataset goes, if not here."""
+        return str(self.target.remote) if self.target else None
+
     def begin(self) -> None:
         """What is left to do once the plan is on this disk. Raises TargetFault."""
         if self.target:
@@ -92,10 +97,58 @@ class Layout:
         if self.target:
             self.target.gather(self.root)
 
+    def staging(self, name: str, digest: str = "") -> Layout:
+        """Where what comes into this finished dataset is built. digest: of what is asked for: at a URL each has a place of its own."""
+        beside = self.beside(name, digest)
+        if beside.target:
+            beside.target.restore(beside.root)
+        return beside
+
+    def beside(self, name: str, digest: str = "") -> Layout:
+        """The same place, as it was left on this machine."""
+        return Layout(self.private / name, self.target and self.target.staging("-".join(filter(None, (name, digest)))))
+
+    def discard(self) -> None:
+        """Nothing is left of what was built there."""
+        remove_tree(self.root, ignore_errors=True)
+        if self.target:
+            self.target.discard()
+
+    @contextmanager
+    def exchanged(self) -> Iterator[None]:
+        """In the block the files of a finished dataset become others; at a URL that is seen at its end, all at once."""
+        if self.target:
+            self.target.begin_exchange(self.root)
+        yield
+        self.publish([])
+
+    def publish(self, rows: Iterable[str]) -> None:
+        """What is left to do once the dataset is finished on this disk. rows: its files of rows. Raises TargetFault."""
+        if self.target:
+            self.target.publish(self.root, rows)
+
+    def reopen(self, note: Path) -> None:
+        """Shards of this finished dataset will be built again. note: says which."""
+        if self.target:
+            self.target.reopen(self.root, note)
+
+    def send_plan(self) -> None:
+        """Another plan takes the place of that of a build that has not finished."""
+        if self.target:
+            self.target.send_plan(self.root)
+
     def remove_shards(self) -> None:
         """What a dataset that is finished does not need any more."""
         remove_tree(self.shards, ignore_errors=True)
         remove_tree(self._kept, ignore_errors=True)
+
+    def uncommit(self, shards: Sequence[int]) -> None:
+        """Shards of a build that has not finished are to be built again."""
+        for shard in shards:
+            remove_tree(self.shard(shard), ignore_errors=True)
+            remove_tree(self.segments(shard), ignore_errors=True)
+        if self.target:
+            self.target.uncommit(f"{self.shard(shard).relative_to(self.root).as_posix()}.json" for shard in shards)
 
     def commit_shard(self, number: int) -> None:
         """What is left to do once a shard is complete on this disk. Raises TargetFault."""

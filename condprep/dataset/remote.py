@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import IO
 
 from condprep.errors import DatasetError, UsageError
@@ -29,6 +29,8 @@ from condprep.runtime.stores import Status
 ROWS = (".arrow", ".parquet", ".tar")  # files that are fetched when they are opened
 RECORDS = (".json", ".jsonl", ".md", ".jpg")  # and at once, where they are small
 MOST = 256_000_000  # bytes of a record
+MOVING = "exchange.json"  # in .condprep: the dataset is becoming another one (`exchange`)
+LONG_AGO = 10**18  # nanoseconds, in 2001: of files that are as they are at the URL, the time is before that
 
 
 def here(dataset: str | os.PathLike[str]) -> Path:
@@ -47,10 +49,14 @@ def here(dataset: str | os.PathLike[str]) -> Path:
         is_there = False
     if not is_there:
         raise UsageError(f"{where} is in a bucket, or of an owner, that is not there; check the URL")
+    if f".condprep/{MOVING}" in listed:
+        raise DatasetError(
+            f"{where} is being changed, and that has not finished; wait for it, or run the command that does it again"
+        )
     if not any(name.endswith(ROWS) for name in listed):
         raise DatasetError(f"{where} holds no dataset: no .arrow or .parquet files")
     folder = cache_dir() / "datasets" / sha256(str(where).encode()).hexdigest()[:32]
-    mirror = Mirror(str(where), pinned, folder, listed)
+    mirror = Mirror(str(where), pinned, folder / "ds", listed)
     mirror.prepare()
     _mirrors[mirror.root] = mirror
     return mirror.root
@@ -58,7 +64,38 @@ def here(dataset: str | os.PathLike[str]) -> Path:
 
 def watch(root: Path, url: str, remote: Remote) -> None:
     """From now on the files of rows below a folder of stand-ins get their content from the URL."""
-    _mirrors[root] = Mirror(url, remote, root.parent, {})
+    _mirrors[root] = Mirror(url, remote, root, {})
+
+
+def remember(root: Path) -> None:
+    """From now on files below a folder of stand-ins may be renamed, and keep the content that they have at the URL."""
+    mirror = _mirrors[root]
+    moved = mirror.moved or {}
+    for path in [path for path in root.rglob("*") if path.is_file()]:
+        status = path.stat()
+        of = (status.st_ino, status.st_mtime_ns)
+        if of not in moved and (found := origin_of(path)):
+            moved[of] = found
+    mirror.moved = moved
+    for other in [one for one in _mirrors if root in one.parents]:
+        del _mirrors[other]
+
+
+def is_moving(root: Path) -> bool:
+    """Whether files of that folder may lie elsewhere than their objects."""
+    mirror = _mirror_of(root)
+    return mirror is not None and mirror.moved is not None
+
+
+def origin_of(path: Path) -> Remote | None:
+    """The object that a file below a folder of stand-ins is; None where its content is here alone."""
+    if not (mirror := _mirror_of(path)):
+        return None
+    status = path.stat()
+    if status.st_mtime_ns >= LONG_AGO:
+        return None
+    found = (mirror.moved or {}).get((status.st_ino, status.st_mtime_ns))
+    return found or mirror.remote / path.relative_to(mirror.root).as_posix()
 
 
 def shown(path: Path) -> str:
@@ -71,24 +108,23 @@ def shown(path: Path) -> str:
 
 def is_far(path: Path) -> bool:
     """Whether a file of rows would be fetched to be read."""
-    return _mirror_of(path) is not None
+    return origin_of(path) is not None
 
 
 @contextmanager
 def content(path: Path) -> Iterator[Path]:
     """A file of rows to be read: the same, or where it is at a URL a copy, which stays as long as this is open."""
-    mirror = _mirror_of(path)
-    if not mirror:
+    if not (origin := origin_of(path)):
         yield path
         return
-    with mirror.held(path.relative_to(mirror.root).as_posix()) as copy:
+    with _held(origin) as copy:
         yield copy
 
 
 def opened(path: Path) -> IO[bytes]:
     """A file of rows of which little is read: where it is at a URL, by ranges."""
-    mirror = _mirror_of(path)
-    return (mirror.remote / path.relative_to(mirror.root).as_posix()).open() if mirror else path.open("rb")
+    origin = origin_of(path)
+    return origin.open() if origin else path.open("rb")
 
 
 @dataclass
@@ -97,12 +133,13 @@ class Mirror:
 
     url: str
     remote: Remote
-    folder: Path
+    root: Path
     listed: dict[str, Status]  # its files, by their names in it
+    moved: dict[tuple[int, int], Remote] | None = None  # inode and time -> object, where files are being renamed
 
     @property
-    def root(self) -> Path:
-        return self.folder / "ds"
+    def folder(self) -> Path:
+        return self.root.parent
 
     def prepare(self) -> None:
         """The folder as the dataset is now. What was written into it (findings) stays for as long as the dataset is the same."""
@@ -126,20 +163,6 @@ class Mirror:
                     self._fetch(name, path)
             commit_json(self.folder / "listed.json", now)
 
-    @contextmanager
-    def held(self, name: str) -> Iterator[Path]:
-        """A copy of a file, held for as long as anybody here reads it."""
-        with _lock:
-            copy = local(self.remote / name)
-            _readers[copy] += 1
-        try:
-            yield copy
-        finally:
-            with _lock:
-                _readers[copy] -= 1
-                if not _readers[copy]:
-                    let_go(copy)
-
     def _fetch(self, name: str, path: Path) -> None:
         status = self.listed[name]
 
@@ -151,13 +174,33 @@ class Mirror:
         commit(path, write)
 
 
+@contextmanager
+def _held(origin: Remote) -> Iterator[Path]:
+    """A copy of an object, held for as long as anybody here reads it."""
+    with _lock:
+        copy = local(origin)
+        _readers[copy] += 1
+    try:
+        yield copy
+    finally:
+        with _lock:
+            _readers[copy] -= 1
+            if not _readers[copy]:
+                let_go(copy)
+
+
 _mirrors: dict[Path, Mirror] = {}  # that this process has opened, by their folders
 _readers = Counter[Path]()  # of copies that it reads just now
-_lock = Lock()  # one file is fetched at a time
+_lock = (
+    RLock()
+)  # one file is fetched at a time; whoever does that may let go of another: of a reader that is collected just then
 
 
 def _mirror_of(path: Path) -> Mirror | None:
-    return next((mirror for root, mirror in _mirrors.items() if path.is_relative_to(root)), None)
+    found = max(
+        (root for root in _mirrors if path.is_relative_to(root)), key=lambda root: len(root.parts), default=None
+    )
+    return _mirrors[found] if found else None
 
 
 def _listed(remote: Remote) -> dict[str, Status]:
@@ -183,5 +226,10 @@ def stand_in(path: Path, status: Status) -> None:
     """A file of that size without content, and with a time that changes when the object does."""
     with path.open("wb") as file:
         file.truncate(status.size)
-    time_of_mark = int(sha256(status.mark.encode()).hexdigest(), 16) % 10**18
+    mark_as(path, status)
+
+
+def mark_as(path: Path, status: Status) -> None:
+    """Say that the content is that of the object."""
+    time_of_mark = int(sha256(status.mark.encode()).hexdigest(), 16) % LONG_AGO
     os.utime(path, ns=(time_of_mark, time_of_mark))

@@ -7,6 +7,9 @@
 
 At the end the store itself copies the rows to their final names, then come the records, then `dataset_dict.json` and the
 card, and `done.json` last. What is at the URL is the truth: each run begins with an empty working folder, and fetches plan and manifests.
+
+What is added to a finished dataset, or takes its place, is built beside it in the same way (`staging`: URL/.condprep/append, ...into-1f0c),
+and comes into it by an `exchange`.
 """
 
 from __future__ import annotations
@@ -14,8 +17,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
@@ -24,8 +26,10 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from condprep.dataset import exchange
 from condprep.dataset.claims import LOCK, PARTS, Claims, is_claim, parse_part_name
-from condprep.dataset.remote import ROWS, is_inside, stand_in, watch
+from condprep.dataset.exchange import DONE, LAST, LISTING, PLAN, PRIVATE, RETRY, SPLITTING, do_all, is_record
+from condprep.dataset.remote import MOVING, ROWS, is_inside, is_moving, mark_as, remember, stand_in, watch
 from condprep.errors import DatasetError
 from condprep.runtime.cache import cache_dir
 from condprep.runtime.locks import Held, hold
@@ -33,12 +37,9 @@ from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
 from condprep.runtime.upload import check_writable, copy, put, remove, send
 
-PRIVATE = ".condprep"
-PLAN, LISTING, DONE = (f"{PRIVATE}/{name}" for name in ("plan.json", "plan.parquet", "done.json"))
 SHARDS = f"{PRIVATE}/shards"
-_OF_PLAN = re.compile(r"\.condprep/plan(\.json|(-\d+)?\.parquet)")
-LAST = ("dataset_dict.json", "README.md", DONE)  # of what is published, in this order
-AT_ONCE = 16  # requests side by side
+# what a run that goes on needs; of a curation what was found and decided, too
+_OF_PLAN = re.compile(r"\.condprep/((plan|split)\.json|plan(-\d+)?\.parquet|decisions\.parquet|source\.verify\..+)")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,15 @@ class Target:
     def claims(self) -> Claims:
         return Claims(self.remote)
 
+    @property
+    def scores(self) -> Path:
+        """Where what a verification has found is kept on this machine, also of one that is stopped."""
+        return self._cache / "found" / "source.verify.parquet"
+
+    def staging(self, name: str) -> Target:
+        """What is built beside the dataset, to come into it."""
+        return Target(self.remote / f"{PRIVATE}/{name}")
+
     def on_a_node(self) -> Target:
         """For a process that builds for another one: a working folder of its own, taken away by one that comes after its end."""
         for lock in self._cache.glob("node-*/lock"):
@@ -105,27 +115,41 @@ class Target:
         shutil.rmtree(root, ignore_errors=True)
         (root / PRIVATE).mkdir(parents=True)
         watch(root, str(self.remote), self.remote)
+        if not self.part:
+            exchange.complete(self.remote)
         listed = self._listed()
         there = {name: status for name, status in listed.items() if not is_claim(name)}
         if there and not any(name.startswith(f"{PRIVATE}/") for name in there):
             raise DatasetError(
                 f"{self.remote} is not empty and was not made by condprep; choose another --out or empty it yourself"
             )
-        if PLAN not in there:
+        if f"{PRIVATE}/{MOVING}" in there:
+            raise DatasetError(f"{self.remote} is being changed; run the command that does it again, and it ends")
+        if not {PLAN, SPLITTING} & there.keys():
             return
-        records = [name for name in there if name.startswith(f"{PRIVATE}/") and not name.startswith(f"{SHARDS}/")]
-        for name in records if DONE in there else [name for name in records if _OF_PLAN.fullmatch(name)]:
-            (root / name).write_bytes((self.remote / name).read_bytes())
-        rows = [name for name in there if DONE in there and name.endswith(ROWS) and PRIVATE not in name]
-        for name in rows:
-            (root / name).parent.mkdir(exist_ok=True)
-            stand_in(root / name, there[name])
         if DONE in there:
-            self._remove_leftovers(there if self.part else listed)  # of a run that was stopped at its very end
+            self._restore_finished(root, there)
+            gone = exchange.leftovers(there)
+            gone += [] if self.part else [name for name in listed if name.startswith(f"{PARTS}/")]
+            do_all(lambda name: remove(self.remote / name), gone)  # of a run that was stopped at its very end
             return
+        for name in filter(_OF_PLAN.fullmatch, there):
+            self._fetch(root, name, there[name])
         for number, of in filter(None, map(parse_part_name, listed)):
             (root / PRIVATE / f"part-{number}-of-{of}.lock").touch()
         self._restore_shards(root, there)
+
+    def _restore_finished(self, root: Path, there: dict[str, Status]) -> None:
+        for name in filter(is_record, there):
+            self._fetch(root, name, there[name])
+        for name in [name for name in there if name.endswith(ROWS) and not is_record(name) and PRIVATE not in name]:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            stand_in(root / name, there[name])
+
+    def _fetch(self, root: Path, name: str, status: Status) -> None:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((self.remote / name).read_bytes(status))
+        mark_as(root / name, status)
 
     def fetch_plan(self, root: Path) -> bool:
         """Have the plan in a working folder; whether there is one by now."""
@@ -148,7 +172,7 @@ class Target:
         found = ((name, re.fullmatch(rf"{SHARDS}/(\d+)\.json", name)) for name in there)
         manifests = [name for name, shard in found if shard and int(shard[1]) % of == number]
         missing = [name for name in manifests if not (root / name.removesuffix(".json")).exists()]
-        _all(lambda name: self._restore_shard(root, name, there), missing)
+        do_all(lambda name: self._restore_shard(root, name, there), missing)
 
     def _restore_shard(self, root: Path, name: str, there: dict[str, Status]) -> None:
         """Raises DatasetError where the manifest is damaged. A shard whose rows are not there is built again."""
@@ -156,7 +180,9 @@ class Target:
         try:
             manifest = json.loads(data)
             files = {f"{name.removesuffix('.json')}/{one['name']}": int(one["size"]) for one in manifest["files"]}
-            counts, rejects = str(manifest["counts"]), str(manifest["rejects"])
+            records = {
+                file: str(manifest[kind]) for kind, file in _RECORDS.items() if kind in manifest or kind != "repairs"
+            }
         except (ValueError, KeyError, TypeError):
             raise DatasetError(
                 f"{self.remote}/{name} is damaged; remove it, and the same command builds it again"
@@ -167,16 +193,42 @@ class Target:
         folder.mkdir(parents=True)
         for file in files:
             stand_in(root / file, there[file])
-        (folder / "rejects.jsonl").write_text(rejects, encoding="utf-8")
-        (folder / "counts.json").write_text(counts, encoding="utf-8")
+        for file, text in records.items():
+            (folder / file).write_text(text, encoding="utf-8")
 
     def begin(self, root: Path) -> None:
         """The plan goes first: what is there is a build that has begun. A plan that is there already stays."""
         self.remote.forget()
-        if not (self.remote / PLAN).is_file():
-            for path in sorted((root / PRIVATE).glob("plan*.parquet")):
-                send(path, self.remote / PRIVATE / path.name)
-            send(root / PLAN, self.remote / PLAN)
+        if not any((self.remote / name).is_file() for name in (PLAN, SPLITTING)):
+            self.send_plan(root)
+
+    def send_plan(self, root: Path) -> None:
+        """The file last that says that there is one."""
+        found = [path for path in (root / PRIVATE).iterdir() if _OF_PLAN.fullmatch(f"{PRIVATE}/{path.name}")]
+        for path in sorted(found, key=lambda path: f"{PRIVATE}/{path.name}" in (PLAN, SPLITTING)):
+            send(path, self.remote / PRIVATE / path.name)
+
+    def reopen(self, root: Path, note: Path) -> None:
+        """Shards of a finished dataset are built again, which stays as it is until they all are. note: says which."""
+        remember(root)
+        said = note.read_bytes()
+        self.remote.forget()
+        if not (self.remote / RETRY).is_file() or (self.remote / RETRY).read_bytes() != said:
+            self.uncommit([name for name in self._listed() if name.startswith(f"{SHARDS}/")])
+            put(self.remote / RETRY, said)
+
+    def uncommit(self, names: Iterable[str]) -> None:
+        """Shards are not there any more. names: of their objects, of which the manifests go."""
+        do_all(lambda name: remove(self.remote / name), [name for name in names if name.endswith(".json")])
+
+    def discard(self) -> None:
+        """What is built beside a dataset is of no use any more."""
+        shutil.rmtree(self.segments, ignore_errors=True)
+        exchange.discard(self.remote)
+
+    def begin_exchange(self, root: Path) -> None:
+        """From here on the files of the working folder are what the dataset will be, once `publish` says so."""
+        remember(root)
 
     def clear(self) -> None:
         """Remove what a build makes, the plan first; files of others stay, and the old listing says that the place is ours."""
@@ -185,10 +237,11 @@ class Target:
         shutil.rmtree(self.segments, ignore_errors=True)
         if not records:
             return
-        remove(self.remote / PLAN)
+        for name in (f"{PRIVATE}/{MOVING}", PLAN):
+            remove(self.remote / name)
         own = re.compile(r"(train|validation|test|data)/.+|dataset_dict\.json|README\.md")
         gone = [name for name in there if own.fullmatch(name)] + [name for name in records if name != LISTING]
-        _all(lambda name: remove(self.remote / name), gone)
+        do_all(lambda name: remove(self.remote / name), gone)
 
     def send_shard(self, root: Path, folder: Path) -> None:
         """Commit a shard that was finished here. Its rows are at the URL then, and no longer here."""
@@ -201,7 +254,8 @@ class Target:
             with path.open("rb") as file:
                 digest = file_digest(file, "sha256").hexdigest()
             files.append({"name": path.name, "size": path.stat().st_size, "sha256": digest})
-        records = {kind: (folder / file).read_text(encoding="utf-8") for kind, file in _RECORDS.items()}
+        found = {kind: folder / file for kind, file in _RECORDS.items() if (folder / file).exists()}
+        records = {kind: path.read_text(encoding="utf-8") for kind, path in found.items()}
         put(self.remote / f"{name}.json", json.dumps({"files": files} | records, sort_keys=True).encode())
         sent.touch()
         for one in files:
@@ -209,6 +263,10 @@ class Target:
 
     def place_rows(self, root: Path, moves: Sequence[tuple[Path, Path]]) -> None:
         """Copy the rows to their final names, those that are not there yet. moves: files of the working folder."""
+        if is_moving(root):
+            if root == self.folder:
+                remember(root)  # shards that were built since
+            return
         there = self._listed()
 
         def move(names: tuple[str, str]) -> None:
@@ -216,12 +274,16 @@ class Target:
             if final not in there or (shard in there and there[final].size != there[shard].size):
                 copy(self.remote / shard, self.remote / final)
 
-        _all(move, [(old.relative_to(root).as_posix(), new.relative_to(root).as_posix()) for old, new in moves])
+        do_all(move, [(old.relative_to(root).as_posix(), new.relative_to(root).as_posix()) for old, new in moves])
         self.remote.forget()
         watch(root, str(self.remote), self.remote)
 
     def publish(self, root: Path, rows: Iterable[str]) -> None:
         """All but the rows: records, then what makes a dataset of it, then `done.json`. Then the shards are not needed."""
+        if is_moving(root):
+            if root == self.folder:
+                exchange.commit(self.remote, root, self._listed())
+            return
         kept = {*rows, LISTING, PLAN, f"{PRIVATE}/lock"}
         files = [path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".lock"]
         names = [path.relative_to(root).as_posix() for path in files]
@@ -230,13 +292,9 @@ class Target:
         for name in LAST:
             if (root / name).exists():
                 send(root / name, self.remote / name)
-        self._remove_leftovers(self._listed())
+        gone = [name for name in self._listed() if name.startswith((f"{SHARDS}/", f"{PARTS}/"))]
+        do_all(lambda name: remove(self.remote / name), gone)
         self.remote.forget()
-
-    def _remove_leftovers(self, there: Iterable[str]) -> None:
-        """The dataset is finished: its shards, and what says who built which part, are not needed any more."""
-        gone = [name for name in there if name.startswith((f"{SHARDS}/", f"{PARTS}/"))]
-        _all(lambda name: remove(self.remote / name), gone)
 
     def _listed(self) -> dict[str, Status]:
         self.remote.forget()
@@ -245,10 +303,8 @@ class Target:
 
 
 _living = ExitStack()  # what this process holds until its end
-_RECORDS = {"counts": "counts.json", "rejects": "rejects.jsonl"}  # of a shard
-
-
-def _all(do: Callable[[Any], None], these: Sequence[Any]) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for _ in pool.map(do, these):
-            pass
+_RECORDS = {
+    "counts": "counts.json",
+    "rejects": "rejects.jsonl",
+    "repairs": "repairs.jsonl",
+}  # of a shard; the last not of each

@@ -252,18 +252,15 @@ def test_a_manifest_without_its_rows_is_built_again(
     assert there() == local("arrow")
 
 
-def test_what_needs_a_folder_says_so(photographs: Path, tmp_path: Path, command: Command) -> None:
-    """--into, split, curate's --out, --retry-rejects, a push and a repository as a target: a sentence each, nothing written."""
+def test_what_cannot_be_there_says_so(photographs: Path, command: Command) -> None:
+    """A repository as a target, a source inside the target, rejects tried again in a cluster: a sentence each, nothing written."""
     wrong: list[Callable[[], object]] = [
-        lambda: condprep.add_columns(URL, "canny:random"),
-        lambda: condprep.split(URL, 0.5),
-        lambda: condprep.curate(tmp_path, URL, "blurry"),
-        lambda: build(photographs, retry_rejects="all"),
         lambda: build(photographs, "hf://datasets/user/pairs"),
         lambda: condprep.build(f"{URL}/raw", URL, "canny"),
+        lambda: build(photographs, retry_rejects="all", engine="ray"),
     ]
     for call in wrong:
-        with pytest.raises(UsageError, match=r"is a URL|`condprep push` it|lies inside"):
+        with pytest.raises(UsageError, match=r"runs on this machine|`condprep push` it|lies inside"):
             call()
     assert there() == {}
     ended = command("build", photographs, "-a", "canny", "-o", URL, "--resolution", 64)
