@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 FitMode = Literal["crop", "bucket", "pad", "keep"]
 DecodeMode = Literal["auto", "exact"]
 ImageFormat = Literal["jpeg", "png", "webp"]
-ConditionKind = Literal["canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"]
+PicturedKind = Literal["tile", "blur", "gray", "color", "inpaint"]  # the picture itself, less something
+DrawnKind = Literal["canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"]
+ConditionKind = Literal[DrawnKind, PicturedKind]
 CONDITION_KINDS: tuple[ConditionKind, ...] = get_args(ConditionKind)
+PICTURED: tuple[PicturedKind, ...] = get_args(PicturedKind)
 Note = Callable[[str, str], None]  # what has to be said (a kind, the same for all of it), and of which file or input
 NAMED = 1000  # of a kind, in records; people are shown three
 KINDS = 200  # of notes; names of files are anybody's

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-_ANNOTATORS = {  # annotator, or annotator:variant, of this package
+from condprep.types import PICTURED
+
+_ANNOTATORS: dict[str, str] = {  # annotator, or annotator:variant, of this package
     **{
         "canny": "canny",
         "hed": "softedge",
@@ -18,6 +20,7 @@ _ANNOTATORS = {  # annotator, or annotator:variant, of this package
     **dict.fromkeys(("lineart", "lineart_anime", "mlsd"), "lineart"),
     **{"pidinet": "softedge", "pidinet:scribble": "scribble", "teed": "softedge", "aux:teed": "softedge"},
     "normalbae": "normal",
+    **dict(zip(PICTURED, PICTURED)),
     **dict.fromkeys(("segmentation", "mask"), "segmentation"),
 }
 

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 REPAIRED = ("caption", "orientation", "bits")  # rules of what is no more so in the row
-FLAT = (*BINARY, "pose", "segmentation")  # kinds whose values mean something by themselves: they are never mixed
+FLAT = (
+    *BINARY,
+    "pose",
+    "segmentation",
+    "color",
+    "inpaint",
+)  # kinds whose values mean something by themselves: never mixed
 LOOKED_AT = 64  # maps that tell the kind where nobody says it
 
 

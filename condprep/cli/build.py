@@ -77,8 +77,8 @@ KindOfCondition = Annotated[
     ConditionKind | None,
     of_source(
         metavar="KIND",
-        help="of those maps: canny, scribble, softedge, lineart, depth, normal, pose or segmentation"
-        " (default: what the source says, or they look like)",
+        help="of those maps: canny, scribble, softedge, lineart, depth, normal, pose, segmentation, tile, blur, gray, color or"
+        " inpaint (default: what the source says, or they look like)",
     ),
 ]
 CaptionColumn = Annotated[str | None, of_source(help="column of the captions")]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from condprep.images.decode import Pixels
-from condprep.types import CONDITION_KINDS
+from condprep.types import CONDITION_KINDS, PICTURED
 from condprep.verification.check import Context, Group, Scores, Severity
 from condprep.verification.features import ACCEPTED, BINARY, classify
 from condprep.verification.opened import OpenedPair
@@ -103,7 +103,7 @@ class Range:
 
     def __call__(self, scores: Scores) -> str | None:
         low, high = scores["low"], scores["high"]
-        if low is None or high - low <= self.max_constant_range or high >= self.min_high:
+        if low is None or high - low <= self.max_constant_range or high >= self.min_high or scores["said"] in PICTURED:
             return None
         return f"the map is nearly black: its brightest level is {high} of 255"
 
@@ -129,7 +129,7 @@ class Polarity:
 
     def __call__(self, scores: Scores) -> str | None:
         kind = scores["inverted"]
-        if not kind:
+        if not kind or scores["said"] in PICTURED:  # a white picture has a white map
             return None
         right = "normals face the viewer" if kind == "normal" else f"{_words(kind)} should be light on dark"
         return f"the map is inverted: {right}"

@@ -23,6 +23,10 @@ ACCEPTED = {kind: {kind} for kind in CONDITION_KINDS} | {
     "scribble": {"scribble", "canny", "softedge"},
     "lineart": {"lineart", "softedge", "canny", "scribble"},
     **{kind: {kind, "colours"} for kind in ("normal", "segmentation")},
+    # A picture looks like anything; but what has no details is not drawn in two levels, and what is grey has no colours
+    **{kind: {*CONDITION_KINDS, "picture", "colours"} for kind in ("color", "inpaint")},
+    **{kind: {*CONDITION_KINDS, "picture", "colours"} - {*BINARY} for kind in ("tile", "blur")},
+    "gray": {*CONDITION_KINDS, "picture"} - {"pose", "normal"},
 }
 
 SMALL = 256  # pixels of the longer side at which areas are told from lines

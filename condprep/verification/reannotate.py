@@ -27,10 +27,13 @@ from condprep.annotators.registry import load_annotator, parse
 from condprep.annotators.runner import Runner
 from condprep.dataset.pairs.base import Pairs
 from condprep.errors import AnnotatorError, BuildFailed, CondprepError, PassingFault, Rejected, WeightsError
+from condprep.images.decode import Pixels
 from condprep.runtime.concurrency import ordered_map
+from condprep.types import PICTURED
 from condprep.verification.alignment.checks import Reannotated
 from condprep.verification.alignment.comparison import Alignment, compare
 from condprep.verification.alignment.offsets import describe
+from condprep.verification.alignment.pictured import compare_pictured
 from condprep.verification.features import classify
 from condprep.verification.opened import OpenedPair, memory_of, open_pair, under_way
 from condprep.verification.padding import content, framed, whole
@@ -57,7 +60,8 @@ class Comparer:
         self.name = full_name(annotator.name, annotator.variant)
         self.network = annotator.batch_size > 1
         self.problem = ""  # why it stopped
-        self._poses = kind_of_annotator(annotator.name, annotator.variant) == "pose"
+        self._kind = kind_of_annotator(annotator.name, annotator.variant)
+        self._poses = self._kind == "pose"
         self._annotator, self._looking = annotator, Lock()
         self._runner, self._rows, self._maker = Runner(annotator), rows, maker
         self._seen: dict[int, Reannotated] = {}
@@ -137,7 +141,11 @@ class Comparer:
     def _compare(self, opened: OpenedPair, made: np.ndarray) -> Reannotated:
         """A recorded network saw the very pixels that are stored, so its poses are one drawing, to be found as any map is."""
         assert opened.map is not None
-        if self._poses and self._maker == "stand-in":
+        if self._kind in PICTURED:
+            # with the parameters that a build wrote down; who names the annotator need not know how much was lost
+            known = made if self._maker == "recorded" else None
+            found = compare_pictured(_picture(opened), opened.map, str(self._kind), known, FINEST)
+        elif self._poses and self._maker == "stand-in":
             found = self._foreign(opened, made)
         elif self._poses and self._maker in ("named", "recognised"):
             found = compare_poses(made, opened.map, own=True, wobble=WOBBLE.get(self.name, 0.0))
@@ -147,8 +155,7 @@ class Comparer:
 
     def _foreign(self, opened: OpenedPair, made: np.ndarray) -> Alignment:
         """Of a map of unknown origin: with the people that are found, and where these say too little, with those drawn."""
-        picture, stored = opened.image.rgb, opened.map
-        assert picture is not None
+        picture, stored = _picture(opened), opened.map
         assert stored is not None
         # with torch: half a gigabyte that other comparisons do without
         from condprep.verification.poses.crosscheck import compare_people
@@ -160,6 +167,11 @@ class Comparer:
         with self._looking:
             guided = compare_people(picture, stored, made, partial(look, as_batch([picture])))
         return guided if guided.verdict == "shifted" or found.verdict == "unknown" else found
+
+
+def _picture(opened: OpenedPair) -> Pixels:
+    assert opened.image.rgb is not None
+    return opened.image.rgb
 
 
 class _Without(Container[int]):

@@ -16,11 +16,13 @@ from skimage import data
 from support.pictures import encoded, png16, with_orientation
 
 from condprep.annotators.canny import canny
+from condprep.annotators.filters import blur, color, luminance, tile
+from condprep.annotators.inpaint import holes
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.annotators.softedges import scribble
 from condprep.dataset.pairs.open import Pair
 from condprep.errors import UsageError
-from condprep.types import CONDITION_KINDS
+from condprep.types import CONDITION_KINDS, PICTURED
 from condprep.verification import condition, structure
 from condprep.verification.check import Context, configure
 from condprep.verification.condition import OddKind, mixed_share
@@ -85,6 +87,13 @@ MAKERS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+PICTURES: dict[str, Callable[[np.ndarray], np.ndarray]] = {  # kinds that are the picture itself, less something
+    **{"tile": lambda picture: tile(picture, 8), "blur": lambda picture: blur(picture, 8.0), "color": color},
+    "gray": lambda picture: luminance(picture, 1.0),
+    "inpaint": lambda picture: np.where(holes("a", *picture.shape[:2], 40, 40)[..., None], np.uint8(0), picture),
+}
+
+
 def three(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
 
@@ -121,10 +130,27 @@ def test_a_map_looks_like_its_kind(kind: str, name: str) -> None:
 @pytest.mark.parametrize("kind", CONDITION_KINDS)
 def test_clean_pairs_pass(kind: str) -> None:
     """A clean pair breaks no rule, whether the dataset says its kind or not."""
-    if kind not in MAKERS:
-        pytest.skip("drawn by no filter")
     for said in (kind, None):
-        assert broken(scores(encoded(MAKERS[kind](photograph()), "PNG"), said=said)) == set()
+        assert (
+            broken(scores(encoded((MAKERS | PICTURES | {"lineart": soft_edges})[kind](photograph()), "PNG"), said=said))
+            == set()
+        )
+
+
+@pytest.mark.parametrize("kind", PICTURED)
+def test_light_and_dark_pictures_have_such_maps(kind: str) -> None:
+    """A drawing on white paper and a picture at night are no inverted maps and no dark ones where the map is the picture itself."""
+    paper, night = 255 - three(canny(photograph(), 100, 200)), photograph() // 8
+    for picture in (paper, night):
+        assert broken(scores(encoded(PICTURES[kind](picture), "PNG"), encoded(picture, "PNG"), kind)) == set()
+
+
+@pytest.mark.parametrize(
+    ("said", "made"), [("tile", "canny"), ("blur", "scribble"), ("gray", "pose"), ("gray", "normal")]
+)
+def test_what_such_a_map_cannot_look_like(said: str, made: str) -> None:
+    """Two levels are no picture without details, and colours no grey one."""
+    assert "kind" in broken(scores(encoded((MAKERS | PICTURES)[made](photograph()), "PNG"), said=said))
 
 
 @pytest.mark.parametrize("kind", ["canny", "softedge", "pose", "normal"])
@@ -314,4 +340,4 @@ def test_scores_are_those_that_are_declared() -> None:
     """Every group returns the columns that it declares, also of pairs that cannot be read."""
     for stored in (encoded(depth_of(photograph()), "PNG"), b"no picture"):
         assert scores(stored).keys() >= {name for group in groups() for name in group.scores}
-    assert all(set(accepted) <= {*CONDITION_KINDS, "colours"} for accepted in ACCEPTED.values())
+    assert all(set(accepted) <= {*CONDITION_KINDS, "colours", "picture"} for accepted in ACCEPTED.values())

@@ -39,7 +39,7 @@ from trainer.models.base import Base
 from trainer.recipe.recipe import Data, Recipe
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress, torch_dtype
 
-GREY = ("canny", "scribble", "softedge", "lineart", "depth")  # kinds whose maps are cached as one plane
+GREY = ("canny", "scribble", "softedge", "lineart", "depth", "gray")  # kinds whose maps are cached as one plane
 PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5, order=0.0)  # nothing is left to chance
 
 

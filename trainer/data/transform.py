@@ -23,7 +23,7 @@ from condprep.images.geometry import Geometry, Placement, Size, resize
 from trainer.data.rows import Row
 from trainer.errors import DataError
 
-NEAREST = ("canny", "scribble", "pose", "segmentation")
+NEAREST = ("canny", "scribble", "pose", "segmentation", "color", "inpaint")
 SIDES = {"left": "right", "right": "left"}
 SWAPPED = [  # each joint's counterpart on the other side
     JOINTS.index("_".join(SIDES.get(word, word) for word in joint.split("_"))) for joint in JOINTS
@@ -57,7 +57,12 @@ class Transform:
         if mirrored:
             pixels, condition = np.ascontiguousarray(pixels[:, ::-1]), self._mirrored(row, condition)
         placement = self.place((pixels.shape[0], pixels.shape[1]), at)
-        return resize(pixels, placement), self._resized(condition, placement)
+        placed, resized = resize(pixels, placement), self._resized(condition, placement)
+        if (
+            self.kind == "inpaint" and placement.content != placement.box[2:]
+        ):  # what is left of the picture is that picture
+            resized = np.where(resized.any(2, keepdims=True), placed, np.uint8(0))
+        return placed, resized
 
     def mask(self, mask: bytes, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> Pixels:
         """A row's mask, (H, W, 3) uint8, the way of its picture. Raises Rejected for one that cannot be decoded."""

@@ -185,13 +185,14 @@ def unlike(image: Any, kind: str) -> str | None:
     import numpy as np
     from PIL import Image
 
+    from condprep.types import PICTURED
     from condprep.verification.features import ACCEPTED, classify, inverted_kind, measure_features
 
     if not isinstance(image, Image.Image):
         return None
     rgb = np.asarray(image.convert("RGB"))
     measured = measure_features(rgb)
-    if inverted_kind(rgb, measured) in ACCEPTED[kind]:
+    if kind not in PICTURED and inverted_kind(rgb, measured) in ACCEPTED[kind]:
         return f"the condition looks like {kind}, but inverted; this ControlNet was trained on the other polarity"
     found = classify(measured)
     if found is None or found in ACCEPTED[kind]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from condprep.types import ConditionKind
 from trainer.recipe.outcome import Eval, Log, Save
 from trainer.recipe.table import Count, Positive, Share, Table
 from trainer.types import Precision
@@ -82,8 +83,8 @@ class Data(Table):
     mask_column: str = Field(
         default="", description='weights of the loss, a grey picture a row: white counts, black does not; "" for none'
     )
-    kind: Literal["auto", "canny", "scribble", "softedge", "lineart", "depth", "normal", "pose", "segmentation"] = (
-        Field(default="auto", description="kind of condition that the dataset must hold; auto takes what is there")
+    kind: Literal["auto", ConditionKind] = Field(
+        default="auto", description="kind of condition that the dataset must hold; auto takes what is there"
     )
     resolution: int = Field(
         default=512,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.errors import SourceError
-from condprep.types import Entry, Sample
+from condprep.types import PICTURED, Entry, Sample
 
 FARTHEST = 1e5  # pixels, and times a picture is scaled: a transform of more is not believed
 # Names by which pictures, maps and captions are known, the usual one first. They are those of columns and of folders.
@@ -33,13 +33,15 @@ CONDITION_NAMES = (
     *("conditioning_image_file_name", "control_image", "control_images", "control", "controls", "hint", "hints"),
     *("source", "sources", "guide", "map", "maps", "edge", "edges", "canny", "hed", "softedge", "scribble", "lineart"),
     *("depth", "normal", "normals", "pose", "poses", "openpose", "seg", "segmentation", "mask", "masks"),
+    *("tile", "blur", "gray", "grey", "color", "inpaint"),
 )
 CAPTION_NAMES = ("text", "caption", "captions", "prompt", "prompts")
 KEY_NAMES = ("key", "__key__")
-_KINDS = {  # columns and folders
+_KINDS: dict[str, str] = {  # columns and folders
     **{"canny": "canny", "hed": "softedge", "softedge": "softedge", "scribble": "scribble", "lineart": "lineart"},
     **{"depth": "depth", "normal": "normal", "normals": "normal", "pose": "pose", "poses": "pose", "openpose": "pose"},
-    **{"seg": "segmentation", "segmentation": "segmentation"},
+    **{"seg": "segmentation", "segmentation": "segmentation", "grey": "gray"},
+    **dict(zip(PICTURED, PICTURED)),
 }
 
 

@@ -11,8 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from condprep.images.decode import Pixels
+from condprep.types import PICTURED
 from condprep.verification.alignment.comparison import OTHER, Alignment, compare_picture
 from condprep.verification.alignment.offsets import Descriptor, Offsets, describe
+from condprep.verification.alignment.pictured import EXPLAINED, compare_pictured
 from condprep.verification.alignment.shared_shift import SharedShift
 from condprep.verification.check import Context, Group, Scores, Severity
 from condprep.verification.features import classify
@@ -46,10 +49,16 @@ def measure(opened: OpenedPair, context: Context, reannotate: Reannotate | None 
         return EMPTY
     kind = _kind(opened, context)
     reannotated = reannotate(opened) if reannotate else None
-    alignment = reannotated.alignment if reannotated else compare_picture(picture, stored, kind, FINEST)
+    alignment = reannotated.alignment if reannotated else _compared(picture, stored, kind)
     made: Descriptor | None = describe(picture) if kind != "pose" else reannotated.made if reannotated else None
-    by = "picture" if reannotated is None else "made again" if reannotated.own else "other poses"
+    by = "made again" if reannotated and reannotated.own else "other poses" if reannotated else "picture"
+    by = "own pixels" if kind in PICTURED else by
     return {**_scores(alignment, by), "descriptors": (made, describe(stored, kind))}
+
+
+def _compared(picture: Pixels, stored: Pixels, kind: str) -> Alignment:
+    pictured = kind in PICTURED
+    return compare_pictured(picture, stored, kind) if pictured else compare_picture(picture, stored, kind, FINEST)
 
 
 def _kind(opened: OpenedPair, context: Context) -> str:
@@ -78,7 +87,7 @@ def _scores(found: Alignment, compared_with: str) -> Scores:
 @dataclass(frozen=True)
 class Shifted:
     min_shift: int = 3  # pixels, compared with the picture, or with poses that another annotator finds
-    min_known_shift: int = 2  # pixels, compared with the map made again
+    min_known_shift: int = 2  # pixels, compared with the map made again, or of kinds that are the picture itself
 
     name: ClassVar[str] = "shifted"
     severity: ClassVar[Severity] = "error"
@@ -86,7 +95,8 @@ class Shifted:
     def __call__(self, scores: Scores) -> str | None:
         if scores["alignment"] != "shifted":
             return None
-        limit = self.min_known_shift if scores["compared_with"] == "made again" else self.min_shift
+        exact = scores["compared_with"] in ("made again", "own pixels")
+        limit = self.min_known_shift if exact else self.min_shift
         return _misfit(scores) if max(abs(scores["shift_x"]), abs(scores["shift_y"])) >= limit else None
 
 
@@ -133,6 +143,9 @@ class Cropped:
 class OtherPicture:
     min_fit: float = 5.0  # in units of noise, of a map on its picture
     min_likeness: float = 0.1  # of a map to the one made again, as a share of its likeness to itself
+    min_explained: float = (
+        EXPLAINED  # share of a map that is the picture itself, less something, which the picture explains
+    )
 
     name: ClassVar[str] = "other-picture"
     severity: ClassVar[Severity] = "error"
@@ -140,11 +153,9 @@ class OtherPicture:
     def __call__(self, scores: Scores) -> str | None:
         if scores["alignment"] not in ("aligned", "other picture"):
             return None
-        measured, limit = (
-            (scores["here"], self.min_fit)
-            if scores["compared_with"] == "picture"
-            else (scores["likeness"], self.min_likeness)
-        )
+        likeness = self.min_explained if scores["compared_with"] == "own pixels" else self.min_likeness
+        by_picture = scores["compared_with"] == "picture"
+        measured, limit = (scores["here"], self.min_fit) if by_picture else (scores["likeness"], likeness)
         return OTHER if measured is not None and measured < limit else None
 
 
@@ -176,6 +187,7 @@ def summary(verdicts: Sequence[tuple[str | None, str | None]], annotator: str | 
         f"{counts['made again']:,} with the maps that {annotator} makes of them" if counts["made again"] else "",
         f"{counts['other poses']:,} with the poses that {annotator} finds in them" if counts["other poses"] else "",
         f"{counts['picture']:,} with the gradients of their picture" if counts["picture"] else "",
+        f"{counts['own pixels']:,} with the pixels of their picture" if counts["own pixels"] else "",
         f"{counts[None]:,} with nothing, since too little can be told" if counts[None] else "",
     ]
     return f"alignment: of {len(verdicts):,} rows compared " + ", ".join(filter(None, parts))

@@ -14,7 +14,11 @@ from condprep.verification.check import Scores, Severity
 
 FEWEST = 20  # rows
 NORMAL = 1.96  # standard deviations to each side that hold 95 %
-LEAST = {"made again": 1, "other poses": 3}  # pixels: two annotators mean other places by the same joint
+LEAST = {
+    "made again": 1,
+    "own pixels": 1,
+    "other poses": 3,
+}  # pixels: two annotators mean other places by the same joint
 
 
 class Median(NamedTuple):
