@@ -37,6 +37,15 @@ def test_maps_of_few_levels_get_no_new_ones(kind: str) -> None:
         assert set(np.unique(condition)) <= {0, 255}
 
 
+@pytest.mark.parametrize("size", [(200, 160), (40, 48), (64, 64)])
+def test_what_is_left_of_a_picture_is_that_picture(size: tuple[int, int]) -> None:
+    """Of inpaint, at any size: each pixel is the picture's own or black, and nothing is mixed at the borders of what is missing."""
+    left = np.where(edges(1, size)[..., None], picture(1, size), np.uint8(0))
+    pixels, condition = Transform(64, "crop", "inpaint")(Row("", png(picture(1, size)), png(left), ("",)))
+    assert ((condition == pixels) | (condition == 0)).all(2).all()
+    assert 0 < condition.any(2).mean() < 1
+
+
 @given(
     height=st.integers(16, 200),
     width=st.integers(16, 200),
