@@ -50,10 +50,11 @@ def open_pipeline(
     import torch
 
     from trainer.models.families import load_base
+    from trainer.models.missing import KIND
     from trainer.models.parts import read_model
     from trainer.recipe.recipe import Model, Text
 
-    training, _ = read_records(folder)
+    training, condition = read_records(folder)
     place = "cuda" if torch.cuda.is_available() else "cpu"
     place = place if device == "auto" else device
     chosen = {"auto": "fp32" if place == "cpu" else "bf16"}.get(precision, precision)
@@ -61,6 +62,7 @@ def open_pipeline(
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
     text = Text.model_validate(training.get("text", {}))
     loaded = load_base(model, text)
+    loaded.missing = condition["kind"] == KIND
     if loaded.family != training["family"]:
         raise ModelError(
             f'{folder} was trained on a base of family "{training["family"]}", and {model.base!r} is of family "{loaded.family}"'

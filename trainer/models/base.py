@@ -44,6 +44,7 @@ class Base(ABC):
     ]  # {"vae": ..., "text": ..., "unet": ...}: sha256 of weights and configuration; "unet" or "transformer"
     text: Text = field(default_factory=Text)  # the recipe's words for captions
     empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
+    missing: bool = False  # black in a condition is what is missing of a picture: conditions of inpaint
 
     family: ClassVar[str]
     part: ClassVar[str]  # what a pipeline of diffusers calls the denoiser

@@ -20,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
 from trainer.models.base import COPIED, Base
+from trainer.models.missing import takes_missing, with_missing
 from trainer.models.objectives.choose import objective_of
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_model
 from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
@@ -106,6 +107,7 @@ class StableDiffusion(Base):
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
         shared = self.condition_kwargs(batch, noisy.dtype)
         condition = (batch.conditions / 255).to(noisy.dtype)  # (B, 3, H, W), [0, 1]
+        condition = with_missing(condition) if self.missing else condition
         down, mid = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **shared)
         prediction: Tensor = self.denoiser(
             noisy,
@@ -150,6 +152,7 @@ class StableDiffusion(Base):
             **self._text_modules(),
             **self._pipeline_rest(),
         )
+        made = takes_missing(made) if self.missing else made
         return made if self.text.plain else hears_as_trained(made, self.encode_text)
 
     def _text_modules(self) -> dict[str, Any]:

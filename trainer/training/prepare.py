@@ -15,6 +15,7 @@ from trainer.data.split import Split, open_splits
 from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.models.base import Base
 from trainer.models.families import load_base
+from trainer.models.missing import KIND
 from trainer.models.quantized import quantize
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
 from trainer.recipe.recipe import Recipe
@@ -47,6 +48,7 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
     say(f"loading the base model {recipe.model.base}")
     learner = make_learner(recipe, accelerator)
+    learner.base.missing = train.rows.kind == KIND
     if checkpoint:
         refuse_another_base(checkpoint, learner.base.fingerprints)
     say("trying an update and a validation, of which nothing stays")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,33 @@ def test_a_controlnet_of_another_base_is_refused(other: str, bases: dict[str, Ba
 def test_families_are_told_apart_without_loading_weights(folders: dict[str, Path]) -> None:
     """Two small JSON files say what a base is."""
     assert [family_of(folders[family]) for family in FAMILIES] == ["sd", "sd", "sdxl"]
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_what_is_missing_is_trained_on_and_drawn_with_as_minus_one(family: str, bases: dict[str, Base]) -> None:
+    """Of inpaint, black is -1 to the ControlNet, in an update as in the pipeline, and a tensor that has -1 itself stays as it is.
+
+    That is `make_inpaint_condition` of diffusers' examples. Of other kinds black is 0.
+    """
+    base = replace(bases[family], missing=True)
+    batch = a_batch(base, rows=2)
+    batch.conditions[:, :, :20, 30:] = 0
+    expected = torch.where((batch.conditions == 0).all(1, keepdim=True), -1.0, batch.conditions / 255)
+    seen: list[Any] = []
+    controlnet = base.new_controlnet("unet")
+    controlnet.register_forward_pre_hook(
+        lambda _, args, named: seen.append(named.get("controlnet_cond")), with_kwargs=True
+    )
+    noisy = torch.zeros(2, 4, 8, 8)
+    with torch.no_grad():
+        base.predict(controlnet, noisy, torch.tensor([1, 2]), batch)
+        replace(base, missing=False).predict(controlnet, noisy, torch.tensor([1, 2]), batch)
+    assert torch.equal(seen[0], expected)
+    assert torch.equal(seen[1], batch.conditions / 255)
+    picture = Image.fromarray(batch.conditions[0].permute(1, 2, 0).numpy())
+    pipeline: Any = base.pipeline(controlnet)
+    prepared = pipeline.control_image_processor.preprocess(picture)
+    torch.testing.assert_close(prepared, expected[:1])
+    assert torch.equal(pipeline.control_image_processor.preprocess(expected[:1]), expected[:1])
+    plain: Any = replace(base, missing=False).pipeline(controlnet)
+    assert plain.control_image_processor.preprocess(picture).min() == 0
