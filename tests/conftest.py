@@ -97,13 +97,18 @@ def warm(request: pytest.FixtureRequest) -> Warm:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each process begins with modules that hold slow tests: what is left for the end is small, and keeps all busy."""
+    """Each process begins with modules that hold the slowest tests: what is left for the end is small, and keeps all busy."""
     processes = int(getattr(config, "workerinput", {}).get("workercount", 1))
     modules: dict[str, list[pytest.Item]] = {}
     for item in items:
         modules.setdefault(item.location[0], []).append(item)
-    ordered = sorted(modules.values(), key=lambda some: not any(one.get_closest_marker("slow") for one in some))
+    ordered = sorted(modules.values(), key=lambda some: max(map(_slowness, some)), reverse=True)
     items[:] = [one for first in range(processes) for some in ordered[first::processes] for one in some]
+
+
+def _slowness(item: pytest.Item) -> int:
+    marks = [*item.iter_markers("slow")]
+    return bool(marks) + any(mark.kwargs.get("first") for mark in marks)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -52,7 +52,7 @@ def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> N
     assert found["points"] >= 4
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 @pytest.mark.parametrize(("scenarios", "stride", "points"), MANY, ids=["building", "curating", "training"])
 def test_stopped_anywhere(tmp_path: Path, scenarios: Iterable[str], stride: int, points: int) -> None:
     """The same of every command that writes, at 500 moments and more."""

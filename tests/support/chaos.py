@@ -10,6 +10,7 @@ what happened as JSON.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -23,8 +24,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from condprep.annotators.registry import specs
 from condprep.building import keeping
 from condprep.building.build import build
+from condprep.dataset import card
 
 EVENTS = {  # -> where the descriptor of the folder stands that a name is relative to
     **{"open": 0, "os.scandir": 0, "shutil.rmtree": 1},
@@ -100,6 +103,8 @@ def killed(status: int) -> bool:
 
 def main(raw: Path, out: Path, seed: int, least: int) -> None:
     keeping.SECONDS = 0.0  # every row that was written is kept at once, so that builds die over that, too
+    card.draw_sheet = partial(card.draw_sheet, cell=32)  # else most of a build's time goes into its preview
+    specs()  # what is installed is looked up once, for all processes that are forked from this one
     rng, most, kills, statuses = random.Random(seed), {}, 0, []
     for kind in (operations, calls):
         whole = out / "whole" / kind.__name__
@@ -108,6 +113,7 @@ def main(raw: Path, out: Path, seed: int, least: int) -> None:
         for module in modules:
             with suppress(ImportError):  # some are made while others are imported, and have no file
                 import_module(module)
+    gc.freeze()  # so that looking for garbage copies none of it in each process
     while kills < least:
         folder = out / f"killed{len(statuses)}"
         for attempt in range(4):  # the last attempt is left alone
