@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 import torch
 import torch.nn.functional as F
@@ -47,12 +48,12 @@ class Midas:
             "commercial": pin(MIDAS).commercial,
         }
         self._lock = Lock()
-        self._last: tuple[Tensor, Tensor] | None = None  # pictures, depth
+        self._last: tuple[Callable[[Tensor], bool], Tensor] | None = None  # whether these are its pictures, depth
 
     def __call__(self, rgb: Tensor) -> Tensor:
         with self._lock:
-            if self._last is None or not torch.equal(self._last[0], rgb):
-                self._last = rgb.clone(), self._compute(rgb)
+            if self._last is None or not self._last[0](rgb):
+                self._last = _recogniser(rgb, self.device), self._compute(rgb)
             return self._last[1]
 
     @torch.inference_mode()
@@ -62,6 +63,17 @@ class Midas:
         with autocast(self.precision, self.device):
             depth: Tensor = self.network(padded / 127.5 - 1)
         return depth[..., :height, :width]
+
+
+def _recogniser(rgb: Tensor, device: str) -> Callable[[Tensor], bool]:
+    """What tells whether pictures are these: on the CPU by their values, elsewhere by the tensor, since values make the host wait.
+
+    The memory of a tensor of the CPU may be an array's, which changes unseen.
+    """
+    if device == "cpu" or rgb.is_inference():  # which counts no changes
+        return partial(torch.equal, rgb.clone())
+    tensor, version = ref(rgb), rgb._version
+    return lambda other: other is tensor() and other._version == version
 
 
 _midas: WeakValueDictionary[tuple[str, str, str], Midas] = WeakValueDictionary()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from condprep.annotators.openpose.keypoints import LIMBS, Body
@@ -18,10 +21,17 @@ def decode_poses(heatmaps: Tensor, pafs: Tensor, frame: Frame) -> list[list[Body
     matrices = operators(frame, str(heatmaps.device))
     peaks = find_peaks(heatmaps, matrices)
     pairs = score_limbs(pafs, peaks, matrices)
+    found = _on_host([peaks.x, peaks.y, peaks.score], [pairs.group, pairs.first, pairs.second, pairs.score])
     # Indices go over the whole batch, so each picture is given all joints, and its own limbs.
-    joints = [Joint(*row) for row in zip(peaks.x.tolist(), peaks.y.tolist(), peaks.score.tolist())]
+    joints = [Joint(int(x), int(y), score) for x, y, score in found[0]]
     limbs: list[list[Limb]] = [[] for _ in range(len(heatmaps) * len(LIMBS))]
-    rows = zip(pairs.group.tolist(), pairs.first.tolist(), pairs.second.tolist(), pairs.score.tolist())
-    for group, first, second, score in rows:
-        limbs[group].append(Limb(first, second, score))
+    for group, first, second, score in found[1]:
+        limbs[int(group)].append(Limb(int(first), int(second), score))
     return [assemble(joints, limbs[start : start + len(LIMBS)]) for start in range(0, len(limbs), len(LIMBS))]
+
+
+def _on_host(*tables: Sequence[Tensor]) -> list[list[list[float]]]:
+    """Tables of columns (N,) each -> their rows, in one copy: float64 holds every index that there can be."""
+    columns = [column.double() for table in tables for column in table]
+    flat = iter(torch.cat(columns).cpu().split([len(column) for column in columns]))
+    return [torch.stack([next(flat) for _ in table], 1).tolist() for table in tables]

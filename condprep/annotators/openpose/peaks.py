@@ -7,9 +7,11 @@ on a nearly flat top falls on the same pixel; it is fast by looking only where a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from condprep.annotators.openpose.keypoints import JOINTS, LIMBS
 from condprep.annotators.openpose.operators import Operators
@@ -60,7 +62,7 @@ def find_peaks(heatmaps: Tensor, matrices: Operators) -> Peaks:
     group = torch.cat([index + step * i for i, (index, _, _, _) in enumerate(found)])
     y, x, smoothed = (torch.cat([part[i] for part in found]) for i in (1, 2, 3))
     if len(group) > MOST_PEAKS:
-        kept = _strongest(group, smoothed)
+        kept = _strongest(group, smoothed, len(joints))
         group, y, x = group[kept], y[kept], x[kept]
     raw_y, raw_x = matrices.raw
     score = torch.einsum("kh,khw,kw->k", raw_y[y], joints[group], raw_x[x])
@@ -68,27 +70,35 @@ def find_peaks(heatmaps: Tensor, matrices: Operators) -> Peaks:
 
 
 def _search(maps: Tensor, smooth: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(M, h, w) -> map, y, x and smoothed value of each peak, in this order."""
+    """(M, h, w) -> map, y, x and smoothed value of each peak, in this order. The host waits three times, however many there are."""
     height, width = (len(matrix) for matrix in smooth)
     rows = (smooth[0] @ maps).flatten(0, 1)  # (M * H, w)
-    found = [_search_block(rows, smooth[1], start, height) for start in range(0, width, BLOCK)]
-    row, x, value = (torch.cat(part) for part in zip(*found))
+    blocks = [smooth[1][max(start - 1, 0) : start + BLOCK + 1] for start in range(0, width, BLOCK)]  # with neighbours
+    # No pixel exceeds the sum of what each cell can contribute; nearly all rows of a block stay below the threshold.
+    most = torch.stack([columns.abs().amax(0) for columns in blocks])
+    block, kept = (most @ rows.abs().T > PEAK).nonzero(as_tuple=True)
+    shares = _counted(block, len(blocks))
+    found = [
+        _search_block(rows, columns, part, height, number)
+        for number, (columns, part) in enumerate(zip(blocks, kept.split(shares.tolist())))
+    ]
+    values, peak = (torch.cat(part) for part in zip(*found))
+    index, x = peak.nonzero(as_tuple=True)
+    row, x, value = kept[index], BLOCK * block[index] + x, values[index, x]
     order = (row * width + x).argsort()
     row = row[order]
     return row // height, row % height, x[order], value[order]
 
 
-def _search_block(rows: Tensor, smooth_x: Tensor, start: int, height: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows (M * H, w), still in cells -> row, x and value of the peaks in the BLOCK columns from `start` on."""
-    left = max(start - 1, 0)  # with the neighbours on both sides
-    columns = smooth_x[left : start + BLOCK + 1]
-    # No pixel here exceeds the sum of what each cell can contribute; nearly all rows stay below the threshold.
-    kept = (rows.abs() @ columns.abs().amax(0) > PEAK).nonzero()[:, 0]
-    values = rows[kept] @ columns.T  # (N, BLOCK + 2)
+def _search_block(rows: Tensor, columns: Tensor, kept: Tensor, height: int, number: int) -> tuple[Tensor, Tensor]:
+    """Rows (M * H, w), still in cells, of which N are kept -> their values in that block of columns and whether they are
+    peaks, (N, BLOCK) each; past the picture's edge there are none."""
+    values = rows[kept] @ columns.T  # with the columns beside it
     peak = _peak_mask(values, neighbours=(kept[1:] == kept[:-1] + 1) & (kept[1:] % height != 0))
-    first = start - left
-    index, x = peak[:, first : first + BLOCK].nonzero(as_tuple=True)
-    return kept[index], start + x, values[index, first + x]
+    first = min(number, 1)
+    own = slice(first, first + BLOCK)
+    missing = (0, BLOCK - len(columns[own]))
+    return F.pad(values[:, own], missing), F.pad(peak[:, own], missing)
 
 
 def _peak_mask(values: Tensor, neighbours: Tensor) -> Tensor:
@@ -105,12 +115,11 @@ def _peak_mask(values: Tensor, neighbours: Tensor) -> Tensor:
     return peak
 
 
-def _strongest(group: Tensor, value: Tensor) -> Tensor:
+def _strongest(group: Tensor, value: Tensor, groups: int) -> Tensor:
     """Sorted groups (K,) and values (K,) -> the indices of the MOST_PEAKS largest of each group, in their order."""
     by_value = value.argsort(descending=True, stable=True)
     order = by_value[group[by_value].argsort(stable=True)]  # by group, the largest first
-    _, sizes = torch.unique_consecutive(group, return_counts=True)
-    rank = _count_within(sizes)
+    rank = torch.arange(len(order), device=group.device) - _starts(_counted(group, groups))[group[order]]
     return order[rank < MOST_PEAKS].sort().values
 
 
@@ -123,33 +132,40 @@ def score_limbs(pafs: Tensor, peaks: Peaks, matrices: Operators) -> LimbCandidat
     # Every column of the picture, its rows still in cells: (B, 38, W, h). float32, as are the reference's enlarged maps.
     columns = raw_x.float() @ pafs.float().mT
     group, first, second = _all_pairs(peaks, len(pafs))
-    kept, scores = [], []
-    for part in torch.split(torch.arange(len(group), device=group.device), PAIRS):
-        score, agreeing = _score(columns, raw_y, peaks, group[part], first[part], second[part])
-        good = (agreeing > AGREEING * SAMPLES) & (score > 0)
-        kept.append(part[good])
-        scores.append(score[good])
-    index = torch.cat(kept) if kept else group
-    score = torch.cat(scores) if scores else peaks.score[:0]
-    return LimbCandidates(group[index], first[index], second[index], score)
+    parts = zip(*(torch.split(one, PAIRS) for one in (group, first, second)))
+    scored = [_score(columns, raw_y, peaks, *part) for part in parts]
+    score, agreeing = (torch.cat(part) for part in zip(*scored))
+    index = ((agreeing > AGREEING * SAMPLES) & (score > 0)).nonzero()[:, 0]
+    return LimbCandidates(group[index], first[index], second[index], score[index])
 
 
 def _all_pairs(peaks: Peaks, batch: int) -> tuple[Tensor, Tensor, Tensor]:
     """All pairs (first, second) of the peaks that a limb could join, in every picture, with their group."""
     device = peaks.group.device
-    counts = torch.bincount(peaks.group, minlength=batch * len(JOINTS)).view(batch, -1)
-    starts = (counts.flatten().cumsum(0) - counts.flatten()).view(batch, -1)
-    a, b = torch.tensor(LIMBS, device=device).T
+    counts = _counted(peaks.group, batch * len(JOINTS))
+    starts, counts = _starts(counts).view(batch, -1), counts.view(batch, -1)
+    a, b = _on_device(LIMBS, str(device)).T
     sizes = (counts[:, a] * counts[:, b]).flatten()  # (B * 19,)
     group = torch.arange(len(sizes), device=device).repeat_interleave(sizes)
-    within, seconds = _count_within(sizes), counts[:, b].flatten()[group]
+    within = torch.arange(len(group), device=device) - _starts(sizes)[group]
+    seconds = counts[:, b].flatten()[group]
     return group, starts[:, a].flatten()[group] + within // seconds, starts[:, b].flatten()[group] + within % seconds
 
 
-def _count_within(sizes: Tensor) -> Tensor:
-    """(2, 0, 3) -> (0, 1, 0, 1, 2)."""
-    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return torch.arange(len(starts), device=sizes.device) - starts
+def _counted(group: Tensor, groups: int) -> Tensor:
+    """(K,) -> how many there are of each, (groups,). `bincount` would wait for the device."""
+    return torch.zeros(groups, dtype=torch.int64, device=group.device).scatter_add_(0, group, torch.ones_like(group))
+
+
+def _starts(counts: Tensor) -> Tensor:
+    """(2, 0, 3) -> (0, 2, 2)."""
+    return counts.cumsum(0) - counts
+
+
+@lru_cache(maxsize=32)
+def _on_device(table: tuple[tuple[int, int], ...], device: str) -> Tensor:
+    """A table of whole numbers, copied there once."""
+    return torch.tensor(table, device=device)
 
 
 def _score(
@@ -161,7 +177,7 @@ def _score(
     length = span.square().sum(1).sqrt().clamp_min(0.001)
     steps = torch.arange(SAMPLES, device=span.device)[:, None] * (span / (SAMPLES - 1))[:, None]  # (P, 10, 2)
     x, y = (start[:, None] + steps).round().long().unbind(2)
-    maps = torch.tensor(PAF_OF_LIMB, device=span.device)[group % len(LIMBS)]  # (P, 2)
+    maps = _on_device(PAF_OF_LIMB, str(span.device))[group % len(LIMBS)]  # (P, 2)
     picture = group // len(LIMBS)
     fields = columns[picture[:, None, None], maps[:, None], x[:, :, None]]  # (P, 10, 2, h)
     vectors = (fields * raw_y[y][:, :, None]).sum(3)
