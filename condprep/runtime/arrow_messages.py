@@ -42,9 +42,9 @@ def stream_rows(file: IO[bytes]) -> int:
             data = file.read(size)
             root = _table(data, 0)
             kind, batch, body = (_field(data, root, number) for number in (1, 2, 3))
-            if kind and batch and data[kind] == _RECORDS and (length := _field(data, _table(data, batch), 0)):
-                rows += struct.unpack_from("<q", data, length)[0]
-            file.seek(struct.unpack_from("<q", data, body)[0] if body else 0, os.SEEK_CUR)
+            if kind and batch and data[kind] == _RECORDS:
+                rows += _count(data, _field(data, _table(data, batch), 0))
+            file.seek(_count(data, body), os.SEEK_CUR)
     except (struct.error, IndexError, ValueError) as error:
         raise pa.ArrowInvalid(f"it is no Arrow stream: {error}") from None
     return rows
@@ -105,6 +105,14 @@ def _unpacked(message: pa.Message) -> Iterator[int]:
         offset, length = struct.unpack_from("<qq", data, start + 4 + 16 * number)
         if length >= 8:
             yield max(0, struct.unpack("<q", message.body.slice(offset, 8).to_pybytes())[0])
+
+
+def _count(data: bytes, at: int) -> int:
+    """The number there, 0 where there is none. Raises ValueError for one that is negative."""
+    found = int(struct.unpack_from("<q", data, at)[0]) if at else 0
+    if found < 0:
+        raise ValueError(f"a message says {found}")
+    return found
 
 
 def _table(data: bytes, at: int) -> int:

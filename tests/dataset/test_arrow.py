@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from condprep.dataset.arrow import IMAGE, array, record_batch
+from condprep.runtime.arrow_messages import stream_rows
 
 NUMBERS = {
     pa.int32(): st.integers(-(2**31), 2**31 - 1),
@@ -66,3 +69,34 @@ def test_a_value_of_another_kind_is_refused(values: list[Any], kind: pa.DataType
     """What an annotator returns beside its map is never stored as something else."""
     with pytest.raises((pa.ArrowException, OverflowError)):
         array(values, kind)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+def test_rows_of_a_stream_are_counted_without_reading_them(compression: str | None) -> None:
+    """By the batches' metadata, with dictionaries between them; what is skipped may be anything, what is no stream is told."""
+    made, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=compression)
+    table = pa.table({"name": pa.array(["a", "b"] * 250).dictionary_encode(), "bytes": [b"?" * 1000] * 500})
+    with pa.ipc.new_stream(made, table.schema, options=options) as sink:
+        for batch in table.to_batches(max_chunksize=120):
+            sink.write_batch(batch)
+    stream = made.getvalue()
+    assert stream_rows(io.BytesIO(stream)) == 500
+    assert stream_rows(io.BytesIO(stream.replace(b"?" * 1000, b"!" * 1000))) == 500
+    for wrong in (b"no stream at all", stream[8:], stream[:4] + b"\xff\xff\xff\x7f" + stream[8:]):
+        with pytest.raises(pa.ArrowInvalid, match="no Arrow stream"):
+            stream_rows(io.BytesIO(wrong))
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_counting_rows_ends_whatever_the_bytes(data: st.DataObject) -> None:
+    """A number that is turned into another one, also a negative length that would lead back, never makes it go round in circles."""
+    made = io.BytesIO()
+    table = pa.table({"number": list(range(50))})
+    with pa.ipc.new_stream(made, table.schema) as sink:
+        sink.write_table(table, max_chunksize=10)
+    content = bytearray(made.getvalue())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(pa.ArrowInvalid):
+        assert stream_rows(io.BytesIO(bytes(content))) >= 0
