@@ -71,6 +71,14 @@ def test_a_map_does_not_depend_on_its_batch(name: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_picture_of_one_pixel_has_a_map(name: str, folder: Path) -> None:
+    """So has a single row, and a column."""
+    annotator = load(name, folder)
+    for size in ((1, 1), (1, 40), (40, 1)):
+        assert annotator(batch(picture(*size)), KEYS[:1]).maps.shape == (1, 1, *size)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_is_seen_and_drawn_is_what_a_call_returns(name: str, folder: Path) -> None:
     """A build draws in threads of the CPU what the network has seen: the same maps."""
     annotator, rgb = load(name, folder), batch(picture(40, 70), picture(110, 70)[70:])

@@ -33,5 +33,5 @@ def decode_poses(heatmaps: Tensor, pafs: Tensor, frame: Frame) -> list[list[Body
 def _on_host(*tables: Sequence[Tensor]) -> list[list[list[float]]]:
     """Tables of columns (N,) each -> their rows, in one copy: float64 holds every index that there can be."""
     columns = [column.double() for table in tables for column in table]
-    flat = iter(torch.cat(columns).cpu().split([len(column) for column in columns]))
+    flat = iter(torch.split(torch.cat(columns).cpu(), [len(column) for column in columns]))
     return [torch.stack([next(flat) for _ in table], 1).tolist() for table in tables]

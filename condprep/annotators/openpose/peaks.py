@@ -80,7 +80,7 @@ def _search(maps: Tensor, smooth: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor
     shares = _counted(block, len(blocks))
     found = [
         _search_block(rows, columns, part, height, number)
-        for number, (columns, part) in enumerate(zip(blocks, kept.split(shares.tolist())))
+        for number, (columns, part) in enumerate(zip(blocks, torch.split(kept, shares.tolist())))
     ]
     values, peak = (torch.cat(part) for part in zip(*found))
     index, x = peak.nonzero(as_tuple=True)
