@@ -11,7 +11,9 @@ two updates. What has just been encoded is rounded as what comes from a file, so
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from hashlib import blake2b, sha256
 from pathlib import Path
@@ -31,6 +33,7 @@ from trainer.types import Batch, Latents, ProcessGroup, Say, torch_dtype
 
 DIGEST = 16  # bytes at the beginning of a file: of those behind them
 GB = 1_000_000_000
+ABANDONED = 3600  # seconds after which nobody is writing a file any more, which takes a moment
 Tensors = Mapping[str, Tensor]
 
 
@@ -95,10 +98,11 @@ class Files:
         total = 0
         for parent, _, names in os.walk(self.folder):
             for path in (Path(parent, name) for name in names):
-                if path.suffix == ".partial":
-                    remove(path, missing_ok=True)
-                else:
-                    total += path.stat().st_size
+                with suppress(FileNotFoundError):  # another run has given it its name
+                    status = path.stat()
+                    total += status.st_size
+                    if path.suffix == ".partial" and time.time() - status.st_mtime > ABANDONED:
+                        remove(path)
         return total
 
     def get(self, name: str) -> Tensors | None:

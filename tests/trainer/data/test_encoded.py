@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -125,10 +126,14 @@ def test_what_is_damaged_is_made_again(
     rows[1].write_bytes(rows[1].read_bytes()[:-1] + b"?")
     left = rows[2].with_name("name.0a1b2c3d.partial")
     left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    written = left.with_name("name.4e5f6a7b.partial")
+    written.write_bytes(b"half")
     counted = Counted(base, monkeypatch)
     assert_equal(passes(opened(dataset, tmp_path, base, [])), wanted)
     assert counted.pictures == 2
     assert not left.exists()
+    assert written.exists(), "another run is writing it"
 
 
 def test_a_disk_that_is_full_ends_the_keeping_and_not_the_run(
