@@ -59,7 +59,7 @@ MISTAKES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("curate", ("ds", "out", "nope"), {}, "^drop nope"),
     ("curate", ("ds", "out", "blurry"), {"keep": "x"}, "^keep x"),
     ("curate", ("ds", None, "blurry"), {}, "give out for the new dataset, or dry_run=True"),
-    ("merge", (["ds", "ds"], "s3://bucket/m"), {}, "out of merge"),
+    ("merge", (["ds", "ds"], "ds"), {}, "choose an out beside it"),
     ("report", ("ds", "x.html"), {"caption_column": "x"}, "^caption_column 'x'"),
     ("load_annotator", ("canny",), {"device": "cuda:99"}, "device"),
 ]  # fmt: skip
