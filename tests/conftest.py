@@ -22,6 +22,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -66,6 +67,14 @@ def _read_once(name: str) -> None:
 
 for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
     _read_once(name)
+
+
+def _without_waiting(descriptor: Any) -> None:
+    """fsync of this process: whether what counts is on the disk when the power fails, tests/support/crash.py looks at."""
+    os.fstat(descriptor if isinstance(descriptor, int) else descriptor.fileno())
+
+
+os.fsync = _without_waiting  # a build waits thirty times for the disk: longer than it computes
 
 
 def pytest_xdist_auto_num_workers() -> int:

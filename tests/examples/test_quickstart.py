@@ -23,7 +23,7 @@ from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
 from trainer.training.train import train
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(first=True)
 ROOT = Path(__file__).parents[2]
 STEPS = 240
 
@@ -79,8 +79,15 @@ def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
 def test_half_way_and_on_is_the_same(place: Path, tmp_path: Path) -> None:
     """A run that goes on from its middle ends with the same weights."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    short = ("train.steps=8", "train.warmup=2", "save.every=4", "eval.every=8", "eval.fidelity=false")
-    short += ("train.batch=4", "train.micro_batch=2")
+    short = (
+        "train.steps=8",
+        "train.warmup=2",
+        "save.every=4",
+        "eval.every=8",
+        "eval.fidelity=false",
+        "eval.loss_rows=0",
+    )
+    short += ("train.batch=4", "train.micro_batch=2", "data.max_rows=64")
     train(recipe(place / "ds", whole, *short))
     shutil.copytree(whole, resumed)
     (end,) = (resumed / "checkpoints").glob("*8")
@@ -126,7 +133,7 @@ def test_misaligned_pairs_teach_nothing(
         rewrite(file, change)
     said: list[str] = []
     # Maps that fit are followed further than this bound after 120 updates: F1 of 0.45.
-    shorter = ("train.steps=160", "eval.every=80", "eval.loss_rows=0")
+    shorter = ("train.steps=120", "eval.every=60", "eval.loss_rows=0")
     train(recipe(tmp_path / "ds", tmp_path / "output", *shorter), say=said.append)
     found = curve(tmp_path / "output", "fidelity_f1_2px")
     assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < 0.45

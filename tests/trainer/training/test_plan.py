@@ -13,7 +13,7 @@ from support.trainings import RECORDED
 
 from condprep.runtime.files import read_json
 from trainer.inference.export import card, condition_record
-from trainer.training.plan import plan_training
+from trainer.training import plan
 
 Change = Callable[[dict[str, Any]], object]
 CHANGES: dict[str, tuple[Change, str]] = {
@@ -32,6 +32,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_place(tmp_path_factory.mktemp("place"), 8)
 
 
+@pytest.fixture(autouse=True)
+def one_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dry run finds out of the base, which takes long, it finds out once in a test."""
+    for name in ("load_base", "predict_memory"):
+        monkeypatch.setattr(plan, name, once(getattr(plan, name)))
+
+
+def once(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Its first answer, for ever."""
+    answers: list[Any] = []
+    return lambda *arguments: answers[0] if answers else answers.append(call(*arguments)) or answers[0]
+
+
 def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, tmp_path: Path) -> None:
     """No licence, null parameters, no record at all: a note where the result will lack it; and what a dry run lets pass, the
     result's card can be written of."""
@@ -43,7 +56,7 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
         recorded = read_json(path)
         change(recorded)
         path.write_text(json.dumps(recorded))
-        notes = [note for note in plan_training(recipe).notes if "provenance" in note]
+        notes = [note for note in plan.plan_training(recipe).notes if "provenance" in note]
         assert said in notes[0] if said else notes == [], (name, notes)
         assert "## Data" in card(tmp_path, RECORDED, condition_record(place / "ds", "conditioning_image", None, 64))
         path.write_text(whole)
