@@ -9,30 +9,44 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLQwenImage,
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from support.trainer_models import make_tokenizer, make_vocabulary
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
 )
 
 WIDTH = 16  # of CLIP
-FLOWS = ("sd3", "flux")
+FLOWS = ("sd3", "flux", "qwen-image", "z-image")
+CHAT = (  # of Qwen3, but for its tools
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 
 
 def save_flow_base(folder: Path, family: str, seed: int = 0) -> Path:
     """A diffusers pipeline folder. family: one of FLOWS."""
     torch.manual_seed(seed)
-    makers: dict[str, Any] = {"sd3": _sd3, "flux": _flux}
+    makers: dict[str, Any] = {"sd3": _sd3, "flux": _flux, "qwen-image": _qwen_image, "z-image": _z_image}
     makers[family]().save_pretrained(folder)
     return folder
 
@@ -90,6 +104,89 @@ def _flux() -> FluxPipeline:
         tokenizer_2=make_t5_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     )
+
+
+def _qwen_image() -> QwenImagePipeline:
+    """Three blocks; latents of a film's VAE, each channel with a mean and a deviation of its own."""
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=4,
+        z_dim=4,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        latents_mean=[0.1, -0.2, 0.0, 0.3],
+        latents_std=[0.5, 1.5, 1.0, 0.8],
+    )
+    return QwenImagePipeline(
+        transformer=lively(transformer),
+        vae=vae,
+        text_encoder=_qwen_that_sees(),
+        tokenizer=make_qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, max_shift=0.9),
+    )
+
+
+def _z_image() -> ZImagePipeline:
+    """Four layers and a refiner of each kind; positions for 256 pixels."""
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=4,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=WIDTH,
+        axes_dims=[4, 6, 6],
+        axes_lens=[600, 16, 16],
+    )
+    text_encoder = Qwen3Model(Qwen3Config(head_dim=8, **_qwen()))
+    return ZImagePipeline(
+        transformer=lively(transformer),
+        vae=_vae(),
+        text_encoder=text_encoder,
+        tokenizer=make_qwen_tokenizer(),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def _qwen() -> dict[str, Any]:
+    """Of a Qwen of two layers."""
+    return {
+        "vocab_size": len(make_qwen_tokenizer()),
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+def _qwen_that_sees() -> Qwen2_5_VLForConditionalGeneration:
+    """Its eyes are never used."""
+    eyes = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+    positions = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+    config = Qwen2_5_VLConfig(text_config={**_qwen(), "rope_parameters": positions}, vision_config=eyes)
+    return Qwen2_5_VLForConditionalGeneration(config)
+
+
+def make_qwen_tokenizer() -> Qwen2Tokenizer:
+    """A token for each letter, as byte-level BPE has them, and those of a chat."""
+    letters = [*string.ascii_letters, *string.digits, *".,:/_'", "Ġ", "Ċ"]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Qwen2Tokenizer(vocab={letter: number for number, letter in enumerate(letters)}, merges=[])
+    tokenizer.add_special_tokens({"additional_special_tokens": special[1:]})
+    tokenizer.chat_template = CHAT
+    return tokenizer
 
 
 def lively(network: Any) -> Any:

@@ -22,7 +22,8 @@ DatasetName = Annotated[str | None, typer.Option(help="another dataset than that
 SplitName = Annotated[str | None, typer.Option(help="its held-out rows (default: data.validation of the recipe)")]
 RowCount = Annotated[int, typer.Option(min=2, help="at most that many held-out rows, and as many that were trained on")]
 Seed = Annotated[int, typer.Option(help="of the starting noise and the intervals")]
-Steps = Annotated[int | None, typer.Option(min=1, help="of UniPC (default: eval.sampler_steps of the recipe)")]
+Sampler = Annotated[str | None, typer.Option(help="how pictures are drawn (default: eval.sampler of the recipe)")]
+Steps = Annotated[int | None, typer.Option(min=1, help="of the sampler (default: eval.sampler_steps of the recipe)")]
 Cfg = Annotated[float | None, typer.Option(min=0, help="classifier-free guidance (default: eval.cfg of the recipe)")]
 Pictures = Annotated[int | None, typer.Option(min=1, help="pictures of each row (default: 1)")]
 Against = Annotated[
@@ -54,6 +55,7 @@ def evaluate(
     split: SplitName = None,
     rows: RowCount = 100,
     seed: Seed = 0,
+    sampler: Sampler = None,
     sampler_steps: Steps = None,
     cfg: Cfg = None,
     pictures_per_prompt: Pictures = None,
@@ -91,6 +93,7 @@ def evaluate(
             split=split,
             rows=rows,
             seed=seed,
+            sampler=sampler,
             sampler_steps=sampler_steps,
             cfg=cfg,
             pictures_per_prompt=pictures_per_prompt,

@@ -19,6 +19,7 @@ WhichCheckpoint = Annotated[
 BaseName = Annotated[str | None, typer.Option("--base", help="another base model than that of the training")]
 WhichWeights = Annotated[WeightsName, typer.Option("--weights", help="best: the averaged ones where there are any")]
 WhichPrecision = Annotated[PrecisionName, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU")]
+SamplerName = Annotated[str, typer.Option(help="how pictures are drawn, as euler (auto: the family's own)")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1")]
 AnnotatorWeights = Annotated[
     Path | None,

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from condprep.errors import UsageError
-from trainer.cli.options import BaseName, Device, Output, WhichCheckpoint, WhichPrecision, WhichWeights
+from trainer.cli.options import BaseName, Device, Output, SamplerName, WhichCheckpoint, WhichPrecision, WhichWeights
 
 ConditionFile = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
 Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
 PictureFile = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
 NegativePrompt = Annotated[str, typer.Option(help="what it shall not show")]
-Steps = Annotated[int, typer.Option(min=1, help="of the UniPC sampler")]
+Steps = Annotated[int, typer.Option(min=1, help="of the sampler")]
 Cfg = Annotated[float, typer.Option(min=0, help="classifier-free guidance")]
 Seed = Annotated[int, typer.Option(help="another one gives another picture")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace OUT")]
@@ -33,6 +33,7 @@ def sample(
     checkpoint: WhichCheckpoint = None,
     weights: WhichWeights = "best",
     precision: WhichPrecision = "auto",
+    sampler: SamplerName = "auto",
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -57,6 +58,7 @@ def sample(
         checkpoint=checkpoint,
         weights=weights,
         precision=precision,
+        sampler=sampler,
         device=device,
         say=console.say,
     )

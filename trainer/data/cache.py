@@ -8,6 +8,7 @@ the int16 of the same bits):
     conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8
     hints-512x768-00003.npy        (n, C, h, w), the conditions as latents, of families that take them so
     prompt_embeds-00003.npy        (n, L, D); of SDXL also pooled-00003.npy, (n, P)
+    prompt_mask-00003.npy          (n, L), of families that hear a caption as long as it is: L is the longest of the shard
 
 Beside them lies what was written, 512x768-00003.json and 00003.json: a shard without it, or of other bytes, is made again.
 """
@@ -38,6 +39,7 @@ from condprep.runtime.folder import check_own
 from condprep.runtime.own import make_folder
 from trainer.data.shelf import Shelf, mapped, stored_type
 from trainer.errors import ModelError
+from trainer.models.text import one_below_the_other
 from trainer.types import Latents, ProcessGroup, Say, torch_dtype
 
 T = TypeVar("T")
@@ -261,7 +263,7 @@ class TextCache:
             part = self.captions[number * SHARD_CAPTIONS : (number + 1) * SHARD_CAPTIONS]
             encoded = [encode(some) for some in _cut(part, at_once)]
             arrays = {
-                f"{name}-{number:05d}.npy": torch.cat([one[name] for one in encoded]).to(self.dtype)
+                f"{name}-{number:05d}.npy": one_below_the_other([one[name] for one in encoded]).to(self.dtype)
                 for name in sorted(encoded[0])
             }
             self._shelf.put(
@@ -271,11 +273,11 @@ class TextCache:
         group.barrier()
 
     def read(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """B captions -> {"prompt_embeds": (B, L, D), ...}."""
+        """B captions -> {"prompt_embeds": (B, L, D), ...}. Of shards of another length the longest one's, filled with zeros."""
         self._names = self._names or [name.rpartition("-")[0] for name in self._shelf.names("00000")]
         places = [divmod(self._numbers[caption], SHARD_CAPTIONS) for caption in captions]
         return {
-            name: _tensor([_row(self._file(name, shard), at) for shard, at in places], self.dtype)
+            name: _tensor(_of_one_length([_row(self._file(name, shard), at) for shard, at in places]), self.dtype)
             for name in self._names
         }
 
@@ -327,6 +329,15 @@ def _row(path: Path, at: int) -> np.ndarray:
     """One row of a shard, where it lies."""
     row: np.ndarray = mapped(path)[at]
     return row
+
+
+def _of_one_length(rows: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Rows (L, ...): the shorter ones filled with zeros. Rows of a base whose captions are all as long are as they are."""
+    longest = max(len(row) for row in rows)
+    return [
+        row if len(row) == longest else np.pad(row, [(0, longest - len(row)), *[(0, 0)] * (row.ndim - 1)])
+        for row in rows
+    ]
 
 
 def _tensor(rows: Sequence[np.ndarray], dtype: torch.dtype) -> Tensor:

@@ -221,7 +221,8 @@ class Split:
             pixels *= 1 + self._mirrors
             sizes["latents"] = pixels * planes + pixels // self.base.factor**2 * deep
         if self.text or (self.encoded and self.encoded.text):
-            values = sum(tensor.numel() for tensor in self.base.encode_text([""]).values())
+            longest = max(self.text.captions, key=len) if self.text else ""
+            values = sum(tensor.numel() for tensor in self.base.encode_text([longest]).values())
             sizes["text"] = (len(self.text.captions) if self.text else len(self.rows)) * values * itemsize
         return {"encoded": min(sum(sizes.values()), self.encoded.room.bytes)} if self.encoded else sizes
 

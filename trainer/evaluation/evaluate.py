@@ -37,6 +37,7 @@ def evaluate(
     split: str | None = None,
     rows: int = 100,
     seed: int = 0,
+    sampler: str | None = None,
     sampler_steps: int | None = None,
     cfg: float | None = None,
     pictures_per_prompt: int | None = None,
@@ -58,7 +59,7 @@ def evaluate(
     """How well the ControlNet in `output` follows conditions that it has not seen, beside what it is to be held against.
 
     dataset: None is that of the training; split: its held-out rows. rows: at most that many of each kind, evenly
-    chosen. Steps, guidance and one picture a prompt are the recipe's where neither they nor a protocol are given.
+    chosen. Sampler, steps, guidance and one picture a prompt are the recipe's where neither they nor a protocol are given.
     checkpoint, weights: as `load_pipeline` takes them. against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. clip, inception: for
     CLIP score and KID; None is what is in the caches. Raises UsageError, ModelError, DataError, AnnotatorError,
     WeightsError.
@@ -69,6 +70,7 @@ def evaluate(
     trained, recipe = Trained.of(folder, Path(output) / METRICS), _recipe(Path(output), dataset, named)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
+    drawn_by = sampler or ("auto" if named else recipe.eval.sampler)
     choice = _instead(annotator, named, trained.kind)
     looks = _annotator(recipe, choice, device, annotator_weights)
     held_out = read_examples(
@@ -77,12 +79,18 @@ def evaluate(
     seen = _seen(recipe, split, trained, rows, progress)
     if choice and choice.remakes:
         held_out, seen = remade(held_out, looks), remade(seen, looks)
-    pipe = load_pipeline(folder, base=base, weights=weights, precision=precision, device=device)
+    pipe = load_pipeline(folder, base=base, weights=weights, precision=precision, sampler=drawn_by, device=device)
     networks = at_hand(clip, None if inception is None else Path(inception), str(pipe.device))
     total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
     trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total), networks)
     arms = make_arms(trial, held_out, seen, against)
-    settings = {"protocol": protocol_name, **_settings(recipe, split), "against": against, **asdict(sampling)}
+    settings = {
+        "protocol": protocol_name,
+        **_settings(recipe, split),
+        "against": against,
+        "sampler": drawn_by,
+        **asdict(sampling),
+    }
     measure = named.measures.get(trial.kind or "") if named else None
     return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
 

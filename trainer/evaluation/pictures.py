@@ -48,7 +48,8 @@ def through_vae(pipe: Any, pictures: Sequence[Pixels]) -> list[Pixels]:
     with _without_overflow(pipe.vae) as vae:
         for rgb in pictures:
             pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None].to(vae.device, vae.dtype) / 127.5 - 1
-            decoded = vae.decode(vae.encode(pixels).latent_dist.mode()).sample
+            frames = pixels[:, :, None] if "temperal_downsample" in vae.config else pixels  # a VAE for films
+            decoded = vae.decode(vae.encode(frames).latent_dist.mode()).sample.reshape(pixels.shape)
             levels = ((decoded[0].float().clamp(-1, 1) + 1) * 127.5).round().byte()
             found.append(levels.permute(1, 2, 0).cpu().numpy())
     return found
@@ -57,7 +58,7 @@ def through_vae(pipe: Any, pictures: Sequence[Pixels]) -> list[Pixels]:
 @contextmanager
 def _without_overflow(vae: Any) -> Iterator[Any]:
     """A VAE that overflows in fp16, in fp32: as its pipeline has it when it decodes. There and back, no weight changes."""
-    overflows = vae.dtype == torch.float16 and vae.config.force_upcast
+    overflows = vae.dtype == torch.float16 and vae.config.get("force_upcast", True)
     if overflows:
         vae.to(torch.float32)
     try:
@@ -74,7 +75,10 @@ def another(pipe: Any, name: str) -> Iterator[None]:
     other = read_model(type(own), name, True)
     for key, found, expected in mismatches(other.config, own.config):
         raise ModelError(f"{name} was made for another base: its {key} is {found}, not {expected}")
-    pipe.controlnet = other.to(own.device, own.dtype)
+    other = other.to(own.device, own.dtype)
+    if hasattr(other, "t_embedder"):  # Z-Image's, which borrows from the transformer
+        other = type(other).from_transformer(other, pipe.transformer)
+    pipe.controlnet = other
     try:
         yield
     finally:

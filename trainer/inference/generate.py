@@ -55,16 +55,23 @@ def generate(
                 width=width,
                 height=height,
                 num_inference_steps=how.steps,
-                guidance_scale=how.cfg,
                 controlnet_conditioning_scale=strength,
-                # none at all is not the same as an empty one: SDXL has zeros for it
-                negative_prompt=[how.negative_prompt] * len(batch) if how.negative_prompt else None,
+                **_guidance(pipe, how, len(batch)),
                 generator=[torch.Generator().manual_seed(request.seed) for request in batch],
                 **({} if stepped is None else {"callback_on_step_end": _after_step(stepped)}),
             )
         pictures += made.images
         done(len(batch))
     return pictures
+
+
+def _guidance(pipe: Any, how: Sampling, pictures: int) -> dict[str, Any]:
+    """Qwen-Image's is another number, and there is none of it without a negative prompt; for SDXL none at all is not the same
+    as an empty one, which it has zeros for."""
+    negative = [how.negative_prompt] * pictures
+    if type(pipe).__name__.startswith("QwenImage"):
+        return {"true_cfg_scale": how.cfg, "negative_prompt": negative}
+    return {"guidance_scale": how.cfg, "negative_prompt": negative if how.negative_prompt else None}
 
 
 def condition_name(pipe: Any) -> str:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "1.0.0"
-OTHERS = {"sd3": "stable-diffusion-3", "flux": "flux-1"}  # bases with a transformer, which the specification has not
+# bases with a transformer, which the specification has not
+OTHERS = {"sd3": "stable-diffusion-3", "flux": "flux-1", "qwen-image": "qwen-image", "z-image": "z-image"}
 AUTHORS = "https://github.com/lllyasviel/ControlNet"  # whose names the original ones are
 
 

@@ -28,6 +28,7 @@ def load_pipeline(
     checkpoint: int | None = None,
     weights: WeightsName = "best",
     precision: PrecisionName = "auto",
+    sampler: str = "auto",
     device: str = "auto",
     say: Say = lambda _: None,
 ) -> DiffusionPipeline:
@@ -35,16 +36,23 @@ def load_pipeline(
 
     base: another one of its family, by folder or Hub name. checkpoint: that of this update; where a run is not finished, its newest
     whole one is taken, and `say` told. weights: "best" is the averaged ones where there are any,
-    else "raw", the last ones; "faithful" those that followed best, with eval.fidelity. precision: auto is bf16 on a GPU and fp32 on a CPU. The pipeline warns of a condition
-    that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
+    else "raw", the last ones; "faithful" those that followed best, with eval.fidelity. precision: auto is bf16 on a GPU and fp32 on a CPU. sampler: as
+    `eval.sampler` of a recipe; "auto" is the family's own. The pipeline warns of a condition that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
     """
     folder = result_folder(Path(output), checkpoint, say)
     kind = read_records(folder)[1]["kind"]
-    return _checking(open_pipeline(folder, base=base, weights=weights, precision=precision, device=device), kind)
+    pipeline = open_pipeline(folder, base=base, weights=weights, precision=precision, sampler=sampler, device=device)
+    return _checking(pipeline, kind)
 
 
 def open_pipeline(
-    folder: Path, *, base: str | None, weights: WeightsName, precision: PrecisionName, device: str
+    folder: Path,
+    *,
+    base: str | None,
+    weights: WeightsName,
+    precision: PrecisionName,
+    device: str,
+    sampler: str = "auto",
 ) -> DiffusionPipeline:
     """The same of the very folder of a result or of a checkpoint. It does not look at conditions."""
     import torch
@@ -68,7 +76,7 @@ def open_pipeline(
             f'{folder} was trained on a base of family "{training["family"]}", and {model.base!r} is of family "{loaded.family}"'
         )
     controlnet = read_model(loaded.controlnet_kind, str(source), safetensors=True)
-    return loaded.pipeline(controlnet).to(place, torch_dtype(chosen))
+    return loaded.pipeline(controlnet, sampler).to(place, torch_dtype(chosen))
 
 
 def sample(
@@ -82,7 +90,7 @@ def sample(
     seed: int = 0,
     **how: Any,
 ) -> Image.Image:
-    """One picture that follows a condition map, by UniPC. how: what `load_pipeline` takes.
+    """One picture that follows a condition map, by the family's own sampler. how: what `load_pipeline` takes, another sampler with it.
 
     condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle. Raises
     ModelError as `load_pipeline`, and for a map that cannot be read.

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from trainer.errors import ModelError
 from trainer.models.objectives.protocol import Objective
-from trainer.models.text import CHUNK
-from trainer.recipe.recipe import Model, Text, Train
+from trainer.models.samplers import AUTO, DIFFUSIONS, Make, check_sampler
+from trainer.models.text import CHUNK, pipeline_names
+from trainer.recipe.recipe import Model, Recipe, Text
 from trainer.types import Batch, Latents, PredictionType
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Base(ABC):
     pipeline_kind: ClassVar[Any]
     hints: ClassVar[bool] = False  # a ControlNet takes its condition as latents
     captions_at_once: ClassVar[int] = 32  # that `encode_text` is given
+    longest_text: ClassVar[int | None] = None  # tokens of the longest caption; None: every one is as long
+    samplers: ClassVar[Mapping[str, Make]] = DIFFUSIONS  # the family's own first
 
     @property
     def prediction_type(self) -> PredictionType:
@@ -62,9 +65,14 @@ class Base(ABC):
         """Pixels per latent, along a side."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
+    @property
+    def vae_channels(self) -> int:
+        """Of the latents that the VAE gives."""
+        return int(self.vae.config.latent_channels)
+
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(C, h, w) of a picture, (height, width) in pixels."""
-        return int(self.vae.config.latent_channels), size[0] // self.factor, size[1] // self.factor
+        return self.vae_channels, size[0] // self.factor, size[1] // self.factor
 
     @classmethod
     @abstractmethod
@@ -73,7 +81,23 @@ class Base(ABC):
 
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        """B captions -> {"prompt_embeds": (B, L, D), ...}, a row each, on the text encoders' device, in their dtype."""
+        """B captions -> {"prompt_embeds": (B, L, D), ...}, a row each, on the text encoders' device, in their dtype.
+
+        Where `longest_text` is said, L is that of the longest of these, and "prompt_mask" (B, L) is 1 where there is a token.
+        """
+
+    def text_shapes(self) -> dict[str, tuple[int, ...]]:
+        """What `encode_text` makes of one caption, the longest, by name."""
+        made = {name: tuple(tensor.shape[1:]) for name, tensor in self.encode_text([""]).items()}
+        return (
+            made
+            if self.longest_text is None
+            else {name: (self.longest_text, *rest) for name, (_, *rest) in made.items()}
+        )
+
+    def pipeline_text(self, text: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What `encode_text` has made, as the pipeline's `encode_prompt` takes it."""
+        return pipeline_names(text)
 
     @abstractmethod
     def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
@@ -97,9 +121,16 @@ class Base(ABC):
         To be called before `to` has rounded the denoiser: a copy of rounded weights would start from those. Raises ModelError for a ControlNet that does not fit this base.
         """
 
+    def lend(self, controlnet: Any) -> None:  # noqa: B027  # most families lend nothing
+        """Let a ControlNet compute with what it does not own, where its class borrows from the denoiser. To be said of every copy."""
+
+    def sampler(self, name: str) -> Any:
+        """A scheduler of diffusers by its name in a recipe. Raises ModelError for one that the family does not know."""
+        return self.samplers[check_sampler(name, self.samplers, self.family)](self.scheduler.config)
+
     @abstractmethod
-    def pipeline(self, controlnet: Any) -> DiffusionPipeline:
-        """The diffusers pipeline of these very modules, with the family's sampler and without a safety checker."""
+    def pipeline(self, controlnet: Any, sampler: str = AUTO) -> DiffusionPipeline:
+        """The diffusers pipeline of these very modules, without a safety checker. sampler: "auto" is the family's own."""
 
     @abstractmethod
     def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
@@ -109,9 +140,9 @@ class Base(ABC):
     def offload(self, *, vae: bool, text: bool) -> None:
         """The VAE, the text encoders, or both leave the device; `to` brings them back."""
 
-    def validation_pipeline(self, controlnet: Any) -> Any:
+    def validation_pipeline(self, controlnet: Any, sampler: str = AUTO) -> Any:
         """As `pipeline`, where `resident` is on the denoiser's device and nothing else need be."""
-        return self.pipeline(controlnet)
+        return self.pipeline(controlnet, sampler)
 
     @property
     def resident(self) -> Sequence[Any]:
@@ -131,9 +162,10 @@ class Base(ABC):
                 f" {size[0]}: say a smaller data.resolution"
             )
 
-    def refuse(self, train: Train) -> None:
+    def refuse(self, recipe: Recipe) -> None:
         """Raises RecipeError or ModelError for what the recipe says and this base cannot do."""
-        self.objective.refuse(train)
+        self.objective.refuse(recipe.train)
+        check_sampler(recipe.eval.sampler, self.samplers, self.family)
         if self.model.blocks and self.part == "unet":
             raise ModelError(
                 f'model.blocks = {self.model.blocks} is for bases with a transformer; a ControlNet of family "{self.family}"'

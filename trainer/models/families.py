@@ -29,6 +29,8 @@ FAMILIES = {
     "sdxl": Family("trainer.models.sdxl:StableDiffusionXL", "StableDiffusion", "ControlNetModel", "image"),
     "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
     "flux": Family("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
+    "qwen-image": Family("trainer.models.qwen_image:QwenImage", "QwenImage", "QwenImageControlNetModel"),
+    "z-image": Family("trainer.models.z_image:ZImage", "ZImage", "ZImageControlNetModel"),
 }
 UNETS = ("sd", "sdxl")  # which their UNet tells apart
 PLAIN = Text()

@@ -10,6 +10,7 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransform
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
+from trainer.models.samplers import WITH_SIGMAS, Make
 from trainer.models.transformer import TransformerBase, without_unheard
 from trainer.types import Batch
 
@@ -27,6 +28,7 @@ class Flux(TransformerBase):
         ("text_encoder", "tokenizer", CLIPTextModel, CLIPTokenizer),
         ("text_encoder_2", "tokenizer_2", T5EncoderModel, T5TokenizerFast),
     )
+    samplers: ClassVar[Mapping[str, Make]] = WITH_SIGMAS
     usual_blocks: ClassVar[int] = 4  # of FluxControlNetModel.from_transformer, and of train_controlnet_flux.py
     alike: ClassVar[Sequence[str]] = (
         "in_channels",
@@ -81,8 +83,7 @@ class Flux(TransformerBase):
         return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
 
     def heard(self, blocks: int) -> int:
-        layers = int(self.denoiser.config.num_layers)
-        return (layers - 1) // -(-layers // blocks) + 1
+        return (self.layers - 1) // -(-self.layers // blocks) + 1
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """Of the blocks with two streams, none of those with one."""

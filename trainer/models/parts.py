@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SAME = (
     *("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type"),
     *("num_attention_heads", "attention_head_dim", "joint_attention_dim", "pooled_projection_dim", "patch_size"),
+    *("dim", "n_heads", "control_in_dim"),
 )
 INDEX = "model_index.json"  # of a pipeline's folder
 LAYERS = 200  # in a row, more than any model of these families has
@@ -203,10 +204,10 @@ def is_gated(error: BaseException | None) -> bool:
 def mismatches(controlnet: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Where a ControlNet's configuration differs from that of a denoiser, or of a ControlNet of one: key, its value, the other's."""
     pairs = [(key, controlnet[key], other[key]) for key in SAME if key in other]
-    return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]
+    return [pair for pair in pairs if plain(pair[1]) != plain(pair[2])]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A tuple is a list where it has been a file."""
     return list(value) if isinstance(value, list | tuple) else value
 

@@ -20,7 +20,10 @@ LARGEST = 448.0  # that it can hold
 LEAST_SCALE = 2.0**-14  # the least that fp16 holds in full, to which a base may be cast
 # small, and everything goes through them: of UNets, and of transformers
 WIDE = ("conv_in", "conv_out", "time_embedding", "add_embedding")
-WIDE_OF_TRANSFORMERS = ("pos_embed", "time_text_embed", "x_embedder", "context_embedder", "norm_out", "proj_out")
+WIDE_OF_TRANSFORMERS = (
+    *("pos_embed", "time_text_embed", "x_embedder", "context_embedder", "norm_out", "proj_out"),
+    *("img_in", "txt_in", "t_embedder", "cap_embedder", "all_x_embedder", "all_final_layer"),
+)
 
 
 def quantize(network: nn.Module, wide: Sequence[str] = WIDE + WIDE_OF_TRANSFORMERS) -> None:

@@ -13,7 +13,6 @@ from diffusers import (
     DiffusionPipeline,
     StableDiffusionControlNetPipeline,
     UNet2DConditionModel,
-    UniPCMultistepScheduler,
 )
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -23,6 +22,7 @@ from trainer.models.base import COPIED, Base
 from trainer.models.missing import takes_missing, with_missing
 from trainer.models.objectives.choose import objective_of
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_model
+from trainer.models.samplers import AUTO
 from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
 from trainer.recipe.recipe import Model, Text
 from trainer.types import Batch
@@ -143,17 +143,21 @@ class StableDiffusion(Base):
                     f"model.init {init!r} does not fit {self.model.base!r}: its {name} is {found}, and it must be {expected}"
                 )
 
-    def pipeline(self, controlnet: ControlNetModel) -> DiffusionPipeline:
+    def pipeline(self, controlnet: ControlNetModel, sampler: str = AUTO) -> DiffusionPipeline:
         made = self.pipeline_kind(
             unet=self.denoiser,
             vae=self.vae,
             controlnet=controlnet,
-            scheduler=UniPCMultistepScheduler.from_config(self.scheduler.config),
+            scheduler=self.sampler(sampler),
             **self._text_modules(),
             **self._pipeline_rest(),
         )
         made = takes_missing(made) if self.missing else made
-        return made if self.text.plain else hears_as_trained(made, self.encode_text)
+        return (
+            made
+            if self.text.plain
+            else hears_as_trained(made, lambda captions: self.pipeline_text(self.encode_text(captions)))
+        )
 
     def _text_modules(self) -> dict[str, Any]:
         modules: dict[str, Any] = {}

@@ -80,8 +80,7 @@ class StableDiffusion3(TransformerBase):
 
     def heard(self, blocks: int) -> int:
         """The last block is not steered, so that of more blocks than half the last would not be heard."""
-        layers = int(self.denoiser.config.num_layers)
-        return int((layers - 2) / (layers / blocks)) + 1
+        return int((self.layers - 2) / (self.layers / blocks)) + 1
 
     @property
     def longest_side(self) -> int | None:

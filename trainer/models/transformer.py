@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from trainer.errors import ModelError
 from trainer.models.base import COPIED, Base
 from trainer.models.objectives.choose import objective_of
-from trainer.models.parts import Parts, fingerprint, frozen, read_model
-from trainer.models.text import hears_as_trained
+from trainer.models.parts import Parts, fingerprint, frozen, plain, read_model
+from trainer.models.samplers import AUTO, FLOWS, Make
+from trainer.models.text import hears_as_trained, one_below_the_other
 from trainer.recipe.recipe import Model, Text
 
 ENCODED = 16  # captions at a time
@@ -38,6 +39,9 @@ class TransformerBase(Base):
     optional_parts: ClassVar[Sequence[str]] = ()  # encoders that a base may lack
     usual_blocks: ClassVar[int]  # that a ControlNet copies
     alike: ClassVar[Sequence[str]]  # what the configurations of ControlNet and transformer have in common
+    theirs: ClassVar[Mapping[str, str]] = {}  # what the transformer calls some of them
+    vae_settings: ClassVar[Sequence[str]] = ("scaling_factor", "shift_factor")  # of its configuration, for latents
+    samplers: ClassVar[Mapping[str, Make]] = FLOWS
 
     @classmethod
     def load(cls, parts: Parts, model: Model, text: Text) -> Self:
@@ -52,9 +56,9 @@ class TransformerBase(Base):
         tokenizers = [parts.config(kind, name) for _, name, _, kind in there]
         denoiser = parts.network(cls.denoiser_kind, cls.part, stored=True)
         scheduler = parts.config(FlowMatchEulerDiscreteScheduler, "scheduler")
-        vocabularies = [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]
+        vocabularies = [_reads(tokenizer) for tokenizer in tokenizers]
         fingerprints = {
-            "vae": fingerprint([vae], vae.config.scaling_factor, vae.config.shift_factor),
+            "vae": fingerprint([vae], *[vae.config[name] for name in cls.vae_settings]),
             "text": fingerprint(encoders, vocabularies, cls.family),
             cls.part: fingerprint([denoiser]),
         }
@@ -83,7 +87,7 @@ class TransformerBase(Base):
 
     def _check(self) -> None:
         """The parts fit each other. Raises ModelError."""
-        found, expected = self.latent_channels, self.vae.config.latent_channels
+        found, expected = self.latent_channels, self.vae_channels
         if found != expected:
             vae = self.model.vae or self.model.base
             raise ModelError(f"the VAE of {vae} has {expected} latent channels, the transformer takes {found}")
@@ -92,6 +96,11 @@ class TransformerBase(Base):
     def latent_channels(self) -> int:
         """Of the latents that the transformer takes."""
         return int(self.denoiser.config.in_channels)
+
+    @property
+    def layers(self) -> int:
+        """Of the transformer."""
+        return int(self.denoiser.config.num_layers)
 
     @abstractmethod
     def heard(self, blocks: int) -> int:
@@ -106,7 +115,7 @@ class TransformerBase(Base):
                     some = self.encoded(number, list(captions[start : start + ENCODED]))
                     for name, states in some.items():
                         found.setdefault(name, []).append(states)
-        return self.joined({name: torch.cat(states) for name, states in found.items()})
+        return self.joined({name: one_below_the_other(states) for name, states in found.items()})
 
     @abstractmethod
     def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
@@ -133,17 +142,20 @@ class TransformerBase(Base):
         if init != COPIED:
             controlnet = read_model(self.controlnet_kind, init, self.model.safetensors)
             self._check_controlnet(init, controlnet)
+            self.lend(controlnet)
             return controlnet
-        fitting = [count for count in range(1, self.denoiser.config.num_layers + 1) if self.heard(count) == count]
+        fitting = [count for count in range(1, self.layers + 1) if self.heard(count) == count]
         blocks = self.model.blocks or max(count for count in fitting if count <= self.usual_blocks)
         if blocks not in fitting:
             raise ModelError(
-                f"model.blocks = {blocks}: the transformer of {self.model.base}, which has {self.denoiser.config.num_layers}"
+                f"model.blocks = {blocks}: the transformer of {self.model.base}, which has {self.layers}"
                 f" blocks, would not hear all of them; what fits is {', '.join(map(str, fitting))}"
             )
         lent = copy(self.denoiser)  # with a configuration of its own: diffusers may change that of what it copies
         lent._internal_dict = FrozenDict(self.denoiser.config)
-        return self.copied(lent, blocks).float()
+        controlnet = self.copied(lent, blocks).float()
+        self.lend(controlnet)
+        return controlnet
 
     @abstractmethod
     def copied(self, transformer: Any, blocks: int) -> Any:
@@ -152,13 +164,17 @@ class TransformerBase(Base):
     def _check_controlnet(self, init: str, controlnet: Any) -> None:
         """Raises ModelError that names what does not fit."""
         for key in self.alike:
-            found, expected = controlnet.config[key], self.denoiser.config[key]
+            found, expected = plain(controlnet.config[key]), plain(self.denoiser.config[self.theirs.get(key, key)])
             if found != expected:
                 raise ModelError(
                     f"model.init {init!r} does not fit {self.model.base!r}: its {key} is {found}, and it must be {expected}"
                 )
 
-    def pipeline(self, controlnet: Any) -> DiffusionPipeline:
+    def for_pipeline(self, controlnet: Any) -> Any:
+        """The ControlNet as its pipeline may change it."""
+        return controlnet
+
+    def pipeline(self, controlnet: Any, sampler: str = AUTO) -> DiffusionPipeline:
         modules: dict[str, Any] = {}
         absent: dict[str, Any] = {name: None for names in self.text_parts for name in names[:2]}
         for (encoder, tokenizer, *_), *loaded in zip(self.text_parts, self.text_encoders, self.tokenizers):
@@ -166,17 +182,19 @@ class TransformerBase(Base):
         pipeline: DiffusionPipeline = self.pipeline_kind(
             transformer=self.denoiser,
             vae=self.vae,
-            controlnet=controlnet,
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config),
+            controlnet=self.for_pipeline(controlnet),
+            scheduler=self.sampler(sampler),
             **(absent | modules),
         )
         return pipeline
 
-    def validation_pipeline(self, controlnet: Any) -> Any:
-        return hears_as_trained(self.pipeline(controlnet), self.encode_text)
+    def validation_pipeline(self, controlnet: Any, sampler: str = AUTO) -> Any:
+        return hears_as_trained(
+            self.pipeline(controlnet, sampler), lambda captions: self.pipeline_text(self.encode_text(captions))
+        )
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> None:
-        fragile = dtype == torch.float16 and self.vae.config.force_upcast
+        fragile = dtype == torch.float16 and self.vae.config.get("force_upcast", True)
         self.vae.to(device, torch.float32 if fragile else dtype)
         self.denoiser.to(device, dtype)
         for encoder in self.text_encoders:
@@ -189,6 +207,12 @@ class TransformerBase(Base):
     @property
     def resident(self) -> Sequence[Any]:
         return [self.vae]
+
+
+def _reads(tokenizer: Any) -> list[Any]:
+    """What tokens of a caption depend on."""
+    chat = getattr(tokenizer, "chat_template", None)
+    return [sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length, *([chat] if chat else [])]
 
 
 def without_unheard(controlnet: Any, *parts: str) -> Any:

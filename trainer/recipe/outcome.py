@@ -16,7 +16,10 @@ class Eval(Table):
 
     every: Count = Field(default=500, description="updates between validations; 0: none")
     samples: Count = Field(default=8, description="pictures generated each time")
-    sampler_steps: Positive = Field(default=20, description="steps of a picture, by the family's sampler")
+    sampler: str = Field(
+        default="auto", min_length=1, description='how pictures are drawn, as "euler"; auto is the family\'s own'
+    )
+    sampler_steps: Positive = Field(default=20, description="steps of a picture, by the sampler")
     cfg: float = Field(default=7.5, ge=0, description="classifier-free guidance")
     loss_rows: Count = Field(default=64, description="rows of the held-out loss and the condition gap; 0: neither")
     fidelity: bool = Field(

@@ -38,7 +38,7 @@ class Model(Table):
         default="",
         description='of a single file: a diffusers folder or Hub name with its configuration and tokenizers; "" finds it by the weights',
     )
-    family: Literal["auto", "sd", "sdxl", "sd3", "flux"] = Field(
+    family: Literal["auto", "sd", "sdxl", "sd3", "flux", "qwen-image", "z-image"] = Field(
         default="auto", description="what the base must be; auto takes what it is"
     )
     init: str = Field(

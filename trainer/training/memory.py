@@ -49,7 +49,7 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     width = torch_dtype(recipe.train.precision).itemsize
     learned = torch_dtype(recipe.train.weights)
     frozen = sum(parameters(module) for module in kept) * width
-    text = base.encode_text([""])
+    text = base.text_shapes()
     fake, controlnet = _without_bytes(base, recipe)
     trained = parameters(controlnet)
     with FakeTensorMode():
@@ -62,7 +62,8 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
         if is_wanted(recipe.train, processes=1):
             working = WorkingCopy(controlnet)
             computing, copied = working.model, working.nbytes
-        batch = _batch(base, {name: tuple(tensor.shape[1:]) for name, tensor in text.items()}, size, micro_batch)
+        fake.lend(computing)
+        batch = _batch(base, text, size, micro_batch)
         passes = peak_of(lambda: _pass(fake, computing, batch, recipe))
     average = 4 * trained if recipe.ema.enabled and recipe.ema.device == "auto" else 0
     average *= 1 + (learned != torch.float32)  # a copy of the weights in its precision, too
@@ -97,6 +98,9 @@ def _fill(model: nn.Module, precision: torch.dtype, requires_grad: bool) -> None
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
+        for name, table in vars(module).items():  # of positions, which are complex and no buffers
+            if isinstance(table, Tensor):
+                setattr(module, name, torch.empty(table.shape, dtype=table.dtype))
 
 
 def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], rows: int) -> Batch:

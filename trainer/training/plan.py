@@ -66,7 +66,7 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint, going_on = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
     base = load_base(recipe.model, recipe.text)
-    base.refuse(recipe.train)
+    base.refuse(recipe)
     if checkpoint:
         refuse_another_base(checkpoint, base.fingerprints)
     check_room(recipe, base.new_controlnet(recipe.model.init))

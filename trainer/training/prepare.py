@@ -91,7 +91,7 @@ def choose_checkpoint(
 def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
     """The recipe's base on the device, and a ControlNet that is to learn."""
     base = load_base(recipe.model, recipe.text)
-    base.refuse(recipe.train)
+    base.refuse(recipe)
     torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
     if recipe.model.quantize == "fp8":

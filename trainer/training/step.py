@@ -54,6 +54,7 @@ class Learner:
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
         self.working = WorkingCopy(controlnet) if is_wanted(recipe.train, accelerator.num_processes) else None
         computing = self.working.model if self.working else controlnet
+        base.lend(computing)
         _configure(base, computing, recipe)
         self.prepared, self.optimizer = accelerator.prepare(computing, optimizer)
         self.ema = _average(controlnet, recipe)
@@ -163,7 +164,9 @@ class Learner:
 
     def snapshot(self) -> ControlNetModel:
         """A frozen copy of the best weights in the base's precision, to be validated."""
-        return snapshot(self.controlnet, self.weights("best"), self.base.denoiser.dtype)
+        made = snapshot(self.controlnet, self.weights("best"), self.base.denoiser.dtype)
+        self.base.lend(made)
+        return made
 
     def state(self) -> LearnerState:
         """Everything that the next update depends on, but the rows: the tensors themselves, which the next update changes."""

@@ -117,7 +117,7 @@ class Validator:
         own = base.vae.dtype == base.denoiser.dtype
         try:
             vae = base.vae if own else deepcopy(base.vae).to(base.denoiser.dtype)
-            yield replace(base, vae=vae).validation_pipeline(controlnet)
+            yield replace(base, vae=vae).validation_pipeline(controlnet, self.settings.sampler)
         finally:
             for module, place in before:
                 module.to(place)

@@ -32,7 +32,7 @@ class Diffusion:
         for key, usual in (("timesteps", "auto"), ("shift", "auto"), ("weighting", "none")):
             if (found := getattr(train, key)) not in (usual, "uniform"):
                 raise RecipeError(
-                    f"train.{key} = {json.dumps(found)} is for bases that predict a flow (sd3, flux), and this one has timesteps of a"
+                    f"train.{key} = {json.dumps(found)} is for bases that predict a flow (sd3, flux, ...), and this one has timesteps of a"
                     f' schedule, each drawn alike: say train.{key} = "{usual}"'
                 )
 
