@@ -43,7 +43,7 @@ def short(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
         "data": {"resolution": 96, "caption_dropout": 0.5},
         "cache": {"dtype": "fp32"},
         "train": {"steps": UPDATES, "schedule": "constant", "lr": 1e-2},
-        "eval": {"every": UPDATES, "samples": 1, "cfg": 2.0},
+        "eval": {"every": UPDATES, "samples": 1, "cfg": 2.0, "loss_rows": 2},
         "log": {"every": 1},
         "save": {"every": UPDATES // 2},
     }
@@ -70,14 +70,14 @@ def test_a_run_measures_in_bands_of_its_own(whole: Path) -> None:
 
 @pytest.mark.slow
 def test_half_a_run_and_another_half_are_a_run(place: Path, whole: Path, tmp_path: Path) -> None:
-    """A resumed run has the weights of an undisturbed one, bit for bit; and latents, hints and text that are made on the
-    way are those of the cache."""
-    out = tmp_path / "output"
-    train(short(place, out, train={"steps": UPDATES // 2}))
-    train(short(place, out))
+    """A resumed run has the weights of an undisturbed one that was validated, bit for bit; and latents, hints and text that
+    are made on the way are those of the cache."""
+    out, silent = tmp_path / "output", {"every": 0}
+    train(short(place, out, train={"steps": UPDATES // 2}, eval=silent))
+    train(short(place, out, eval=silent))
     assert equal(weights(out / "raw"), weights(whole / "raw"))
     bare = tmp_path / "bare"
-    train(short(place, bare, cache={"latents": False, "text": False}, eval={"every": 0}))
+    train(short(place, bare, cache={"latents": False, "text": False}, eval=silent))
     for name, weight in weights(bare / "raw").items():
         assert weight.sub(weights(whole / "raw")[name]).abs().max() < 1e-3, name
 
@@ -104,7 +104,8 @@ def test_the_result_is_a_controlnet_of_diffusers(place: Path, whole: Path, tmp_p
         assert set(file.keys()) == set(weights(whole))
     with pytest.raises(ModelError, match="AUTOMATIC1111's program cannot load"):
         trainer.export(whole, tmp_path / "two.safetensors", to="a1111")
-    assert controlnet.config == pipeline.controlnet.config
+    for key in (key for key in controlnet.config if not key.startswith("_")):
+        assert controlnet.config[key] == pipeline.controlnet.config[key]
 
 
 @pytest.mark.slow
