@@ -70,7 +70,7 @@ def _sd3() -> StableDiffusion3Pipeline:
     )
     return StableDiffusion3Pipeline(
         transformer=lively(transformer),
-        vae=_vae(),
+        vae=make_vae(),
         text_encoder=_clip(),
         tokenizer=make_tokenizer(),
         text_encoder_2=_clip(),
@@ -97,7 +97,7 @@ def _flux() -> FluxPipeline:
     )
     return FluxPipeline(
         transformer=lively(transformer),
-        vae=_vae(),
+        vae=make_vae(),
         text_encoder=CLIPTextModel(_clip_config()),
         tokenizer=make_tokenizer(),
         text_encoder_2=_t5(24),
@@ -150,7 +150,7 @@ def _z_image() -> ZImagePipeline:
     text_encoder = Qwen3Model(Qwen3Config(head_dim=8, **_qwen()))
     return ZImagePipeline(
         transformer=lively(transformer),
-        vae=_vae(),
+        vae=make_vae(),
         text_encoder=text_encoder,
         tokenizer=make_qwen_tokenizer(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
@@ -197,7 +197,7 @@ def lively(network: Any) -> Any:
     return network
 
 
-def _vae(channels: int = 4) -> AutoencoderKL:
+def make_vae(channels: int = 4) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(4, 8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 4,

@@ -17,9 +17,9 @@ AUTO = "auto"
 Make = Callable[[Any], Any]  # the configuration of a base's scheduler -> a scheduler of diffusers
 
 
-def _as_the_base(kind: str, **settings: Any) -> Make:
+def _as_the_base(kind: str) -> Make:
     """A class of diffusers with the schedule of a base that predicts noise or velocity."""
-    return lambda config: getattr(diffusers, kind).from_config(config, **settings)
+    return lambda config: getattr(diffusers, kind).from_config(config)
 
 
 def _euler(config: Any) -> Any:
@@ -53,9 +53,8 @@ def _flow(config: Any) -> dict[str, Any]:
 DIFFUSIONS: Mapping[str, Make] = {
     "unipc": _as_the_base("UniPCMultistepScheduler"),
     "dpm++": _as_the_base("DPMSolverMultistepScheduler"),
-    "euler": _as_the_base("EulerDiscreteScheduler"),
+    "euler": _as_the_base("EulerDiscreteScheduler"),  # which is DDIM, in other words
     "euler_a": _as_the_base("EulerAncestralDiscreteScheduler"),
-    "ddim": _as_the_base("DDIMScheduler"),
 }
 EULER: Mapping[str, Make] = {"euler": _euler}
 WITH_SIGMAS: Mapping[str, Make] = {**EULER, "unipc": _unipc}

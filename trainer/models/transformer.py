@@ -127,13 +127,19 @@ class TransformerBase(Base):
 
     @contextmanager
     def present(self, encoder: nn.Module) -> Iterator[None]:
-        """The encoder on the denoiser's device, and afterwards where it was."""
-        place = next(encoder.parameters()).device
-        encoder.to(self.denoiser.device)
+        """The encoder on the denoiser's device, and afterwards where it was. Where there is no room for both, the denoiser waits
+        on the CPU."""
+        place, device = next(encoder.parameters()).device, self.denoiser.device
+        waits = not has_room(encoder, device)
+        if waits:
+            self.denoiser.to("cpu")
+        encoder.to(device)
         try:
             yield
         finally:
             encoder.to(place)
+            if waits:
+                self.denoiser.to(device)
 
     def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
         return None
@@ -207,6 +213,15 @@ class TransformerBase(Base):
     @property
     def resident(self) -> Sequence[Any]:
         return [self.vae]
+
+
+def has_room(encoder: nn.Module, device: torch.device) -> bool:
+    """Whether an encoder, with a tenth for what it makes of captions, fits on a device beside what lies there."""
+    if device.type != "cuda":
+        return True
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    needed = sum(parameter.nbytes for parameter in encoder.parameters())
+    return 1.1 * needed < torch.cuda.mem_get_info(device)[0] + unused
 
 
 def _reads(tokenizer: Any) -> list[Any]:
