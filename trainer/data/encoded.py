@@ -29,6 +29,7 @@ from condprep.runtime.folder import check_own
 from condprep.runtime.own import create, make_folder, move, parent_of, remove
 from trainer.data.cache import CachedRow, finite
 from trainer.models.base import Base
+from trainer.models.text import one_below_the_other
 from trainer.types import Batch, Latents, ProcessGroup, Say, torch_dtype
 
 DIGEST = 16  # bytes at the beginning of a file: of those behind them
@@ -197,7 +198,8 @@ class Encoded:
         if self.text:
             texts = self._texts(self.text, batch.heard)
             names = next(iter(texts.values())).keys()
-            known["text"] = {name: torch.stack([texts[caption][name] for caption in batch.captions]) for name in names}
+            heard = [texts[caption] for caption in batch.captions]
+            known["text"] = {name: one_below_the_other([row[name][None] for row in heard]) for name in names}
         return Batch(**known)
 
     def _rows(self, files: Files, batch: PartialBatch) -> list[Tensors]:
