@@ -18,6 +18,7 @@ from trainer.data import cache
 from trainer.data.cache import CachedRow, LatentCache, TextCache, distinct, lay_out, one_run
 from trainer.data.kept import cache_folder
 from trainer.errors import ModelError
+from trainer.models.text import apart, filled
 from trainer.recipe.toml import parse_recipe
 from trainer.types import ONE_PROCESS, Latents, ProcessGroup
 
@@ -158,6 +159,24 @@ def test_captions_are_encoded_once_and_the_empty_one_always(tmp_path: Path) -> N
     known.build(encode, ONE_PROCESS, silent)
     assert encoded == ["", "a", "bb"]
     assert known.read(["bb", "", "a", "bb"])["prompt_embeds"].ravel().tolist() == [2, 0, 1, 2]
+
+
+def test_captions_are_kept_as_long_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a shard are as long as its longest caption, in whatever portions they are encoded; rows of several shards come
+    as long as the longest of those shards, filled with zeros: what a base makes of them together, and no shorter."""
+    monkeypatch.setattr(cache, "SHARD_CAPTIONS", 2)
+
+    def encode(some: Sequence[str]) -> dict[str, torch.Tensor]:
+        return filled([torch.full((len(one), 3), float(len(one))) for one in some])
+
+    captions = ["", "aaaaa", "b", "cc"]
+    known = TextCache(tmp_path, captions, "fp32")
+    known.build(encode, ONE_PROCESS, silent, at_once=1)
+    assert [known.read([one])["prompt_mask"].shape[1] for one in captions] == [5, 5, 2, 2]
+    found, expected = known.read(["cc", "aaaaa", ""]), encode(["cc", "aaaaa", ""])
+    assert found.keys() == expected.keys()
+    assert all(found[name].equal(expected[name]) for name in expected)
+    assert [len(row) for row in apart(found)] == [2, 5, 0]
 
 
 def test_latents_that_are_no_numbers_are_not_stored(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from support.flow_models import FLOWS, save_flow_base
 from support.trainer_models import save_pictures
-from support.trainer_runs import equal, lines, make_recipe, weights
+from support.trainer_runs import TWO_PROCESSES, equal, lines, make_recipe, weights
+from support.warm import Warm
 
 import condprep
 import trainer
 from trainer.errors import ModelError, RecipeError
 from trainer.models.families import FAMILIES
 from trainer.recipe.recipe import Recipe
+from trainer.recipe.toml import dump_recipe
 from trainer.training.plan import plan_training
 from trainer.training.train import train
 
@@ -106,6 +108,21 @@ def test_the_result_is_a_controlnet_of_diffusers(place: Path, whole: Path, tmp_p
         trainer.export(whole, tmp_path / "two.safetensors", to="a1111")
     for key in (key for key in controlnet.config if not key.startswith("_")):
         assert controlnet.config[key] == pipeline.controlnet.config[key]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["z-image"], indirect=True)
+def test_two_processes_learn_what_one_learns(place: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
+    """`accelerate launch` on two CPUs (gloo), each with half of every update, of a ControlNet that borrows from its base:
+    the same losses, and the same weights within rounding."""
+    out, file = tmp_path / "output", tmp_path / "recipe.toml"
+    file.write_text(dump_recipe(short(place, out, eval={"every": 0})))
+    code, _, errors = warm.run(tmp_path, *TWO_PROCESSES, "trainer", file)
+    assert code == 0, errors[-2000:]
+    found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
+    assert found == pytest.approx(expected, rel=1e-4)
+    for name, weight in weights(out / "raw").items():
+        assert weight.sub(weights(whole / "raw")[name]).abs().max() < 5e-4, name
 
 
 @pytest.mark.slow
