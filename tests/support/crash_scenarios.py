@@ -20,7 +20,8 @@ from condprep.annotators.registry import specs
 from condprep.dataset import card
 from condprep.dataset.contact_sheet import sheet
 from condprep.runtime.own import claim
-from condprep.verification import unfinished
+from condprep.verification import unfinished, verify
+from condprep.weights.find import Weights
 
 HOW = {"resolution": 64, "shard_rows": 2, "validation": 0.4, "workers": 1}
 FILES = [Path("raw/0.png"), Path("raw/1.png")]
@@ -217,9 +218,15 @@ LONG = {"train": Scenario(training_place, train_all)}  # seconds each time
 SCENARIOS = BUILDING | CURATING | TRAINING | LONG
 
 
+def find_out() -> None:
+    """What a process finds out once and keeps, for all that are forked from this one: what is installed, CLIP's words."""
+    specs()
+    verify._token_counter(Weights(offline=True), [])("a picture")
+
+
 if __name__ == "__main__":
     place, stride, seed, *names = sys.argv[1:]
-    specs()  # what is installed is looked up once, for all processes that are forked from this one
+    find_out()
     card.draw_sheet = partial(card.draw_sheet, cell=32)  # else most of a build's time goes into its preview
     found = {name: crash(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in names}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

@@ -23,9 +23,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from support.crash import DEAF, HANGS, Act, Outcome, Scenario, Watch, counted, in_child
-from support.crash_scenarios import SCENARIOS
+from support.crash_scenarios import SCENARIOS, find_out
 
-from condprep.annotators.registry import specs
 from condprep.errors import CondprepError
 from condprep.runtime import retry
 
@@ -119,6 +118,6 @@ def harm(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
 
 if __name__ == "__main__":
     place, stride, seed, *which = sys.argv[1:]
-    specs()  # what is installed is looked up once, for all processes that are forked from this one
+    find_out()
     found = {name: harm(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in which}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

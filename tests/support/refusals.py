@@ -25,9 +25,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from support.crash import DEAF, HANGS, Act, Outcome, Scenario, Watch, counted, differing, in_child, names
-from support.crash_scenarios import SCENARIOS
+from support.crash_scenarios import SCENARIOS, find_out
 
-from condprep.annotators.registry import specs
 from condprep.errors import CondprepError
 from condprep.runtime import retry
 
@@ -129,6 +128,6 @@ def points(chosen: random.Random, operations: int, stride: int) -> range:
 
 if __name__ == "__main__":
     place, stride, seed, *which = sys.argv[1:]
-    specs()  # what is installed is looked up once, for all processes that are forked from this one
+    find_out()
     found = {name: refuse(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in which}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))
