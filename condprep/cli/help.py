@@ -30,6 +30,13 @@ class Verbs(TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.get_short_help_str(limit=1000)) for name, verb in verbs if verb])
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Options before the verb that nobody gave are not there: typer would have pydantic say that text is text."""
+        said = {word.partition("=")[0] for word in args}
+        if args and args[0] not in ("--help", "-h"):
+            self.params = [one for one in self.params if one.name == "version" or said.intersection(one.opts)]
+        return list(super().parse_args(ctx, args))
+
     def get_help_option(self, ctx: Any) -> Any:
         """That help was not asked for is False: typer would have pydantic say what None is."""
         option = super().get_help_option(ctx)

@@ -18,6 +18,7 @@ from condprep.cli.finish import finish
 from condprep.cli.help import Verb, Verbs
 from condprep.cli.inspect import inspect
 from condprep.cli.merge import merge
+from condprep.cli.options import CacheDir, CacheLimit, set_cache
 from condprep.cli.push import push
 from condprep.cli.report import report
 from condprep.cli.split import split
@@ -45,11 +46,19 @@ for verb in (build, finish, inspect, verify, curate, split, merge, push, report,
 app.add_typer(weights.app, name="weights")
 
 
+GO_ON = {"build", "finish", "curate", "split", "merge", "push"}  # verbs that do, when they are run again
+
+
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False) -> None:
+def _before(
+    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+    cache_dir: CacheDir = "",
+    cache_limit: CacheLimit = "",
+) -> None:
     if version:
         print(f"condprep {__version__}")
         raise typer.Exit
+    set_cache(cache_dir, cache_limit)
 
 
 def main() -> None:
@@ -68,14 +77,7 @@ def main() -> None:
         console.fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(1)
     except Stopped as stopped:
-        goes_on = bool(stopped.args) or sys.argv[1:2] in (
-            ["build"],
-            ["finish"],
-            ["curate"],
-            ["split"],
-            ["merge"],
-            ["push"],
-        )
+        goes_on = bool(stopped.args) or not GO_ON.isdisjoint(sys.argv[1:])
         kept = next(iter(stopped.args), "what was finished stays")
         console.fail("stopped" + f"; {kept}, and the same command goes on from there" * goes_on)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,8 @@ from typer import Context, Option
 
 from condprep.cli import console
 from condprep.errors import UsageError
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 # where --help shows an option; what most users need stays in the panel "Options"
 of_maps = partial(Option, rich_help_panel="Maps")
@@ -43,6 +46,16 @@ Scores = Annotated[
 ]
 
 BreakLock = Annotated[bool, of_output("--break-lock", help="take over a dataset at a URL from a process that is gone")]
+
+# before the verb, since they are of every one
+CacheDir = Annotated[
+    str,
+    Option("--cache-dir", help="folder for what of URLs must lie on this machine, and for weights (CONDPREP_CACHE)"),
+]
+CacheLimit = Annotated[
+    str,
+    Option("--cache-limit", help="how large what it holds of URLs may become: 20GB (CONDPREP_CACHE_LIMIT; 50GB)"),
+]
 
 Private = Annotated[bool, Option("--private", help="create it on the Hub so that only its owner sees it")]
 
@@ -98,6 +111,17 @@ def parse_sample(given: str | None) -> int | Literal["all"] | None:
     if not given.isdecimal():
         raise UsageError(f"--sample {given!r} is neither a number of rows nor all")
     return int(given)
+
+
+def set_cache(folder: str, limit: str) -> None:
+    """For this process and those that it starts. Raises UsageError for a limit that is none."""
+    if folder:
+        os.environ["CONDPREP_CACHE"] = os.path.abspath(folder)
+    if limit:
+        number, unit = (limit[:-2], limit[-2:].upper()) if limit[-2:].upper() in UNITS else (limit, "")
+        if not (number.isascii() and number.isdecimal()):
+            raise UsageError(f"--cache-limit {limit!r} is no size; give bytes, or as 500MB, 20GB, 2TB")
+        os.environ["CONDPREP_CACHE_LIMIT"] = str(int(number) * UNITS.get(unit, 1))
 
 
 def open_weights(folder: Path | None, strict: bool = False) -> Any:

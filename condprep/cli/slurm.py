@@ -40,8 +40,8 @@ def on_slurm(context: Context) -> None:
     given = context.params
     ours = [name for name in _given(context) if name not in (*OF_SLURM, *OF_FINISH)]
     script = array_script(
-        [*_condprep(), "build", _argument(given["source"]), *_words(context, ours)],
-        [*_condprep(), "finish", _argument(given["out"]), *_words(context, OF_FINISH)],
+        [*_condprep(context), "build", _argument(given["source"]), *_words(context, ours)],
+        [*_condprep(context), "finish", _argument(given["out"]), *_words(context, OF_FINISH)],
         given["parts"],
         given["slurm_option"],
         Path.cwd(),
@@ -60,11 +60,13 @@ def _argument(path: object) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
-def _condprep() -> Sequence[str]:
-    """This very command, wherever a job looks for it."""
+def _condprep(context: Context) -> Sequence[str]:
+    """This very command, wherever a job looks for it, with what was said before the verb."""
+    said = context.parent.params if context.parent else {}
+    cache = [f"--{name.replace('_', '-')}={said[name]}" for name in ("cache_dir", "cache_limit") if said.get(name)]
     if Path(sys.argv[0]).stem == "condprep" and (found := shutil.which(sys.argv[0])):
-        return [str(Path(found).absolute())]
-    return [sys.executable, "-m", "condprep"]
+        return [str(Path(found).absolute()), *cache]
+    return [sys.executable, "-m", "condprep", *cache]
 
 
 def _given(context: Context) -> list[str]:

@@ -22,7 +22,7 @@ from typing import IO
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.cache import cache_dir
 from condprep.runtime.files import commit, commit_json, read_json
-from condprep.runtime.local_copies import let_go, local
+from condprep.runtime.local_copies import hold_folder, let_go, local
 from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
 
@@ -145,11 +145,11 @@ class Mirror:
         """The folder as the dataset is now. What was written into it (findings) stays for as long as the dataset is the same."""
         from filelock import FileLock
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        hold_folder(self.folder)
         now = {"url": self.url, "files": {name: str(status) for name, status in sorted(self.listed.items())}}
         with FileLock(self.folder / "lock"):
             with suppress(OSError, ValueError):
-                if read_json(self.folder / "listed.json") == now:
+                if read_json(self.folder / "listed.json") == now and self.root.is_dir():
                     return
             (self.folder / "listed.json").unlink(missing_ok=True)
             shutil.rmtree(self.root, ignore_errors=True)

@@ -32,6 +32,7 @@ from condprep.dataset.exchange import DONE, LAST, LISTING, PLAN, PRIVATE, RETRY,
 from condprep.dataset.remote import MOVING, ROWS, is_inside, is_moving, mark_as, remember, stand_in, watch
 from condprep.errors import DatasetError
 from condprep.runtime.cache import cache_dir
+from condprep.runtime.local_copies import hold_folder, let_go
 from condprep.runtime.locks import Held, hold
 from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
@@ -101,7 +102,11 @@ class Target:
         """Nobody else builds it, or this part of it, meanwhile. Raises DatasetError that names who does."""
         claim = self.claims.part(*self.part, break_lock, self._is_begun) if self.part else self.claims.whole(break_lock)
         with claim:
-            yield
+            used = hold_folder(self.folder.parent)
+            try:
+                yield
+            finally:
+                let_go(used)
 
     def _is_begun(self) -> bool:
         self.remote.forget()

@@ -1,13 +1,18 @@
-"""Copies of what must be a file of this machine: listings, and row groups of Parquet, which are mapped into memory.
+"""What of objects at URLs must lie on this machine: one folder with a limit in bytes.
 
-They lie in a folder with a limit in bytes. Whoever adds one takes away those that were not used for the longest time;
-what a living process holds open stays. Several processes share the folder: a copy has its name once it is complete.
+    CACHE/objects/1f0c.../name       copies: listings, files of rows, row groups of Parquet, which are mapped into memory
+    CACHE/datasets/1f0c.../ds        folders that look like a dataset at a URL, with its records (`condprep.dataset.remote`)
+    CACHE/targets/1f0c.../ds         working folders of datasets that are built at a URL (`condprep.dataset.target`)
+
+Whoever adds something takes away what was not used for the longest time; what a living process holds stays. Several processes
+share the folder: a copy has its name once it is complete. Weights, and rows that are nowhere else (segments), are not counted and stay.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +27,10 @@ from condprep.runtime.storage import Place
 LIMIT = "CONDPREP_CACHE_LIMIT"
 MAX_NAME = 200  # bytes of a name that a copy has, too
 DEFAULT_LIMIT = 50_000_000_000  # bytes
-_held: dict[Path, IO[bytes]] = {}  # copies that this process uses: open, and locked against being taken away
+USED = "used"  # beside a folder of the cache: locked while it is in use, and as old as that is ago
+_held: dict[
+    Path, IO[bytes]
+] = {}  # copies, and such files, that this process uses: open, and locked against being taken away
 
 
 def cache_folder() -> Path:
@@ -75,6 +83,17 @@ def copy_of(key: str, name: str, size: int, fill: Callable[[IO[bytes]], None]) -
     return path
 
 
+def hold_folder(folder: Path) -> Path:
+    """A folder of the cache, of which `ds` can be made again, is in use until this process ends, or `let_go` is told what this returns."""
+    used = folder / USED
+    while used not in _held:
+        folder.mkdir(parents=True, exist_ok=True)
+        used.touch()
+        with suppress(FileNotFoundError):
+            _hold(used)
+    return used
+
+
 def let_go(path: Path) -> None:
     """A copy may be taken away where room is needed."""
     if file := _held.pop(path, None):
@@ -97,10 +116,11 @@ def _write(partial: Path, fill: Callable[[IO[bytes]], None]) -> None:
 
 def _make_room(limit: int) -> None:
     found = []
-    for path in cache_folder().glob("*/*"):
+    for path in _entries():
         with suppress(FileNotFoundError):
             status = path.stat()
-            found.append((status.st_mtime_ns, path, _taken(status)))
+            size = _taken(status) if path.name != USED else _size(path, status.st_mtime_ns)
+            found.append((status.st_mtime_ns, path, size))
     over = sum(size for _, _, size in found) - limit
     for _, path, size in sorted(found):
         if over <= 0:
@@ -109,16 +129,39 @@ def _make_room(limit: int) -> None:
             over -= size
 
 
+def _entries() -> Iterator[Path]:
+    yield from cache_folder().glob("*/*")
+    for folders in ("datasets/*", "targets/*", "targets/*/*"):
+        yield from cache_dir().glob(f"{folders}/{USED}")
+
+
+_sizes: dict[Path, tuple[int, int]] = {}  # of folders, with the time of their last use
+
+
+def _size(used: Path, time: int) -> int:
+    """Bytes of a folder on the disk. One that is in use is measured once, and not while it grows."""
+    if used not in _sizes or _sizes[used][0] != time:
+        files = (path.lstat() for path in (used.parent / "ds").rglob("*"))
+        _sizes[used] = time, sum(map(_taken, files))
+    return _sizes[used][1]
+
+
 def _taken(status: os.stat_result) -> int:
     """Bytes on the disk: of a file with holes, those that are filled."""
     return getattr(status, "st_blocks", -(-status.st_size // 512)) * 512
 
 
 def _take_away(path: Path) -> bool:
-    """Whether nobody holds it."""
+    """Whether nobody holds it. Of a folder that is known by a lock, so where there are none it stays."""
+    if path.name == USED and os.name == "nt":
+        return False
     with suppress(OSError), path.open("rb") as file:
         if try_lock(file.fileno()):
+            if path.name == USED:
+                shutil.rmtree(path.parent / "ds", ignore_errors=True)
+                _sizes.pop(path, None)
             path.unlink()
-            path.parent.rmdir()
+            with suppress(OSError):  # others lie beside it: rows that are nowhere else
+                path.parent.rmdir()
             return True
     return False

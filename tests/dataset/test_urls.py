@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
@@ -15,6 +17,7 @@ from support.datasets import tree
 from support.s3_server import S3Server
 
 import condprep
+from condprep.dataset import remote
 from condprep.dataset.inspect import summarize
 from condprep.dataset.remote import content, here
 from condprep.errors import DatasetError, StorageFault, UsageError
@@ -215,3 +218,27 @@ def test_the_commands_take_urls(made: Path, photographs: Path, tmp_path: Path, c
     picture = min((photographs / "group1").iterdir())
     assert command("annotate", picture, "--like", url, "-o", tmp_path / "maps").code == 0
     assert list((tmp_path / "maps").glob("*.png"))
+
+
+def test_a_reader_that_is_collected_while_a_file_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter may throw a reader away at any moment, also while the same thread fetches another file: it does not wait for itself."""
+    files = fsspec.filesystem("memory")
+    for name in ("a", "b"):
+        files.pipe_file(f"/collected/{name}.arrow", b"rows")
+    root = here("memory://collected")
+    first, fetch, read = content(root / "a.arrow"), remote.local, list[bytes]()
+    first.__enter__()
+
+    def collecting(place: Any) -> Path:
+        first.__exit__(None, None, None)
+        return fetch(place)
+
+    def second() -> None:
+        with content(root / "b.arrow") as held:
+            read.append(held.read_bytes())
+
+    monkeypatch.setattr(remote, "local", collecting)
+    thread = Thread(target=second, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert read == [b"rows"]

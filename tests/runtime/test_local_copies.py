@@ -10,10 +10,11 @@ from typing import IO
 
 import fsspec
 import pytest
+from support.command import Command
 
 from condprep.errors import UsageError
 from condprep.runtime import local_copies
-from condprep.runtime.local_copies import cache_folder, copy_of, let_go, local
+from condprep.runtime.local_copies import cache_folder, cache_limit, copy_of, hold_folder, let_go, local
 from condprep.runtime.storage import place
 
 BLOCK = 1 << 16
@@ -61,6 +62,34 @@ def test_what_is_held_stays() -> None:
     assert held.read_bytes()[:1] == b"a"
 
 
+def folder(name: str) -> Path:
+    """A folder of a dataset at a URL, that fills half of the cache; in use."""
+    place = cache_folder().parent / "datasets" / name
+    used = hold_folder(place)
+    (place / "ds" / ".condprep").mkdir(parents=True)
+    (place / "ds" / ".condprep" / "rejects.jsonl").write_bytes(bytes(2 * BLOCK))
+    return used
+
+
+def test_folders_are_copies_too() -> None:
+    """What looks like a dataset at a URL, and a working folder for one, count and go like copies, while nobody uses them. What lies
+    beside them stays: rows that are nowhere else."""
+    old, new = folder("old"), folder("new")
+    (segments := old.parent / "segments").mkdir()
+    let_go(old)
+    let_go(made("a"))
+    assert (there(), old.parent.exists(), (old.parent / "ds").exists()) == ({"a"}, True, False)
+    assert segments.exists()
+    for key in "bcdef":
+        let_go(made(key))
+    assert (new.parent / "ds").exists()
+    let_go(new)
+    for key in "ghij":
+        let_go(made(key))
+    assert not new.parent.exists()
+    assert there() == set("ghij")
+
+
 def test_a_copy_is_made_once(tmp_path: Path) -> None:
     """Who asks again gets what is there, in this process and after it."""
     made("a")
@@ -77,6 +106,15 @@ def test_what_cannot_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONDPREP_CACHE_LIMIT", "10GB")
     with pytest.raises(UsageError, match="'10GB' is no number of bytes"):
         made("a")
+
+
+def test_the_command_says_where_and_how_large(command: Command, tmp_path: Path) -> None:
+    """`condprep --cache-dir DIR --cache-limit SIZE VERB`, for what it calls and starts; a size that is none is one line."""
+    command("--cache-dir", tmp_path / "here", "--cache-limit", "20MB", "inspect", tmp_path)
+    assert cache_folder() == tmp_path / "here" / "objects"
+    assert cache_limit() == 20_000_000
+    ended = command("--cache-limit", "20 G", "inspect", tmp_path)
+    assert (ended.code, "--cache-limit '20 G' is no size" in ended.err) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["..", "a/../../b", "x" * 300 + ".csv", "a\\b"])
