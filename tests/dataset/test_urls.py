@@ -17,10 +17,10 @@ from support.datasets import tree
 from support.s3_server import S3Server
 
 import condprep
-from condprep.dataset import remote
 from condprep.dataset.inspect import summarize
 from condprep.dataset.remote import content, here
 from condprep.errors import DatasetError, StorageFault, UsageError
+from condprep.runtime.local_copies import local
 from condprep.runtime.storage import is_url
 
 
@@ -226,18 +226,18 @@ def test_a_reader_that_is_collected_while_a_file_is_fetched(monkeypatch: pytest.
     for name in ("a", "b"):
         files.pipe_file(f"/collected/{name}.arrow", b"rows")
     root = here("memory://collected")
-    first, fetch, read = content(root / "a.arrow"), remote.local, list[bytes]()
+    first, read = content(root / "a.arrow"), list[bytes]()
     first.__enter__()
 
     def collecting(place: Any) -> Path:
         first.__exit__(None, None, None)
-        return fetch(place)
+        return local(place)
 
     def second() -> None:
         with content(root / "b.arrow") as held:
             read.append(held.read_bytes())
 
-    monkeypatch.setattr(remote, "local", collecting)
+    monkeypatch.setattr("condprep.dataset.remote.local", collecting)
     thread = Thread(target=second, daemon=True)
     thread.start()
     thread.join(60)
