@@ -142,10 +142,10 @@ BUILTIN = (
     ),
     AnnotatorSpec(
         name="mask",
-        summary="what stands before the background, by a model of transformers",
+        summary="what stands before the background, or every part in a colour of its own, by a model of transformers",
         load="condprep.annotators.segmentation.mask:load",
         params="condprep.annotators.gridded:ExactParams",
-        open_variant="a segmentation model of transformers with a background, or with one class: Hub id (owner/model, owner/model@revision) or local folder",
+        open_variant="a segmentation model of transformers with a background, or with one class, or a Segment Anything model: Hub id (owner/model, owner/model@revision) or local folder",
         licence="the model's own",
     ),
     AnnotatorSpec(

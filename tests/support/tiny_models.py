@@ -164,3 +164,42 @@ def zoedepth(folder: Path) -> None:
     )  # fmt: skip
     lively(ZoeDepthForDepthEstimation(config)).save_pretrained(folder)
     ZoeDepthImageProcessor(size={"height": 64, "width": 96}, ensure_multiple_of=32).save_pretrained(folder)
+
+
+def sam2(folder: Path, *, sure: bool = True) -> Path:
+    """Segment Anything 2. sure: its masks are clear-cut, and it believes in them; else it finds none that it would show."""
+    from transformers import (
+        Sam2Config,
+        Sam2HieraDetConfig,
+        Sam2ImageProcessor,
+        Sam2MaskDecoderConfig,
+        Sam2Model,
+        Sam2PromptEncoderConfig,
+        Sam2VisionConfig,
+    )  # fmt: skip
+
+    folder.mkdir(exist_ok=True)
+    backbone = Sam2HieraDetConfig(
+        hidden_size=8, num_attention_heads=1, image_size=[64, 64], blocks_per_stage=[1, 1, 2, 1],
+        embed_dim_per_stage=[8, 16, 32, 64], num_attention_heads_per_stage=[1, 2, 4, 8], global_attention_blocks=[3],
+        window_size_per_stage=[4] * 4, window_positional_embedding_background_size=[4, 4], mlp_ratio=1.0,
+    )  # fmt: skip
+    vision = Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=[64, 32, 16, 8], fpn_hidden_size=16,
+        backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+    )  # fmt: skip
+    decoder = Sam2MaskDecoderConfig(
+        hidden_size=16, mlp_dim=16, num_attention_heads=2, num_hidden_layers=1, iou_head_hidden_dim=16, iou_head_depth=2,
+        attention_downsample_rate=1,
+    )  # fmt: skip
+    prompts = Sam2PromptEncoderConfig(hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4)
+    model = lively(
+        Sam2Model(Sam2Config(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder))
+    )
+    if sure:
+        for head in model.mask_decoder.output_hypernetworks_mlps:
+            head.proj_out.weight.data *= 300
+        model.mask_decoder.iou_prediction_head.proj_out.bias.data += 20
+    model.save_pretrained(folder)
+    Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16}).save_pretrained(folder)
+    return folder

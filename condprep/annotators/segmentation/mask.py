@@ -1,4 +1,4 @@
-"""mask:OWNER/MODEL: what stands before the background, by models of transformers that tell the two apart."""
+"""mask:OWNER/MODEL: what stands before the background, by models of transformers that tell the two apart; of SAM see `parts`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.gridded import ExactParams
 from condprep.annotators.precision import resolve_precision
-from condprep.annotators.pretrained import Pretrained
-from condprep.annotators.segmentation.annotator import SegmentationModel
+from condprep.annotators.pretrained import Pretrained, transformers
+from condprep.annotators.segmentation import parts
+from condprep.annotators.segmentation.annotator import NEEDS, SegmentationModel
 from condprep.errors import AnnotatorError
 from condprep.types import Maps
 from condprep.weights.find import Weights
@@ -48,10 +49,13 @@ class Mask(BaseAnnotator):
         return Maps(something[:, None].to(torch.uint8) * 255)
 
 
-def load(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Mask:
+def load(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Mask | parts.Parts:
     """`mask:OWNER/MODEL`, or a local folder. Raises WeightsError, and AnnotatorError for a model that knows no background."""
-    named = Pretrained.of("mask", variant, weights)
-    model = SegmentationModel(named, device=device, precision=resolve_precision(params.precision, device))
+    named, precision = Pretrained.of("mask", variant, weights), resolve_precision(params.precision, device)
+    config = named.load(transformers("mask", variant).AutoConfig.from_pretrained, NEEDS)
+    if config.model_type in parts.KINDS:
+        return parts.load(named, device=device, precision=precision)
+    model = SegmentationModel(named, device=device, precision=precision)
     if len(model.names) > 1 and model.names[0].strip().lower() not in BACKGROUND:
         first = ", ".join(list(model.names.values())[:SHOWN])
         raise AnnotatorError(

@@ -53,7 +53,7 @@ def colours(palette: Palette, names: dict[int, str]) -> tuple[str, np.ndarray]:
     known = [name for name, (word, count) in FIRST.items() if len(names) == count and first == word]
     chosen = (known[0] if known else "voc") if palette == "auto" else palette
     if chosen == "voc":
-        return chosen, _voc(len(names))
+        return chosen, voc(len(names))
     listed = bytes.fromhex(ADE20K if chosen == "ade20k" else COCO)
     found = np.frombuffer(listed, np.uint8).reshape(-1, 3)
     if len(found) != len(names):
@@ -63,7 +63,7 @@ def colours(palette: Palette, names: dict[int, str]) -> tuple[str, np.ndarray]:
     return chosen, found
 
 
-def _voc(count: int) -> np.ndarray:
+def voc(count: int) -> np.ndarray:
     """PASCAL VOC's colours, a rule for any number: bits of the class, spread over red, green and blue; the first is black."""
     number = np.arange(count)
     found = np.zeros((count, 3), np.int64)
