@@ -142,7 +142,8 @@ def test_misaligned_pairs_teach_nothing(
     assert "maps do not belong" in [
         finding.name for finding in evaluate(tmp_path / "output", rows=32, sampler_steps=2).findings
     ]
-    code, answer, _ = warm.run(tmp_path, "condprep", "verify", tmp_path / "ds", "--checks", "alignment", "--json")
+    verify = ["verify", tmp_path / "ds", "--checks", "alignment", "--limit", "120", "--json"]
+    code, answer, _ = warm.run(tmp_path, "condprep", *verify)
     assert code == 1
     found = json.loads(answer)
     assert len({finding["row"] for finding in found["findings"]}) >= 0.9 * found["rows"]
