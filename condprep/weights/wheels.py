@@ -89,7 +89,9 @@ def _npm_pack(package: Npm, folder: Path) -> Path:
     if npm is None:
         raise OSError("npm, which fetches it, is not on PATH (Node.js brings it)")
     command = [npm, "pack", "--ignore-scripts", "--loglevel=error", f"{package.package}@{package.version}"]
-    run = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    run = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
     archives = list(folder.glob("*.tgz"))
     if run.returncode or len(archives) != 1:
         lines = [line for line in run.stderr.splitlines() if line.strip()]

