@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MARGIN = 1.25  # the landmark network sees a square of so many times the box's longer side
 WHOLE = 1.25  # and, of every picture, at one of so many times its longer side: the finder misses people who fill it
 MIN_SIDE = 8.0  # pixels, of that square
-SAME_PERSON = 0.6  # similarity above which two poses are one person
+SAME_PERSON = 0.3  # similarity above which two poses are one person
 MIN_SUREST, SUREST = 0.45, 5  # least mean confidence of so many of a person's joints, the surest
 MIN_CONFIDENCE = 0.2  # of a joint that is there, where the user does not say another
 # The 18 OpenPose joints among COCO's 17; the neck, here a shoulder, becomes the middle of both.

@@ -111,17 +111,25 @@ class _Block(nn.Module):
         return x + y if self.added else y
 
 
-class _Separable(nn.Sequential):
+class _Separable(nn.Module):
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
         self.depthwise = _Convolution(before, before, 3, groups=before, bias=False)
         self.pointwise = _Convolution(before, after, 1, limit=float("inf"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
 
 
 class _Head(_Separable):
     def __init__(self, before: int, channels: int) -> None:
         super().__init__(before, 96)
         self.out = _Convolution(96, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(super().forward(x))
+        return y
 
 
 def _whole(channels: float) -> int:
