@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from support.datasets import tree
-from support.jobs import dies, fails
+from support.jobs import OneBreaks, dies, fails
 
 from condprep import build
 from condprep.engines import processes
-from condprep.errors import BuildFailed, UsageError
+from condprep.errors import BuildFailed, ProgramFault, UsageError
 from condprep.runtime.progress import Progress
 
 SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 1}  # twelve shards
@@ -97,6 +97,22 @@ def test_an_error_in_a_process_is_that_of_the_build() -> None:
     with pytest.raises(UsageError, match="no such weights"):
         processes.build_shards(fails, [0, 1], ["cpu", "cpu"], 1, lambda *_: None)
     assert not ours()
+
+
+@pytest.mark.slow
+def test_one_device_of_several_that_fails_stops_the_build(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pictures are no rejects: the build stops at once and says why, and on sound devices the same call ends with the bytes of one."""
+    build(raw, tmp_path / "one", "canny", **SMALL)
+    with monkeypatch.context() as patched:
+        patched.setattr("condprep.building.build.OpenBuilder", OneBreaks)
+        with pytest.raises(ProgramFault, match=r"canny cannot go on: .*unspecified launch failure"):
+            build(raw, tmp_path / "ds", "canny", devices="cpu,cpu", **SMALL)
+    assert not ours()
+    assert not (tmp_path / "ds" / "train").exists()
+    assert build(raw, tmp_path / "ds", "canny", **SMALL).rejects == {}
+    assert tree(tmp_path / "ds") == tree(tmp_path / "one")
 
 
 @pytest.mark.parametrize(
