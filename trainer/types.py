@@ -38,6 +38,15 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
     barrier: Callable[[], object] = lambda: None  # waits until all have come here
+    together: bool = False  # a forward pass is made by all at once: each needs parts of the weights from the others
+
+    def share(self, count: int) -> range:
+        """The numbers below `count` that are this process's; where passes are made together, as many as any other has.
+
+        Numbers from `count` on are then made to keep step, and do not count.
+        """
+        upto = -(-count // self.size) * self.size if self.together else count
+        return range(self.rank, upto, self.size)
 
 
 ONE_PROCESS = ProcessGroup()

@@ -21,7 +21,7 @@ from condprep.weights.find import WeightFile, read_checkpoint
 from trainer.errors import CheckpointError, ModelError, RecipeError
 from trainer.inference.pipeline import load_pipeline
 from trainer.models.families import family_of
-from trainer.models.parts import check_layers, read_config, read_model, read_part
+from trainer.models.parts import check_config, read_config, read_model, read_part
 from trainer.models.single_file import open_single_file
 from trainer.recipe.toml import LARGEST, load_recipe
 from trainer.training.folder import check_folder, own
@@ -166,7 +166,7 @@ def test_odd_configurations_end_in_words(base: Path, config: bytes) -> None:
     (base / "model_index.json").write_bytes(config)
     with pytest.raises(ModelError):
         family_of(base)
-    check_layers(base / "nowhere")
+    check_config(base / "nowhere")
 
 
 def test_code_of_a_base_stays_unread(base: Path, marker: Path) -> None:

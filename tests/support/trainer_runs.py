@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from support.trainer_models import build_dataset, save_base
+from support.warm import Warm
 
 from trainer.recipe.recipe import Recipe
-
-LAUNCH = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-TWO_PROCESSES = (*LAUNCH.split(), "-m")  # what stands before the trainer
+from trainer.recipe.toml import dump_recipe
 
 
 def make_place(folder: Path, rows: int) -> Path:
@@ -63,3 +62,17 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     """The same weights under the same names, bit for bit."""
     return a.keys() == b.keys() and all(a[name].equal(b[name]) for name in a)
+
+
+def on_processes(warm: Warm, folder: Path, count: int, *tasks: str) -> tuple[int, str]:
+    """Carry tasks of `support.sharded` out on so many processes. Returns the exit code, and what the processes said."""
+    folder.mkdir(exist_ok=True)
+    code, _, _ = warm.run(folder, "support.sharded", folder, count, *tasks)
+    return code, "\n".join(path.read_text() for path in sorted((folder / f"said{count}").iterdir()))
+
+
+def run_task(folder: Path, recipe: Recipe, kind: str = "train") -> str:
+    """The task to carry a recipe out, which is written into the folder."""
+    folder.mkdir(exist_ok=True)
+    (folder / "run.toml").write_text(dump_recipe(recipe))
+    return f"{kind}=run"

@@ -116,6 +116,19 @@ class Loader:
 
 def held_out_batches(split: Split, micro_batch: int, group: ProcessGroup = ONE_PROCESS) -> Iterator[Batch]:
     """The first `eval.loss_rows` rows of this process's share, the same each time: one bucket a batch, without chance."""
+    batches = _held_out(split, micro_batch, group)
+    return map(split.batch, batches[group.rank :: group.size])
+
+
+def batches_to_keep_step(split: Split, micro_batch: int, group: ProcessGroup) -> Iterator[Batch]:
+    """What a process that has a batch less than others passes forward, too, where passes are made together."""
+    batches = _held_out(split, micro_batch, group)
+    further = (number for number in group.share(len(batches)) if number >= len(batches))
+    return (split.batch(batches[number % len(batches)]) for number in further)
+
+
+def _held_out(split: Split, micro_batch: int, group: ProcessGroup) -> list[list[SampledRow]]:
+    """The batches of all processes. Where passes are made together, without those of one row, which no process passes forward."""
     by_size: dict[Size, list[SampledRow]] = {}
     for row, size in enumerate(split.buckets[: split.recipe.eval.loss_rows]):
         by_size.setdefault(size, []).append(SampledRow(row, 0))
@@ -124,4 +137,4 @@ def held_out_batches(split: Split, micro_batch: int, group: ProcessGroup = ONE_P
         for sampled in by_size.values()
         for start in range(0, len(sampled), micro_batch)
     ]
-    return map(split.batch, batches[group.rank :: group.size])
+    return [sampled for sampled in batches if len(sampled) > 1] if group.together else batches

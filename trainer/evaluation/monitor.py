@@ -50,7 +50,9 @@ class FidelityMonitor:
     def of(cls, recipe: Recipe, split: Split, group: ProcessGroup, device: str) -> FidelityMonitor:
         """As a recipe wants it. Raises DataError, AnnotatorError and WeightsError as `reannotator` does."""
         annotator = reannotator(recipe.data.path, recipe.data.condition_column, None, device)
-        sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=AT_ONCE)
+        # where passes are made together all processes have as many: a picture each
+        batch = 1 if group.together else AT_ONCE
+        sampling = Sampling(recipe.eval.sampler_steps, recipe.eval.cfg, seed=recipe.train.seed, batch=batch)
         rows = read_examples(split, recipe.eval.fidelity_rows)
         return cls(rows, annotator, annotator.kind or split.rows.kind, sampling, group)
 
@@ -58,13 +60,13 @@ class FidelityMonitor:
         """`fidelity`, the share of the way from chance to the VAE's own score, and the leading measure of each."""
         from accelerate.utils import gather_object
 
-        mine = range(self.group.rank, len(self.rows), self.group.size)
+        mine = [number % len(self.rows) for number in self.group.share(len(self.rows))]
         rows = [self.rows[number] for number in mine]
         wanted = requests(rows, [row.image for row in rows], 1, self.sampling.seed)
         pictures = generate_arrays(pipe, wanted, self.sampling)
         made = self.annotator(pictures, [row.key for row in rows])
         found = [(number, self._scores(number, one)) for number, one in zip(mine, made)]
-        everyone = [scores for _, scores in sorted(gather_object(found), key=lambda pair: pair[0])]
+        everyone = [scores for _, scores in sorted(dict(gather_object(found)).items())]
         if not self.real:
             originals = [row.original for row in self.rows]
             self.real, self.ceiling = self._mean(originals), self._mean(through_vae(pipe, originals))

@@ -21,6 +21,7 @@ PATCH = 2  # latents along a side of a token
 
 class Flux(TransformerBase):
     family: ClassVar[str] = "flux"
+    four_bits: ClassVar[bool] = True
     denoiser_kind: ClassVar[Any] = FluxTransformer2DModel
     controlnet_kind: ClassVar[Any] = FluxControlNetModel
     pipeline_kind: ClassVar[Any] = FluxControlNetPipeline

@@ -94,8 +94,9 @@ def _download(name: str, revision: str, safetensors: bool) -> Path:
         return Path(DiffusionPipeline.download(name, revision=revision or None, **how))
 
 
-def check_layers(folder: Path) -> None:
-    """Raises ModelError where a configuration asks for so many layers that to make them would take hours or all memory."""
+def check_config(folder: Path) -> None:
+    """Raises ModelError for a configuration of quantized weights, of which nothing can be trained or copied, or of so many layers
+    that to make them would take hours or all memory."""
     try:
         config = read_json(folder / CONFIG)
     except FileNotFoundError:
@@ -104,6 +105,11 @@ def check_layers(folder: Path) -> None:
         raise ModelError(f"{folder / CONFIG} cannot be read: {first_line(error)}") from None
     if not isinstance(config, dict):
         raise ModelError(f"{folder / CONFIG} is no configuration")
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"{folder} has quantized weights, of which nothing can be trained or copied: name the model whose weights are"
+            ' not; model.quantize = "fp8" or "nf4" makes those of the base small here'
+        )
     for name, value in config.items():
         most = max(_numbers(value), default=0) if "layers" in name else 0
         if most > LAYERS:
@@ -126,7 +132,7 @@ def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bo
     """
     if not (folder / part).is_dir():
         raise ModelError(f"{folder} has no {part}")
-    check_layers(folder / part)
+    check_config(folder / part)
     with explained(f"{folder / part} cannot be loaded", safetensors):
         which: dict[str, Any] = {"subfolder": part, "variant": _variant(folder / part)}
         if stored and (dtype := _stored_dtype(folder / part)):
@@ -139,7 +145,7 @@ def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
     """A network with a folder or Hub name of its own, float32. Raises ModelError."""
     if not Path(name).is_dir() and (name.count("/") != 1 or Path(name).parent.is_dir()):
         raise ModelError(f"there is no folder {name!r}, and a name on the Hub is OWNER/NAME")
-    check_layers(Path(name))
+    check_config(Path(name))
     with explained(f"{name!r} cannot be loaded", safetensors):
         return _pretrained(kind, name, safetensors)
 

@@ -19,6 +19,7 @@ CLIPS = 2  # the first of the text encoders
 
 class StableDiffusion3(TransformerBase):
     family: ClassVar[str] = "sd3"
+    four_bits: ClassVar[bool] = True
     denoiser_kind: ClassVar[Any] = SD3Transformer2DModel
     controlnet_kind: ClassVar[Any] = SD3ControlNetModel
     pipeline_kind: ClassVar[Any] = StableDiffusion3ControlNetPipeline

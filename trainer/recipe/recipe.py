@@ -56,8 +56,9 @@ class Model(Table):
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
         default="auto", description="what the base predicts; auto is what its scheduler says"
     )
-    quantize: Literal["none", "fp8"] = Field(
-        default="none", description="weights of the frozen UNet; fp8 takes half of what bf16 takes"
+    quantize: Literal["none", "fp8", "nf4"] = Field(
+        default="none",
+        description="weights of the frozen UNet or transformer; fp8 takes half of what bf16 takes, nf4 a quarter, is for sd3 and flux, and needs bitsandbytes",
     )
     safetensors: bool = Field(default=True, description="open safetensors files alone; false admits pickled weights")
 
@@ -193,6 +194,10 @@ class Train(Table):
         default="fp32", description="of what is trained; bf16 takes half, gradients too, and is rounded at random"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes the GPU where there is one")
+    shard: Literal["auto", "no", "full"] = Field(
+        default="auto",
+        description="full shares weights, gradients and moments, and the base, out to the processes; auto does where one device has no room for the whole",
+    )
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
     compile: bool = Field(
         default=False, description="torch.compile of the blocks that the networks repeat; needs a C++ compiler"
@@ -219,6 +224,17 @@ class Train(Table):
         default=0.0, ge=0, le=1, description="further noise, which is not to be predicted; 0.1 is usual"
     )
     seed: int = Field(default=0, ge=0, lt=2**32, description="of everything that is drawn at random")
+
+    @property
+    def unshared(self) -> str | None:
+        """Why weights cannot be shared out to processes, in words that follow the key; None where they can."""
+        if self.optimizer != "adamw":
+            return f'needs train.optimizer = "adamw", not "{self.optimizer}", which looks at more of a weight than its part'
+        if self.precision == "fp16":
+            return 'has not been tried with train.precision = "fp16": say "bf16" or "fp32"'
+        if self.compile:
+            return "has not been tried with train.compile = true: say train.compile = false"
+        return None
 
     @model_validator(mode="before")
     @classmethod
@@ -278,6 +294,8 @@ class Recipe(Table):
             raise ValueError(
                 f'model.quantize = "{self.model.quantize}" has not been tried with train.compile = true: say train.compile = false, or "none"'
             )
+        if train.shard == "full" and train.unshared:
+            raise ValueError(f'train.shard = "full" {train.unshared}')
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(
                 'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'

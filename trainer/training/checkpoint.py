@@ -30,7 +30,7 @@ from trainer.recipe.recipe import by_key
 MAY_DIFFER = {
     *("data.path", "data.num_workers", "cache.latents", "cache.text", "cache.dir", "cache.check", "cache.limit"),
     *("train.micro_batch", "train.device", "ema.device", "train.gradient_checkpointing", "train.compile"),
-    *("eval", "log", "save", "model.safetensors"),
+    *("train.shard", "eval", "log", "save", "model.safetensors"),
 }
 HELD_OUT = ("data.validation", "data.validation_by")  # may, too, but for a share, which takes rows from the training
 LENGTHS = {"train.steps", "train.epochs"}  # may, too, where the learning rate does not depend on them

@@ -55,7 +55,7 @@ class TrainingLoop:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on from there."""
-        self.learner.restore(read_state(checkpoint.path, self.learner.controlnet), checkpoint.update)
+        self.learner.restore(read_state(checkpoint.path, self.learner.outline), checkpoint.update)
         self.loader.load_state_dict(checkpoint.manifest["position"])
         self.update = self.saved = checkpoint.update
         self.validated = checkpoint.manifest.get("validated", -1)
@@ -138,8 +138,10 @@ class TrainingLoop:
         )
         best = best_so_far(fidelity, self.metrics, self.update)
         self.metrics |= fidelity | best
-        if best and self.accelerator.is_main_process:
-            save_controlnet(self.folder / FAITHFUL, self.learner.controlnet, self.learner.weights("best"))
+        if best:
+            weights = self.learner.result("best")
+            if self.accelerator.is_main_process:
+                save_controlnet(self.folder / FAITHFUL, self.learner.outline, weights)
         if self.has_settled():
             self.say(
                 f"fidelity has not risen for {self.recipe.eval.stop_when} validations: this is the end. The weights of"
@@ -154,9 +156,10 @@ class TrainingLoop:
         """All that the next update depends on. Raises TrainingStopped where it, or the one before, cannot be written."""
         self.log()
         self.journal.sync()
+        state = self.learner.state()
         if self.accelerator.is_main_process:
             records = {TRAINING: self.training, CONDITION: self.condition}
-            self.writer.save(self.update, self.learner.state(), self.manifest(), records)
+            self.writer.save(self.update, state, self.manifest(), records)
         self.saved = self.update
         self.meter.reset()
 
@@ -171,6 +174,8 @@ class TrainingLoop:
             "prediction_type": base.prediction_type,
             "updates": self.update,
             "batch": recipe.train.batch,
+            "processes": self.accelerator.num_processes,
+            "sharded": self.learner.sharded,
             "rows": self.rows,
             "dataset": self.loader.split.fingerprint,
             "metrics": dict(self.metrics),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainer.errors import MachineError
 from trainer.inference.export import check_push
+from trainer.models.quantized import check_quantizer
 from trainer.recipe.layout import LOGS
 from trainer.recipe.recipe import Recipe, Train
 from trainer.training.optimizer import check_optimizer
@@ -30,6 +31,7 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
         raise MachineError('train.precision = "fp16" needs a GPU: say "bf16" or "fp32"')
     _check_bf16(recipe.train, device)
     check_optimizer(recipe.train)
+    check_quantizer(recipe.model.quantize)
     _check_compiler(recipe.train)
     if recipe.save.push_to_hub:
         check_push(recipe.save.push_to_hub)
@@ -51,9 +53,9 @@ def make_accelerator(recipe: Recipe) -> Accelerator:
     )
     if accelerator.distributed_type not in PLAIN:
         raise MachineError(
-            f"accelerate is configured for {accelerator.distributed_type.value}, but every process holds the whole"
-            ' ControlNet here: launch with --multi_gpu; for less memory say train.optimizer = "adamw8bit" or'
-            " train.gradient_checkpointing = true"
+            f"accelerate is configured for {accelerator.distributed_type.value}, but here the recipe says how weights are shared"
+            ' out: launch with --multi_gpu, and say train.shard = "full"; for less memory on each GPU by itself'
+            ' train.optimizer = "adamw8bit" or train.gradient_checkpointing = true'
         )
     _check_shares(recipe.train, accelerator.num_processes)
     return accelerator

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.models.quantized import quantize
 from trainer.training.optimizer import state_bytes
+from trainer.training.shards import block_names, gathered
 from trainer.training.working_copy import WorkingCopy, is_wanted
 from trainer.types import Batch, torch_dtype
 
@@ -38,8 +39,10 @@ class Memory:
         return self.models + self.training + self.passes
 
 
-def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batch: int) -> Memory:
+def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batch: int, shares: int = 1) -> Memory:
     """What training takes with that many pictures of a size, (height, width) in pixels, in a forward pass.
+
+    shares: processes that the weights are shared out to; of a network a block that computes, and the next one, are whole.
 
     Exact for the tensors of PyTorch; what libraries and the allocator's fragments take comes on top. The VAE and the text
     encoders count where they are needed beside the updates.
@@ -54,12 +57,17 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     trained = parameters(controlnet)
     with FakeTensorMode():
         _fill(fake.denoiser, torch_dtype(recipe.train.precision), requires_grad=False)
-        if recipe.model.quantize == "fp8":
-            quantize(fake.denoiser)
-        frozen += sum(tensor.nbytes for tensor in [*fake.denoiser.parameters(), *fake.denoiser.buffers()])
+        if recipe.model.quantize != "none":
+            quantize(fake.denoiser, recipe.model.quantize)
+        frozen += sum(weight.nbytes for weight in fake.denoiser.parameters()) // shares
+        frozen += sum(buffer.nbytes for buffer in fake.denoiser.buffers())  # codes among them, which are not shared
         _fill(controlnet, learned, requires_grad=True)
         computing, copied = controlnet, 0
-        if is_wanted(recipe.train, processes=1):
+        if shares > 1:
+            names = block_names(fake.denoiser)
+            copied = width * max(gathered(network, names) for network in (fake.denoiser, controlnet))
+            _share_gradients(controlnet, shares)
+        elif is_wanted(recipe.train, processes=1):
             working = WorkingCopy(controlnet)
             computing, copied = working.model, working.nbytes
         fake.lend(computing)
@@ -68,13 +76,25 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
     average = 4 * trained if recipe.ema.enabled and recipe.ema.device == "auto" else 0
     average *= 1 + (learned != torch.float32)  # a copy of the weights in its precision, too
     shapes = [tuple(parameter.shape) for parameter in controlnet.parameters()]
-    return Memory(
-        frozen + learned.itemsize * trained + copied, state_bytes(recipe.train.optimizer, shapes) + average, passes
-    )
+    training = (state_bytes(recipe.train.optimizer, shapes) + average) // shares
+    return Memory(frozen + learned.itemsize * trained // shares + copied, training, passes)
 
 
 def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _share_gradients(controlnet: nn.Module, shares: int) -> None:
+    """Of a gradient, as soon as it is there, a part alone is left."""
+    parts: list[Tensor] = []
+
+    def leave(weight: Tensor) -> None:
+        parts.append(torch.empty(-(-weight.numel() // shares), dtype=weight.dtype))
+        weight.grad = None
+
+    for weight in controlnet.parameters():
+        if weight.requires_grad:
+            weight.register_post_accumulate_grad_hook(leave)  # type: ignore[no-untyped-call]
 
 
 def _without_bytes(base: Base, recipe: Recipe) -> tuple[Base, Any]:

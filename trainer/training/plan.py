@@ -20,6 +20,7 @@ from trainer.training.folder import check_free
 from trainer.training.machine import make_accelerator
 from trainer.training.memory import predict_memory
 from trainer.training.preflight import check_room
+from trainer.training.step import is_sharded
 from trainer.training.validate import check_validation
 
 FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
@@ -60,7 +61,7 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
 
     Raises what training would raise: DataError, ModelError, MachineError, CheckpointError.
     """
-    make_accelerator(recipe)
+    processes = make_accelerator(recipe).num_processes
     check_free(Path(recipe.save.dir))
     train, validation = open_splits(recipe)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
@@ -88,7 +89,9 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
         updates=total_updates(recipe.train, len(train.rows)),
         batch=recipe.train.batch,
         cache_bytes=sum(sum(one.with_caches(base).cache_bytes().values()) for one in (train, validation) if one),
-        peak_bytes=predict_memory(base, recipe, largest, micro_batch).peak,
+        peak_bytes=predict_memory(
+            base, recipe, largest, micro_batch, processes if is_sharded(recipe.train, processes) else 1
+        ).peak,
         notes=[
             *(*train.rows.notes, *going_on, *doubts(recipe, train)),
             *(held_out_note(recipe, train, validation), *unsaid(data.path, condition)),

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 
 from trainer.data.sampler import SampledRow
 from trainer.errors import MachineError, readable_bytes
 from trainer.training.memory import predict_memory
 from trainer.training.optimizer import state_bytes
+from trainer.training.sharing import free_memory, least
 from trainer.training.validate import Validator
 from trainer.types import Batch, ProcessGroup, Say, torch_dtype
 
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
     from trainer.recipe.recipe import Recipe
     from trainer.training.step import Learner
 
-USABLE = 0.8  # of the free memory of a machine without a GPU
+USABLE = 0.8  # of the free memory
+TOGETHER = (
+    "{rows} pictures a forward pass do not fit into this device's memory, and the processes that share its weights cannot try"
+    " fewer after that: say a smaller train.micro_batch, train.gradient_checkpointing = true, or a smaller data.resolution"
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def fitting_micro_batch(learner: Learner, batch: Batch, say: Say) -> int:
     if train.micro_batch != "auto":
         smaller = [size for size in candidates if size < train.micro_batch]
         return check_micro_batch(attempt, train.micro_batch, smaller, train.gradient_checkpointing).size
-    if device.type == "cpu":
+    if device.type == "cpu" or learner.sharded:
         candidates = _predicted_to_fit(learner, batch, candidates)
     found = largest_micro_batch(attempt, candidates)
     say(f"train.micro_batch = {found.size} fits into memory{_gigabytes(found.peak)}")
@@ -91,6 +95,8 @@ def _rehearse(learner: Learner, batch: Batch) -> None:
     try:
         learner.rehearse(batch)
     except torch.OutOfMemoryError:
+        if learner.sharded:
+            raise MachineError(TOGETHER.format(rows=len(batch))) from None
         failed = 1.0  # to be told to the others outside of this block, which keeps what filled the memory
     accelerator = learner.accelerator
     if accelerator.reduce(torch.tensor(failed, device=accelerator.device), "sum"):
@@ -98,13 +104,20 @@ def _rehearse(learner: Learner, batch: Batch) -> None:
 
 
 def _predicted_to_fit(learner: Learner, batch: Batch, candidates: list[int]) -> list[int]:
-    """On a CPU nothing says when the memory is full but the end of the process, so it is predicted."""
+    """What need not be tried to know that it does not fit.
+
+    On a CPU nothing says when the memory is full but the end of the process. Where weights are shared out, a process whose
+    memory is full in the middle of a pass leaves the others waiting, so that nothing further can be tried.
+    """
+    accelerator = learner.accelerator
     height, width = batch.conditions.shape[2:]
-    free = USABLE * psutil.virtual_memory().available
-    smallest = candidates[-1:]
-    return [
-        size for size in candidates if predict_memory(learner.base, learner.recipe, (height, width), size).passes < free
-    ] or smallest
+    shares = accelerator.num_processes if learner.sharded else 1
+    free = USABLE * least(free_memory(accelerator.device), accelerator)
+
+    def fits(rows: int) -> bool:
+        return predict_memory(learner.base, learner.recipe, (height, width), rows, shares).passes < free
+
+    return [rows for rows in candidates if fits(rows)] or candidates[-1:]
 
 
 def micro_batch_sizes(batch: int, processes: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,9 @@ from trainer.training.journal import Journal
 from trainer.training.loop import TrainingLoop
 from trainer.training.plan import doubts, held_out_note
 from trainer.training.preflight import preflight
-from trainer.training.step import Learner
+from trainer.training.shards import block_names, shard
+from trainer.training.sharing import with_sharing
+from trainer.training.step import Learner, is_sharded
 from trainer.training.validate import Validator
 from trainer.training.writer import CheckpointWriter
 from trainer.types import ProcessGroup, Say, ShowProgress, torch_dtype
@@ -47,10 +50,14 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
     say(f"loading the base model {recipe.model.base}")
-    learner = make_learner(recipe, accelerator)
-    learner.base.missing = train.rows.kind == KIND
+    base = load_base(recipe.model, recipe.text)
+    base.refuse(recipe)
+    base.missing = train.rows.kind == KIND
     if checkpoint:
-        refuse_another_base(checkpoint, learner.base.fingerprints)
+        refuse_another_base(checkpoint, base.fingerprints)
+    largest = max(train.buckets, key=lambda size: size[0] * size[1])
+    learner = make_learner(with_sharing(recipe, base, largest, accelerator, say), accelerator, base)
+    group = replace(group, together=learner.sharded)
     say("trying an update and a validation, of which nothing stays")
     micro_batch = preflight(learner, train, held_out, group, say)
     journal = make_journal(accelerator, recipe, checkpoint)
@@ -88,14 +95,18 @@ def choose_checkpoint(
     return found[0]
 
 
-def make_learner(recipe: Recipe, accelerator: Accelerator) -> Learner:
-    """The recipe's base on the device, and a ControlNet that is to learn."""
-    base = load_base(recipe.model, recipe.text)
-    base.refuse(recipe)
+def make_learner(recipe: Recipe, accelerator: Accelerator, base: Base | None = None) -> Learner:
+    """The recipe's base on the device, or this process's part of it, and a ControlNet that is to learn. base: if it is loaded."""
+    if base is None:
+        base = load_base(recipe.model, recipe.text)
+        base.refuse(recipe)
     torch.manual_seed(recipe.train.seed)  # what a ControlNet does not take from the UNet is drawn
     controlnet = base.new_controlnet(recipe.model.init)
-    if recipe.model.quantize == "fp8":
-        quantize(base.denoiser)
+    if recipe.model.quantize != "none":
+        quantize(base.denoiser, recipe.model.quantize)
+    if is_sharded(recipe.train, accelerator.num_processes):
+        base.denoiser.to(torch_dtype(recipe.train.precision))
+        shard(base.denoiser, block_names(base.denoiser), accelerator)
     base.to(accelerator.device, torch_dtype(recipe.train.precision))
     return Learner(accelerator, base, controlnet, recipe)
 

@@ -23,13 +23,17 @@ OPTIMIZER, SCALER = "optimizer.bin", "scaler.pt"  # in a checkpoint
 
 @dataclass(frozen=True)
 class LearnerState:
-    """Of one process, which is that of all: they have learned the same. Nothing random belongs to a process."""
+    """Of one process, which is that of all: they have learned the same. Nothing random belongs to a process.
+
+    Where weights are shared out, it is that of all of them together, and so the same.
+    """
 
     controlnet: ControlNetModel  # of which the configuration is taken
     weights: Sequence[Tensor]  # in the parameters' order
     optimizer: Mapping[str, Any]  # as its state_dict says
     average: Sequence[Tensor]  # empty where there is none
     scaler: Mapping[str, Any]  # of fp16; empty else
+    own: bool = False  # a copy already
 
     @property
     def size(self) -> int:
@@ -39,10 +43,12 @@ class LearnerState:
 
     def copied(self) -> LearnerState:
         """In the CPU's memory, of which no update changes anything."""
+        if self.own:
+            return self
         weights, optimizer, average, scaler = tree_map(
             _copied, (list(self.weights), dict(self.optimizer), list(self.average), dict(self.scaler))
         )
-        return replace(self, weights=weights, optimizer=optimizer, average=average, scaler=scaler)
+        return replace(self, weights=weights, optimizer=optimizer, average=average, scaler=scaler, own=True)
 
     def write(self, folder: Path) -> None:
         """ControlNet and average as folders of diffusers, whatever wraps them: one process can go on where several stopped."""

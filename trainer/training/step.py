@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,19 @@ from trainer.models.base import Base
 from trainer.models.loss import draw_for_training, row_losses
 from trainer.models.parts import buffers
 from trainer.training.optimizer import effective_rate, make_optimizer
+from trainer.training.shards import (
+    block_names,
+    blocks,
+    cut,
+    cut_state,
+    joined,
+    kept,
+    outline,
+    part,
+    shard,
+    whole,
+    whole_state,
+)
 from trainer.training.state import LearnerState
 from trainer.training.working_copy import WorkingCopy, is_wanted
 from trainer.types import Batch, Draws, torch_dtype
@@ -22,12 +35,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from diffusers import ControlNetModel
 
-    from trainer.recipe.recipe import Recipe
-
-REPEATED = (
-    "ResnetBlock2D",
-    "JointTransformerBlock",
-)  # beside the blocks that diffusers names as repeated: SD's, SD 3's
+    from trainer.recipe.recipe import Recipe, Train
 
 
 @dataclass(frozen=True)
@@ -49,15 +57,31 @@ class Learner:
     def __init__(self, accelerator: Accelerator, base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
         self.accelerator, self.base, self.controlnet, self.recipe = accelerator, base, controlnet, recipe
         self.objective = base.objective.to(accelerator.device)
-        _lay_out(base, controlnet, recipe, accelerator.device.type)
-        controlnet.to(accelerator.device, torch_dtype(recipe.train.weights)).train()
+        self.sharded = is_sharded(recipe.train, accelerator.num_processes)
+        self.outline = outline(controlnet) if self.sharded else controlnet  # what it is but for its weights
+        self._place(controlnet)
         optimizer = make_optimizer(recipe.train, controlnet.parameters())
         self.working = WorkingCopy(controlnet) if is_wanted(recipe.train, accelerator.num_processes) else None
         computing = self.working.model if self.working else controlnet
         base.lend(computing)
         _configure(base, computing, recipe)
-        self.prepared, self.optimizer = accelerator.prepare(computing, optimizer)
+        if self.sharded:  # which is data parallel by itself: of accelerate it needs autocast alone
+            self.prepared = accelerator.prepare_model(computing, device_placement=False, evaluation_mode=True)
+            self.optimizer = accelerator.prepare(optimizer)
+        else:
+            self.prepared, self.optimizer = accelerator.prepare(computing, optimizer)
         self.ema = _average(controlnet, recipe)
+
+    def _place(self, controlnet: ControlNetModel) -> None:
+        """Onto the device, whole or a part of it, in the precision of what is trained."""
+        train, device, weights = self.recipe.train, self.accelerator.device, torch_dtype(self.recipe.train.weights)
+        if self.sharded:
+            computing = torch_dtype(train.precision)
+            controlnet.to(weights).train()
+            shard(controlnet, block_names(self.base.denoiser), self.accelerator, computing)
+            return
+        _lay_out(self.base, controlnet, self.recipe, device.type)
+        controlnet.to(device, weights).train()
 
     def accumulate(self, passes: int) -> None:
         """Fix how many forward passes an update has on this process."""
@@ -90,13 +114,13 @@ class Learner:
 
     @property
     def average(self) -> list[Tensor]:
-        """Of the parameters, in their order; empty where there is none."""
+        """Of the parameters, in their order, or of this process's parts of them; empty where there is none."""
         return list(self.ema.shadow_params) if self.ema else []
 
     def _where_the_average_is(self) -> list[Tensor]:
-        """The parameters in fp32 on the average's device: themselves, or a copy."""
+        """The parameters, or this process's parts, in fp32 on the average's device: themselves, or a copy."""
         average = self.ema.shadow_params[0]
-        return [parameter.detach().to(average).requires_grad_() for parameter in self.controlnet.parameters()]
+        return [part(parameter).detach().to(average).requires_grad_() for parameter in self.controlnet.parameters()]
 
     def begin(self, rate: float) -> None:
         """What comes before the passes of an update."""
@@ -124,7 +148,7 @@ class Learner:
         """Gradients to the recipe's norm. Returns what it was, a scalar."""
         limit = self.recipe.train.max_grad_norm or float("inf")
         norm: Tensor = self.accelerator.clip_grad_norm_(self.controlnet.parameters(), limit)
-        return norm.detach()
+        return whole(norm.detach())
 
     def rehearse(self, batch: Batch) -> None:
         """All that an update does and needs, without a trace: its rate is 0, and the optimizer forgets it.
@@ -137,7 +161,9 @@ class Learner:
         self.begin(0.0)
         try:
             batch, draws = self.drawn(batch)
-            with self.accelerator.no_sync(self.prepared):  # else the others would wait for one without memory
+            with self.accelerator.no_sync(
+                self.prepared
+            ):  # else, but where weights are shared out, the others would wait for one without memory
                 losses = row_losses(self.base, self.prepared, self.objective, batch, draws)
                 self.backward(losses, draws)
             if not losses.isfinite().all():
@@ -156,34 +182,55 @@ class Learner:
                 scaler.load_state_dict(scale)
             self.accelerator.gradient_accumulation_steps = passes
 
-    def weights(self, which: str) -> list[Tensor]:
-        """Those parameters, in their order: "raw", the last ones, or "best", the averaged ones where there are any."""
+    def weights(self, which: str) -> Iterator[Tensor]:
+        """Those parameters, in their order: "raw", the last ones, or "best", the averaged ones where there are any.
+
+        Where they are shared out, all processes have to come here together, and each is gathered when it is its turn.
+        """
+        parameters = [parameter.detach() for parameter in self.controlnet.parameters()]
         if which == "best" and self.ema:
-            return self.average
-        return [parameter.detach() for parameter in self.controlnet.parameters()]
+            pairs = zip(parameters, self.average, strict=True)
+            return (whole(joined(mine.to(like.device), like)) if self.sharded else mine for like, mine in pairs)
+        return (whole(parameter) for parameter in parameters)
+
+    def result(self, which: str) -> list[Tensor]:
+        """Those parameters to be written, on the main process; empty on the others, which have to come here, too."""
+        if self.sharded:
+            return kept(self.weights(which), self.accelerator.is_main_process)
+        return [*self.weights(which)]
 
     def snapshot(self) -> ControlNetModel:
-        """A frozen copy of the best weights in the base's precision, to be validated."""
-        made = snapshot(self.controlnet, self.weights("best"), self.base.denoiser.dtype)
+        """A frozen copy of the best weights in the base's precision on its device, to be validated. All processes come here."""
+        made = snapshot(self.outline, self.weights("best"), self.base.denoiser.dtype, self.accelerator.device)
         self.base.lend(made)
         return made
 
     def state(self) -> LearnerState:
-        """Everything that the next update depends on, but the rows: the tensors themselves, which the next update changes."""
+        """Everything that the next update depends on, but the rows: the tensors themselves, which the next update changes.
+
+        Where they are shared out, it is a copy of the whole, which the main process has; all have to come here.
+        """
         scale = self.accelerator.scaler.state_dict() if self.accelerator.scaler else {}
-        return LearnerState(self.controlnet, self.weights("raw"), self.optimizer.state_dict(), self.average, scale)
+        optimizer, own = self.optimizer.state_dict(), self.sharded
+        if self.sharded:
+            optimizer = whole_state(optimizer, self.accelerator.is_main_process)
+        average = self.result("best") if self.ema else []
+        return LearnerState(self.outline, self.result("raw"), optimizer, average, scale, own)
 
     @torch.no_grad()
     def restore(self, state: LearnerState, update: int) -> None:
         """Be as after that update."""
-        for parameter, weight in zip(self.controlnet.parameters(), state.weights, strict=True):
-            parameter.copy_(weight)
-        self.optimizer.load_state_dict(state.optimizer)
+        parameters = [*self.controlnet.parameters()]
+        for parameter, weight in zip(parameters, state.weights, strict=True):
+            parameter.copy_(cut(weight, parameter))
+        self.optimizer.load_state_dict(
+            cut_state(dict(state.optimizer), parameters) if self.sharded else state.optimizer
+        )
         if self.accelerator.scaler and state.scaler:
             self.accelerator.scaler.load_state_dict(state.scaler)
         if self.ema:
-            for mine, weight in zip(self.ema.shadow_params, state.average, strict=True):
-                mine.copy_(weight)
+            for mine, weight, like in zip(self.ema.shadow_params, state.average, parameters, strict=True):
+                mine.copy_(part(cut(weight, like)))
             self.ema.optimization_step = update
 
 
@@ -201,7 +248,7 @@ def _configure(base: Base, controlnet: ControlNetModel, recipe: Recipe) -> None:
         if recipe.train.gradient_checkpointing:
             model.enable_gradient_checkpointing()
         if recipe.train.compile:
-            compile_blocks(model, {*base.denoiser._repeated_blocks, *REPEATED})
+            compile_blocks(model, block_names(base.denoiser))
 
 
 def compile_blocks(model: torch.nn.Module, names: set[str]) -> None:
@@ -210,7 +257,7 @@ def compile_blocks(model: torch.nn.Module, names: set[str]) -> None:
     A whole network would be compiled anew for every bucket, for minutes each.
     """
     torch._dynamo.config.recompile_limit = 64  # widths of a class; the default gives up after 8
-    for block in [module for module in model.modules() if type(module).__name__ in names]:
+    for block in blocks(model, names):
         block.compile(dynamic=True)
 
 
@@ -220,20 +267,27 @@ def _average(controlnet: ControlNetModel, recipe: Recipe) -> Any:
 
     if not recipe.ema.enabled:
         return None
-    average = EMAModel(controlnet.parameters(), decay=recipe.ema.decay, foreach=True)
+    average = EMAModel(map(part, controlnet.parameters()), decay=recipe.ema.decay, foreach=True)
     average.to("cpu" if recipe.ema.device == "cpu" else None, torch.float32)
     return average
 
 
-def snapshot(controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torch.dtype) -> ControlNetModel:
-    """A frozen copy in another dtype with other weights (its parameters' order), so that a validation disturbs no training."""
-    from accelerate import init_empty_weights
+def is_sharded(train: Train, processes: int) -> bool:
+    """Whether weights are shared out to processes. Of one there is nothing to share."""
+    return train.shard == "full" and processes > 1
 
-    with init_empty_weights():
-        copy = type(controlnet).from_config(controlnet.config)
+
+def snapshot(
+    controlnet: ControlNetModel, weights: Iterable[Tensor], dtype: torch.dtype, place: torch.device | None = None
+) -> ControlNetModel:
+    """A frozen copy in another dtype with other weights (its parameters' order), so that a validation disturbs no training.
+
+    place: where it will be; None: with the ControlNet.
+    """
+    copy = outline(controlnet)
     names = [name for name, _ in controlnet.named_parameters()]
     # a copy even where the dtype is the same: assign would share the tensors with the training
-    place = controlnet.device  # an average may lie elsewhere
+    place = place or controlnet.device  # an average may lie elsewhere
     state = {name: tensor.to(place, copy=True) for name, tensor in buffers(controlnet).items()}
     state |= {name: weight.detach().to(place, dtype, copy=True) for name, weight in zip(names, weights)}
     copy.load_state_dict(state, assign=True)

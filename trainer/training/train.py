@@ -49,17 +49,19 @@ def train(
     with alone, closing(prepare(recipe, accelerator, say, progress)) as loop:
         loop.measured = measured if accelerator.is_main_process else loop.measured
         finished = loop.run()
-        if finished and accelerator.is_main_process:
+        if finished:
             export(loop)
         accelerator.wait_for_everyone()
     return TrainResult(folder, loop.update, finished, time.perf_counter() - began, loop.metrics)
 
 
 def export(loop: TrainingLoop) -> None:
-    """The result of a loop in its folder, and on the Hub where the recipe says so."""
+    """The result of a loop in its folder, and on the Hub where the recipe says so. All processes come here, the main one writes."""
     recipe, learner = loop.recipe, loop.learner
-    average = learner.weights("best") if recipe.ema.enabled else None
-    save_result(loop.folder, learner.controlnet, learner.weights("raw"), average, loop.training, loop.condition)
+    raw, average = learner.result("raw"), learner.result("best") if recipe.ema.enabled else None
+    if not loop.accelerator.is_main_process:
+        return
+    save_result(loop.folder, learner.outline, raw, average, loop.training, loop.condition)
     loop.say(f"the ControlNet is in {loop.folder}")
     if recipe.save.push_to_hub:
         loop.say(f"pushed to {push(loop.folder, recipe.save.push_to_hub)}")

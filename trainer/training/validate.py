@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from trainer.data.loader import held_out_batches
+from trainer.data.loader import batches_to_keep_step, held_out_batches
 from trainer.recipe.layout import SAMPLES
 from trainer.training.condition_gap import HeldOutLosses, loss_sums, mean_losses
 from trainer.training.samples import Samples
@@ -79,6 +79,8 @@ class Validator:
         batches = held_out_batches(self.split, AT_ONCE, self.group)
         learner = self.learner
         sums = loss_sums(learner.base, controlnet, learner.objective, batches, self.seed)
+        further = batches_to_keep_step(self.split, AT_ONCE, self.group)
+        loss_sums(learner.base, controlnet, learner.objective, further, self.seed)
         return mean_losses(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
 
     def _monitor(self) -> FidelityMonitor | None:
@@ -99,10 +101,12 @@ class Validator:
         """The samples; the processes share them out."""
         from accelerate.utils import gather_object
 
-        mine = range(self.group.rank, len(self.samples.requests), self.group.size)
+        count = len(self.samples.requests)
+        mine = self.group.share(count)
         with self._pipeline(controlnet) as pipe:
-            made = self.samples.generate(pipe, [self.samples.requests[number] for number in mine])
-        return [picture for _, picture in sorted(gather_object(list(zip(mine, made))), key=lambda pair: pair[0])]
+            made = self.samples.generate(pipe, [self.samples.requests[number % count] for number in mine])
+        found = sorted(gather_object(list(zip(mine, made))), key=lambda pair: pair[0])
+        return [picture for _, picture in found[:count]]
 
     @contextmanager
     def _pipeline(self, controlnet: ControlNetModel) -> Iterator[Any]:

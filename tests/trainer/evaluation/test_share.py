@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from support.trainer_models import build_dataset, save_base
-from support.trainer_runs import TWO_PROCESSES, lines, make_recipe
+from support.trainer_runs import lines, make_recipe, on_processes, run_task
 from support.warm import Warm
 
 from trainer.data.split import open_splits
 from trainer.evaluation.evaluate import evaluate
 from trainer.recipe.recipe import Recipe
-from trainer.recipe.toml import dump_recipe
 from trainer.training.train import train
 
 
@@ -57,16 +56,15 @@ def test_an_evaluation_looks_at_the_rows_that_were_held_out(place: Path) -> None
 
 @pytest.mark.slow
 def test_two_processes_hold_out_the_rows_of_one(place: Path, warm: Warm) -> None:
-    """`accelerate launch` on two CPUs (gloo), each with half of every update and of the held-out rows: the same rows, losses and gap."""
-    file = place / "two" / "recipe.toml"
-    file.parent.mkdir()
-    file.write_text(dump_recipe(recipe(place, place / "two" / "output")))
-    code, _, errors = warm.run(place / "two", *TWO_PROCESSES, "trainer", file)
-    assert code == 0, errors[-2000:]
-    assert "rows are held out, by data.validation = 0.25" in errors
+    """Two CPUs (gloo), each with half of every update and of the held-out rows: the same rows, losses and gap."""
+    folder = place / "two"
+    code, said = on_processes(warm, folder, 2, run_task(folder, recipe(place, folder / "output")))
+    assert code == 0, said[-2000:]
+    assert "rows are held out, by data.validation = 0.25" in said
     one, two = (place / name / "output" for name in ("one", "two"))
-    said = [json.loads((out / "training.json").read_text()) for out in (one, two)]
-    assert said[0]["dataset"] == said[1]["dataset"]
+    records = [json.loads((out / "training.json").read_text()) for out in (one, two)]
+    assert records[0]["dataset"] == records[1]["dataset"]
+    assert [record["processes"] for record in records] == [1, 2]
     for key in ("loss", "val_loss", "condition_gap"):
         first, second = ([line[key] for line in lines(out) if key in line] for out in (one, two))
         assert first == pytest.approx(second, rel=1e-4)

@@ -1,7 +1,9 @@
-"""A frozen UNet in 8 bits: the loss is within 1 % of what it was, gradients pass through, and 8 bits are all that is kept."""
+"""A frozen base in 8 or 4 bits: the loss is within 1 % of what it was, gradients pass through, and those bits are all that is kept."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,25 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from support.flow_models import save_flow_base
 from support.learners import make_batch, stir
 from support.trainer_models import FAMILIES, save_base
 from torch import nn
 
+from trainer.errors import MachineError, ModelError
+from trainer.models import quantized
 from trainer.models.families import load_base
 from trainer.models.loss import draw, row_losses
 from trainer.models.objectives.diffusion import among
-from trainer.models.quantized import LARGEST, NARROW, WIDE, Quantized, quantize, widened
+from trainer.models.quantized import (
+    LARGEST,
+    NARROW,
+    WIDE,
+    Quantized,
+    check_quantizer,
+    quantize,
+    widened,
+)
 from trainer.recipe.recipe import Model, Recipe
 from trainer.training import prepare
 from trainer.training.checkpoint import differences
@@ -35,6 +48,11 @@ LAYERS = {
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return {family: save_base(tmp_path_factory.mktemp("bases") / family, family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_flow_base(tmp_path_factory.mktemp("bases") / "flux", "flux")
 
 
 def frozen(layer: Any) -> Any:
@@ -66,6 +84,36 @@ def test_the_loss_stays_within_one_per_cent(bases: Mapping[str, Path], family: s
     (before, expected), (after, gradient) = found
     assert 0 < abs(after / before - 1) < 0.01
     assert torch.cosine_similarity(gradient, expected, dim=0) > 0.98
+
+
+def test_four_bits_are_for_transformers_and_need_their_package(
+    bases: Mapping[str, Path], flux: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A UNet is refused with what to say instead, and so is a machine without bitsandbytes, before anything is loaded."""
+    unet, transformer = (load_base(Model(base=str(base), quantize="nf4")) for base in (bases["sd15"], flux))
+    with pytest.raises(
+        ModelError, match=r'model\.quantize = "nf4" is for bases of "sd3" and "flux"; one of "sd" .*say "fp8"'
+    ):
+        unet.refuse(Recipe())
+    transformer.refuse(Recipe())
+    monkeypatch.setattr(quantized, "find_spec", lambda _: None)
+    with pytest.raises(MachineError, match=r'"nf4" needs bitsandbytes: pip install bitsandbytes, or say "fp8"'):
+        make_accelerator(recipe(flux, "nf4"))
+    check_quantizer("fp8")
+
+
+def test_what_is_trained_is_not_quantized(bases: Mapping[str, Path], tmp_path: Path) -> None:
+    """Neither by us, nor where a base, or a ControlNet to begin with, comes so: a sentence that says what to name instead."""
+    with pytest.raises(ValueError, match="ControlNetModel is trained"):
+        quantize(load_base(Model(base=str(bases["sd15"]))).new_controlnet("unet"))
+    base = tmp_path / "base"
+    shutil.copytree(bases["sd15"], base)
+    config = json.loads((base / "unet" / "config.json").read_text())
+    (base / "unet" / "config.json").write_text(json.dumps(config | {"quantization_config": {"load_in_4bit": True}}))
+    with pytest.raises(ModelError, match="unet has quantized weights, of which nothing can be trained or copied"):
+        load_base(Model(base=str(base)))
+    with pytest.raises(ModelError, match="unet has quantized weights"):
+        load_base(Model(base=str(bases["sd15"]))).new_controlnet(str(base / "unet"))
 
 
 @pytest.mark.parametrize("name", LAYERS)

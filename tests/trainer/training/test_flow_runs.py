@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from support.flow_models import FLOWS, save_flow_base
 from support.trainer_models import save_pictures
-from support.trainer_runs import TWO_PROCESSES, equal, lines, make_recipe, weights
+from support.trainer_runs import equal, lines, make_recipe, on_processes, run_task, weights
 from support.warm import Warm
 
 import condprep
@@ -20,7 +20,6 @@ import trainer
 from trainer.errors import ModelError, RecipeError
 from trainer.models.families import FAMILIES
 from trainer.recipe.recipe import Recipe
-from trainer.recipe.toml import dump_recipe
 from trainer.training.plan import plan_training
 from trainer.training.train import train
 
@@ -113,12 +112,12 @@ def test_the_result_is_a_controlnet_of_diffusers(place: Path, whole: Path, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["z-image"], indirect=True)
 def test_two_processes_learn_what_one_learns(place: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
-    """`accelerate launch` on two CPUs (gloo), each with half of every update, of a ControlNet that borrows from its base:
+    """Two CPUs (gloo), each with half of every update, of a ControlNet that borrows from its base:
     the same losses, and the same weights within rounding."""
-    out, file = tmp_path / "output", tmp_path / "recipe.toml"
-    file.write_text(dump_recipe(short(place, out, eval={"every": 0})))
-    code, _, errors = warm.run(tmp_path, *TWO_PROCESSES, "trainer", file)
-    assert code == 0, errors[-2000:]
+    out = tmp_path / "output"
+    code, said = on_processes(warm, tmp_path, 2, run_task(tmp_path, short(place, out, eval={"every": 0})))
+    assert code == 0, said[-2000:]
+    assert json.loads((out / "training.json").read_text())["processes"] == 2
     found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
     assert found == pytest.approx(expected, rel=1e-4)
     for name, weight in weights(out / "raw").items():

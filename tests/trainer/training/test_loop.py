@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.trainer_models import save_base
-from support.trainer_runs import TWO_PROCESSES, equal, lines, make_place, make_recipe, weights
+from support.trainer_runs import equal, lines, make_place, make_recipe, on_processes, run_task, weights
 from support.warm import Warm
 
 from trainer.errors import CheckpointError, TrainingStopped
@@ -259,11 +260,12 @@ def test_a_signal_saves_and_stops(place: Path, warm: Warm, tmp_path: Path, numbe
 
 @pytest.mark.slow
 def test_two_processes_equal_one_with_twice_the_batch(place: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
-    """`accelerate launch` on two CPUs (gloo), each with half of every update: the same losses and weights."""
-    out, file = tmp_path / "output", tmp_path / "recipe.toml"
-    file.write_text(dump_recipe(short(place, out, eval={"every": 12, "samples": 1})))
-    code, _, errors = warm.run(tmp_path, *TWO_PROCESSES, "trainer", file)
-    assert code == 0, errors[-2000:]
+    """Two CPUs (gloo), each with half of every update: the same losses and weights, and one goes on where they stopped."""
+    out = tmp_path / "output"
+    task = run_task(tmp_path, short(place, out, eval={"every": 12, "samples": 1}))
+    code, said = on_processes(warm, tmp_path, 2, task)
+    assert code == 0, said[-2000:]
+    assert json.loads((out / "training.json").read_text())["processes"] == 2
     found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
     assert found == pytest.approx(expected, rel=1e-4)
     ours, theirs = weights(out / "raw"), weights(whole / "raw")
