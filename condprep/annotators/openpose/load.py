@@ -20,6 +20,9 @@ BODY, HAND, FACE = "body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"
 MOVENET = ("movenet-multipose.json", "movenet-multipose.bin", "movenet-thunder.json", "movenet-thunder.bin")
 DWPOSE = ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")  # finds people; finds the points of each
 
+# what plain `openpose` is where the CMU's weights cannot be had: the first whose files are at hand, else blaze
+STAND_INS = {"dwpose": (DWPOSE, "YOLOX and RTMPose"), "movenet": (MOVENET, "MoveNet"), "blaze": ((), "BlazePose")}
+
 # variant -> its networks
 CMU = {"cmu": (BODY,), "hand": (BODY, HAND), "face": (BODY, FACE), "full": (BODY, HAND, FACE)}
 
@@ -83,10 +86,9 @@ def _plain(weights: Weights) -> str:
     except WeightsUnavailable:
         if weights.strict:
             raise
-    there = all(weights.locate(name) for name in DWPOSE)
-    variant, networks = ("dwpose", "YOLOX and RTMPose") if there else ("blaze", "BlazePose")
+    variant = next(variant for variant, (files, _) in STAND_INS.items() if all(map(weights.locate, files)))
     weights.say(
-        f"openpose: {BODY} is neither on disk nor reachable. USING openpose:{variant} INSTEAD: other networks ({networks}, "
+        f"openpose: {BODY} is neither on disk nor reachable. USING openpose:{variant} INSTEAD: other networks ({STAND_INS[variant][1]}, "
         "Apache-2.0), similar but not the same poses. --strict-weights makes this an error."
     )
     return variant

@@ -207,6 +207,14 @@ def test_it_is_loaded_by_name(folder):
         assert tuple(maps.maps.shape) == (1, 3, *size)
 
 
+def test_plain_openpose_takes_it_before_blaze(folder):
+    """Without the CMU weights and dwpose's it stands in where its files are at hand, and a line says so."""
+    said: list[str] = []
+    annotator = load_annotator("openpose", device="cpu", weights=Weights(folder, offline=True, say=said.append))
+    assert annotator.variant == "movenet"
+    assert "USING openpose:movenet INSTEAD: other networks (MoveNet, Apache-2.0)" in "\n".join(said)
+
+
 @pytest.mark.parametrize("params", [{"tiles": 1}, {"precision": "fp16"}])
 def test_what_it_does_not_heed_is_refused(folder, params):
     """A parameter of other variants."""
