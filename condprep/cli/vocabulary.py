@@ -8,7 +8,7 @@ from __future__ import annotations
 _THRESHOLDS = {
     "structure": "max_aspect_error, multiple, max_tokens",
     "condition": "max_constant_range, min_high, min_depth_range, max_grey, max_line_core, max_mixed",
-    "alignment": "min_shift, min_known_shift, min_scaling, min_fit, min_likeness",
+    "alignment": "min_shift, min_known_shift, min_scaling, min_fit, min_likeness, min_explained",
     "curation": "min_sharpness, min_held, min_light, max_dark, min_range, max_aspect, max_blocks, max_bars",
 }
 _NAMES = (

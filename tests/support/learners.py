@@ -14,7 +14,7 @@ from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Recipe
 from trainer.training.machine import make_accelerator
 from trainer.training.step import Learner
-from trainer.types import Batch
+from trainer.types import Batch, torch_dtype
 
 RATE = 1e-3  # of learning, in tests
 
@@ -33,6 +33,7 @@ def make_learner(base: Path, *, slim: bool = False, **train: Any) -> Learner:
     torch.manual_seed(1)
     controlnet = slim_controlnet(loaded.denoiser) if slim else loaded.new_controlnet("unet")
     stir(controlnet)
+    loaded.to(accelerator.device, torch_dtype(recipe.train.precision))  # as a run has it
     learner = Learner(accelerator, loaded, controlnet, recipe)
     learner.accumulate(recipe.train.batch // recipe.train.micro_batch)
     return learner

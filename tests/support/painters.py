@@ -46,6 +46,7 @@ class Painter:
         self.vae = SimpleNamespace(
             device="cpu",
             dtype=torch.float32,
+            config={},
             encode=lambda x: SimpleNamespace(latent_dist=SimpleNamespace(mode=lambda: x)),
             decode=lambda x: SimpleNamespace(sample=x),
         )

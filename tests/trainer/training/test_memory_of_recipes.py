@@ -25,7 +25,7 @@ def sdxl(folder: Path) -> Base:
     """SDXL's UNet at its size, of shapes alone, and captions of its widths."""
     base = load_base(Model(base=str(save_base(folder / "sdxl", "sdxl"))))
     with torch.device("meta"):
-        large = replace(base, denoiser=UNet2DConditionModel(**SDXL_UNET))
+        large = replace(base, denoiser=UNet2DConditionModel(**SDXL_UNET).requires_grad_(False))
     text = {"prompt_embeds": torch.zeros(1, 77, 2048), "pooled": torch.zeros(1, 1280)}
     large.encode_text = lambda captions: text  # type: ignore[method-assign]
     return large
