@@ -68,7 +68,7 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
             copied = width * max(gathered(network, names) for network in (fake.denoiser, controlnet))
             _share_gradients(controlnet, shares)
         elif is_wanted(recipe.train, processes=1):
-            working = WorkingCopy(controlnet)
+            working = WorkingCopy(controlnet, type(controlnet).from_config(controlnet.config))  # fake, as all is here
             computing, copied = working.model, working.nbytes
         fake.lend(computing)
         batch = _batch(base, text, size, micro_batch)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from trainer.training.shards import outline
+
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
 
@@ -27,11 +29,9 @@ class WorkingCopy:
     What its backward pass finds is added to the gradients of the fp32 weights, in fp32, as soon as it is known.
     """
 
-    def __init__(self, controlnet: ControlNetModel) -> None:
-        from accelerate import init_empty_weights
-
-        with init_empty_weights():
-            self.model = type(controlnet).from_config(controlnet.config)
+    def __init__(self, controlnet: ControlNetModel, model: ControlNetModel | None = None) -> None:
+        """model: another of its kind, all whose weights are replaced (default: one without any)."""
+        self.model = model or outline(controlnet)
         self._wide: list[Tensor] = []
         self._narrow: list[Tensor] = []
         theirs = dict(controlnet.named_modules())

@@ -107,6 +107,9 @@ def _edges(grey: Grey, steps: Grey, contrast: float) -> float | None:
     if np.count_nonzero(there) < EDGES * there.size:
         return None
     ratios = np.divide(steepest, np.maximum(change, 1), dtype=np.float32)[there]
+    np.minimum(
+        ratios, 1, out=ratios
+    )  # of the steps counted, the outermost may lead out of the pixels that the change is of
     at = int(SHARPEST * (len(ratios) - 1))
     return float(np.partition(ratios, at)[at])
 
