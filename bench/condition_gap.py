@@ -1,10 +1,10 @@
 """The condition gap of ControlNets that follow and that do not, on a base of the quick-start's size that predicts noise.
 
-    python -m bench condition-gap --work DIR [--steps 2000] [--updates 240]
+    python -m bench condition-gap --work DIR [--steps 2000] [--updates 240] [--noise-updates 960]
 
 The quick-start's base, which predicts velocity, is trained on to predict noise (--steps updates of 32 pictures, one thread). Then the
 quick-start's ControlNet is trained on both, once with the maps of its pictures, once with those of other pictures, by which it can
-follow nothing, and is validated every 40 updates. DIR keeps the result of each step, and one that is there is not made again.
+follow nothing, and is validated every 40 updates. Where noise is predicted it takes four times as long to follow. DIR keeps the result of each step, and one that is there is not made again.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="the folder that keeps what is made")
     parser.add_argument("--steps", type=int, default=2000, help="updates of the base that predicts noise")
-    parser.add_argument("--updates", type=int, default=240, help="of each ControlNet")
+    parser.add_argument("--updates", type=int, default=240, help="of a ControlNet where velocity is predicted")
+    parser.add_argument("--noise-updates", type=int, default=960, help="and where noise is")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     epsilon = options.work / "epsilon"
@@ -128,11 +129,12 @@ def main() -> None:
     if not (options.work / "wrong" / "dataset_dict.json").exists():
         make_pairs(options.work)
     table = Table("base", "maps", "update", "fidelity", "gap", "of each band", "of the sums")
-    for name, base in (("noise", epsilon), ("velocity", SHAPES / "base")):
+    longer, shorter = options.noise_updates, options.updates
+    for name, base, updates in (("noise", epsilon, longer), ("velocity", SHAPES / "base", shorter)):
         for pairs in ("right", "wrong"):
             out = options.work / f"{name}-{pairs}"
             if not (out / "config.json").exists():
-                learn(options.work, base, pairs, options.updates, out)
+                learn(options.work, base, pairs, updates, out)
             for update, found in validations(out).items():
                 gaps = [found[f"condition_gap_band{n}"] for n in range(4)]
                 losses = [found[f"val_loss_band{n}"] for n in range(4)]

@@ -14,8 +14,8 @@ BELONGS = 0.5  # share of the real pictures' own score below which maps and pict
 HELD = 0.5  # share below which the VAE loses what the condition shows
 LEFT = 0.1  # share below which nothing can be placed between chance and what the VAE leaves
 IGNORES, FOLLOWS = 0.1, 0.7  # share below which a condition is ignored, and from which it is followed
-# Condition gap of the held-out losses from which on the condition is said to be used. On the quick-start's base it is 1.001 where
-# pictures do not follow yet (update 40) and 1.08 where they begin to (80, fidelity 18 %); what the base predicts hardly matters.
+# Condition gap of the held-out losses from which on the condition is said to be used. Where nothing can be followed it stays below 1.001;
+# pictures begin to follow at 1.10, and at 1.14 a tenth of the way, whether the base predicts velocity or noise (`bench condition-gap`).
 USED = 1.05
 MEMORISED = 0.25  # share by which train rows are better than unseen ones
 PROMPTED = 0.25  # share that is lost with another row's caption
