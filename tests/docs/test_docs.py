@@ -103,11 +103,12 @@ def test_the_snippets_of_a_page_run(page: Path, folder: Path, monkeypatch: pytes
 @pytest.mark.slow
 @pytest.mark.parametrize("fence", [fence for fence in FENCES if fence.words.startswith("needs ")], ids=str)
 @pytest.mark.usefixtures("folder")
-def test_snippets_that_need_weights_run_where_these_are(fence: Fence) -> None:
+def test_snippets_that_need_weights_run_where_these_are(fence: Fence, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block marked "needs NAME:VARIANT" runs alone, where that variant's weights, or "needs package:NAME" that package, are."""
     name = fence.words.removeprefix("needs ")
     if name.startswith("package:"):
         pytest.importorskip(name.removeprefix("package:"), reason=f"{name} is not installed")
+        monkeypatch.setenv("RAY_ADDRESS", "local")  # and not a cluster that another test has on this machine
         run(fence, {"__name__": "snippets"})
         return
     spec, variant = parse(name)
