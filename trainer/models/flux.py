@@ -10,16 +10,15 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransform
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from trainer.models.samplers import WITH_SIGMAS, Make
-from trainer.models.transformer import TransformerBase, without_unheard
+from trainer.models.packed import PATCH, PackedBase
+from trainer.models.transformer import without_unheard
 from trainer.types import Batch
 
 T5_TOKENS = 512  # max_sequence_length of FluxControlNetPipeline
 GUIDANCE = 3.5  # that a distilled base is told in training: the default of train_controlnet_flux.py
-PATCH = 2  # latents along a side of a token
 
 
-class Flux(TransformerBase):
+class Flux(PackedBase):
     family: ClassVar[str] = "flux"
     four_bits: ClassVar[bool] = True
     denoiser_kind: ClassVar[Any] = FluxTransformer2DModel
@@ -29,7 +28,6 @@ class Flux(TransformerBase):
         ("text_encoder", "tokenizer", CLIPTextModel, CLIPTokenizer),
         ("text_encoder_2", "tokenizer_2", T5EncoderModel, T5TokenizerFast),
     )
-    samplers: ClassVar[Mapping[str, Make]] = WITH_SIGMAS
     usual_blocks: ClassVar[int] = 4  # of FluxControlNetModel.from_transformer, and of train_controlnet_flux.py
     alike: ClassVar[Sequence[str]] = (
         "in_channels",
@@ -40,10 +38,6 @@ class Flux(TransformerBase):
         "guidance_embeds",
         "axes_dims_rope",
     )
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.denoiser.config.in_channels) // PATCH**2
 
     def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
         """CLIP's pooled text, and T5's last layer, padding included."""
@@ -73,18 +67,9 @@ class Flux(TransformerBase):
             "guidance": torch.full((len(states),), GUIDANCE, device=device) if guided else None,
         }
 
-    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
-        """timesteps: sigmas, as the network takes them."""
-        assert batch.hints is not None
-        shared = self.condition_kwargs(batch, noisy.dtype)
-        shared |= {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
-        residuals, _ = controlnet(controlnet_cond=packed(batch.hints.to(noisy.dtype)), **shared)
-        steered = None if residuals is None else [residual.to(noisy.dtype) for residual in residuals]
-        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **shared)[0]
-        return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
-
-    def heard(self, blocks: int) -> int:
-        return (self.layers - 1) // -(-self.layers // blocks) + 1
+    def residuals(self, found: Any) -> Any:
+        """Of the blocks with two streams; there are none for those with one."""
+        return found[0]
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """Of the blocks with two streams, none of those with one."""
@@ -92,17 +77,3 @@ class Flux(TransformerBase):
         heads = {"attention_head_dim": config.attention_head_dim, "num_attention_heads": config.num_attention_heads}
         controlnet = FluxControlNetModel.from_transformer(transformer, blocks, 0, **heads)
         return without_unheard(controlnet, "ff_context", "attn.to_add_out")
-
-
-def packed(latents: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, h / 2 * w / 2, 4 C): a token of 2 x 2, row by row."""
-    rows, channels, height, width = latents.shape
-    squares = latents.reshape(rows, channels, height // PATCH, PATCH, width // PATCH, PATCH)
-    return squares.permute(0, 2, 4, 1, 3, 5).reshape(rows, -1, channels * PATCH**2)
-
-
-def unpacked(tokens: Tensor, size: tuple[int, int]) -> Tensor:
-    """The other way; size: (h, w) of the latents."""
-    rows, _, wide = tokens.shape
-    squares = tokens.reshape(rows, size[0] // PATCH, size[1] // PATCH, wide // PATCH**2, PATCH, PATCH)
-    return squares.permute(0, 3, 1, 4, 2, 5).reshape(rows, -1, *size)

@@ -15,10 +15,9 @@ from diffusers import (
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
-from trainer.models.flux import PATCH, packed, unpacked
-from trainer.models.samplers import WITH_SIGMAS, Make
+from trainer.models.packed import PATCH, PackedBase
 from trainer.models.text import MASK, STATES, filled, lengths
-from trainer.models.transformer import TransformerBase, without_unheard
+from trainer.models.transformer import without_unheard
 from trainer.types import Batch, Latents
 
 TOKENS = 512  # max_sequence_length of QwenImageControlNetPipeline
@@ -31,7 +30,7 @@ TEMPLATE = (
 )
 
 
-class QwenImage(TransformerBase):
+class QwenImage(PackedBase):
     family: ClassVar[str] = "qwen-image"
     denoiser_kind: ClassVar[Any] = QwenImageTransformer2DModel
     controlnet_kind: ClassVar[Any] = QwenImageControlNetModel
@@ -50,12 +49,7 @@ class QwenImage(TransformerBase):
         "joint_attention_dim",
         "axes_dims_rope",
     )
-    samplers: ClassVar[Mapping[str, Make]] = WITH_SIGMAS
     longest_text: ClassVar[int | None] = TOKENS
-
-    @property
-    def latent_channels(self) -> int:
-        return int(self.denoiser.config.in_channels) // PATCH**2
 
     @property
     def vae_channels(self) -> int:
@@ -103,19 +97,6 @@ class QwenImage(TransformerBase):
             "encoder_hidden_states_mask": None if min(known) == longest else mask,
             "img_shapes": [(1, height, width)] * len(known),
         }
-
-    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
-        """timesteps: sigmas, as the network takes them."""
-        assert batch.hints is not None
-        shared = self.condition_kwargs(batch, noisy.dtype)
-        shared |= {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
-        residuals = controlnet(controlnet_cond=packed(batch.hints.to(noisy.dtype)), **shared)
-        steered = None if residuals is None else [residual.to(noisy.dtype) for residual in residuals]
-        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **shared)[0]
-        return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
-
-    def heard(self, blocks: int) -> int:
-        return (self.layers - 1) // -(-self.layers // blocks) + 1
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """Also the text's norm, which from_transformer of diffusers forgets."""

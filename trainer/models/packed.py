@@ -1,0 +1,53 @@
+"""What FLUX.1 and Qwen-Image have alike: a token is a square of latents, and a ControlNet steers blocks at equal distances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from trainer.models.samplers import WITH_SIGMAS, Make
+from trainer.models.transformer import TransformerBase
+from trainer.types import Batch
+
+PATCH = 2  # latents along a side of a token
+
+
+class PackedBase(TransformerBase):
+    samplers: ClassVar[Mapping[str, Make]] = WITH_SIGMAS
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.denoiser.config.in_channels) // PATCH**2
+
+    def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
+        """timesteps: sigmas, as the network takes them."""
+        assert batch.hints is not None
+        shared = self.condition_kwargs(batch, noisy.dtype)
+        shared |= {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
+        residuals = self.residuals(controlnet(controlnet_cond=packed(batch.hints.to(noisy.dtype)), **shared))
+        steered = None if residuals is None else [residual.to(noisy.dtype) for residual in residuals]
+        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **shared)[0]
+        return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
+
+    def heard(self, blocks: int) -> int:
+        return (self.layers - 1) // -(-self.layers // blocks) + 1
+
+    def residuals(self, found: Any) -> Any:
+        """What of a ControlNet's output steers the base; None where its base has no blocks for it."""
+        return found
+
+
+def packed(latents: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h / 2 * w / 2, 4 C): a token of 2 x 2, row by row."""
+    rows, channels, height, width = latents.shape
+    squares = latents.reshape(rows, channels, height // PATCH, PATCH, width // PATCH, PATCH)
+    return squares.permute(0, 2, 4, 1, 3, 5).reshape(rows, -1, channels * PATCH**2)
+
+
+def unpacked(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+    """The other way; size: (h, w) of the latents."""
+    rows, _, wide = tokens.shape
+    squares = tokens.reshape(rows, size[0] // PATCH, size[1] // PATCH, wide // PATCH**2, PATCH, PATCH)
+    return squares.permute(0, 3, 1, 4, 2, 5).reshape(rows, -1, *size)
