@@ -18,7 +18,7 @@ from condprep.building.on_ray import OnRay
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
-from condprep.building.parts import parse_part, refuse_with_part
+from condprep.building.parts import Part, parse_part, refuse_with_part
 from condprep.building.plan_by_one import plan_by_one
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share, part_counts
 from condprep.dataset.layout import Layout
@@ -89,17 +89,11 @@ def build(
     check_engine(engine, devices=devices, part=part, append=append, address=address, actors=actors)
     chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
     mine = parse_part(part)
-    given = {
-        "--overwrite": overwrite,
-        "--retry-rejects": bool(retry_rejects),
-        "--max-rejects": max_rejects is not None,
-        "--append": append,
-        "--format webdataset": chosen.format == "webdataset",
-    }
-    refuse_with_part(mine, given)
     retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
-    others = overwrite or bool(retry) or bool(chosen.limit)
-    check_append(append, others, replace=replace, form=chosen.format)
+    bounded = max_rejects is not None
+    _check_together(
+        chosen, mine, overwrite=overwrite, append=append, replace=replace, retry=bool(retry), bounded=bounded
+    )
     layout = layout_of(out, mine)
     check_target(str(source), layout, engine if retry else "")
     check_folders(Path(source), layout.root)
@@ -141,6 +135,29 @@ def build(
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
     check_rejects(result, max_rejects)
     return result
+
+
+def _check_together(
+    chosen: BuildOptions,
+    mine: Part | None,
+    *,
+    overwrite: bool,
+    append: bool,
+    replace: bool,
+    retry: bool,
+    bounded: bool,
+) -> None:
+    """What excludes what. mine: the part that this process builds. bounded: by --max-rejects. Raises UsageError."""
+    given = {
+        "--overwrite": overwrite,
+        "--retry-rejects": retry,
+        "--max-rejects": bounded,
+        "--append": append,
+        "--format webdataset": chosen.format == "webdataset",
+    }
+    refuse_with_part(mine, given)
+    others = overwrite or retry or bool(chosen.limit)
+    check_append(append, others, replace=replace, form=chosen.format)
 
 
 def _opened(source: str, chosen: BuildOptions, kind: str | None, layout: Layout, **how: Any) -> Source:

@@ -18,13 +18,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from condprep import __version__
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, source_scores
+from condprep.curation.decisions import Decision, load, store
 from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
 from condprep.curation.repairs import REPAIRS, Repairer, repair_of
 from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
@@ -56,15 +54,6 @@ class CurateResult:
     resumed: int  # rows that an earlier run had copied already
     seconds: float  # of this run
     url: str | None = None  # of a dataset that is not here: then `path` is the working folder
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of a row that is not copied as it is."""
-
-    drop: Drop | None = None  # left out
-    repairs: tuple[str, ...] = ()  # done first
-    otherwise: Drop | None = None  # left out where they fail; None: then it is copied as it is
 
 
 def curate(
@@ -166,7 +155,7 @@ class _Run:
             plan = self._decide(config, how)
             self.layout.begin()
         self.plan = plan
-        self.decisions = _load(self.layout.private / "decisions.parquet")
+        self.decisions = load(self.layout.private / "decisions.parquet")
 
     def _decide(self, config: dict[str, Any], how: Mapping[str, Any]) -> Plan:
         scores = source_scores(self.layout)
@@ -177,7 +166,7 @@ class _Run:
         if self.layout.target:
             for path in scores.parent.iterdir():
                 shutil.move(path, self.layout.private / path.name)
-        commit(self.layout.private / "decisions.parquet", lambda partial: _store(decisions, partial))
+        commit(self.layout.private / "decisions.parquet", lambda partial: store(decisions, partial))
         damaged = {one.key: one.reason for one in result.findings if one.row is None and one.rule == "readable"}
         lengths = self.rows.lengths(damaged)
         if sum(lengths) != result.rows:
@@ -318,28 +307,6 @@ class _Run:
         counts["rejects"] = Counter(before["counts"]["rejects"]) + total.rejects
         done = self.plan.config["requested"]["curate"] | {name: made[name] for name in ("dropped", "repaired")}
         write_card(self.layout, before | {"counts": counts, "curation": [*before.get("curation", []), done]})
-
-
-DECISIONS = pa.schema(
-    {"row": pa.int64(), "drop": pa.string(), "reason": pa.string(), "repairs": pa.list_(pa.string())}
-)  # drop: where there are repairs, what becomes of the row when they fail
-
-
-def _store(decisions: Mapping[int, Decision], path: Path) -> None:
-    rows = []
-    for row, one in sorted(decisions.items()):
-        drop = one.drop or one.otherwise
-        rows.append({"row": row, "drop": drop and drop.name, "reason": drop and drop.reason, "repairs": one.repairs})
-    pq.write_table(pa.Table.from_pylist(rows, DECISIONS), path)
-
-
-def _load(path: Path) -> dict[int, Decision]:
-    found = {}
-    for row in pq.read_table(path).to_pylist():
-        drop = Drop(row["drop"], row["reason"]) if row["drop"] else None
-        repairs = tuple(row["repairs"])
-        found[row["row"]] = Decision(None, repairs, drop) if repairs else Decision(drop)
-    return found
 
 
 def _line(row: int, word: str) -> str:

@@ -53,3 +53,27 @@ def test_a_room_says_what_it_is_for_and_holds_nothing_else(path: Path):
     assert re.search(
         r"\b([Cc]alled|[Ll]oaded|[Oo]pened|Written|[Uu]sed)\b.* by\b|\bCalled as\b|\bCalled through\b", said, re.DOTALL
     )
+
+
+def test_files_and_functions_stay_small():
+    """No file has more than 350 lines; no function does more than 60 lines of work below its signature and docstring."""
+    long = []
+    for path in (
+        path
+        for folder in ("bench", "condprep", "examples", "tests", "trainer")
+        for path in (ROOT / folder).rglob("*.py")
+    ):
+        text = path.read_text(encoding="utf-8")
+        if (lines := text.count("\n")) > 350:
+            long.append(f"{path}: {lines} lines")
+        long += [f"{path}:{one.lineno}: {one.name}" for one in ast.walk(ast.parse(text)) if _work(one) > 60]
+    assert long == []
+
+
+def _work(node: ast.AST) -> int:
+    """Lines of a function without its signature and docstring; 0 for anything else."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return 0
+    said = ast.get_docstring(node) is not None
+    first = node.body[min(said, len(node.body) - 1)]
+    return (node.end_lineno or 0) - first.lineno + 1
