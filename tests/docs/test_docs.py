@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import io
 import re
@@ -98,6 +99,8 @@ def test_the_snippets_of_a_page_run(page: Path, folder: Path, monkeypatch: pytes
     for fence in fences(page):
         if not fence.words:
             run(fence, namespace)
+    namespace.clear()
+    gc.collect()  # closes them here and not within another test, to which the warning would be an error
 
 
 @pytest.mark.slow
