@@ -21,8 +21,8 @@ MEASURED = {
     "bytes of a plan, an input": 13.0,
     "microseconds to list an input into a plan": 27.0,
     "driver's megabytes": 115.0,
-    "driver's kilobytes a shard": 1.0,
-    "driver's milliseconds a shard": 0.8,
+    "driver's kilobytes a shard": 0.75,
+    "driver's milliseconds a shard": 0.3,
 }
 BOUNDS = {"hed": 2500.0, "depth": 900.0, "openpose": 5900.0}  # pictures a second of an H100 at 400 TFLOP/s, bf16
 ASSUMED = {
