@@ -39,9 +39,9 @@ def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(tmp_path: Path) 
         path = tmp_path / "raw" / str(number % 2) / f"{number}.{('jpg', 'png', 'webp')[number % 3]}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"" if number == 5 else encoded(smooth(64 + 8 * (number % 3), 64, number)))
-    chaos = Path(__file__).parents[1] / "support" / "chaos.py"
-    program = [sys.executable, chaos, tmp_path / "raw", tmp_path, "0", str(KILLS)]
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    program = [sys.executable, "-m", "support.chaos", tmp_path / "raw", tmp_path, "0", str(KILLS)]
+    paths = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    done = subprocess.run(program, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
     report = json.loads(done.stdout)
     assert set(report["statuses"]) == {0}, done.stderr
     assert report["kills"] >= KILLS

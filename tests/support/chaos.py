@@ -1,6 +1,6 @@
 """A process that forks builds and kills them: imports, of whatever a build imports, are paid once. Used by test_faults.py.
 
-    python tests/support/chaos.py RAW OUT SEED KILLS
+    PYTHONPATH=tests python -m support.chaos RAW OUT SEED KILLS
 
 Half of the builds die at a random file operation in their output (any of those that Python audits, so that every stage
 is met), half at a random call of any function in any thread. Each is resumed with another number of workers until it is
@@ -24,6 +24,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from support.preview import told
+
 from condprep.annotators.registry import specs
 from condprep.building import keeping
 from condprep.building.build import build
@@ -37,8 +39,13 @@ ANNOTATOR = "canny:random"
 OPTIONS: dict[str, Any] = {"resolution": 64, "shard_rows": 3, "validation": 0.3}
 
 
-def fork(act: Callable[[], object], out: Path, watch: Callable[[Callable[[], None]], None], die: int) -> int:
-    """`act` in a process of its own that kills itself at the `die`-th thing that `watch` sees; how many, in out.count."""
+def fork(
+    act: Callable[[], object], out: Path, watch: Callable[[Callable[[], None]], None], die: int, tell: bool = False
+) -> int:
+    """`act` in a process of its own that kills itself at the `die`-th thing that `watch` sees; 0: it is left alone.
+
+    tell: how many things there were comes into out.count.
+    """
     child = os.fork()
     if child:
         return child
@@ -50,7 +57,8 @@ def fork(act: Callable[[], object], out: Path, watch: Callable[[Callable[[], Non
         if count == die:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    watch(counted)
+    if die or tell:
+        watch(counted)
     os.fsync = lambda _: None  # who is killed loses nothing that was written, and to wait for the disk takes longest
     try:
         act()
@@ -58,7 +66,8 @@ def fork(act: Callable[[], object], out: Path, watch: Callable[[Callable[[], Non
         print(repr(error), file=sys.stderr)
         os._exit(1)
     sys.setprofile(None)
-    out.with_suffix(".count").write_text(json.dumps([count, sorted(sys.modules)]))
+    if tell:
+        out.with_suffix(".count").write_text(json.dumps([count, sorted(sys.modules)]))
     os._exit(0)
 
 
@@ -103,12 +112,13 @@ def killed(status: int) -> bool:
 
 def main(raw: Path, out: Path, seed: int, least: int) -> None:
     keeping.SECONDS = 0.0  # every row that was written is kept at once, so that builds die over that, too
-    card.draw_sheet = partial(card.draw_sheet, cell=32)  # else most of a build's time goes into its preview
+    card.draw_sheet = told
     specs()  # what is installed is looked up once, for all processes that are forked from this one
     rng, most, kills, statuses = random.Random(seed), {}, 0, []
     for kind in (operations, calls):
         whole = out / "whole" / kind.__name__
-        os.waitpid(fork(partial(build, raw, whole, ANNOTATOR, workers=2, **OPTIONS), whole, kind(whole), 0), 0)
+        act = partial(build, raw, whole, ANNOTATOR, workers=2, **OPTIONS)
+        os.waitpid(fork(act, whole, kind(whole), 0, tell=True), 0)
         most[kind], modules = json.loads(whole.with_suffix(".count").read_text())
         for module in modules:
             with suppress(ImportError):  # some are made while others are imported, and have no file

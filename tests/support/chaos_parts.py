@@ -63,7 +63,8 @@ def finish_too_early(out: Path) -> None:
 def main(raw: Path, out: Path, seed: int, least: int) -> None:
     rng, kills, ends, builds = random.Random(seed), 0, set[int](), 0
     whole = out / "whole"
-    os.waitpid(fork(partial(build, raw, whole, ANNOTATOR, workers=1, **OPTIONS), whole, operations(whole), 0), 0)
+    act = partial(build, raw, whole, ANNOTATOR, workers=1, **OPTIONS)
+    os.waitpid(fork(act, whole, operations(whole), 0, tell=True), 0)
     most, modules = json.loads(whole.with_suffix(".count").read_text())
     for module in [*modules, "condprep.building.finish_parts"]:  # once, for all processes that follow
         try:

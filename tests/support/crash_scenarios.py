@@ -12,6 +12,7 @@ import cv2
 from PIL import Image
 from support.crash import Scenario, crash
 from support.pictures import smooth
+from support.preview import told
 from support.trainings import RECORDED
 
 import condprep
@@ -222,11 +223,11 @@ def find_out() -> None:
     """What a process finds out once and keeps, for all that are forked from this one: what is installed, CLIP's words."""
     specs()
     verify._token_counter(Weights(offline=True), [])("a picture")
+    card.draw_sheet = told
 
 
 if __name__ == "__main__":
     place, stride, seed, *names = sys.argv[1:]
     find_out()
-    card.draw_sheet = partial(card.draw_sheet, cell=32)  # else most of a build's time goes into its preview
     found = {name: crash(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in names}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))
