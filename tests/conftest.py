@@ -35,6 +35,7 @@ from skimage import data
 from support import thorough
 from support.command import Command, Run
 from support.datasets import rows_of, written
+from support.dealing import dealt
 from support.pictures import encoded
 from support.s3_server import S3Server, running
 from support.warm import Warm
@@ -118,7 +119,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         modules.setdefault(item.location[0], []).append(item)
     ordered = sorted(modules.values(), key=lambda some: max(map(_slowness, some)), reverse=True)
-    items[:] = [one for first in range(processes) for some in ordered[first::processes] for one in some]
+    items[:] = dealt(ordered, processes)
 
 
 def _slowness(item: pytest.Item) -> int:

@@ -7,6 +7,7 @@ import gc
 import inspect
 import io
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -54,17 +55,25 @@ def run(fence: Fence, namespace: dict[str, Any]) -> None:
         assert not cli.app(arguments, standalone_mode=False), f"{fence}: {arguments}"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the snippets run: a few photographs in raw/, and photo.jpg."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few photographs in raw/, and photo.jpg; to be copied."""
     from skimage import data
 
-    (tmp_path / "raw").mkdir()
+    folder = tmp_path_factory.mktemp("photos")
+    (folder / "raw").mkdir()
     pictures = {"astronaut.jpg": data.astronaut, "cat.png": data.chelsea, "coffee.png": data.coffee}
     for name, picture in pictures.items():
-        Image.fromarray(picture()).save(tmp_path / "raw" / name)
-    (tmp_path / "raw" / "coffee.txt").write_text("a cup of espresso on a wooden table")
-    Image.fromarray(data.astronaut()).save(tmp_path / "photo.jpg")
+        Image.fromarray(picture()).save(folder / "raw" / name)
+    (folder / "raw" / "coffee.txt").write_text("a cup of espresso on a wooden table")
+    Image.fromarray(data.astronaut()).save(folder / "photo.jpg")
+    return folder
+
+
+@pytest.fixture
+def folder(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the snippets run: those photographs."""
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CONDPREP_WEIGHTS", raising=False)
     return tmp_path
@@ -120,11 +129,17 @@ def test_snippets_that_need_weights_run_where_these_are(fence: Fence, monkeypatc
     run(fence, {"__name__": "snippets"})
 
 
+@pytest.fixture(scope="module")
+def verbs() -> Any:
+    """The command line, put together once."""
+    return get_command(cli.app)
+
+
 @pytest.mark.parametrize("fence", [fence for fence in FENCES if fence.commands], ids=str)
-def test_every_command_line_is_understood(fence: Fence) -> None:
+def test_every_command_line_is_understood(fence: Fence, verbs: Any) -> None:
     """Each `condprep ...` line names a verb and options that exist, with values of the right type."""
     for arguments in fence.commands:
-        command: Any = get_command(cli.app)
+        command = verbs
         while hasattr(command, "commands"):
             command = command.commands[arguments.pop(0)]
         command.make_context("condprep", arguments)

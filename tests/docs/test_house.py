@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md and the rooms: the map has every room, the walks name what there is, each room says who may call it."""
+"""CONTRIBUTING.md and the rooms: the map has every room, the walks name what there is, each room says who may call it; how tests are dealt."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.dealing import dealt
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -77,3 +80,17 @@ def _work(node: ast.AST) -> int:
     said = ast.get_docstring(node) is not None
     first = node.body[min(said, len(node.body) - 1)]
     return (node.end_lineno or 0) - first.lineno + 1
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 4))
+def test_every_process_begins_with_modules_of_its_own(lengths: list[int], processes: int):
+    """conftest.py deals slow modules out: of the equal parts that pytest-xdist makes of its list each begins with another one,
+    and no test is lost or doubled."""
+    modules = [[(number, test) for test in range(length)] for number, length in enumerate(lengths)]
+    tests = dealt(modules, processes)
+    assert sorted(tests) == [test for module in modules for test in module]
+    first = 0
+    for number, module in enumerate(modules[:processes]):
+        size = (len(tests) - first) // (processes - number)
+        assert tests[first : first + min(size, len(module))] == module[:size]
+        first += size

@@ -39,15 +39,9 @@ def crashed(folder: Path, stride: int, *scenarios: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-OTHERS = [("into", 41), ("retry", 31), ("checkpoints", 23)]
-
-
-@pytest.mark.parametrize(
-    ("scenario", "stride"), [("build", 37), *(pytest.param(*one, marks=pytest.mark.slow) for one in OTHERS)]
-)
-def test_stopped_here_and_there(tmp_path: Path, scenario: str, stride: int) -> None:
-    """A few moments of each: the second run ends with the bytes of an undisturbed one, and leaves nothing behind."""
-    found = crashed(tmp_path, stride, scenario)[scenario]
+def test_stopped_here_and_there(tmp_path: Path) -> None:
+    """A few moments of a build: the second run ends with the bytes of an undisturbed one, and leaves nothing behind."""
+    found = crashed(tmp_path, 37, "build")["build"]
     assert found["failures"] == []
     assert found["points"] >= 4
 
