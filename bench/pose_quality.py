@@ -1,6 +1,6 @@
 """How well pose annotators find annotated people: COCO's keypoint AP (OKS) and seconds a picture.
 
-    python -m bench pose-quality [openpose:blaze ...] [--set tiles=3] [--folder DIR] [--device cpu] [--threads 2]
+    python -m bench pose-quality [openpose:blaze ...] [--set threshold=0.3] [--folder DIR] [--device cpu] [--threads 2]
 
 DIR holds pictures and one COCO keypoint file (*.json); default: the people of the shared test data. What is scored is the
 `keypoints` column, so a joint that is not drawn counts as wrong; a person's score is the mean confidence of the joints.

@@ -32,10 +32,9 @@ BUILTIN = (
             "dwpose-hand": "the same with hands",
             "dwpose-face": "the same with faces",
             "dwpose-full": "the same with hands and faces",
-            "movenet": "bodies by MoveNet MultiPose and Thunder (Apache-2.0)",
-            "blaze": "bodies by BlazePose's detector and landmarks (Apache-2.0)",
+            "blaze": "bodies by MoveNet MultiPose and Thunder (Apache-2.0)",
         },
-        licence="CMU OpenPose licence, non-commercial use only; dwpose, movenet, blaze: Apache-2.0",
+        licence="CMU OpenPose licence, non-commercial use only; dwpose, blaze: Apache-2.0",
         weights={
             "cmu": ("body_pose_model.pth",),
             "hand": ("body_pose_model.pth", "hand_pose_model.pth"),
@@ -44,12 +43,12 @@ BUILTIN = (
             **dict.fromkeys(
                 ("dwpose", "dwpose-hand", "dwpose-face", "dwpose-full"), ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")
             ),
-            "movenet": (
+            "blaze": (
                 *("movenet-multipose.json", "movenet-multipose.bin"),
                 *("movenet-thunder.json", "movenet-thunder.bin"),
             ),
-            "blaze": ("pose_detection.tflite", "pose_landmark_full.tflite"),
         },
+        former={"openpose:movenet": "blaze"},
     ),
     AnnotatorSpec(
         name="hed",

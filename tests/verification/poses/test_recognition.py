@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.blaze_models import models
 from support.datasets import written_poses
 from support.drawings import body, shifted
+from support.movenet_models import models
 from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from support.pictures import encoded
 from torch import Tensor
@@ -170,7 +170,7 @@ def test_damaged_weights_leave_it_to_the_stand_in(tmp_path: Path, monkeypatch: p
 )
 def test_real_networks_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
     """Maps of openpose:blaze, mirrored, of pictures that were stored as JPEG then, are its own; those of another are not."""
-    blaze, other = Blaze(*models(), device="cpu", tiles=0), Openpose(DM14(), device="cpu", height=HEIGHT)
+    blaze, other = Blaze(models(), device="cpu"), Openpose(DM14(), device="cpu", height=HEIGHT)
     whole = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PEOPLE.glob("*.jpg"))]
     pictures = [cv2.resize(one, (w, w * one.shape[0] // one.shape[1])) for one in whole for w in (320, 448)]
     for drawer, expected in ((blaze, True), (other, False)):

@@ -1,4 +1,5 @@
-"""openpose:blaze: BlazePose in plain PyTorch, read from the TensorFlow Lite files of mediapipe's wheel.
+"""openpose:blaze: MoveNet in plain PyTorch, read from the TensorFlow.js files of an npm package.
 
-In and out as of every annotator, with `keypoints`. Loaded by openpose's `load`; verification knows its joints' spread.
+The name is older than the networks: BlazePose's found the people before. In and out as of every annotator, with
+`keypoints`. Loaded by openpose's `load`; nothing else is for others.
 """

@@ -1,105 +1,76 @@
-"""The BlazePose detector: where in a picture people are, seen through square views of it.
-
-Constants from MediaPipe's pose_detection graph (modules/pose_detection/pose_detection_cpu.pbtxt).
-"""
+"""MoveNet MultiPose as a finder of people: their boxes in whole pictures."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from condprep.annotators.openpose.blaze.network import Network
-from condprep.annotators.openpose.blaze.squares import ArrayRows, Squares, run_in_chunks
+from condprep.annotators.openpose.blaze.network import GRID, STRIDE, MoveNet
+from condprep.annotators.openpose.squares import ArrayRows, Squares, run_in_chunks
 
-SIZE = 224  # pixels, side of the network's input
-STRIDES = (8, 16, 32, 32, 32)  # of the network's five layers of anchors, two anchors a cell
-ANCHORS = 2254
-MIN_SCORE = 0.5
-MAX_OVERLAP = 0.3  # intersection over union above which two faces are one
-ROI_SCALE = 1.25  # the landmark network sees this many times the circle around the body
-HIP, CIRCLE = 2, 3  # rows of `Detections.points`: the mid hip, and a point of the circle around it
+SIDE = 512  # pixels of the picture's long side, as the network sees it
+PEOPLE = 64  # at most, in a picture
+MIN_BELIEF = 0.2  # that there is the middle of somebody
+NEIGHBOURS = 3  # cells; the middle is where nobody within this window is believed more
+WIDTH, HEADS = 1.5, ("center", "box_scale", "box_offset")
 
 
 @dataclass(frozen=True)
-class Detections(ArrayRows):
-    """N people, each found in one view. Positions are pixels of the picture."""
+class Boxes(ArrayRows):
+    """N people."""
 
-    view: np.ndarray  # (N,) int64, number of the square
-    score: np.ndarray  # (N,) float64, 0.5 to 1
-    points: np.ndarray  # (N, 4, 2) float64: top left and bottom right corner of the face's box, mid hip, circle
+    picture: np.ndarray  # (N,) int64, which picture of the batch
+    belief: np.ndarray  # (N,) float64, 0 to 1
+    corners: np.ndarray  # (N, 2, 2) float64, top left and bottom right, pixels of the picture
 
 
 class PersonDetector:
-    """The network with its decoding. `chunk`: views a forward."""
+    """The network with its decoding. chunk: pictures a forward."""
 
-    def __init__(self, path: Path, device: str, chunk: int) -> None:
-        self.network = Network(path, size=SIZE, outputs={0: (ANCHORS, 12), 1: (ANCHORS, 1)}).to(device)
-        self.anchors = torch.tensor(anchors(), dtype=torch.float32, device=device)
-        self.chunk = chunk
+    def __init__(self, network: MoveNet, chunk: int) -> None:
+        self.network, self.chunk = network, chunk
 
-    def __call__(self, rgb: Tensor, views: Squares) -> Detections:
-        """All detections in all views (unrotated squares), before any suppression, ordered by view."""
-        chunks = run_in_chunks(self._find, rgb, views, SIZE, self.chunk, replicate=False)
-        score = torch.cat([scores for _, scores in chunks])  # (N, 2254)
-        points = torch.cat([points for points, _ in chunks])
-        view, anchor = torch.where(score >= MIN_SCORE)
-        number = view.cpu().numpy()
-        placed = views[number].place(points[view, anchor].double().cpu().numpy())
-        found = Detections(number, score[view, anchor].double().cpu().numpy(), placed)
-        return found[np.isfinite(placed).all((1, 2))]  # a user's own weights can give anything
+    def __call__(self, rgb: Tensor) -> Boxes:
+        """(B, 3, H, W) uint8 RGB -> the boxes, ordered by picture, the surest first."""
+        n, _, height, width = rgb.shape
+        whole = np.full((n, 2), ((width - 1) / 2, (height - 1) / 2))
+        squares = Squares(np.arange(n), whole, np.full(n, float(max(height, width))), np.zeros(n))
+        down, right = band(height / max(height, width)), band(width / max(height, width))
 
-    def _find(self, seen: Tensor) -> list[Tensor]:
-        """(n, 3, 224, 224), 0..255 -> points (n, 2254, 4, 2) in units of the view, scores (n, 2254)."""
-        values, logits = self.network(seen / 127.5 - 1)
-        box_centre, box_size, hip, circle = values[..., :8].reshape(*values.shape[:2], 4, 2).unbind(-2)
-        corners = (box_centre - box_size / 2, box_centre + box_size / 2)
-        points = torch.stack([*corners, hip, circle], -2) / SIZE + self.anchors[:, None]
-        return [points, logits[..., 0].sigmoid()]
+        def read(seen: Tensor) -> list[Tensor]:
+            maps = self.network(seen[:, :, down[0] : down[1], right[0] : right[1]])
+            return [decode(maps, torch.tensor([down[0], right[0]], device=seen.device))]
+
+        chunks = run_in_chunks(read, rgb, squares, SIDE, self.chunk)
+        values = torch.cat([found for [found] in chunks]).double().cpu().numpy()  # (B, PEOPLE, 5)
+        values[~np.isfinite(values).all(2)] = 0  # a user's own weights can give anything
+        picture, person = np.nonzero(values[..., 0] >= MIN_BELIEF)
+        corners = squares.place(values[..., 1:].reshape(n, -1, 2)).reshape(n, -1, 2, 2)
+        return Boxes(picture, values[picture, person, 0], corners[picture, person])
 
 
-def anchors() -> np.ndarray:
-    """The anchors' centres, (2254, 2) as x, y in units of the view, in the order of the network's outputs."""
-    layers = [(stride, STRIDES.count(stride)) for stride in dict.fromkeys(STRIDES)]
-    return np.concatenate([_cells(SIZE // stride).repeat(2 * count, axis=0) for stride, count in layers])
+def band(share: float) -> tuple[int, int]:
+    """Which rows, or columns, of the square view of a picture hold it, when it fills this share of them: whole multiples of 32."""
+    margin = math.floor((1 - share) / 2 * SIDE / GRID) * GRID
+    return margin, SIDE - margin
 
 
-def _cells(n: int) -> np.ndarray:
-    y, x = np.mgrid[:n, :n]
-    return (np.stack([x, y], -1).reshape(-1, 2) + 0.5) / n
+def decode(maps: dict[str, Tensor], start: Tensor) -> Tensor:
+    """The network's maps, of a view that begins `start` (y, x) pixels inside the square -> (N, PEOPLE, 5).
 
-
-def suppress(found: Detections) -> Detections:
-    """Weighted non-maximum suppression: overlapping faces become one, at the mean of their points by score."""
-    left = found[np.argsort(-found.score, kind="stable")]
-    kept = [left[:0]]
-    while len(left):
-        same = overlap(left.points[0], left.points) > MAX_OVERLAP
-        same[0] = True  # also a box without area
-        group = left[same]
-        mean = np.average(group.points, axis=0, weights=group.score)
-        kept.append(Detections(group.view[:1], group.score[:1], mean[None]))
-        left = left[~same]
-    return Detections.join(kept)
-
-
-def overlap(one: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box with N boxes; points (K, 2) and (N, K, 2), whose first two are the corners."""
-    low, high = np.maximum(one[0], many[:, 0]), np.minimum(one[1], many[:, 1])
-    common = (high - low).clip(0).prod(-1)
-    union = (one[1] - one[0]).clip(0).prod() + (many[:, 1] - many[:, 0]).clip(0).prod(-1) - common
-    shared: np.ndarray = common / np.maximum(union, 1e-9)
-    return shared
-
-
-def regions(picture: np.ndarray, hip: np.ndarray, circle: np.ndarray) -> Squares:
-    """Where the landmark network looks for N people: squares around the hips, upright for the person.
-
-    picture: (N,) int64; hip, circle: (N, 2) pixels, the mid hip and the point above it on the circle around the body.
+    The belief (0 where there is nobody more), then left, top, right, bottom in units of the square.
     """
-    x, y = (circle - hip).T
-    angle = np.pi / 2 - np.arctan2(-y, x)  # 0 where the point is straight above the hip
-    return Squares(picture, hip, 2 * ROI_SCALE * np.hypot(x, y), angle)
+    belief = maps["center"].sigmoid()
+    peak = belief == F.max_pool2d(belief, NEIGHBOURS, 1, NEIGHBOURS // 2)
+    score, at = (belief * peak).flatten(1).topk(min(PEOPLE, belief[0].numel()))
+    size, offset = (maps[name].flatten(2).gather(2, at[:, None].expand(-1, 2, -1)) for name in HEADS[1:])
+    columns = belief.shape[3]
+    middle = torch.stack([at // columns, at % columns], 1) + offset  # (N, 2, PEOPLE), cells, y and x
+    half = size.clamp_min(0) / 2
+    y0, x0, y1, x1 = (torch.cat([middle - half, middle + half], 1) * STRIDE + start.repeat(2)[:, None]).unbind(1)
+    return torch.stack([score, *(side / SIDE for side in (x0, y0, x1, y1))], 2)

@@ -1,266 +1,185 @@
-"""Runs a .tflite graph in torch: any batch size, any device, float32.
+"""MoveNet: a MobileNetV2, a pyramid down to a quarter of the picture's resolution, and a map for each thing it tells.
 
-Pictures are (N, C, H, W) in channels_last memory where the file says (1, H, W, C); tensors of another rank are as in
-the file. Weights are converted once, when the network is made.
+A CenterNet: whatever is told of a person stands at the cell of its middle. Of Google's MoveNet (Apache-2.0), whose batch
+normalization the published files have folded into the convolutions.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
-from functools import partial
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from tflite import ActivationFunctionType, Padding
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from condprep.annotators.openpose.blaze.graph import MAX_ACTIVATIONS, Graph, Op, read_graph
-from condprep.errors import WeightsError
+from condprep.annotators.openpose.blaze.weights_file import read_weights
+from condprep.weights.find import WeightFile, load_into
 
-LIMITS: dict[int, tuple[float, float] | None] = {  # activation -> the range it clamps to
-    ActivationFunctionType.NONE: None,
-    ActivationFunctionType.RELU: (0, math.inf),
-    ActivationFunctionType.RELU6: (0, 6),
+JOINTS = 17  # COCO's
+STRIDE = 4  # pixels a cell of the maps
+GRID = 32  # sides of pictures are multiples of it
+# name -> channels: belief in a person's middle; in each joint; from the middle to each joint; from a joint's cell to
+# the joint; the person's height and width; from the cell to the middle. Cells, y before x.
+HEADS = {
+    "center": 1,
+    "kpt_heatmap": JOINTS,
+    "kpt_regress": 2 * JOINTS,
+    "kpt_offset": 2 * JOINTS,
+    "box_scale": 2,
+    "box_offset": 2,
 }
+BLOCKS = (1, 2, 3, 4, 3, 3, 1)  # how many have the same number of channels
+CHANNELS = (16, 24, 32, 64, 96, 160, 320)  # of these, at width 1
+SHRINKS = (1, 3, 6, 13)  # blocks that halve the resolution
+TAPS = (9, 5, 2)  # blocks whose output the pyramid takes, from coarse to fine
+PYRAMID = (64, 32, 24, 24)
 
 
-class Network(nn.Module):
-    """The part of a .tflite graph that the wanted outputs need.
+class MoveNet(nn.Module):
+    """width: times the channels of a MobileNetV2; heads: of HEADS."""
 
-    `size`: side of the input picture; `outputs`: number of an output in the file -> its shape without the batch. What
-    only the other outputs need, such as a segmentation head, is never computed. Raises WeightsError for a damaged file,
-    an unknown operation, and shapes that differ from these and from those that the file declares.
-    """
-
-    def __init__(self, path: Path, *, size: int, outputs: Mapping[int, tuple[int, ...]]) -> None:
+    def __init__(self, width: float, heads: Sequence[str]) -> None:
         super().__init__()
-        graph = read_graph(path)
-        try:
-            _check_model(graph, size, outputs)
-            self.input, self.outputs = graph.input, [graph.outputs[i] for i in outputs]
-            ops = _needed(graph, self.outputs)
-            self.steps = nn.ModuleList(_step(op, graph) for op in ops)
-            self.wiring = [(_activations(op, graph), op.output) for op in ops]
-            self.frees = _last_uses(self.wiring, self.outputs)
-            self._rehearse(graph)
-        except WeightsError as error:
-            raise WeightsError(f"{path}: {error}") from None
-        except Exception as error:  # as in read_graph: an untrusted graph can be wrong in any way
-            raise WeightsError(f"{path}: not a sound network ({type(error).__name__}: {error})") from error
+        channels = [_whole(width * c) for c, n in zip(CHANNELS, BLOCKS, strict=True) for _ in range(n)]
+        first = _whole(width * 32)
+        self.first = _Convolution(3, first, 3, stride=2, limit=6)
+        before = [first, *channels[:-1]]
+        self.blocks = nn.ModuleList(
+            _Block(a, b, expand=i > 0, stride=2 if i in SHRINKS else 1)
+            for i, (a, b) in enumerate(zip(before, channels))
+        )
+        self.last = _Convolution(channels[-1], 1280, 1, limit=6)
+        taken = [1280, *(channels[i] for i in TAPS)]
+        self.sides = nn.ModuleList(_Convolution(a, b, 1) for a, b in zip(taken, (64, *PYRAMID[:3]), strict=True))
+        self.levels = nn.ModuleList(_Separable(a, b) for a, b in pairwise(PYRAMID))
+        self.heads = nn.ModuleDict({name: _Head(PYRAMID[-1], HEADS[name]) for name in heads})
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, C, H, W) float32 -> the wanted outputs."""
-        values = {self.input: x.contiguous(memory_format=torch.channels_last)}
-        for step, (inputs, output), done in zip(self.steps, self.wiring, self.frees, strict=True):
-            values[output] = step(*(values[i] for i in inputs))
-            for i in done:
-                del values[i]
-        return [values[i] for i in self.outputs]
-
-    def _rehearse(self, graph: Graph) -> None:
-        """Run without memory: every activation must have its declared shape, which bounds what a real run needs."""
-        if sum(math.prod(graph.shapes[output]) for _, output in self.wiring) > MAX_ACTIVATIONS:
-            raise WeightsError(f"more than {MAX_ACTIVATIONS} values in the activations of one picture")
-        twin = deepcopy(self).to("meta")
-        for step, (_, output) in zip(twin.steps, self.wiring, strict=True):
-            step.register_forward_hook(partial(_compare, declared=_chw(graph.shapes[output])))
-        twin(torch.empty(_chw(graph.shapes[self.input]), device="meta"))
+    def forward(self, rgb: Tensor) -> dict[str, Tensor]:
+        """(N, 3, H, W) float32, 0..255, sides multiples of 32 -> each head's map (N, C, H / 4, W / 4)."""
+        x = self.first((rgb / 127.5 - 1).contiguous(memory_format=torch.channels_last))
+        taps = {}
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in TAPS:
+                taps[i] = x
+        coarsest, *sides = self.sides
+        x = coarsest(self.last(x))
+        for tap, side, level in zip(TAPS, sides, self.levels, strict=True):
+            x = level(F.interpolate(x, scale_factor=2, mode="bilinear") + side(taps[tap]))
+        return {name: head(x) for name, head in self.heads.items()}
 
 
-class Conv(nn.Module):
-    """A convolution, its bias and its activation.
-
-    weight: (O, I / groups, kh, kw); padding: rows and columns on each side, None for TensorFlow's SAME.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
+class _Convolution(nn.Conv2d):
+    """A convolution and its activation. limit: 0 none, 6 ReLU6, infinity ReLU. Padded as TensorFlow's SAME on even sides."""
 
     def __init__(
         self,
-        weight: Tensor,
-        bias: Tensor | None,
+        before: int,
+        after: int,
+        size: int,
         *,
-        stride: tuple[int, int],
-        padding: tuple[int, int] | None,
-        groups: int,
-        activation: int,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        limit: float = 0,
     ) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer("bias", bias)
-        self.stride, self.padding, self.groups, self.activation = stride, padding, groups, activation
+        self.limit, self.odd = limit, stride > 1
+        super().__init__(before, after, size, stride, 0 if self.odd else size // 2, groups=groups, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, padding = (x, self.padding) if self.padding is not None else _pad_same(x, self.weight.shape[2:], self.stride)
-        return _activate(F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups), self.activation)
+        x = super().forward(F.pad(x, (0, 1, 0, 1)) if self.odd else x)
+        return x.clamp_(0, self.limit) if self.limit else x
 
 
-class Apply(nn.Module):
-    """An operation without weights."""
+class _Block(nn.Module):
+    """MobileNetV2's: wider, a convolution of each channel alone, narrower; added to what came in where both have one shape."""
 
-    def __init__(self, name: str, function: Callable[..., Tensor]) -> None:
+    def __init__(self, before: int, after: int, *, expand: bool, stride: int) -> None:
         super().__init__()
-        self.name, self.function = name, function
+        inner = 6 * before if expand else before
+        self.expand = _Convolution(before, inner, 1, limit=6) if expand else nn.Identity()
+        self.depthwise = _Convolution(inner, inner, 3, stride=stride, groups=inner, limit=6)
+        self.project = _Convolution(inner, after, 1)
+        self.added = expand and stride == 1 and before == after
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
-
-    def extra_repr(self) -> str:
-        return self.name
-
-
-def _check_model(graph: Graph, size: int, outputs: Mapping[int, tuple[int, ...]]) -> None:
-    found = [graph.shapes[graph.input], *(graph.shapes[i] for i in graph.outputs)]
-    expected = {0: (1, size, size, 3), **{1 + number: (1, *shape) for number, shape in outputs.items()}}
-    if max(expected) >= len(found) or any(found[i] != shape for i, shape in expected.items()):
-        raise WeightsError(f"another model: its input and outputs have the shapes {found}")
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.added else y
 
 
-def _compare(step: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, declared: tuple[int, ...]) -> None:
-    if output.shape != declared:
-        raise WeightsError(f"{step} gives {tuple(output.shape)}, but {declared} is declared")
+class _Separable(nn.Module):
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.depthwise = _Convolution(before, before, 3, groups=before, bias=False)
+        self.pointwise = _Convolution(before, after, 1, limit=float("inf"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.pointwise(self.depthwise(x))
+        return y
 
 
-def _needed(graph: Graph, outputs: Sequence[int]) -> list[Op]:
-    wanted = set(outputs)
-    ops = []
-    for op in reversed(graph.ops):
-        if op.output in wanted:
-            wanted.update(op.inputs)
-            ops.append(op)
-    return ops[::-1]
+class _Head(_Separable):
+    def __init__(self, before: int, channels: int) -> None:
+        super().__init__(before, 96)
+        self.out = _Convolution(96, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.out(super().forward(x))
+        return y
 
 
-def _activations(op: Op, graph: Graph) -> tuple[int, ...]:
-    return tuple(i for i in op.inputs if i >= 0 and i not in graph.constants)
+def _whole(channels: float) -> int:
+    """The nearest multiple of 8, which is 8 at least, as MobileNetV2 counts."""
+    return max(8, int(channels + 4) // 8 * 8)
 
 
-def _last_uses(wiring: list[tuple[tuple[int, ...], int]], outputs: Sequence[int]) -> list[list[int]]:
-    last = {i: n for n, (inputs, _) in enumerate(wiring) for i in inputs if i not in outputs}
-    return [[i for i, at in last.items() if at == n] for n in range(len(wiring))]
+def load(listed: WeightFile, stored: WeightFile, *, width: float, heads: Sequence[str]) -> MoveNet:
+    """The network of two files, on the CPU. Raises WeightsError where they are damaged or another network's."""
+    with torch.device("meta"):
+        network = MoveNet(width, heads)
+    network.to_empty(device="cpu")
+    load_into(network, _state(read_weights(listed.path, stored.path), heads), stored)
+    return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def _chw(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[0], shape[3], shape[1], shape[2]) if len(shape) == 4 else shape
+# Names in the file -> ours. The others are numbers that the file's own decoding needs.
+LEVEL = r"separable_conv2d(?:_(\d))?/"
+HEAD = rf"({'|'.join(HEADS)})_0/"
+NAMES = (
+    (r"model/Conv1/Conv2D_", "first."),
+    (r"model/Conv_1/Conv2D_", "last."),
+    (r"model/expanded_conv_(\w+)/\w+?_", r"blocks.0.\1."),
+    (r"model/block_(\d+)_(\w+)/\w+?_", r"blocks.\1.\2."),
+    (r"conv2d(?:_(\d))?/(?:Conv2D|BiasAdd)/", r"sides.\1."),
+    (LEVEL + r"separable_conv2d/", r"levels.\1.depthwise."),
+    (LEVEL + r"separable_conv2d_", r"levels.\1.pointwise."),
+    (HEAD + r"separable_conv2d_\d/separable_conv2d/ReadVariableOp$", r"heads.\1.depthwise.weight"),
+    (HEAD + r"separable_conv2d_\d/separable_conv2d/ReadVariableOp_1$", r"heads.\1.pointwise.weight"),
+    (HEAD + r"separable_conv2d_\d/BiasAdd/", r"heads.\1.pointwise."),
+    (HEAD + r"conv2d_\d/(?:Conv2D|BiasAdd)/", r"heads.\1.out."),
+)
+PREFIX = re.compile(r"^StatefulPartitionedCall/(center_net_mobile_net_v2fpn_feature_extractor/model_1/)?")
 
 
-def _step(op: Op, graph: Graph) -> nn.Module:
-    if op.kind not in BUILDERS:
-        raise WeightsError(f"unknown operation {op.kind}; known: {', '.join(sorted(BUILDERS))}")
-    return BUILDERS[op.kind](op, graph)
+def _state(arrays: Mapping[str, NDArray[np.float32]], heads: Sequence[str]) -> dict[str, Tensor]:
+    """What of a file is weights, of these heads alone, under the names and in the shapes of MoveNet."""
+    state = {}
+    for name, array in arrays.items():
+        short = PREFIX.sub("", name)
+        for pattern, ours in NAMES:
+            if (match := re.match(pattern, short)) and (pattern[: len(HEAD)] != HEAD or match[1] in heads):
+                key = re.sub(r"\.\.", ".0.", match.expand(ours)).removesuffix(".weight").removesuffix(".")
+                state[key + (".weight" if array.ndim == 4 else ".bias")] = _tensor(array, "depthwise" in key)
+    return state
 
 
-def _constant(op: Op, graph: Graph, which: int) -> Tensor:
-    return torch.from_numpy(graph.constants[op.inputs[which]])
-
-
-def _conv(op: Op, graph: Graph) -> nn.Module:
-    return _any_conv(op, graph, _constant(op, graph, 1).permute(0, 3, 1, 2), groups=1)  # OHWI -> OIHW
-
-
-def _depthwise(op: Op, graph: Graph) -> nn.Module:
-    weight = _constant(op, graph, 1).permute(3, 0, 1, 2)  # (1, kh, kw, O) -> (O, 1, kh, kw)
-    return _any_conv(op, graph, weight, groups=graph.shapes[op.inputs[0]][3])
-
-
-def _any_conv(op: Op, graph: Graph, weight: Tensor, groups: int) -> nn.Module:
-    options = op.options
-    if (options.DilationHFactor(), options.DilationWFactor()) != (1, 1):
-        raise WeightsError(f"{op.kind} with dilation, which is not known here")
-    bias = _constant(op, graph, 2) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
-    return Conv(
-        weight,
-        bias,
-        stride=(options.StrideH(), options.StrideW()),
-        padding=None if options.Padding() == Padding.SAME else op.padding,
-        groups=groups,
-        activation=_known(options.FusedActivationFunction()),
-    )
-
-
-def _known(activation: int) -> int:
-    if activation not in LIMITS:
-        raise WeightsError(f"unknown activation {activation}")
-    return activation
-
-
-def _activate(x: Tensor, activation: int) -> Tensor:
-    """`x`, which nobody else holds, clamped in place."""
-    limits = LIMITS[activation]
-    return x if limits is None else x.clamp_(*limits)
-
-
-def _pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
-    """TensorFlow's SAME: ceil(n / stride) outputs, an odd pixel of padding at the end; x and what is left to pad."""
-    total = [max((math.ceil(n / s) - 1) * s + k - n, 0) for n, k, s in zip(x.shape[2:], kernel, stride, strict=True)]
-    top, left = (t // 2 for t in total)
-    if total != [top * 2, left * 2]:
-        x = F.pad(x, (left, total[1] - left, top, total[0] - top))
-        top, left = 0, 0
-    return x, (top, left)
-
-
-def _add(op: Op, graph: Graph) -> nn.Module:
-    activation = _known(op.options.FusedActivationFunction())
-    return Apply("ADD", lambda a, b: _activate(a + b, activation))
-
-
-def _resize(op: Op, graph: Graph) -> nn.Module:
-    if op.options.AlignCorners() or not op.options.HalfPixelCenters():
-        raise WeightsError("RESIZE_BILINEAR other than with half pixel centres, which is not known here")
-    size = _constant(op, graph, 1).tolist()
-    return Apply("RESIZE_BILINEAR", partial(F.interpolate, size=size, mode="bilinear"))
-
-
-def _max_pool(op: Op, graph: Graph) -> nn.Module:
-    options = op.options
-    kernel, stride = (options.FilterHeight(), options.FilterWidth()), (options.StrideH(), options.StrideW())
-    if options.Padding() != Padding.VALID or options.FusedActivationFunction() != ActivationFunctionType.NONE:
-        raise WeightsError("MAX_POOL_2D with padding or activation, which is not known here")
-    return Apply("MAX_POOL_2D", partial(F.max_pool2d, kernel_size=kernel, stride=stride))
-
-
-def _depth_to_space(op: Op, graph: Graph) -> nn.Module:
-    return Apply("DEPTH_TO_SPACE", partial(depth_to_space, block=op.options.BlockSize()))
-
-
-def depth_to_space(x: Tensor, block: int) -> Tensor:
-    """(N, block * block * C, H, W) -> (N, C, H * block, W * block); unlike pixel_shuffle, C varies fastest."""
-    n, channels, height, width = x.shape
-    x = x.view(n, block, block, channels // block**2, height, width).permute(0, 3, 4, 1, 5, 2)
-    x = x.reshape(n, channels // block**2, height * block, width * block)
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _reshape(op: Op, graph: Graph) -> nn.Module:
-    shape = graph.shapes[op.output][1:]  # the batch stays free
-    if len(shape) == 3 or len(graph.shapes[op.inputs[0]]) != 4:
-        raise WeightsError("RESHAPE other than from four dimensions to fewer, which is not known here")
-    return Apply("RESHAPE", lambda x: x.permute(0, 2, 3, 1).reshape(x.shape[0], *shape))
-
-
-def _concat(op: Op, graph: Graph) -> nn.Module:
-    rank = len(graph.shapes[op.output])
-    axis = op.options.Axis() % rank
-    return Apply("CONCATENATION", lambda *parts: torch.cat(parts, dim=[0, 2, 3, 1][axis] if rank == 4 else axis))
-
-
-def _logistic(op: Op, graph: Graph) -> nn.Module:
-    return Apply("LOGISTIC", torch.sigmoid)
-
-
-BUILDERS: dict[str, Callable[[Op, Graph], nn.Module]] = {
-    "ADD": _add,
-    "CONCATENATION": _concat,
-    "CONV_2D": _conv,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "DEPTH_TO_SPACE": _depth_to_space,
-    "LOGISTIC": _logistic,
-    "MAX_POOL_2D": _max_pool,
-    "RESHAPE": _reshape,
-    "RESIZE_BILINEAR": _resize,
-}
+def _tensor(array: NDArray[np.float32], depthwise: bool) -> Tensor:
+    """A kernel (h, w, in, out), of a depthwise one (h, w, channels, 1), or a bias, as torch has it."""
+    tensor = torch.from_numpy(array)
+    if tensor.ndim != 4:
+        return tensor
+    return tensor.permute(2, 3, 0, 1) if depthwise else tensor.permute(3, 2, 0, 1)

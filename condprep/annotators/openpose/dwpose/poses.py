@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from condprep.annotators.openpose.bodies import from_coco
 from condprep.annotators.openpose.keypoints import FACE_POINTS, Points, Pose
 
 MIN_SCORE = 0.3  # of a point that is there
 
-# The 18 joints as points; the neck, here a shoulder, becomes the middle of both.
-JOINTS = (0, 6, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
-NECK, SHOULDERS, EYES = 1, (5, 6), (14, 15)
+EYES = (14, 15)  # of the joints
 FACE, LEFT_HAND, RIGHT_HAND = slice(23, 91), slice(91, 112), slice(112, 133)
 
 
@@ -22,10 +21,7 @@ def poses(points: NDArray[np.float64], *, hands: bool, faces: bool, threshold: f
 
 
 def _pose(points: NDArray[np.float64], hands: bool, faces: bool, threshold: float) -> Pose:
-    both = points[list(SHOULDERS)]
-    joints = points[list(JOINTS)]
-    joints[NECK] = [*both[:, :2].mean(0), both[:, 2].min()]
-    body = _there(joints, threshold)
+    body = _there(from_coco(points[None])[0], threshold)
     left, right = (_there(points[part], threshold) if hands else None for part in (LEFT_HAND, RIGHT_HAND))
     return Pose(body, left, right, _face(_there(points[FACE], threshold), body) if faces else None)
 

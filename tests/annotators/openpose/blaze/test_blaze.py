@@ -1,126 +1,114 @@
-"""openpose:blaze as a whole: people are found on pictures of any size, and a result does not depend on the batch."""
+"""openpose:blaze around small networks that see people in anything: pictures of any size, batches, and where it looks."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Iterator
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from skimage import data
-from support.blaze_models import models
+from support.movenet_models import write
+from support.waits import Waits
 from torch import Tensor
 
 from condprep import load_annotator
-from condprep.annotators.openpose.blaze import poses
-from condprep.annotators.openpose.blaze.annotator import Blaze
-from condprep.annotators.openpose.draw import draw_bodies
+from condprep.annotators.openpose.blaze import detector, landmarks
+from condprep.annotators.openpose.blaze.annotator import AROUND, MARGIN, Blaze, regions, upright
+from condprep.annotators.openpose.blaze.detector import Boxes
 from condprep.annotators.openpose.keypoints import JOINTS, Body, bodies
+from condprep.annotators.openpose.load import BLAZE
+from condprep.annotators.protocol import Annotator
 from condprep.errors import AnnotatorError
+from condprep.types import Maps
+from condprep.weights.find import Weights
+
+SMALL = 0.1  # of a MobileNetV2's channels
+KNEES_AND_ANKLES = [JOINTS.index(f"{side}_{joint}") for side in ("left", "right") for joint in ("knee", "ankle")]
 
 
 @pytest.fixture(scope="module")
-def blaze() -> Blaze:
-    return Blaze(*models(), device="cpu", tiles=2)
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weights]:
+    """Weights of small networks with random numbers, which see several people in anything."""
+    folder = tmp_path_factory.mktemp("blaze")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(detector, "PEOPLE", 3)
+        for network, name in ((detector, "movenet-multipose"), (landmarks, "movenet-thunder")):
+            patched.setattr(network, "WIDTH", SMALL)
+            write(folder, name, width=SMALL, heads=network.HEADS, bias=0)
+        yield Weights(folder, offline=True, say=lambda _: None)
 
 
 @pytest.fixture(scope="module")
-def photographs() -> Tensor:
-    """An astronaut, a cameraman and a cat, (3, 3, 384, 384)."""
-    pictures = [data.astronaut(), np.stack([data.camera()] * 3, -1), data.chelsea()]
-    resized = [cv2.resize(one, (384, 384), interpolation=cv2.INTER_AREA) for one in pictures]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+def crowds(small: Weights) -> Annotator:
+    return load_annotator("openpose:blaze", device="cpu", weights=small)
 
 
-@pytest.mark.slow
-def test_a_result_does_not_depend_on_the_batch(blaze: Blaze, photographs: Tensor) -> None:
-    """Alone, in a batch, in another order, or after pictures of another size: the same bits."""
-    batch = blaze.detect(photographs)
-    assert [len(people) for people in batch] == [1, 1, 0]
-    blaze.detect(photographs[:, :, :100, :333])
-    for order in ([0], [1], [2], [1, 0, 2, 0]):
-        again = blaze.detect(photographs[order])
-        for i, people in zip(order, again, strict=True):
-            assert np.array_equal(people, batch[i])
+def photograph(pixels: np.ndarray) -> Tensor:
+    """(1, 3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
 
 
-def test_the_astronaut_is_found(blaze: Blaze) -> None:
-    """The eyes and the nose of scikit-image's astronaut are where a person sees them, within 15 of 512 pixels."""
-    ((body,),) = blaze.detect(torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None])
-    for name, place in {"right_eye": (200, 104), "left_eye": (246, 107), "nose": (223, 126)}.items():
-        joint = body[JOINTS.index(name)]
-        assert np.hypot(*(joint[:2] - place)) < 15
-        assert joint[2] > 0.9
+def found(result: Maps) -> list[list[Body]]:
+    return [bodies(value) for value in result.columns["keypoints"]]
 
 
-def test_the_map_is_the_drawing_of_the_column(blaze: Blaze, photographs: Tensor) -> None:
-    """Maps (B, 3, H, W) uint8 are what the column's bodies look like; nobody is black and an empty list."""
-    result = blaze(photographs, ["", "", ""])
-    assert result.maps.dtype == torch.uint8
-    assert result.maps.shape == photographs.shape
-    for drawn, value in zip(result.maps, result.columns["keypoints"], strict=True):
-        assert np.array_equal(drawn.permute(1, 2, 0).numpy(), draw_bodies(bodies(value), 384, 384))
-    assert result.columns["keypoints"][2] == {"people": []}
-    assert not result.maps[2].any()
+def test_a_result_does_not_depend_on_the_batch(crowds: Annotator) -> None:
+    """Alone, in a batch of three, of eight, or in another order: the same bits, of pictures of a size off the grid."""
+    rgb = torch.randint(0, 256, (8, 3, 37, 61), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    together = found(crowds(rgb, [""] * 8))
+    assert all(together)
+    for rows in ([3], [4, 0, 7]):
+        for row, people in zip(rows, found(crowds(rgb[rows], [""] * len(rows))), strict=True):
+            assert np.array_equal(people, together[row])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (3, 700), (500, 2)])
-def test_any_size_is_taken(blaze: Blaze, size: tuple[int, int]) -> None:
-    """Tiny and thin pictures of one colour, black and white, give a black map of their size and nobody."""
-    levels = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1)
-    result = blaze(levels.repeat(1, 3, *size), ["", ""])
-    assert result.maps.shape == (2, 3, *size)
-    assert not result.maps.any()
-    assert result.columns["keypoints"] == [{"people": []}] * 2
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (500, 2)])
+def test_whoever_is_seen_stays_in_the_picture(crowds: Annotator, size: tuple[int, int]) -> None:
+    """In pictures of one pixel, one pixel high or two wide, too: the map has their size, and no joint lies outside."""
+    result = crowds(torch.full((1, 3, *size), 128, dtype=torch.uint8), [""])
+    assert result.maps.shape == (1, 3, *size)
+    [people] = found(result)
+    joints = np.concatenate([*people, np.zeros((1, 3))])[:, :2]
+    assert (joints >= -0.5).all()
+    assert (joints < (size[1] - 0.5, size[0] - 0.5)).all()
 
 
-def test_it_is_loaded_by_name() -> None:
-    """openpose:blaze with a parameter comes from the table of annotators and says what it is."""
-    models()
-    annotator = load_annotator("openpose:blaze", params={"tiles": 0})
-    assert (annotator.name, annotator.variant, annotator.device, annotator.binary) == (
-        "openpose",
-        "blaze",
-        "cpu",
-        False,
+@pytest.mark.parametrize("pictures", [1, 4])
+def test_people_are_found_in_two_waits(crowds: Annotator, pictures: int) -> None:
+    """The host waits for boxes and for joints, once each, however many pictures and people a batch has."""
+    rgb = torch.zeros(pictures, 3, 40, 60, dtype=torch.uint8)
+    assert isinstance(crowds, Blaze)
+    with Waits() as counted:
+        assert all(crowds.find(rgb))
+    assert counted.waits == 2, counted.found
+
+
+def test_it_is_loaded_by_name(small: Weights) -> None:
+    """Variant, files, licence and what was set are recorded; the name that its networks had for a while means the same."""
+    annotator = load_annotator("openpose:movenet", device="cpu", weights=small, params={"threshold": 0.4})
+    assert (annotator.name, annotator.variant) == ("openpose", "blaze")
+    assert annotator.provenance["parameters"] == {"threshold": 0.4}
+    assert list(annotator.provenance["weights"]) == list(BLAZE)
+    assert annotator.provenance["commercial"]
+    with pytest.raises(AnnotatorError, match=r"openpose\.precision has no meaning for openpose:blaze"):
+        load_annotator("openpose:blaze", params={"precision": "fp16"}, device="cpu", weights=small)
+
+
+def test_where_it_looks(crowds: Annotator) -> None:
+    """A quarter beyond a box's longer side, never without area; at known people turned so that they stand."""
+    boxes = Boxes(np.zeros(2, int), np.ones(2), np.array([[[0.0, 10], [20, 110]], [[5, 5], [5, 5]]]))
+    squares = regions(boxes)
+    assert squares.side.tolist() == [100 * MARGIN, 8.0]
+    assert squares.centre.tolist() == [[10, 60], [5, 5]]
+    for top, angle in (((50, 20), 0), ((80, 50), 90), ((50, 80), 180), ((20, 50), -90)):
+        square = upright(np.array([[50.0, 50.0]]), np.array([top], float))
+        assert square.side == pytest.approx([30 * AROUND])
+        assert np.cos(square.angle - np.radians(angle)) == pytest.approx([1])
+        assert square.place(np.array([[[0.5, 0.5 - 1 / AROUND]]]))[0, 0] == pytest.approx(top)
+    assert isinstance(crowds, Blaze)
+    there, belief = crowds.look(
+        photograph(data.astronaut()), np.full((2, 2), 200.0), np.array([[200.0, 90], [90, 200]])
     )
-    assert annotator.provenance["parameters"] == {"tiles": 0}
-    assert annotator.provenance["weights"] == {file.name: file.sha256 for file in models()}
-    with pytest.raises(AnnotatorError, match="tiles"):
-        load_annotator("openpose:blaze", params={"tiles": 4})
-
-
-@pytest.mark.slow
-def test_people_of_coco_are_found(blaze: Blaze, shared: Path) -> None:
-    """Of the 12 annotated people of four COCO pictures most are found (OKS of 0.5 and more), nobody twice."""
-    folder = shared / "data" / "people"
-    truth = json.loads((folder / "test_coco.json").read_text())
-    matched = found = 0
-    for image in truth["images"]:
-        pixels = cv2.cvtColor(cv2.imread(str(folder / image["file_name"])), cv2.COLOR_BGR2RGB)
-        (people,) = blaze.detect(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-        annotated = [a for a in truth["annotations"] if a["image_id"] == image["id"] and a["num_keypoints"]]
-        best = [max(range(len(annotated)), key=lambda i: oks(person, annotated[i])) for person in people]
-        right = {i for i, person in zip(best, people, strict=True) if oks(person, annotated[i]) >= 0.5}
-        matched, found = matched + len(right), found + len(people)
-    assert matched >= 10
-    assert found <= 13
-
-
-def oks(person: Body, annotation: dict[str, object]) -> float:
-    """COCO's similarity of a body with an annotation; a missing joint counts as wrong."""
-    truth = np.array(annotation["keypoints"], float).reshape(17, 3)
-    which = [JOINTS.index(name) for name in COCO_JOINTS]
-    distance = ((person[which, :2] - truth[:, :2]) ** 2).sum(1)
-    alike = np.exp(-distance / (2 * annotation["area"] * (2 * poses.SIGMAS[which]) ** 2))
-    return float(alike[truth[:, 2] > 0].mean())
-
-
-COCO_JOINTS = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
-    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee"),
-    *("left_ankle", "right_ankle"),
-)
+    assert there.shape == (2, 18, 3)
+    assert (belief >= 0).all()

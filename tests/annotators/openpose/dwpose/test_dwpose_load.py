@@ -15,7 +15,7 @@ from condprep.annotators.openpose.dwpose.onnx_file import read_graph
 from condprep.annotators.openpose.dwpose.operations import OPERATIONS
 from condprep.annotators.openpose.load import DWPOSE
 from condprep.annotators.registry import load_annotator
-from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
+from condprep.errors import WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights
 
 onnx = pytest.importorskip("onnx")
@@ -50,12 +50,6 @@ def test_plain_openpose_takes_it_before_blaze(folder):
     assert "USING openpose:dwpose INSTEAD" in "\n".join(said)
     with pytest.raises(WeightsUnavailable, match=r"body_pose_model\.pth"):
         load_annotator("openpose", device="cpu", weights=Weights(folder, offline=True, strict=True))
-
-
-def test_what_it_does_not_heed_is_refused(folder):
-    """A parameter of blaze alone."""
-    with pytest.raises(AnnotatorError, match=r"openpose\.tiles has no meaning for openpose:dwpose"):
-        load_annotator("openpose:dwpose", params={"tiles": 1}, device="cpu", weights=Weights(folder, offline=True))
 
 
 def test_files_that_are_none_are_named(folder, detector, landmarks):

@@ -1,4 +1,4 @@
-"""Square windows of pictures: where the detector and the landmark network look.
+"""Square windows of pictures: where a network looks.
 
 Positions are picture pixels with whole numbers at the centres of pixels: a picture spans -0.5 to width - 0.5.
 """
@@ -55,21 +55,21 @@ class Squares(ArrayRows):
         return placed
 
 
-def crop(rgb: Tensor, squares: Squares, size: int, *, replicate: bool) -> Tensor:
+def crop(rgb: Tensor, squares: Squares, size: int) -> Tensor:
     """What the squares see, at size x size points, each the mean of the pixels that it stands for.
 
-    (B, 3, H, W) uint8 -> (N, 3, size, size) float32, 0..255, channels_last. Outside the picture: its border repeated
-    if `replicate`, else black. What a square sees depends on its own picture alone.
+    (B, 3, H, W) uint8 -> (N, 3, size, size) float32, 0..255, channels_last, black outside the picture. What a square
+    sees depends on its own picture alone.
     """
     seen = torch.empty((len(squares), 3, size, size), device=rgb.device, memory_format=torch.channels_last)
     levels = np.ceil(np.log2(np.maximum(squares.side, 1) / size)).clip(0, MAX_LEVEL).astype(int)
     for picture, level in np.unique(np.stack([squares.picture, levels], 1), axis=0):
         rows = np.flatnonzero((squares.picture == picture) & (levels == level))
-        seen[rows] = _sample(rgb[picture], squares[rows], size, int(level), "border" if replicate else "zeros")
+        seen[rows] = _sample(rgb[picture], squares[rows], size, int(level))
     return seen
 
 
-def _sample(picture: Tensor, squares: Squares, size: int, level: int, padding: str) -> Tensor:
+def _sample(picture: Tensor, squares: Squares, size: int, level: int) -> Tensor:
     """Squares of one picture whose sides are at most 2 ** level * size pixels.
 
     Bilinear sampling alone skips pixels where it shrinks. So the picture is brought down by whole blocks to at most
@@ -80,7 +80,7 @@ def _sample(picture: Tensor, squares: Squares, size: int, level: int, padding: s
     source = F.avg_pool2d(picture[None].float(), block, ceil_mode=True) if block > 1 else picture[None].float()
     span = np.array([source.shape[3], source.shape[2]]) * block  # width and height, pixels
     grid = _grid(squares, points, span, picture.device)
-    seen = F.grid_sample(source.expand(len(squares), -1, -1, -1), grid, padding_mode=padding, align_corners=False)
+    seen = F.grid_sample(source.expand(len(squares), -1, -1, -1), grid, align_corners=False)
     return F.avg_pool2d(seen, 2) if level else seen
 
 
@@ -95,7 +95,7 @@ def _grid(squares: Squares, points: int, span: np.ndarray, device: torch.device)
 
 
 def run_in_chunks(
-    network: Callable[[Tensor], list[Tensor]], rgb: Tensor, squares: Squares, size: int, chunk: int, *, replicate: bool
+    network: Callable[[Tensor], list[Tensor]], rgb: Tensor, squares: Squares, size: int, chunk: int
 ) -> list[list[Tensor]]:
     """The network on what the squares see, always `chunk` at a time, the last chunk filled up with its last square.
 
@@ -106,6 +106,6 @@ def run_in_chunks(
     for start in range(0, len(squares), chunk):
         rows = np.arange(start, start + chunk).clip(max=len(squares) - 1)
         real = min(chunk, len(squares) - start)
-        outputs = network(crop(rgb, squares[rows], size, replicate=replicate))
+        outputs = network(crop(rgb, squares[rows], size))
         results.append([output[:real] for output in outputs])
     return results

@@ -1,34 +1,18 @@
-"""openpose:movenet: its files are data, its maps are read as the published networks mean them, and people are told apart."""
+"""MoveNet's networks: their files are data, and their maps are read as the published networks mean them."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.movenet_models import as_files, listed, write
 
-from condprep.annotators.openpose.load import MOVENET
-from condprep.annotators.openpose.movenet import detector, landmarks
-from condprep.annotators.openpose.movenet.annotator import MARGIN, bodies, distinct, regions
-from condprep.annotators.openpose.movenet.detector import SIDE, Boxes, PersonDetector, band
-from condprep.annotators.openpose.movenet.landmarks import Landmarker
-from condprep.annotators.openpose.movenet.network import HEADS, MoveNet, load
-from condprep.annotators.registry import load_annotator
-from condprep.errors import AnnotatorError, WeightsError
-from condprep.weights.find import Weights
+from condprep.annotators.openpose.blaze import detector, landmarks
+from condprep.annotators.openpose.blaze.detector import SIDE, PersonDetector, band
+from condprep.annotators.openpose.blaze.network import HEADS, MoveNet, load
+from condprep.errors import WeightsError
 
 SMALL = 0.1  # of a MobileNetV2's channels
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both networks as `--weights` wants them, with random weights."""
-    made = tmp_path_factory.mktemp("movenet")
-    write(made, "movenet-multipose", width=detector.WIDTH)
-    write(made, "movenet-thunder", width=landmarks.WIDTH, heads=landmarks.HEADS)
-    return made
 
 
 def test_a_file_holds_the_network_under_the_published_names(tmp_path):
@@ -149,74 +133,3 @@ def test_joints_lie_where_the_maps_say():
     maps["kpt_offset"][0, 6:8, 23, 35] = torch.tensor([0.25, 0.5])
     y = landmarks.decode(maps)[0, 3]
     assert y.tolist() == pytest.approx([35.5 / 64, 23.25 / 64, 0.5])
-
-
-def test_a_person_is_the_same_whatever_else_is_in_the_batch(folder):
-    """Bit for bit, and in whatever order pictures come."""
-    files = as_files(folder, "movenet-thunder")
-    looker = Landmarker(load(*files, width=landmarks.WIDTH, heads=landmarks.HEADS), chunk=2)
-    rgb = torch.randint(0, 256, (3, 3, 40, 60), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    boxes = Boxes(np.arange(3), np.ones(3), np.tile([[5.0, 5.0], [25.0, 35.0]], (3, 1, 1)))
-    with torch.inference_mode():
-        together = looker(rgb, regions(boxes))
-        alone = looker(rgb[2:], regions(Boxes(np.zeros(1, int), np.ones(1), boxes.corners[:1])))
-        nobody = looker(rgb, regions(boxes[:0]))
-    assert np.array_equal(together[2], alone[0])
-    assert nobody.shape == (0, 17, 3)
-
-
-def test_the_neck_is_the_middle_of_the_shoulders():
-    """As sure as the less sure of both. The other joints are COCO's in OpenPose's order; left and right stay the person's."""
-    points = np.arange(51.0).reshape(1, 17, 3)
-    body = bodies(points)[0]
-    assert body[1].tolist() == [16.5, 17.5, 17.0]
-    assert body[2].tolist() == points[0, 6].tolist()  # the right shoulder
-    assert body[13].tolist() == points[0, 15].tolist()  # the left ankle
-
-
-def test_people_are_told_apart_and_phantoms_left_out():
-    """The same pose twice is one person, in one picture; whose surest joints are not believed is nobody."""
-    rng = np.random.default_rng(0)
-    one = np.concatenate([rng.uniform(0, 100, (18, 2)), np.full((18, 1), 0.6)], 1)
-    surer, other, phantom = one.copy(), one + np.array([300, 0, 0]), one + np.array([600, 0, 0])
-    surer[:, 2], phantom[:4, 2], phantom[4:, 2] = 0.7, 0.5, 0.1
-    found = np.stack([one, surer, other, phantom, one])
-    assert distinct(np.array([0, 0, 0, 0, 1]), found).tolist() == [1, 2, 4]
-    assert distinct(np.zeros(0, int), found[:0]).tolist() == []
-
-
-def test_a_region_is_a_square_around_the_box():
-    """A quarter larger than its longer side, and never without area."""
-    boxes = Boxes(np.zeros(2, int), np.ones(2), np.array([[[0.0, 10], [20, 110]], [[5, 5], [5, 5]]]))
-    squares = regions(boxes)
-    assert squares.side.tolist() == [100 * MARGIN, 8.0]
-    assert squares.centre.tolist() == [[10, 60], [5, 5]]
-
-
-def test_it_is_loaded_by_name(folder):
-    """Variant, files and licence are recorded; random weights see nobody, at sizes off the grid and of one pixel, too."""
-    annotator = load_annotator(
-        "openpose:movenet", device="cpu", weights=Weights(folder, offline=True, say=lambda _: None)
-    )
-    assert (annotator.name, annotator.variant) == ("openpose", "movenet")
-    assert list(annotator.provenance["weights"]) == list(MOVENET)
-    assert annotator.provenance["commercial"]
-    for size in ((1, 1), (37, 61)):
-        maps = annotator(torch.zeros(1, 3, *size, dtype=torch.uint8), [""])
-        assert maps.columns["keypoints"] == [{"people": []}]
-        assert tuple(maps.maps.shape) == (1, 3, *size)
-
-
-def test_plain_openpose_takes_it_before_blaze(folder):
-    """Without the CMU weights and dwpose's it stands in where its files are at hand, and a line says so."""
-    said: list[str] = []
-    annotator = load_annotator("openpose", device="cpu", weights=Weights(folder, offline=True, say=said.append))
-    assert annotator.variant == "movenet"
-    assert "USING openpose:movenet INSTEAD: other networks (MoveNet, Apache-2.0)" in "\n".join(said)
-
-
-@pytest.mark.parametrize("params", [{"tiles": 1}, {"precision": "fp16"}])
-def test_what_it_does_not_heed_is_refused(folder, params):
-    """A parameter of other variants."""
-    with pytest.raises(AnnotatorError, match=rf"openpose\.{next(iter(params))} has no meaning for openpose:movenet"):
-        load_annotator("openpose:movenet", params=params, device="cpu", weights=Weights(folder, offline=True))
