@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from functools import partialmethod
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch._dynamo.utils import counters
 from trainer.errors import MachineError
 from trainer.recipe.recipe import Recipe
 from trainer.training.machine import make_accelerator
+from trainer.training.step import Learner
 from trainer.training.train import train
 
 
@@ -51,21 +53,34 @@ def test_a_bucket_is_not_compiled_anew(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("eagerly")
-def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path) -> None:
-    """A run has the same graphs without validations and with them, however many sizes those have."""
+def test_what_is_only_looked_at_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All graphs of a run are made where an update is rehearsed before the first: none by validations, however many sizes those
+    have, and none by updates between them. One kind of block is compiled, which stands for all."""
     save_base(tmp_path / "base")
     build_dataset(tmp_path / "ds", rows=12)
-    made = []
-    for every in (0, 1):
-        settings: dict[str, Any] = {
-            "train": {"steps": 2, "batch": 4, "micro_batch": 4, "compile": True},
-            "eval": {"every": every, "samples": 1, "loss_rows": 3},
-        }
-        train(make_recipe(tmp_path, tmp_path / f"output{every}", **settings))
-        made.append(counters["stats"]["unique_graphs"])
-        torch.compiler.reset()
-        counters.clear()
-    assert made[0] == made[1] > 0
+    made: list[int] = []
+
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            made.append(counters["stats"]["unique_graphs"])
+            done = method(*arguments)
+            made.append(counters["stats"]["unique_graphs"])
+            return done
+
+        return call
+
+    monkeypatch.setattr("trainer.training.step.block_names", lambda _: {"ResnetBlock2D"})
+    for name in ("rehearse", "step"):
+        monkeypatch.setattr(Learner, name, counted(getattr(Learner, name)))
+    settings: dict[str, Any] = {
+        "train": {"steps": 2, "batch": 4, "micro_batch": 4, "compile": True},
+        "eval": {"every": 1, "samples": 1, "loss_rows": 3},
+    }
+    train(make_recipe(tmp_path, tmp_path / "output", **settings))
+    none, all_there_are, *later = [*made, counters["stats"]["unique_graphs"]]
+    assert none == 0 < all_there_are
+    assert len(later) >= 2 * 2 + 1
+    assert {*later} == {all_there_are}
 
 
 @pytest.mark.slow
