@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.aux_models import OWN, batch, picture, save_checkpoints
+from support.aux_models import OWN, Checkpoints, batch, picture, undrawn
 
 from condprep import load_annotator
 from condprep.annotators.kinds import kind_of_annotator
@@ -39,16 +39,15 @@ STEPS = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(checkpoints: Checkpoints) -> Path:
     """A folder with random weights."""
-    made = tmp_path_factory.mktemp("lines")
-    for variant in NAMES.values():
-        save_checkpoints(made, variant)
+    (made,) = {checkpoints(variant) for variant in NAMES.values()}
     return made
 
 
 def load(name: str, folder: Path) -> Annotator:
-    return load_annotator(name, weights=Weights(folder, offline=True, say=lambda _: None))
+    with undrawn(0.3):
+        return load_annotator(name, weights=Weights(folder, offline=True, say=lambda _: None))
 
 
 def differ(ours: torch.Tensor, theirs: torch.Tensor, name: str) -> float:
@@ -58,9 +57,9 @@ def differ(ours: torch.Tensor, theirs: torch.Tensor, name: str) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, *HEAVY])
-def test_a_map_does_not_depend_on_its_batch(name: str, folder: Path) -> None:
+def test_a_map_does_not_depend_on_its_batch(name: str, checkpoints: Checkpoints) -> None:
     """Batches of 1, 3 and 8 of a size off the grid: the same maps up to rounding, of the picture's own size."""
-    annotator = load(name, save_checkpoints(folder, {**NAMES, **HEAVY}[name]))
+    annotator = load(name, checkpoints({**NAMES, **HEAVY}[name]))
     pictures = batch(*(np.roll(picture(40, 70), 20 * n, axis=1) for n in range(8)))
     whole = annotator(pictures, KEYS).maps
     assert whole.shape == (8, 3 if name == "normalbae" else 1, 40, 70)

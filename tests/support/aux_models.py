@@ -159,13 +159,13 @@ def save_checkpoints(folder: Path, variant: str) -> Path:
     for number, name in enumerate(MAKE):
         if name in wanted and not (folder / name).exists():
             torch.manual_seed(number)
-            with adapter._quiet():
+            with adapter._quiet(), _small():
                 torch.save(MAKE[name](), folder / name)
     return folder
 
 
 @contextmanager
-def _undrawn(value: float) -> Iterator[None]:
+def undrawn(value: float) -> Iterator[None]:
     """Networks are made with this value instead of random ones, which take longest: what is not read from a file shows."""
     with pytest.MonkeyPatch.context() as patch:
         for draws in ("uniform_", "normal_"):
@@ -174,9 +174,23 @@ def _undrawn(value: float) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _small() -> Iterator[None]:
+    """LeReS on ResNet-50, and not on a ResNeXt of 101 layers; its merger an eighth as wide."""
+    detectors()
+    from controlnet_aux.leres.leres import network_auxi
+    from controlnet_aux.leres.pix2pix.models import networks
+
+    define = networks.define_G
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "define_G", lambda ins, outs, width, *rest: define(ins, outs, width // 8, *rest))
+        patch.setattr(network_auxi, "resnext101_stride32x8d", network_auxi.resnet50_stride32)
+        yield
+
+
 @cache
 def load(variant: str, folder: Path | None = None) -> Any:
-    with _undrawn(0.3):
+    with undrawn(0.3), _small():
         return load_annotator(f"aux:{variant}", weights=Weights(folder, offline=True, say=lambda _: None))
 
 
@@ -186,7 +200,7 @@ def reference(variant: str, folder: Path) -> Callable[[np.ndarray], np.ndarray]:
     how = HOW[variant]
     cls = getattr(detectors(), how.cls)
     kind = {"model_type": how.kind} if how.kind else {}
-    with adapter._quiet(), _undrawn(-0.3), pytest.MonkeyPatch.context() as patch:
+    with adapter._quiet(), undrawn(-0.3), _small(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["program"])  # LeReS takes the program's options for its own
         detector = cls.from_pretrained(str(folder), **how.files, **kind) if how.files else cls()
     if how.cls == "LeresDetector":

@@ -70,23 +70,23 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
 
 @pytest.fixture
 def small_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS on ResNet-50, its merger 8 wide.
+    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS' depths of half the size.
 
     The mask with which LeReS merges has 300 pixels a side and not 3,000, and is enlarged where it is used, as ever.
     """
     detectors()
     from controlnet_aux import zoe
-    from controlnet_aux.leres.leres import depthmap, network_auxi
-    from controlnet_aux.leres.pix2pix.models import networks
+    from controlnet_aux.leres.leres import depthmap
 
-    mask, define = depthmap.generatemask, networks.define_G
+    mask, estimate = depthmap.generatemask, depthmap.estimateleres
     monkeypatch.setattr(depthmap, "generatemask", lambda size: mask(tuple(side // 10 for side in size)))
-    monkeypatch.setattr(networks, "define_G", lambda ins, outs, width, *rest: define(ins, outs, width // 8, *rest))
+    monkeypatch.setattr(
+        depthmap, "estimateleres", lambda *seen: estimate(*seen[:-2], *(side // 2 for side in seen[-2:]))
+    )
 
     config = zoe.get_config("zoedepth", "infer")
     config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [192, 256]
     monkeypatch.setattr(zoe, "get_config", lambda *names: config)
-    monkeypatch.setattr(network_auxi, "resnext101_stride32x8d", network_auxi.resnet50_stride32)
 
 
 @pytest.mark.slow
@@ -111,8 +111,21 @@ def _easily_pleased(generator: Any) -> None:
     generator.box_nms_thresh = 1
 
 
+def _looking_once(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its image encoder, which is most of SAM's work, keeps what it has found in a picture."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    encode = network.image_encoder.forward
+
+    def forward(rgb: torch.Tensor) -> torch.Tensor:
+        if not seen or not torch.equal(seen[-1][0], rgb):
+            seen.append((rgb, encode(rgb)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(network.image_encoder, "forward", forward)
+
+
 @pytest.mark.slow
-def test_sam_is_the_reference_s(checkpoints: Checkpoints) -> None:
+def test_sam_is_the_reference_s(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same segments in the same colours where numpy is seeded alike; other colours for another key."""
     folder, rgb = checkpoints("mobile_sam"), picture(128, 64)
     how = HOW["mobile_sam"]
@@ -121,6 +134,7 @@ def test_sam_is_the_reference_s(checkpoints: Checkpoints) -> None:
     annotator = load("mobile_sam", folder)
     for generator in (theirs.mask_generator, annotator.detector.mask_generator.generator):
         _easily_pleased(generator)
+    _looking_once(annotator.detector.mask_generator.generator.predictor.model, monkeypatch)
     first, other = (annotator(batch(rgb), [key]).maps[0].permute(1, 2, 0).numpy() for key in KEYS[:2])
     np.random.seed(int(KEYS[0][:8], 16))
     expected = theirs(rgb, detect_resolution=64, image_resolution=64, output_type="np")
