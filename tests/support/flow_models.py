@@ -20,6 +20,7 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
+from support.kept import made_once
 from support.trainer_models import make_tokenizer, make_vocabulary
 from transformers import (
     CLIPTextConfig,
@@ -43,6 +44,7 @@ CHAT = (  # of Qwen3, but for its tools
 )
 
 
+@made_once
 def save_flow_base(folder: Path, family: str, seed: int = 0) -> Path:
     """A diffusers pipeline folder. family: one of FLOWS."""
     torch.manual_seed(seed)

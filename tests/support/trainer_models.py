@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import string
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image, ImageDraw
+from support.kept import made_once
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 import condprep
@@ -26,6 +29,7 @@ TOKENS = 16  # a prompt's length
 FAMILIES = ("sd15", "sd2", "sdxl")
 
 
+@made_once
 def save_base(folder: Path, family: str = "sd15", factor: int = 8, seed: int = 0) -> Path:
     """A diffusers pipeline folder. family: sd15 (epsilon), sd2 (v-prediction, linear projections) or sdxl."""
     torch.manual_seed(seed)
@@ -76,6 +80,16 @@ def _unet(family: str) -> UNet2DConditionModel:
         attention_head_dim=4,
         **further,
     )
+
+
+def rewrite(file: str, **values: Any) -> Callable[[Path], object]:
+    """A change of a folder: other values in one of its JSON files."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps(config | values))
+
+    return change
 
 
 def slim_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:

@@ -1,0 +1,96 @@
+"""Bases that cannot be trained on: damaged, of other kinds, not there. Each is an error that says what is wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support.trainer_models import rewrite, save_base
+
+from trainer.errors import ModelError
+from trainer.models.families import Base, load_base
+from trainer.recipe.recipe import Model
+
+
+def remove(part: str) -> Callable[[Path], object]:
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def truncate(file: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:100])
+
+
+def pickled(folder: Path) -> None:
+    part = folder / "unet" / "diffusion_pytorch_model"
+    from safetensors.torch import load_file
+
+    torch.save(load_file(part.with_suffix(".safetensors")), part.with_suffix(".bin"))
+    part.with_suffix(".safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (remove("unet"), "pipeline|StableDiffusionPipeline"),
+        (remove("vae"), "has no vae"),
+        (remove("tokenizer"), "has no tokenizer"),
+        (truncate("unet/diffusion_pytorch_model.safetensors"), "unet cannot be loaded"),
+        (truncate("model_index.json"), r"model_index\.json cannot be read"),
+        (
+            rewrite("model_index.json", _class_name="PixArtAlphaPipeline"),
+            "holds a PixArtAlphaPipeline; known are sd, sdxl, sd3, flux",
+        ),
+        (rewrite("unet/config.json", in_channels=9), "9 input channels for 4"),
+        (rewrite("unet/config.json", cross_attention_dim=48), "unet cannot be loaded"),
+        (rewrite("scheduler/scheduler_config.json", prediction_type="sample"), "predicts 'sample'"),
+        (pickled, "model.safetensors = false"),
+    ],
+)
+def test_a_base_that_is_not_whole_says_what_is_wrong(
+    copy: Callable[[str], Path], damage: Callable[[Path], object], said: str
+) -> None:
+    """Missing and damaged parts, other architectures and pickled weights are each a ModelError of one line."""
+    folder = copy("sd15")
+    damage(folder)
+    with pytest.raises(ModelError, match=said) as error:
+        load_base(Model(base=str(folder)))
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_weights_are_opened_when_asked_for(copy: Callable[[str], Path], bases: dict[str, Base]) -> None:
+    """`safetensors = false` admits them."""
+    folder = copy("sd15")
+    pickled(folder)
+    base = load_base(Model(base=str(folder), safetensors=False))
+    assert torch.equal(base.denoiser.conv_in.weight, bases["sd15"].denoiser.conv_in.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"base": "/no/such/folder"}, "no such folder"),
+        ({"base": "runwayml/stable-diffusion-v1-5"}, "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ({"base": "SD15", "family": "sdxl"}, 'is of family "sd", and model.family = "sdxl"'),
+        ({"base": "SD15", "vae": "/no/such/vae"}, "no folder '/no/such/vae'"),
+    ],
+)
+def test_a_base_that_is_not_there_says_where_it_was_looked_for(
+    model: dict[str, str], said: str, folders: dict[str, Path]
+) -> None:
+    """A slip in a path, a name that is gone from the Hub and a base of another family are told apart."""
+    model["base"] = model["base"].replace("SD15", str(folders["sd15"]))
+    with pytest.raises(ModelError, match=said.replace("(", r"\(")):
+        load_base(Model(**model))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("other", ["sdxl", "factor4"])
+def test_a_controlnet_of_another_base_is_refused(other: str, bases: dict[str, Base], tmp_path: Path) -> None:
+    """The first thing that does not fit is named with both its values."""
+    source = bases["sdxl"] if other == "sdxl" else load_base(Model(base=str(save_base(tmp_path / "base", factor=4))))
+    source.new_controlnet("unet").save_pretrained(tmp_path / "controlnet")
+    said = "cross_attention_dim is 64, and it must be 32" if other == "sdxl" else "reduction is 4, and it must be 8"
+    with pytest.raises(ModelError, match=said):
+        bases["sd15"].new_controlnet(str(tmp_path / "controlnet"))
