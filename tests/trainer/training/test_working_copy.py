@@ -18,6 +18,7 @@ from trainer.training.memory import peak_of, predict_memory
 from trainer.training.state import read_state
 from trainer.training.step import Learner
 from trainer.training.working_copy import WorkingCopy, is_wanted
+from trainer.types import Batch
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,12 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def learner(base: Path, slim: bool = True) -> Learner:
-    return make_learner(base, slim=slim, precision="bf16", micro_batch=2)
+    return make_learner(base, slim=slim, precision="bf16", batch=2, micro_batch=1)
+
+
+def passes(one: Learner) -> list[Batch]:
+    """Of an update, a row each."""
+    return split(make_batch(one.base, rows=2), 1)
 
 
 @pytest.mark.parametrize("family", ["sd15", "sdxl", *FLOWS])
@@ -40,7 +46,7 @@ def test_an_update_is_that_of_autocast(bases: dict[str, Path], family: str, monk
     assert ours.working is not None
     assert autocast.working is None
     for _ in range(2):
-        found, expected = (one.step(split(make_batch(one.base), 2), RATE) for one in (ours, autocast))
+        found, expected = (one.step(passes(one), RATE) for one in (ours, autocast))
         assert found.losses.equal(expected.losses)
         assert found.norm.equal(expected.norm)
     for which in ("raw", "best"):
@@ -52,15 +58,15 @@ def test_an_update_computes_with_the_weights_of_now(bases: dict[str, Path], tmp_
     """After a resume, and after a rehearsal, an update is that of the run that has not been interrupted."""
     whole, first = learner(bases["sd15"]), learner(bases["sd15"])
     for one in (whole, first):
-        one.step(split(make_batch(one.base), 2), RATE)
+        one.step(passes(one), RATE)
     first.state().write(tmp_path)
     second = learner(bases["sd15"])
     stir(second.controlnet)
     second.restore(read_state(tmp_path, second.controlnet), update=1)
-    second.rehearse(make_batch(second.base))
+    second.rehearse(make_batch(second.base, rows=2))
     second.restore(read_state(tmp_path, second.controlnet), update=1)
     for one in (whole, second):
-        one.step(split(make_batch(one.base), 2), RATE)
+        one.step(passes(one), RATE)
     assert all(a.equal(b) for a, b in zip(weights(second), weights(whole)))
 
 
@@ -68,7 +74,7 @@ def test_nothing_is_kept_twice(bases: dict[str, Path]) -> None:
     """Of a weight that autocast does not narrow there is one tensor, and no bf16 gradient outlives its backward pass."""
     one = learner(bases["sd15"])
     assert one.working is not None
-    one.step(split(make_batch(one.base), 2), RATE)
+    one.step(passes(one), RATE)
     wide = dict(one.controlnet.named_parameters())
     narrow = {name: weight for name, weight in one.working.model.named_parameters() if weight is not wide[name]}
     assert {weight.dtype for weight in narrow.values()} == {torch.bfloat16}
