@@ -90,7 +90,7 @@ class Batch:
     keys: list[str]  # what the dataset calls its rows
     epochs: list[int]  # in which each was drawn: an update may hold a row of a rare bucket several times
     captions: list[str]  # the one that was chosen for each row; "" where it was dropped
-    conditions: Tensor  # (B, 3, H, W) uint8
+    conditions: Tensor  # (B, 3, H, W) uint8; of K kinds (B, 3 K, H, W)
     latents: Latents | None = None
     pixels: Tensor | None = None  # (B, 3, H, W) uint8; None where latents are cached
     hints: Tensor | None = None  # (B, C, h, w): the conditions as latents, where a ControlNet takes them so
@@ -98,6 +98,7 @@ class Batch:
     time_ids: Tensor | None = None  # SDXL: (B, 6), original height and width, crop top and left, height and width
     mask: Tensor | None = None  # (B, 1, h, w), 0..1: what each latent counts in the loss; None: all count
     draws: Draws | None = None  # of rows that are trained on, where they have been drawn ahead
+    given: Sequence[tuple[int, ...]] = ()  # of K kinds: the numbers of those that each row is given
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device, without waiting for the copies."""
@@ -114,7 +115,12 @@ class Batch:
             keys=[self.keys[row] for row in rows],
             epochs=[self.epochs[row] for row in rows],
             captions=[self.captions[row] for row in rows],
+            given=[self.given[row] for row in rows] if self.given else (),
         )
+
+    def with_all_given(self, kinds: Sequence[int]) -> Batch:
+        """Each row with the conditions of these numbers."""
+        return replace(self, given=[tuple(kinds)] * len(self))
 
     def with_others_conditions(self) -> Batch:
         """Each row with that of the row before it."""

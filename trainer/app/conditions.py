@@ -50,7 +50,7 @@ class Conditions:
         trust: Sequence[str],
     ) -> Conditions:
         """Those of a result. condition: its record. Raises what `condprep.Session(like=folder)` raises, and loads networks."""
-        transform = Transform(recipe.data.resolution, recipe.data.fit, condition["kind"])
+        transform = Transform(recipe.data.resolution, recipe.data.fit, (condition["kind"],))
         if not annotator_name(condition):
             return cls(None, transform)
         session = Session(like=folder, device=device, weights=weights, trust_annotators=trust, workers=1)
@@ -71,8 +71,8 @@ class Conditions:
                 raise Rejected(made.stage, made.reason, code=made.code)
             (found,) = made.maps.values()
             image, condition = png(made.image), png(found)
-        photograph, pixels = self._transform(Row("", image, condition, ("",)))
-        picture, kind = Image.fromarray(pixels), self._transform.kind
+        photograph, pixels = self._transform(Row("", image, (condition,), ("",)))
+        picture, (kind,) = Image.fromarray(pixels), self._transform.kinds
         return Pair(Image.fromarray(photograph) if self._session else None, picture, kind and unlike(picture, kind))
 
 

@@ -13,6 +13,7 @@ from trainer.app.markup import render
 from trainer.app.web import Page
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import result_folder
+from trainer.inference.kinds import all_kinds, kinds_of
 from trainer.inference.pipeline import PrecisionName, WeightsName, open_pipeline, read_records
 from trainer.recipe.layout import RECIPE
 from trainer.recipe.toml import load_recipe
@@ -48,6 +49,10 @@ def open_page(
     training, condition = read_records(folder)
     if not (output / RECIPE).is_file():
         raise ModelError(f"{output} holds no result of the trainer: {RECIPE} is missing")
+    if (kinds := all_kinds(kinds_of(condition))) and len(kinds_of(condition)) > 1:
+        raise ModelError(
+            f"{output} takes conditions of several kinds ({kinds}), and the page is for one: `python -m trainer sample --kind` tries each"
+        )
     recipe = load_recipe(output / RECIPE)
     conditions = Conditions.of(folder, condition, recipe, device=device, weights=annotator_weights, trust=trust)
     pipe = open_pipeline(folder, base=base, weights=weights, precision=precision, device=device)

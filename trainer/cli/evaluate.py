@@ -33,6 +33,7 @@ ProtocolName = Annotated[str | None, typer.Option(help="settings by name: contro
 AnnotatorName = Annotated[
     str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
 ]
+Kind = Annotated[str | None, typer.Option(help="of conditions that is looked at, where the ControlNet knows several")]
 ClipName = Annotated[
     str | None,
     typer.Option(help="CLIP model for CLIP scores, by folder or Hub name (default: clip-vit-base-patch16 if cached)"),
@@ -63,6 +64,7 @@ def evaluate(
     protocol: ProtocolName = None,
     annotator: AnnotatorName = None,
     annotator_weights: AnnotatorWeights = None,
+    kind: Kind = None,
     clip: ClipName = None,
     inception: InceptionFile = None,
     batch: BatchSize = 8,
@@ -101,6 +103,7 @@ def evaluate(
             protocol_name=protocol,
             annotator=annotator,
             annotator_weights=open_weights(annotator_weights, strict=True),
+            kind=kind,
             clip=clip,
             inception=inception,
             batch=batch,

@@ -11,6 +11,7 @@ from condprep.errors import UsageError
 from trainer.cli.options import BaseName, Device, Output, SamplerName, WhichCheckpoint, WhichPrecision, WhichWeights
 
 ConditionFile = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
+Kind = Annotated[str | None, typer.Option(help="which kind of conditions it is, where the ControlNet knows several")]
 Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
 PictureFile = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
 NegativePrompt = Annotated[str, typer.Option(help="what it shall not show")]
@@ -24,6 +25,7 @@ def sample(
     output: Output,
     condition: ConditionFile,
     prompt: Prompt,
+    kind: Kind = None,
     out: PictureFile = Path("sample.png"),
     negative_prompt: NegativePrompt = "",
     steps: Steps = 20,
@@ -54,6 +56,7 @@ def sample(
         steps=steps,
         cfg=cfg,
         seed=seed,
+        kind=kind,
         base=base,
         checkpoint=checkpoint,
         weights=weights,

@@ -5,7 +5,7 @@ shared out to the processes; a build that was interrupted goes on where it stopp
 the int16 of the same bits):
 
     latents-512x768-00003.npy      (n, 2, C, h, w), the posterior's mean and std in the denoiser's space
-    conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8
+    conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8; of K kinds (n, K or 3 K, H, W)
     hints-512x768-00003.npy        (n, C, h, w), the conditions as latents, of families that take them so
     prompt_embeds-00003.npy        (n, L, D); of SDXL also pooled-00003.npy, (n, P)
     prompt_mask-00003.npy          (n, L), of families that hear a caption as long as it is: L is the longest of the shard
@@ -15,14 +15,12 @@ Beside them lies what was written, 512x768-00003.json and 00003.json: a shard wi
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,6 +35,7 @@ from condprep.images.geometry import Size
 from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.folder import check_own
 from condprep.runtime.own import make_folder
+from trainer.data.planes import all_planes, fewest_planes
 from trainer.data.shelf import Shelf, mapped, stored_type
 from trainer.errors import ModelError
 from trainer.models.text import one_below_the_other
@@ -99,13 +98,8 @@ def stored_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.npy"))
 
 
-def keyed(parent: Path, kind: str, **depends: Any) -> Path:
-    """The folder for what depends on all of that."""
-    return parent / f"{kind}-{sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]}"
-
-
-def lay_out(buckets: Sequence[Size], mirror: bool) -> list[CacheShard]:
-    """The shards of a split. buckets: (height, width) of each row; mirror: every row also mirrored."""
+def lay_out(buckets: Sequence[Size], mirror: bool, kinds: int = 1) -> list[CacheShard]:
+    """The shards of a split. buckets: (height, width) of each row; mirror: every row also mirrored; kinds: of conditions."""
     by_size: dict[Size, list[CachedRow]] = {}
     for row, size in enumerate(buckets):
         by_size.setdefault(size, []).extend(
@@ -114,7 +108,7 @@ def lay_out(buckets: Sequence[Size], mirror: bool) -> list[CacheShard]:
     return [
         CacheShard(f"{size[0]}x{size[1]}-{number:05d}", size, part)
         for size, rows in sorted(by_size.items())
-        for number, part in enumerate(_cut(rows, max(1, SHARD_BYTES // (3 * size[0] * size[1]))))
+        for number, part in enumerate(_cut(rows, max(1, SHARD_BYTES // (3 * kinds * size[0] * size[1]))))
     ]
 
 
@@ -122,10 +116,17 @@ class LatentCache:
     """Latents and conditions of every row of a split."""
 
     def __init__(
-        self, folder: Path, shards: Sequence[CacheShard], dtype: str, whole: bool = False, hints: bool = False
+        self,
+        folder: Path,
+        shards: Sequence[CacheShard],
+        dtype: str,
+        whole: bool = False,
+        hints: bool = False,
+        kinds: int = 1,
     ) -> None:
-        """whole: compare every byte with what was written, and not only a few. hints: conditions are encoded, too."""
+        """whole: compare every byte with what was written, and not only a few. hints: conditions are encoded, too. kinds: of conditions."""
         self.folder, self.shards, self.dtype, self.with_hints = folder, shards, torch_dtype(dtype), hints
+        self.kinds = kinds
         self._shelf = Shelf(folder, whole)
         self._places = {row: (shard.name, at) for shard in shards for at, row in enumerate(shard.rows)}
 
@@ -137,7 +138,9 @@ class LatentCache:
     def _fits(self, shard: CacheShard, name: str, shape: Sequence[int], dtype: np.dtype[Any]) -> bool:
         """Whether an array is one of the shard's."""
         if name.startswith("conditions"):
-            return dtype == np.uint8 and [*shape] in [[len(shard.rows), planes, *shard.size] for planes in (1, 3)]
+            return dtype == np.uint8 and [*shape] in [
+                [len(shard.rows), planes * self.kinds, *shard.size] for planes in (1, 3)
+            ]
         if name.startswith("hints"):
             return dtype == stored_type(self.dtype) and len(shape) == 4 and shape[0] == len(shard.rows)
         return dtype == stored_type(self.dtype) and len(shape) == 5 and [*shape[:2]] == [len(shard.rows), 2]
@@ -199,21 +202,22 @@ class LatentCache:
 
     def _put(self, shard: CacheShard, batches: Sequence[EncodedBatch]) -> None:
         """All batches of a shard, into its files."""
-        conditions = _fewest_planes(np.stack([one for batch in batches for one in batch.maps]))
+        maps = np.stack([one for batch in batches for one in batch.maps])  # (n, H, W, 3 K)
+        conditions = fewest_planes(torch.from_numpy(maps).permute(0, 3, 1, 2))
         arrays = {"latents": torch.cat([batch.latents for batch in batches]), "conditions": conditions}
         if hints := [batch.hints for batch in batches if batch.hints is not None]:
             arrays["hints"] = torch.cat(hints)
         self._shelf.put(shard.name, {f"{kind}-{shard.name}.npy": array for kind, array in arrays.items()})
 
     def read(self, rows: Iterable[CachedRow]) -> tuple[Latents, Tensor]:
-        """B rows of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) uint8."""
+        """B rows of one bucket -> latents, (B, C, h, w) each, and conditions, (B, 3, H, W) or (B, 3 K, H, W) uint8."""
         places = [self._places[row] for row in rows]
         latents = [_row(self._file("latents", name), at) for name, at in places]
         mean, std = (
             _tensor([row[n] for row in latents], self.dtype) for n in range(2)
         )  # contiguous: pinned without a copy
         grey_or_not = [_row(self._file("conditions", name), at) for name, at in places]
-        conditions = [np.broadcast_to(one, (3, *one.shape[1:])) for one in grey_or_not]
+        conditions = [all_planes(one, 3 * self.kinds) for one in grey_or_not]
         return Latents(mean, std), _tensor(conditions, torch.uint8)
 
     def read_hints(self, rows: Iterable[CachedRow]) -> Tensor | None:
@@ -317,12 +321,6 @@ def _viewed(
     if not workers:
         return (views(row) for _, row in rows)
     return ordered_map(readers, lambda one: views(one[1]), rows, len(rows), lambda one: one[0], 2 * ENCODED_PIXELS)
-
-
-def _fewest_planes(conditions: Pixels) -> Tensor:
-    """(n, H, W, 3) -> (n, 3, H, W), or (n, 1, H, W) where all are grey."""
-    grey = (conditions == conditions[..., :1]).all()
-    return torch.from_numpy(conditions[..., :1] if grey else conditions).permute(0, 3, 1, 2)
 
 
 def _row(path: Path, at: int) -> np.ndarray:

@@ -4,7 +4,7 @@ A row's latents and condition, and a caption's embeddings, are a file each, call
 is called by a hash of all else that they depend on. They are encoded on the base's device when a batch first needs them, between
 two updates. What has just been encoded is rounded as what comes from a file, so that a limit changes no result.
 
-    latents-v3-rows-0a1b.../4f/2e...   latents (2, C, h, w), condition (1 or 3, H, W) uint8, and hint (C, h, w) of families that take one
+    latents-v3-rows-0a1b.../4f/2e...   latents (2, C, h, w), condition (1 or 3, of K kinds K or 3 K, H, W) uint8, and hint (C, h, w) of families that take one
     text-v2-captions-.../...           what the text encoders return for the caption
 """
 
@@ -28,6 +28,7 @@ from condprep.images.decode import Pixels
 from condprep.runtime.folder import check_own
 from condprep.runtime.own import create, make_folder, move, parent_of, remove
 from trainer.data.cache import CachedRow, finite
+from trainer.data.planes import fewest_planes
 from trainer.models.base import Base
 from trainer.models.text import one_below_the_other
 from trainer.types import Batch, Latents, ProcessGroup, Say, torch_dtype
@@ -153,10 +154,11 @@ class Encoded:
         text: Files | None,
         content: Callable[[int], tuple[str, int]],
         room: Room,
+        kinds: int = 1,
     ) -> None:
-        """content: of a row, a fingerprint of its file, and its number there; room: of both kinds of files."""
+        """content: of a row, a fingerprint of its file, and its number there; room: of both kinds of files; kinds: of conditions."""
         self.base, self.dtype, self.latents, self.text = base, torch_dtype(dtype), latents, text
-        self._content, self.room = content, room
+        self._content, self.room, self._planes = content, room, 3 * kinds
 
     def begin(self, group: ProcessGroup, say: Say) -> None:
         """Share the room that is left out to the processes of this machine. Raises UsageError for links in the folder."""
@@ -178,7 +180,7 @@ class Encoded:
         names = tuple(map(self.named, rows))
         found = tuple(map(files.get, names))
         views = [None if kept else view(row) for row, kept in zip(rows, found)]
-        conditions = [_condition(kept, seen) for kept, seen in zip(found, views)]
+        conditions = [_condition(kept, seen, self._planes) for kept, seen in zip(found, views)]
         missing = [np.ascontiguousarray(seen[0].transpose(2, 0, 1)) for seen in views if seen]
         pixels = torch.from_numpy(np.stack(missing)) if missing else None
         return {"names": names, "found": found, "conditions": torch.stack(conditions), "pixels": pixels}
@@ -215,7 +217,7 @@ class Encoded:
             made["hint"] = self._plain(self.base.encode_pixels(conditions.to(device)).mean, "the VAE")
         rows = [{name: tensor[n] for name, tensor in made.items()} for n in range(len(missing))]
         for row, tensors, condition in zip(missing, rows, conditions):
-            files.put(batch.names[row], tensors | {"condition": _fewest(condition)})
+            files.put(batch.names[row], tensors | {"condition": fewest_planes(condition)})
         new = iter(rows)
         return [kept or next(new) for kept in batch.found]
 
@@ -236,17 +238,12 @@ class Encoded:
         return finite(tensor.to(self.dtype), whose).cpu()
 
 
-def _condition(kept: Tensors | None, seen: tuple[Pixels, Pixels] | None) -> Tensor:
-    """(3, H, W) uint8."""
+def _condition(kept: Tensors | None, seen: tuple[Pixels, Pixels] | None, planes: int) -> Tensor:
+    """(planes, H, W) uint8."""
     if kept:
-        return kept["condition"].expand(3, -1, -1)
+        return kept["condition"].repeat_interleave(planes // len(kept["condition"]), 0)
     assert seen
     return torch.from_numpy(np.ascontiguousarray(seen[1].transpose(2, 0, 1)))
-
-
-def _fewest(condition: Tensor) -> Tensor:
-    """(3, H, W), or (1, H, W) where it is grey."""
-    return condition[:1] if (condition == condition[:1]).all() else condition
 
 
 def _hash(text: str) -> str:

@@ -32,6 +32,16 @@ def refuse_second_share(data: Data, splits: Sequence[str]) -> None:
         )
 
 
+def has_validation(data: Data, splits: Sequence[str]) -> bool:
+    """Raises DataError for a split that was named and is not there; the default may be missing. splits: that the dataset has."""
+    name, default = data.validation, Data.model_fields["validation"].default
+    if not isinstance(name, str):
+        return True  # its rows are of the split that is trained on
+    if name and name != default and name not in splits:
+        raise DataError(f"data.validation = {name!r}, but {data.path} has {', '.join(splits)}")
+    return name in splits
+
+
 def chosen(table: pa.Table, names: Names, data: Data, held_out: bool) -> Sequence[int]:
     """The numbers of the rows on one side of `data.validation`, a share. Raises DataError where one side is empty."""
     deciding = _groups(table, names, data) if data.validation_by == "group" else _keys(table, names, data.split)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from trainer.data.cache import keyed
 from trainer.data.old_caches import cache_name, make_room
+from trainer.data.transform import NEAREST
 from trainer.errors import MachineError, readable_bytes
 from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
@@ -39,18 +41,32 @@ def kept_in(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def latents_folder(recipe: Recipe, base: Base, form: str = "", *, nearest: bool, **depends: Any) -> Path:
-    """Called by all that latents and conditions depend on. form: of its files, beside arrays of many rows."""
+def keyed(parent: Path, kind: str, **depends: Any) -> Path:
+    """The folder for what depends on all of that."""
+    return parent / f"{kind}-{sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def latents_folder(
+    recipe: Recipe, base: Base, form: str, kinds: Sequence[str | None], mirror: bool, keypoints: bool, **depends: Any
+) -> Path:
+    """Called by all that latents and conditions depend on. form: of its files, beside arrays of many rows; kinds: of conditions."""
+    nearest = [kind in NEAREST for kind in kinds]
     return keyed(
         cache_folder(recipe),
         cache_name("latents") + form,
         vae=base.fingerprints["vae"],
         precision=str(base.vae.dtype),
         dtype=recipe.cache.dtype,
-        place=[recipe.data.resolution, recipe.data.fit, nearest],
+        place=[recipe.data.resolution, recipe.data.fit, _one_or_all(nearest)],
+        mirror=mirror and [_one_or_all(kinds), keypoints],
         **depends,
         **({"hints": True} if base.hints else {}),
     )
+
+
+def _one_or_all(values: Sequence[Any]) -> Any:
+    """Of one kind of conditions its own value."""
+    return values[0] if len(values) == 1 else [*values]
 
 
 def text_folder(recipe: Recipe, base: Base, form: str = "", **depends: Any) -> Path:

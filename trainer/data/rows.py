@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -38,7 +38,7 @@ class Row:
 
     key: str
     image: bytes
-    condition: bytes
+    conditions: tuple[bytes, ...]  # one, or one of each kind
     captions: tuple[str, ...]  # at least one
     columns: tuple[int, ...] = ()  # which each caption is from, where there are several with weights
     keypoints: Mapping[str, Any] | None = None  # of poses, in OpenPose's layout
@@ -55,11 +55,23 @@ class Rows:
     split: str
     part: str  # of the split, where a recipe holds some of its rows out; else ""
     whole: int  # rows of the split, or of that part, be they used or not
-    kind: str | None  # of the conditions, one of condprep.types.CONDITION_KINDS; None: it is not clear
+    kinds: tuple[
+        str | None, ...
+    ]  # of the conditions, each one of condprep.types.CONDITION_KINDS; None: it is not clear
     stamp: str  # of the files and of what is read from them; changes when one of the two does
     notes: Sequence[str]  # what was guessed
-    column: str  # of the conditions, as the dataset calls it: a copy has other names
+    conditions: tuple[str, ...]  # their columns, as the dataset calls them: a copy has other names
     weights: tuple[float, ...] = ()  # of each column of captions, where there are several
+
+    @property
+    def kind(self) -> str | None:
+        """Of the conditions, where they are of one."""
+        return self.kinds[0] if len(self.kinds) == 1 else None
+
+    def alone(self, number: int) -> Self:
+        """The same with the conditions of that number alone."""
+        names = replace(self.names, condition=self.names.conditions[number], further_conditions=())
+        return replace(self, names=names, kinds=(self.kinds[number],), conditions=(self.conditions[number],))
 
     @property
     def called(self) -> str:
@@ -70,10 +82,10 @@ class Rows:
         return len(self.numbers)
 
     def __getitem__(self, number: int) -> Row:
-        image, condition = (_bytes(self._value(name, number)) for name in (self.names.image, self.names.condition))
+        image, *conditions = (_bytes(self._value(name, number)) for name in (self.names.image, *self.names.conditions))
         keypoints, mask = self._value(self.names.keypoints, number), self.names.mask and self.mask(number)
         captions = self._captions(number)
-        return Row(self.key(number), image, condition, captions.texts, captions.columns, keypoints, mask or None)
+        return Row(self.key(number), image, (*conditions,), captions.texts, captions.columns, keypoints, mask or None)
 
     def mask(self, number: int) -> bytes:
         """What counts of a row, an encoded picture; b"" where the row has none."""
@@ -123,16 +135,15 @@ def open_rows(data: Data, split: str | float, copies: Path, text: Text = PLAIN) 
     held_out = not isinstance(split, str)
     name = data.split if held_out else str(split)
     pairs = pairs_of(data, name, text)
-    stamp = stamp_of(pairs, data, text)
+    stamp, kinds = stamp_of(pairs, data, text), said_kinds(pairs, data, text)
     table, names = open_table(pairs, copies, stamp, data.path)
     refuse_empty(table, names, text.columns, data.path)
     parted = data.share and name == data.split
     whole: Sequence[int] = chosen(table, names, data, held_out) if parted else range(table.num_rows)
     part = f"{'' if held_out else LEFT}{data.share} by {data.validation_by}" if parted else ""
-    column = pairs.columns.condition if isinstance(pairs, TablePairs) else data.condition_column
     weights = tuple(text.captions[one] for one in text.columns)
-    used = _spread(whole, data.max_rows)
-    rows = Rows(table, names, used, name, part, len(whole), pairs.said, stamp, pairs.notes, column, weights)
+    used, conditions = _spread(whole, data.max_rows), columns_of(pairs, data)
+    rows = Rows(table, names, used, name, part, len(whole), kinds, stamp, pairs.notes, conditions, weights)
     return of_kind(rows, data)
 
 
@@ -141,7 +152,22 @@ def pairs_of(data: Data, split: str, text: Text) -> Pairs:
     pairs = _of_split(_open(data, text), split, data.path)
     if not pairs.captioned:
         raise DataError(f"{data.path} has no captions in {data.caption_column!r}; name them with data.caption_column")
-    return with_captions(_masked(pairs, data), text.columns, data.path)
+    return with_captions(_masked(_with_conditions(pairs, data), data), text.columns, data.path)
+
+
+def columns_of(pairs: Pairs, data: Data) -> tuple[str, ...]:
+    """Of the conditions, by the dataset's names."""
+    return (
+        (pairs.columns.condition, *pairs.further_conditions)
+        if isinstance(pairs, TablePairs)
+        else data.condition_columns
+    )
+
+
+def said_kinds(pairs: Pairs, data: Data, text: Text) -> tuple[str | None, ...]:
+    """The kind of each condition, as the dataset says it. Raises DataError as `open_rows` does for columns that it has not."""
+    each = [data.model_copy(update={"conditions": (one,)}) for one in data.conditions]
+    return tuple(_open(one, text).said for one in each) or (pairs.said,)
 
 
 def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
@@ -157,7 +183,17 @@ def stamp_of(pairs: Pairs, data: Data, text: Text) -> str:
     columns = pairs.columns.names if isinstance(pairs, TablePairs) else named
     masks = [["masks", data.mask_column]] if data.mask_column else []
     captions = [["captions", *text.columns]] if text.columns else []
-    return sha256(json.dumps([pairs.stamp, *columns, *masks, *captions]).encode()).hexdigest()
+    conditions = [["conditions", *data.conditions]] if data.conditions else []
+    return sha256(json.dumps([pairs.stamp, *columns, *masks, *captions, *conditions]).encode()).hexdigest()
+
+
+def _with_conditions(pairs: Pairs, data: Data) -> Pairs:
+    """With the columns that `data.conditions` names, of which the pairs have the first. Raises DataError where there is no table."""
+    if not data.conditions:
+        return pairs
+    if not isinstance(pairs, TablePairs):
+        raise DataError(f"data.conditions names columns, but {data.path} has none: it is no table")
+    return replace(pairs, further_conditions=data.conditions[1:])
 
 
 def _masked(pairs: Pairs, data: Data) -> Pairs:
@@ -196,10 +232,12 @@ def _open(data: Data, text: Text) -> Pairs:
     roles = {f"{role}_column": getattr(data, f"{role}_column") for role in ("image", "condition", "caption")}
     named = {role: name for role, name in roles.items() if name != Data.model_fields[role].default}
     named |= {"caption_column": text.columns[0]} if text.columns else {}
+    named |= {"condition_column": data.conditions[0]} if data.conditions else {}
     try:
         return open_pairs(data.path, **named)
     except UsageError as error:
         said = str(error).replace("--caption-column", "text.captions") if text.columns else str(error)
+        said = said.replace("--condition-column", "data.conditions:") if data.conditions else said
         raise DataError(f"data.path = {data.path!r}: {_in_recipe_words(said)}") from None
 
 
@@ -222,6 +260,8 @@ def of_kind(rows: Rows, data: Data) -> Rows:
 
     Raises DataError where recipe and dataset name different ones; a note says where the pixels do.
     """
+    if data.conditions:
+        return _of_kinds(rows, data)
     wanted, accepted = data.kind, ACCEPTED.get(data.kind, set())
     if rows.kind and wanted not in ("auto", rows.kind) and rows.kind not in accepted:
         raise DataError(f'data.kind = "{wanted}", but the conditions of {data.path} are of kind "{rows.kind}"')
@@ -229,9 +269,22 @@ def of_kind(rows: Rows, data: Data) -> Rows:
         return rows
     seen = _looks_like(rows)
     if wanted == "auto":
-        return replace(rows, kind=seen)
+        return replace(rows, kinds=(seen,))
     doubt = f'data.kind = "{wanted}", but most conditions of split {rows.split!r} look like {seen}'
-    return replace(rows, kind=wanted, notes=[*rows.notes, *([doubt] if seen and seen not in accepted else [])])
+    return replace(rows, kinds=(wanted,), notes=[*rows.notes, *([doubt] if seen and seen not in accepted else [])])
+
+
+def _of_kinds(rows: Rows, data: Data) -> Rows:
+    """Of several conditions each one's, which must be clear, and its own. Raises DataError where one is not."""
+    found = dict[str, str]()
+    for number, (column, said) in enumerate(zip(rows.conditions, rows.kinds)):
+        kind, where = said or _looks_like(rows.alone(number)), f"data.conditions: column {column!r} of {data.path}"
+        if kind is None:
+            raise DataError(f"{where} has maps of a kind that is not clear: leave it out")
+        if kind in found:
+            raise DataError(f"{where} has maps of kind {kind}, as {found[kind]!r} has: leave one of the two out")
+        found[kind] = column
+    return replace(rows, kinds=tuple(found))
 
 
 def _looks_like(rows: Rows) -> str | None:
@@ -239,7 +292,7 @@ def _looks_like(rows: Rows) -> str | None:
     found: Counter[str | None] = Counter()
     for number in range(0, len(rows), max(1, len(rows) // LOOKED_AT)):
         try:
-            found[classify(measure_features(decode(rows[number].condition).rgb))] += 1
+            found[classify(measure_features(decode(rows[number].conditions[0]).rgb))] += 1
         except (Rejected, TypeError):  # the check of the rows says what is wrong with it
             continue
     kind = found.most_common(1)[0][0] if found else None

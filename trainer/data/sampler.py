@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import combinations, count
 
 import numpy as np
 
@@ -32,10 +32,11 @@ class Chance:
     top: float
     left: float
     order: float
+    conditions: float
 
     @classmethod
     def of(cls, row: SampledRow, seed: int) -> Chance:
-        return cls(*np.random.default_rng((seed, row.epoch, row.number)).random(6).tolist())
+        return cls(*np.random.default_rng((seed, row.epoch, row.number)).random(7).tolist())
 
 
 class Waiting:
@@ -70,6 +71,13 @@ def share(update: Sequence[SampledRow], micro_batch: int, rank: int, processes: 
     together = micro_batch * processes
     starts = range(rank * micro_batch, len(update), together)
     return [update[start : start + micro_batch] for start in starts]
+
+
+def given(kinds: int, at: float) -> tuple[int, ...]:
+    """Which of so many conditions a row is given, by a draw, 0..1: one, two, ... or all, as likely each, and then any of so many; 1: all."""
+    number = min(int(at * kinds), kinds - 1)
+    sets = list(combinations(range(kinds), number + 1))
+    return sets[min(int((at * kinds - number) * len(sets)), len(sets) - 1)]
 
 
 def shuffled(caption: str, keep: int, order: float) -> str:

@@ -79,9 +79,7 @@ def _measure_rows(rows: Rows, path: str, progress: Callable[[int, int], None], c
     digest, sizes, wrong, found = sha256(), [], [], False
     with ThreadPoolExecutor(usable_cores()) as pool:
         for seen, (scores, content) in enumerate(ordered_map(pool, _MeasureRow(rows), range(len(rows)), ahead=64), 1):
-            reasons = [reason for check in structure.STRUCTURE.checks if (reason := _error(check, scores))]
-            reasons += [scores["mask"]] if scores["mask"] else []
-            wrong += [(scores["key"], reason) for reason in reasons[:1]]
+            wrong += [(scores["key"], reason) for reason in scores["wrong"][:1]]
             digest.update(content)
             sizes.append((scores["image_height"], scores["image_width"]))
             found = found or scores["caption"] == "text"
@@ -107,22 +105,24 @@ class _MeasureRow:
         try:
             row = self.rows[number]
         except TypeError:  # a null where a picture or a caption should be
-            row = Row(f"{self.rows.split}:{number}", b"", b"", ())
-        pair = Pair(number, row.key, caption=list(row.captions))
-        opened = OpenedPair(pair, _opened(row.image), _opened(row.condition))
-        scores = dict(structure.measure(opened, self.context))
-        return scores | {"key": row.key, "mask": _mask_problem(row, opened.image)}, _digest(row)
+            row = Row(f"{self.rows.split}:{number}", b"", (b"",), ())
+        pair, image = Pair(number, row.key, caption=list(row.captions)), _opened(row.image)
+        each = [structure.measure(OpenedPair(pair, image, _opened(one)), self.context) for one in row.conditions]
+        reasons = [
+            reason for scores in each for check in structure.STRUCTURE.checks if (reason := _error(check, scores))
+        ]
+        return {**each[0], "key": row.key, "wrong": [*reasons, *_mask_problem(row, image)]}, _digest(row)
 
 
-def _mask_problem(row: Row, image: Opened) -> str | None:
-    """What is wrong with a row's mask; None where nothing is, and where it has none to have."""
+def _mask_problem(row: Row, image: Opened) -> list[str]:
+    """What is wrong with a row's mask; nothing where it has none to have."""
     if row.mask is None:
-        return None
+        return []
     mask = _opened(row.mask)
     if mask.problem or mask.rgb is None or image.rgb is None:
-        return mask.problem and f"its mask cannot be read: {mask.problem}"
+        return [f"its mask cannot be read: {mask.problem}"] if mask.problem else []
     (height, width), (h, w) = image.rgb.shape[:2], mask.rgb.shape[:2]
-    return None if (height, width) == (h, w) else f"its mask has {w} x {h} px, the picture {width} x {height}"
+    return [] if (height, width) == (h, w) else [f"its mask has {w} x {h} px, the picture {width} x {height}"]
 
 
 def _opened(data: bytes) -> Opened:
@@ -138,5 +138,5 @@ def _opened(data: bytes) -> Opened:
 def _digest(row: Row) -> bytes:
     captions = "\0".join(map(str, (*row.captions, *row.columns))).encode("utf-8", "surrogatepass")
     keypoints = json.dumps(row.keypoints, sort_keys=True).encode() if row.keypoints else b""
-    parts = (row.image, row.condition, captions, keypoints, *([row.mask] if row.mask is not None else []))
+    parts = (row.image, *row.conditions, captions, keypoints, *([row.mask] if row.mask is not None else []))
     return b"".join(blake2b(part, digest_size=16).digest() for part in parts)

@@ -27,20 +27,20 @@ from trainer.data.cache import (
     stored_bytes,
 )
 from trainer.data.encoded import Encoded, Files, PartialBatch, Room
-from trainer.data.held_out import refuse_second_share
+from trainer.data.held_out import has_validation, refuse_second_share
 from trainer.data.kept import cache_folder, check_free, kept_in, latents_folder, text_folder
+from trainer.data.planes import expected_planes
 from trainer.data.rows import Rows, open_rows, refuse_changed, splits
-from trainer.data.sampler import Chance, SampledRow, shuffled
+from trainer.data.sampler import Chance, SampledRow, given, shuffled
 from trainer.data.scan import scan
 from trainer.data.stream import StreamedRows, StreamedSizes, fingerprint, open_stream
-from trainer.data.transform import NEAREST, Transform, check_mirror, planes, source_of
+from trainer.data.transform import Transform, check_mirror, planes, source_of
 from trainer.errors import DataError
 from trainer.models.base import Base
 from trainer.recipe.recipe import Data, Recipe
 from trainer.types import ONE_PROCESS, Batch, ProcessGroup, Say, ShowProgress, torch_dtype
 
-GREY = ("canny", "scribble", "softedge", "lineart", "depth", "gray")  # kinds whose maps are cached as one plane
-PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5, order=0.0)  # nothing is left to chance
+PLAIN = Chance(mirror=1.0, drop=1.0, caption=0.0, top=0.5, left=0.5, order=0.0, conditions=1.0)  # nothing is left to it
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Split:
     latents: LatentCache | None = None
     text: TextCache | None = None
     encoded: Encoded | None = None  # of rows that are streamed
+    told: str | None = None  # which of several kinds its conditions are, as a ControlNet has to be told
 
     @cached_property
     def known_sizes(self) -> Sequence[Size]:
@@ -82,6 +83,17 @@ class Split:
         """Every one that occurs, once, and the empty one."""
         return distinct(caption for number in range(len(self.rows)) for caption in self.rows.captions(number))
 
+    @property
+    def each(self) -> list[Split]:
+        """Its rows as they are looked at: one kind of conditions at a time. Where there is one, itself."""
+        return [self] if len(self.rows.kinds) == 1 else [self._alone(n) for n in range(len(self.rows.kinds))]
+
+    def _alone(self, number: int) -> Split:
+        rows = self.rows.alone(number)
+        recipe = self.recipe.model_copy(update={"data": self.recipe.data.alone(rows.conditions[0])})
+        transform = replace(self.transform, kinds=rows.kinds)
+        return replace(self, recipe=recipe, rows=rows, transform=transform, told=rows.kind)
+
     def view(self, number: int) -> tuple[Pixels, Pixels, str]:
         """Picture and condition, (H, W, 3) uint8 each, and the first caption: the row as a person looks at it."""
         row = self.rows[number]
@@ -95,13 +107,14 @@ class Split:
         rows = [CachedRow(row.number, chance.mirror < data.hflip) for row, chance in zip(sampled, chances)]
         captions = [self._caption(row.number, chance) for row, chance in zip(sampled, chances)]
         placed = [self._time_ids(row.number, chance) for row, chance in zip(sampled, chances)]
-        kind = PartialBatch if self.encoded else Batch
-        return kind(
+        batch, kinds = PartialBatch if self.encoded else Batch, len(self.rows.kinds)
+        return batch(
             keys=[self.rows.key(row.number) for row in sampled],
             epochs=[row.epoch for row in sampled],
             captions=captions,
             time_ids=None if placed[0] is None else torch.tensor(placed),
             mask=self._masks(rows, chances) if self.rows.names.mask else None,
+            given=[given(kinds, chance.conditions) for chance in chances] if kinds > 1 else (),
             **self._pictures(rows, chances),
             **self._texts(captions),
         )
@@ -215,11 +228,10 @@ class Split:
         assert self.base is not None
         sizes, itemsize = {}, torch_dtype(self.recipe.cache.dtype).itemsize
         if self.latents or (self.encoded and self.encoded.latents):
-            planes = 1 if self.rows.kind in GREY else 3
             deep = (2 + self.base.hints) * self.base.latent_shape((8, 8))[0] * itemsize
             pixels = sum(height * width for height, width in self.buckets) * len(self.rows) // len(self.buckets)
             pixels *= 1 + self._mirrors
-            sizes["latents"] = pixels * planes + pixels // self.base.factor**2 * deep
+            sizes["latents"] = pixels * expected_planes(self.rows.kinds) + pixels // self.base.factor**2 * deep
         if self.text or (self.encoded and self.encoded.text):
             longest = max(self.text.captions, key=len) if self.text else ""
             values = sum(tensor.numel() for tensor in self.base.encode_text([longest]).values())
@@ -238,9 +250,9 @@ class Split:
         recipe = self.recipe
         if not recipe.cache.latents:
             return None
-        folder = self._latents_folder(base, rows=self.fingerprint)
-        shards = lay_out(self.buckets, self._mirrors)
-        return LatentCache(folder, shards, recipe.cache.dtype, recipe.cache.check, base.hints)
+        folder, kinds = self._latents_folder(base, rows=self.fingerprint), len(self.rows.kinds)
+        shards = lay_out(self.buckets, self._mirrors, kinds)
+        return LatentCache(folder, shards, recipe.cache.dtype, recipe.cache.check, base.hints, kinds)
 
     def _text_cache(self, base: Base) -> TextCache | None:
         recipe = self.recipe
@@ -256,15 +268,17 @@ class Split:
         assert isinstance(self.sizes, StreamedSizes)
         latents = Files(self._latents_folder(base, "-rows"), room) if cache.latents else None
         text = Files(text_folder(self.recipe, base, "-captions"), room) if cache.text else None
-        return Encoded(base, cache.dtype, latents, text, self.sizes.fingerprint, room) if latents or text else None
+        if not (latents or text):
+            return None
+        return Encoded(base, cache.dtype, latents, text, self.sizes.fingerprint, room, len(self.rows.kinds))
 
     @property
     def _mirrors(self) -> bool:
         return self.training and self.recipe.data.hflip > 0
 
     def _latents_folder(self, base: Base, form: str = "", **content: str) -> Path:
-        mirror = self._mirrors and [self.rows.kind, self.rows.names.keypoints is not None]
-        return latents_folder(self.recipe, base, form, nearest=self.transform.kind in NEAREST, mirror=mirror, **content)
+        keypoints = self.rows.names.keypoints is not None
+        return latents_folder(self.recipe, base, form, self.rows.kinds, self._mirrors, keypoints, **content)
 
 
 def open_split(
@@ -301,9 +315,9 @@ def _open_streamed(recipe: Recipe, training: bool, progress: ShowProgress) -> Sp
 
 def _transform(data: Data, rows: Rows, training: bool) -> Transform:
     """The way of a split's rows. Raises DataError for conditions that are to be mirrored, and cannot be."""
-    if training and data.hflip:
-        check_mirror(rows.kind, rows.names.keypoints is not None)
-    return Transform(data.resolution, data.fit, rows.kind, random=training and data.crop == "random")
+    for kind in rows.kinds if training and data.hflip else ():
+        check_mirror(kind, rows.names.keypoints is not None)
+    return Transform(data.resolution, data.fit, rows.kinds, random=training and data.crop == "random")
 
 
 def open_splits(
@@ -327,21 +341,10 @@ def open_splits(
         )
     held_out = recipe.eval.rows
     validation = None
-    if held_out and _has_validation(recipe):
+    if held_out and has_validation(recipe.data, splits(recipe.data, recipe.text)):
         alike = recipe.data.model_copy(update={"kind": train.rows.kind or "auto"})
         also = recipe.model_copy(update={"data": alike})
         validation = open_split(also, recipe.data.validation, training=False, most=held_out, progress=progress)
     if not group.rank:
         group.barrier()
     return train, validation
-
-
-def _has_validation(recipe: Recipe) -> bool:
-    """Raises DataError for a split that was named and is not there; the default may be missing."""
-    name, default = recipe.data.validation, type(recipe.data).model_fields["validation"].default
-    if not isinstance(name, str):
-        return True  # its rows are of the split that is trained on
-    known = splits(recipe.data, recipe.text) if name else []
-    if name and name != default and name not in known:
-        raise DataError(f"data.validation = {name!r}, but {recipe.data.path} has {', '.join(known)}")
-    return name in known

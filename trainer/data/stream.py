@@ -29,7 +29,7 @@ from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.own import make_folder
 from condprep.sources.base import stamp as stamp_of_file
 from trainer.data.recent import Recent
-from trainer.data.rows import Rows, of_kind, pairs_of, stamp_of
+from trainer.data.rows import Rows, columns_of, of_kind, pairs_of, said_kinds, stamp_of
 from trainer.data.scan import Scan, scan
 from trainer.data.tables import open_shard
 from trainer.errors import DataError
@@ -157,33 +157,32 @@ def open_stream(data: Data, text: Text, kept: Path, progress: ShowProgress = lam
         raise DataError(
             f"data.streaming = true reads files of rows (Arrow, Parquet), and {data.path} is none: say data.streaming = false"
         )
-    stamp = stamp_of(pairs, data, text)
+    stamp, kinds = stamp_of(pairs, data, text), said_kinds(pairs, data, text)
     counts = _counts(pairs, kept / f"counts-{stamp[:16]}.json", progress)
     if not sum(counts):
         raise DataError(f"{data.path} has no rows in split {data.split!r}")
-    shards = Shards(
-        pairs, counts, sha256(json.dumps([*pairs.columns.names, pairs.further]).encode()).hexdigest(), data.path
-    )
+    read = [*pairs.columns.names, pairs.further, *pairs.further_conditions]
+    shards = Shards(pairs, counts, sha256(json.dumps(read).encode()).hexdigest(), data.path)
     table = shards.tables[shards.first]
-    weights, column = tuple(text.captions[one] for one in text.columns), pairs.columns.condition
-    total = sum(counts)
+    weights, total = tuple(text.captions[one] for one in text.columns), sum(counts)
+    conditions = columns_of(pairs, data)
     rows = StreamedRows(
-        *(table.slice(0, 0), shards.names, range(total), data.split, "", total, pairs.said, stamp, pairs.notes),
-        *(column, weights),
+        *(table.slice(0, 0), shards.names, range(total), data.split, "", total, kinds, stamp, pairs.notes),
+        *(conditions, weights),
         shards=shards,
     )
     known = of_kind(rows.of_shard(shards.first), data)
     said = f"rows are streamed: {total:,} in {len(counts):,} files, of which the first is looked at before the first update"
-    return replace(rows, kind=known.kind, notes=[*known.notes, said])
+    return replace(rows, kinds=known.kinds, notes=[*known.notes, said])
 
 
 def fingerprint(rows: StreamedRows, text: Text) -> str:
     """Of the files' names, sizes and numbers of rows, and of what is read of them: nothing of their content is."""
+    pairs = rows.shards.pairs
     files = [
-        [file.path.name, os.path.getsize(file.path), count]
-        for file, count in zip(rows.shards.pairs.files, rows.shards.counts)
+        [file.path.name, os.path.getsize(file.path), count] for file, count in zip(pairs.files, rows.shards.counts)
     ]
-    read = [rows.split, *rows.shards.pairs.columns.names, rows.names.mask, *text.columns]
+    read = [rows.split, *pairs.columns.names, rows.names.mask, *text.columns, *pairs.further_conditions]
     return sha256(json.dumps([read, files]).encode()).hexdigest()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -51,11 +51,20 @@ class Names:
     mask: str | None = None
     source: str | None = None  # which file a picture comes from
     copied: bool = False  # into one column of captions, a list for each column that they come from
+    further_conditions: tuple[str, ...] = ()  # where one ControlNet learns several kinds
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        return (self.condition, *self.further_conditions)
+
+    @property
+    def pictures(self) -> list[str]:
+        return [name for name in (self.image, *self.conditions, self.mask) if name]
 
     @property
     def columns(self) -> list[str]:
-        named = (self.image, self.condition, *self.captions, self.key, self.keypoints, self.transform, self.mask)
-        return list(dict.fromkeys(filter(None, (*named, self.source))))
+        named = (*self.pictures, *self.captions, self.key, self.keypoints, self.transform, self.source)
+        return list(dict.fromkeys(filter(None, named)))
 
 
 def open_table(pairs: Pairs, copies: Path, stamp: str, path: str) -> tuple[pa.Table, Names]:
@@ -78,7 +87,7 @@ def open_shard(pairs: TablePairs, stamp: str, path: str) -> tuple[pa.Table, Name
         size = held.stat().st_size
         copy = copy_of(f"rows {stamp} {COPY}", "rows.arrow", size, lambda sink: _copy(pairs, sink, path))
         try:
-            return _map(copy, COPIED.names), _names_of_copy(pairs)
+            return _map(copy, copied(pairs).names), _names_of_copy(pairs)
         finally:
             let_go(copy)
 
@@ -91,18 +100,19 @@ def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
     assert chosen.caption  # the caller has checked it
     try:
         known = schema(pairs.files[0].path)
-        keypoints = _keypoints_column(known, chosen.condition, pairs.made)
+        conditions = (chosen.condition, *pairs.further_conditions)
+        keypoints = _keypoints_column(known, conditions)
         transform, source = (name if name in known.names else None for name in (TRANSFORM, SOURCE))
         source = source if source and pa.types.is_string(known.field(source).type) else None
         captions = (chosen.caption, *pairs.further_captions)
         names = Names(chosen.image, chosen.condition, captions, chosen.key, keypoints, transform, pairs.further, source)
+        names = replace(names, further_conditions=tuple(pairs.further_conditions))
         if any(map(_is_compressed, pairs.files)):
             return None
         table = pa.concat_tables([_map(file.path, names.columns) for file in pairs.files])
     except (pa.ArrowException, OSError, ValueError, DatasetError) as error:
         raise DataError(f"a file of split {pairs.files[0].split!r} is damaged: {error}") from None
-    pictures = filter(None, (names.image, names.condition, names.mask))
-    return (table, names) if all(_embedded(table.column(c)) for c in pictures) else None
+    return (table, names) if all(_embedded(table.column(c)) for c in names.pictures) else None
 
 
 def _map(path: Path, columns: Sequence[str]) -> pa.Table:
@@ -129,10 +139,10 @@ def _embedded(column: pa.ChunkedArray) -> bool:
     return not (pc.struct_field(column, "bytes") if is_image(column.type) else column).null_count
 
 
-def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | None:
+def _keypoints_column(columns: pa.Schema, conditions: Sequence[str]) -> str | None:
     """`keypoints`, or `keypoints_blaze` of the map `openpose_blaze`; None where there is no such column."""
     names = [name for name in columns.names if name == "keypoints" or name.startswith("keypoints_")]
-    named = [name for name in names if condition.endswith(name.removeprefix("keypoints"))]
+    named = [name for name in names if any(one.endswith(name.removeprefix("keypoints")) for one in conditions)]
     chosen = max(named or names, key=len, default=None) if len(names) > 1 else next(iter(names), None)
     kind = chosen and columns.field(chosen).type
     return chosen if kind and pa.types.is_struct(kind) and kind.get_field_index("people") >= 0 else None
@@ -141,7 +151,7 @@ def _keypoints_column(columns: pa.Schema, condition: str, made: Any) -> str | No
 def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table, Names]:
     """A copy that can be read by number, made once. Raises DataError that lists rows which cannot be read."""
     copy = folder / f"rows-{stamp[:16]}-v{COPY}.arrow"
-    if not _is_whole(copy):
+    if not _is_whole(copy, copied(pairs)):
         make_folder(folder)
         try:
             commit(copy, lambda partial: _copy(pairs, str(partial), path))
@@ -149,30 +159,42 @@ def _copied(pairs: Pairs, folder: Path, stamp: str, path: str) -> tuple[pa.Table
             with suppress(OSError):  # not empty
                 folder.rmdir()
             raise
-    return _map(copy, COPIED.names), _names_of_copy(pairs)
+    return _map(copy, copied(pairs).names), _names_of_copy(pairs)
+
+
+def _further(pairs: Pairs) -> list[str]:
+    """What a copy calls the columns of further conditions."""
+    return (
+        [f"condition_{n}" for n, _ in enumerate(pairs.further_conditions, 1)] if isinstance(pairs, TablePairs) else []
+    )
+
+
+def copied(pairs: Pairs) -> pa.Schema:
+    """The columns of a copy."""
+    return pa.schema([*COPIED, *(pa.field(name, pa.binary()) for name in _further(pairs))])
 
 
 def _names_of_copy(pairs: Pairs) -> Names:
-    masks = "mask" if isinstance(pairs, TablePairs) and pairs.further else None
-    return Names("image", "condition", ("text",), "key", None, TRANSFORM, masks, SOURCE, copied=True)
+    masks, further = "mask" if isinstance(pairs, TablePairs) and pairs.further else None, tuple(_further(pairs))
+    return Names("image", "condition", ("text",), "key", None, TRANSFORM, masks, SOURCE, True, further)
 
 
-def _is_whole(copy: Path) -> bool:
+def _is_whole(copy: Path, columns: pa.Schema) -> bool:
     """Whether a copy is as it was written: it ends as a stream does, and all of it can be read."""
     try:
         with copy.open("rb") as file:
             file.seek(-len(END), os.SEEK_END)
-            return file.read() == END and _map(copy, COPIED.names).schema.equals(COPIED)
+            return file.read() == END and _map(copy, columns.names).schema.equals(columns)
     except (pa.ArrowException, OSError, ValueError, DatasetError):
         return False
 
 
 def _copy(pairs: Pairs, target: str | IO[bytes], path: str) -> None:
-    waiting = iter(pairs)
-    with pa.ipc.new_stream(target, COPIED) as sink:
+    waiting, columns = iter(pairs), copied(pairs)
+    with pa.ipc.new_stream(target, columns) as sink:
         while some := list(islice(waiting, COPIED_AT_ONCE)):
             refuse(path, [(pair.key, pair.problem) for pair in some if pair.problem])
-            sink.write_batch(pa.RecordBatch.from_pylist([_copied_row(pair, path) for pair in some], COPIED))
+            sink.write_batch(pa.RecordBatch.from_pylist([_copied_row(pair, path) for pair in some], columns))
 
 
 def _copied_row(pair: Pair, path: str) -> dict[str, Any]:
@@ -183,7 +205,8 @@ def _copied_row(pair: Pair, path: str) -> dict[str, Any]:
     if wrong := [caption for captions in texts for caption in captions if not isinstance(caption, str)]:
         refuse(path, [(pair.key, f"the caption is no text but {wrong[0]!r:.100}")])
     known = {"text": texts, "key": pair.key, TRANSFORM: pair.transform, "mask": pair.further, SOURCE: pair.source}
-    return {"image": pair.image, "condition": pair.condition} | known
+    further = {f"condition_{n}": one for n, one in enumerate(pair.further_conditions, 1)}
+    return {"image": pair.image, "condition": pair.condition} | known | further
 
 
 def refuse(path: str, wrong: Sequence[tuple[str, str]]) -> None:

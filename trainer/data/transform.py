@@ -36,7 +36,7 @@ class Transform:
 
     resolution: int
     fit: Literal["bucket", "crop"]
-    kind: str | None  # of the conditions
+    kinds: tuple[str | None, ...]  # of the conditions
     random: bool = False  # crops are drawn, not central
 
     def place(self, size: Size, at: tuple[float, float] = (0.5, 0.5)) -> Placement:
@@ -52,17 +52,15 @@ class Transform:
         return replace(placement, box=(top, left, height, width))
 
     def __call__(self, row: Row, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> tuple[Pixels, Pixels]:
-        """Picture and condition, (H, W, 3) uint8 each. Raises Rejected for one that cannot be decoded."""
-        pixels, condition = decode(row.image).rgb, decode(row.condition).rgb
+        """Picture, (H, W, 3) uint8, and condition, (H, W, 3): of several (H, W, 3 K). Raises Rejected for one that cannot be decoded."""
+        pixels, maps = decode(row.image).rgb, [decode(one).rgb for one in row.conditions]
         if mirrored:
-            pixels, condition = np.ascontiguousarray(pixels[:, ::-1]), self._mirrored(row, condition)
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+            maps = [_mirrored(kind, row, one) for kind, one in zip(self.kinds, maps)]
         placement = self.place((pixels.shape[0], pixels.shape[1]), at)
-        placed, resized = resize(pixels, placement), self._resized(condition, placement)
-        if (
-            self.kind == "inpaint" and placement.content != placement.box[2:]
-        ):  # what is left of the picture is that picture
-            resized = np.where(resized.any(2, keepdims=True), placed, np.uint8(0))
-        return placed, resized
+        placed = resize(pixels, placement)
+        conditions = [_placed(kind, one, placement, placed) for kind, one in zip(self.kinds, maps, strict=True)]
+        return placed, conditions[0] if len(conditions) == 1 else np.concatenate(conditions, 2)
 
     def mask(self, mask: bytes, mirrored: bool = False, at: tuple[float, float] = (0.5, 0.5)) -> Pixels:
         """A row's mask, (H, W, 3) uint8, the way of its picture. Raises Rejected for one that cannot be decoded."""
@@ -70,19 +68,25 @@ class Transform:
         seen = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
         return resize(seen, self.place((pixels.shape[0], pixels.shape[1]), at))
 
-    def _resized(self, condition: Pixels, placement: Placement) -> Pixels:
-        if self.kind not in NEAREST or placement.content == placement.box[2:]:
-            return resize(condition, placement)
-        top, left, height, width = placement.box
-        view = condition[top : top + height, left : left + width]
-        return np.asarray(cv2.resize(view, placement.content[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
-    def _mirrored(self, row: Row, condition: Pixels) -> Pixels:
-        if self.kind != "pose":
-            return np.ascontiguousarray(condition[:, ::-1])
-        assert row.keypoints is not None  # check_mirror has seen to it
-        height, width = condition.shape[:2]
-        return draw_poses([mirrored_pose(person, width) for person in row.keypoints["people"]], height, width)
+def _placed(kind: str | None, condition: Pixels, placement: Placement, picture: Pixels) -> Pixels:
+    """A map of that kind, the way of its picture. picture: placed."""
+    if kind not in NEAREST or placement.content == placement.box[2:]:
+        return resize(condition, placement)
+    top, left, height, width = placement.box
+    view = condition[top : top + height, left : left + width]
+    resized = np.asarray(cv2.resize(view, placement.content[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    if kind == "inpaint":  # what is left of the picture is that picture
+        return np.where(resized.any(2, keepdims=True), picture, np.uint8(0))
+    return resized
+
+
+def _mirrored(kind: str | None, row: Row, condition: Pixels) -> Pixels:
+    if kind != "pose":
+        return np.ascontiguousarray(condition[:, ::-1])
+    assert row.keypoints is not None  # check_mirror has seen to it
+    height, width = condition.shape[:2]
+    return draw_poses([mirrored_pose(person, width) for person in row.keypoints["people"]], height, width)
 
 
 def planes(pixels: Sequence[Pixels]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.data.held_out import refuse_second_share
 from trainer.data.rows import splits
-from trainer.data.split import open_split
+from trainer.data.split import Split, open_split
 from trainer.errors import DataError, ModelError
 from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand
@@ -45,6 +45,7 @@ def evaluate(
     protocol_name: str | None = None,
     annotator: str | None = None,
     annotator_weights: Weights | None = None,
+    kind: str | None = None,
     clip: str | Path | None = None,
     inception: str | Path | None = None,
     batch: int = 8,
@@ -60,22 +61,21 @@ def evaluate(
 
     dataset: None is that of the training; split: its held-out rows. rows: at most that many of each kind, evenly
     chosen. Sampler, steps, guidance and one picture a prompt are the recipe's where neither they nor a protocol are given.
-    checkpoint, weights: as `load_pipeline` takes them. against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. clip, inception: for
+    checkpoint, weights: as `load_pipeline` takes them. against: a second ControlNet. annotator: looks at the pictures instead of the dataset's own. kind: which of several kinds of conditions is looked at. clip, inception: for
     CLIP score and KID; None is what is in the caches. Raises UsageError, ModelError, DataError, AnnotatorError,
     WeightsError.
     """
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
     folder = result_folder(Path(output), checkpoint, say)
-    trained, recipe = Trained.of(folder, Path(output) / METRICS), _recipe(Path(output), dataset, named)
+    trained, recipe = Trained.of(folder, Path(output) / METRICS, kind), _recipe(Path(output), dataset, named)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
     drawn_by = sampler or ("auto" if named else recipe.eval.sampler)
     choice = _instead(annotator, named, trained.kind)
-    looks = _annotator(recipe, choice, device, annotator_weights)
-    held_out = read_examples(
-        open_split(recipe, split or recipe.data.validation, training=False, progress=progress), rows
-    )
+    held = _told(open_split(recipe, split or recipe.data.validation, training=False, progress=progress), trained)
+    looks = _annotator(held.recipe, choice, device, annotator_weights)
+    held_out = read_examples(held, rows)
     seen = _seen(recipe, split, trained, rows, progress)
     if choice and choice.remakes:
         held_out, seen = remade(held_out, looks), remade(seen, looks)
@@ -187,4 +187,9 @@ def _seen(recipe: Recipe, split: str | None, trained: Trained, most: int, progre
     if data.split == (split or data.validation) or data.split not in splits(data, recipe.text):
         return []
     train = open_split(recipe, data.split, training=False, most=data.max_rows, progress=progress)
-    return read_examples(train, most) if train.fingerprint == trained.dataset else []
+    return read_examples(_told(train, trained), most) if train.fingerprint == trained.dataset else []
+
+
+def _told(split: Split, trained: Trained) -> Split:
+    """With the conditions of the kind that is looked at."""
+    return next(one for one in split.each if one.told == trained.told)

@@ -28,6 +28,7 @@ class Example:
     original: Pixels  # (H, W, 3) uint8
     condition: Pixels  # (H, W, 3) uint8: what the ControlNet is given
     people: Sequence[Body] | None = None  # of poses, in pixels of `original`
+    kind: str | None = None  # of its condition, where the ControlNet knows several
 
     @property
     def wanted(self) -> Condition:
@@ -50,7 +51,7 @@ def _example(split: Split, number: int) -> Example:
     value = split.rows[number].keypoints
     placement = split.transform.place(split.sizes[number])
     people = None if value is None else [_placed(body, placement) for body in bodies(value)]
-    return Example(split.rows.key(number), prompt, original, condition, people)
+    return Example(split.rows.key(number), prompt, original, condition, people, split.told)
 
 
 def _placed(body: Body, placement: Placement) -> Body:

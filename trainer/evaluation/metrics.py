@@ -48,7 +48,7 @@ def ssim(made: Map, wanted: Map) -> float:
     """Structural similarity, -1..1: an 11-pixel Gaussian window of sigma 1.5, as Wang et al. 2004; mean over channels."""
     from torchmetrics.functional.image import structural_similarity_index_measure as measure
 
-    return float(measure(_tensor(made), _tensor(wanted), data_range=255.0))
+    return float(measure(*_tensors(made, wanted), data_range=255.0))
 
 
 def ms_ssim(made: Map, wanted: Map) -> float:
@@ -57,7 +57,7 @@ def ms_ssim(made: Map, wanted: Map) -> float:
 
     if min(made.shape[:2]) < SCALES_NEED:
         return float("nan")
-    return float(measure(_tensor(made), _tensor(wanted), data_range=255.0, normalize="relu"))
+    return float(measure(*_tensors(made, wanted), data_range=255.0, normalize="relu"))
 
 
 def depth_rmse(made: Map, wanted: Map) -> float:
@@ -91,9 +91,10 @@ def grey(pixels: Map) -> Map:
     return pixels if pixels.ndim == 2 else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
-def _tensor(pixels: Map) -> Tensor:
-    """(1, C, H, W) float64: in float32 flat maps would not be equal to themselves."""
+def _tensors(*maps: Map) -> list[Tensor]:
+    """(1, C, H, W) float64 each: in float32 flat maps would not be equal to themselves. A grey map beside one of colours has three alike."""
     import torch
 
-    planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes, np.float64))[None]
+    channels = 3 if any(one.ndim == 3 for one in maps) else 1
+    planes = [np.broadcast_to(one if one.ndim == 3 else one[..., None], (*one.shape[:2], channels)) for one in maps]
+    return [torch.from_numpy(np.ascontiguousarray(one.transpose(2, 0, 1), np.float64))[None] for one in planes]

@@ -101,6 +101,16 @@ class FidelityMonitor:
         return share(own, chance, ceiling)
 
 
+def measure_each(monitors: Mapping[str | None, FidelityMonitor], pipe: Any) -> dict[str, float]:
+    """What each monitor measures; of several kinds of conditions by their names, and `fidelity` is the mean of those that have one."""
+    found = {kind: monitor.measure(pipe) for kind, monitor in monitors.items()}
+    if None in found:
+        return found[None]
+    shares = [one["fidelity"] for one in found.values() if "fidelity" in one]
+    whole = {"fidelity": float(np.mean(shares))} if shares else {}
+    return whole | {f"{name}_{kind}": value for kind, one in found.items() for name, value in one.items()}
+
+
 def best_so_far(found: Mapping[str, float], before: Mapping[str, float], update: int) -> dict[str, float]:
     """What a validation adds to what is remembered: nothing where an earlier one was as good. before: what that is."""
     now = found.get("fidelity")

@@ -21,7 +21,7 @@ from trainer.models.parts import mismatches, read_model
 def requests(rows: Sequence[Example], conditions: Sequence[Image.Image], pictures: int, seed: int) -> list[Request]:
     """`pictures` of each row, one after the other. conditions: one for each row, its own or another's."""
     return [
-        Request(row.prompt, condition, row_seed(row, number, seed))
+        Request(row.prompt, condition, row_seed(row, number, seed), row.kind)
         for row, condition in zip(rows, conditions)
         for number in range(pictures)
     ]
@@ -78,6 +78,10 @@ def another(pipe: Any, name: str) -> Iterator[None]:
     other = other.to(own.device, own.dtype)
     if hasattr(other, "t_embedder"):  # Z-Image's, which borrows from the transformer
         other = type(other).from_transformer(other, pipe.transformer)
+    if hasattr(other, "task_embedding"):  # of several kinds of conditions
+        from trainer.models.union import keep_rows_apart
+
+        keep_rows_apart(other)
     pipe.controlnet = other
     try:
         yield

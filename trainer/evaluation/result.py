@@ -19,6 +19,8 @@ from trainer.evaluation.examples import partners
 from trainer.evaluation.intervals import Interval, interval
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
+from trainer.inference.kinds import kinds_of
+from trainer.inference.pipeline import chosen_kind
 from trainer.recipe.layout import CONDITION, TRAINING
 
 CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed
@@ -64,29 +66,34 @@ class Trained:
     dataset: str  # fingerprint of its rows
     condition_gap: float | None
     losses: Sequence[tuple[int, float]]  # (update, held-out loss)
+    told: str | None = None  # the same kind, where it is one of several
 
     @classmethod
-    def of(cls, output: Path, metrics: Path) -> Trained:
-        """output: of a run, or one of its checkpoints; metrics: of the run. Raises ModelError where a record is missing or damaged."""
+    def of(cls, output: Path, metrics: Path, kind: str | None = None) -> Trained:
+        """output: of a run, or one of its checkpoints; metrics: of the run; kind: which of several is looked at.
+
+        Raises ModelError where a record is missing or damaged, and for a kind that was not trained on.
+        """
         try:
-            kind = read_json(output / CONDITION)["kind"]
+            kinds = kinds_of(read_json(output / CONDITION))
             training = read_json(output / TRAINING)
-            dataset, gap = training["dataset"], training["metrics"].get("condition_gap")
+            told, found = chosen_kind(kinds, kind), training["metrics"]
+            dataset, gap = training["dataset"], found.get(f"condition_gap_{told}" if told else "condition_gap")
         except FileNotFoundError as error:
             raise ModelError(
                 f"{output} holds no result of the trainer: there is no {error.filename}; give the folder of a run"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
-        return cls(kind, dataset, gap, list(_losses(metrics)))
+        return cls(kinds[0] if told is None else told, dataset, gap, list(_losses(metrics, told)), told)
 
 
-def _losses(path: Path) -> Iterator[tuple[int, float]]:
-    """The held-out losses of metrics.jsonl; a line that was cut off is left out."""
+def _losses(path: Path, told: str | None) -> Iterator[tuple[int, float]]:
+    """The held-out losses of metrics.jsonl, of one kind of several its own; a line that was cut off is left out."""
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with suppress(ValueError, KeyError, TypeError):
             values = json.loads(line)
-            yield int(values["update"]), float(values["val_loss"])
+            yield int(values["update"]), float(values[f"val_loss_{told}" if told else "val_loss"])
 
 
 def conclude(

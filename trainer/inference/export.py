@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from condprep.runtime.files import commit, commit_json, commit_same, commit_text
 from condprep.runtime.own import make_folder
 from condprep.runtime.text import markdown
 from trainer.errors import MachineError, TrainingStopped, first_line
+from trainer.inference.kinds import kinds_of
 from trainer.models.families import FAMILIES
 from trainer.models.parts import buffers
 from trainer.recipe.layout import (
@@ -40,12 +41,27 @@ if TYPE_CHECKING:
 PRIVATE = [f"{CHECKPOINTS}/*", f"{LOGS}/*", "*.partial", ".*"]  # is not pushed
 
 
-def condition_record(dataset: str | Path, column: str, kind: str | None, resolution: int) -> dict[str, Any]:
-    """What the conditions of a column are, and how condprep made them.
+def condition_record(
+    dataset: str | Path, columns: Sequence[str], kinds: Sequence[str | None], resolution: int
+) -> dict[str, Any]:
+    """What the conditions of a column are, and how condprep made them; of several columns each one's `conditions`.
 
-    kind: what the maps look like, where the dataset does not say. `annotators` is empty, and `geometry` that of the
+    kinds: what the maps look like, where the dataset does not say. `annotators` is empty, and `geometry` that of the
     training, where the dataset was not made by condprep. `condprep annotate --like` reads this.
     """
+    each = [_record(dataset, column, kind, resolution) for column, kind in zip(columns, kinds, strict=True)]
+    if len(each) == 1:
+        return each[0]
+    made = [one for one in each if one["annotators"]]
+    return {
+        "kind": None,
+        "conditions": [{"kind": one["kind"], "column": one["column"]} for one in each],
+        "annotators": [annotator for one in made for annotator in one["annotators"]],
+        "geometry": (made or each)[0]["geometry"],
+    }
+
+
+def _record(dataset: str | Path, column: str, kind: str | None, resolution: int) -> dict[str, Any]:
     made = made_by(dataset, column)
     if made is None:
         geometry = {"resolution": resolution, "fit": "bucket", "max_upscale": 2.0}
@@ -57,7 +73,10 @@ def condition_record(dataset: str | Path, column: str, kind: str | None, resolut
 
 def unsaid(dataset: str | Path, condition: Mapping[str, Any]) -> list[str]:
     """What the result will not be able to say, because the dataset does not. condition: as `condition_record` gives it."""
-    if not condition["annotators"] and (here(dataset) / ".condprep" / "provenance.json").exists():
+    if (
+        len(condition["annotators"]) < len(kinds_of(condition))
+        and (here(dataset) / ".condprep" / "provenance.json").exists()
+    ):
         return [f"the provenance of {dataset} cannot be read: the result will not say how to make its conditions"]
     return [
         f"the provenance of {dataset} names no licence of {full_name(one['annotator'], one['variant'])}: the model card"
@@ -138,16 +157,16 @@ def card(folder: Path, training: Mapping[str, Any], condition: Mapping[str, Any]
     """The model card: YAML header, how to use it, what it was trained on, how well it follows, the whole recipe."""
     from huggingface_hub import ModelCardData
 
-    model, kind = training["model"], condition["kind"] or "unknown"
+    model, kinds = training["model"], [kind or "unknown" for kind in kinds_of(condition)]
     data = ModelCardData(
         base_model=None if Path(model["base"]).exists() else model["base"],
         library_name="diffusers",
         pipeline_tag="image-to-image",
-        tags=["controlnet", "diffusers-training", "condprep", kind],
+        tags=["controlnet", "diffusers-training", "condprep", *kinds],
     )
     lines = [
         *("---", str(data.to_yaml()), "---", ""),
-        f"# ControlNet for {kind} conditions",
+        f"# ControlNet for {', '.join(kinds)} conditions",
         "",
         f"Trained on {model['base']} for {training['updates']:,} updates of {training['batch']} pictures.",
         "",
@@ -176,7 +195,9 @@ def _figures(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _usage(family: str, condition: Mapping[str, Any]) -> list[str]:
-    named = FAMILIES[family]
+    named, kinds = FAMILIES[family], kinds_of(condition)
+    if len(kinds) > 1:
+        return _usage_of_several(condition, kinds)
     make = ["```sh", "condprep annotate photo.jpg --like path/to/this/folder --out maps/", "```", ""]
     return [
         *("## Use", "", *(make if condition["annotators"] else [])),
@@ -184,6 +205,29 @@ def _usage(family: str, condition: Mapping[str, Any]) -> list[str]:
         'pipeline = load_pipeline("path/to/this/folder")',
         f'picture = pipeline("a prompt", {named.condition}=load_image("maps/photo.png")).images[0]',
         *("```", "", f"The folder is a ControlNet of diffusers: `{named.controlnet}.from_pretrained` loads it.", ""),
+    ]
+
+
+def _usage_of_several(condition: Mapping[str, Any], kinds: Sequence[str | None]) -> list[str]:
+    from trainer.models.numbers import NUMBERS
+
+    numbers = {str(kind): NUMBERS[str(kind)] for kind in kinds}
+    maps = [f'load_image("maps/photo.{one["column"]}.png")' for one in condition["conditions"][:2]]
+    make = ["```sh", "condprep annotate photo.jpg --like path/to/this/folder --out maps/", "```", ""]
+    return [
+        *("## Use", "", *(make if condition["annotators"] else [])),
+        *("```python", "from diffusers.utils import load_image", "from trainer import load_pipeline", ""),
+        'pipeline = load_pipeline("path/to/this/folder")',
+        f"maps, numbers = [{', '.join(maps)}], {[*numbers.values()][:2]}",
+        'picture = pipeline("a prompt", control_image=maps, control_mode=numbers).images[0]',
+        *(
+            "```",
+            "",
+            "It takes one of its kinds of maps, or several together. Each has a number in `control_mode`:",
+            "",
+        ),
+        *("| kind | number |", "|---|---|", *(f"| {kind} | {number} |" for kind, number in numbers.items()), ""),
+        *("The folder is a ControlNet of diffusers: `ControlNetUnionModel.from_pretrained` loads it.", ""),
     ]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 
+from trainer.models.numbers import NUMBERS
+
 Done = Callable[[int], None]  # is told of pictures that are made
 Stepped = Callable[[], None]  # is told of each step of a batch
 
@@ -32,6 +34,7 @@ class Request:
     prompt: str
     condition: Image.Image  # RGB
     seed: int  # of its starting noise
+    kind: str | None = None  # of its condition, where the ControlNet knows several
 
 
 def generate(
@@ -51,7 +54,7 @@ def generate(
             torch.manual_seed(batch[0].seed)  # that of SD 3 draws the condition's latents without the generators
             made = pipe(
                 [request.prompt for request in batch],
-                **{condition_name(pipe): [request.condition for request in batch]},
+                **_conditions(pipe, batch),
                 width=width,
                 height=height,
                 num_inference_steps=how.steps,
@@ -74,6 +77,14 @@ def _guidance(pipe: Any, how: Sampling, pictures: int) -> dict[str, Any]:
     return {"guidance_scale": how.cfg, "negative_prompt": negative if how.negative_prompt else None}
 
 
+def _conditions(pipe: Any, batch: Sequence[Request]) -> dict[str, Any]:
+    """Those of several kinds are in a list, and so is the number that says which it is."""
+    images, kind = [request.condition for request in batch], batch[0].kind
+    if kind is None:
+        return {condition_name(pipe): images}
+    return {"control_image": [images], "control_mode": [NUMBERS[kind]]}
+
+
 def condition_name(pipe: Any) -> str:
     """What a pipeline of diffusers calls the condition: those with a transformer have `image` for what is changed."""
     return "control_image" if hasattr(pipe, "transformer") else "image"
@@ -90,10 +101,11 @@ def _after_step(stepped: Stepped) -> Callable[..., dict[str, Any]]:
 
 
 def _batches(requests: Sequence[Request], most: int) -> Iterator[list[Request]]:
-    """Neighbours of one size."""
+    """Neighbours of one size, and one kind of conditions."""
     batch: list[Request] = []
     for request in requests:
-        if batch and (len(batch) == most or request.condition.size != batch[0].condition.size):
+        alike = batch and (request.condition.size, request.kind) == (batch[0].condition.size, batch[0].kind)
+        if batch and not (alike and len(batch) < most):
             yield batch
             batch = []
         batch.append(request)

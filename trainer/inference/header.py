@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trainer.inference.kinds import all_kinds, kinds_of
+
 VERSION = "1.0.0"
 # bases with a transformer, which the specification has not
 OTHERS = {"sd3": "stable-diffusion-3", "flux": "flux-1", "qwen-image": "qwen-image", "z-image": "z-image"}
@@ -41,7 +43,7 @@ def header(
 
     training, condition, config: what training.json, condition.json and config.json hold. original: whether names are.
     """
-    kind, predicted = condition["kind"] or "unknown", training.get("prediction_type")
+    kind, predicted = all_kinds(kinds_of(condition)) or "unknown", training.get("prediction_type")
     side = condition["geometry"]["resolution"]
     said = {
         "sai_model_spec": VERSION,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import MANIFEST, result_folder
+from trainer.inference.kinds import all_kinds, kinds_of
+from trainer.models.numbers import NUMBERS
 from trainer.recipe.layout import CONDITION, CONFIG, EMA, RAW, TRAINING
 from trainer.types import Say, torch_dtype
 
@@ -40,9 +43,9 @@ def load_pipeline(
     `eval.sampler` of a recipe; "auto" is the family's own. The pipeline warns of a condition that does not look like those of the training. Raises ModelError where `output` holds no result or does not fit.
     """
     folder = result_folder(Path(output), checkpoint, say)
-    kind = read_records(folder)[1]["kind"]
+    kinds = kinds_of(read_records(folder)[1])
     pipeline = open_pipeline(folder, base=base, weights=weights, precision=precision, sampler=sampler, device=device)
-    return _checking(pipeline, kind)
+    return _checking(pipeline, kinds)
 
 
 def open_pipeline(
@@ -58,7 +61,6 @@ def open_pipeline(
     import torch
 
     from trainer.models.families import load_base
-    from trainer.models.missing import KIND
     from trainer.models.parts import read_model
     from trainer.recipe.recipe import Model, Text
 
@@ -69,8 +71,7 @@ def open_pipeline(
     source = weights_folder(folder, weights)
     model = Model.model_validate(training["model"] | ({"base": base, "revision": ""} if base else {}))
     text = Text.model_validate(training.get("text", {}))
-    loaded = load_base(model, text)
-    loaded.missing = condition["kind"] == KIND
+    loaded = load_base(model, text, kinds_of(condition))
     if loaded.family != training["family"]:
         raise ModelError(
             f'{folder} was trained on a base of family "{training["family"]}", and {model.base!r} is of family "{loaded.family}"'
@@ -88,19 +89,32 @@ def sample(
     steps: int = 20,
     cfg: float = 7.5,
     seed: int = 0,
+    kind: str | None = None,
     **how: Any,
 ) -> Image.Image:
     """One picture that follows a condition map, by the family's own sampler. how: what `load_pipeline` takes, another sampler with it.
 
-    condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle. Raises
-    ModelError as `load_pipeline`, and for a map that cannot be read.
+    condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle. kind: which of
+    several kinds of conditions it is. Raises ModelError as `load_pipeline`, for a map that cannot be read, and for a kind that the
+    ControlNet does not know.
     """
     from trainer.inference.generate import Request, Sampling, generate
 
-    request = Request(prompt, fit_condition(condition), seed)
+    folder = result_folder(Path(output), how.get("checkpoint"))
+    request = Request(prompt, fit_condition(condition), seed, chosen_kind(kinds_of(read_records(folder)[1]), kind))
     sampling = Sampling(steps, cfg, negative_prompt=negative_prompt)
     (picture,) = generate(load_pipeline(output, **how), [request], sampling)
     return picture
+
+
+def chosen_kind(kinds: Sequence[str | None], kind: str | None) -> str | None:
+    """Which of several kinds is meant, None of one. Raises ModelError where that is not said, or is none of them."""
+    known = all_kinds(kinds) or "maps of a kind that is not known"
+    if kind not in (*kinds, None):
+        raise ModelError(f"--kind {kind}: this ControlNet was trained on {known}")
+    if len(kinds) > 1 and not kind:
+        raise ModelError(f"this ControlNet was trained on {known}: say with --kind which of them the condition is")
+    return kind if len(kinds) > 1 else None
 
 
 def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
@@ -159,9 +173,9 @@ def read_records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """training.json and condition.json. Raises ModelError where one of them is not there, or is none."""
     try:
         training, condition = (read_json(output / name) for name in (TRAINING, CONDITION))
-        _ = training["model"]["base"], training["family"], condition["kind"]
+        _ = training["model"]["base"], training["family"], condition["kind"], kinds_of(condition)
         return training, condition
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{output} holds no result of the trainer: {TRAINING} or {CONDITION} is missing or damaged ({error})"
         ) from error
@@ -170,23 +184,36 @@ def read_records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 class _Checking:
     """Put before a pipeline's class: looks at the condition of every call."""
 
-    kind: str
+    kinds: tuple[str, ...]
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         call = super().__call__  # type: ignore[misc]
         given = inspect.signature(call).bind_partial(*arguments, **named).arguments
         images = given.get("control_image", given.get("image"))
-        for image in images if isinstance(images, list) else [images]:
-            if problem := unlike(image, self.kind):
-                warnings.warn(problem, stacklevel=2)
+        each = zip(_listed(images), self._kinds_of(given)) if len(self.kinds) > 1 else [(images, self.kinds[0])]
+        for found, kind in each:
+            for image in _listed(found):
+                if problem := kind and unlike(image, kind):
+                    warnings.warn(problem, stacklevel=2)
         return call(*arguments, **named)
 
+    def _kinds_of(self, given: Mapping[str, Any]) -> list[str | None]:
+        """Those that a call says its images are; None for one that was not trained on."""
+        known = {NUMBERS[kind]: kind for kind in self.kinds}
+        return [known.get(number) for number in _listed(given.get("control_mode"))]
 
-def _checking(pipeline: Any, kind: str | None) -> Any:
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _checking(pipeline: Any, kinds: Sequence[str | None]) -> Any:
     """The same pipeline, which warns; as it is where the kind of the training's conditions is not known."""
-    if kind:
+    if all(kinds):
         cls = type(pipeline)
-        pipeline.__class__ = type(cls.__name__, (_Checking, cls), {"kind": kind})  # its name is what it is saved under
+        pipeline.__class__ = type(
+            cls.__name__, (_Checking, cls), {"kinds": kinds}
+        )  # its name is what it is saved under
     return pipeline
 
 

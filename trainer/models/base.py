@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from trainer.errors import ModelError
+from trainer.models.missing import KIND
 from trainer.models.objectives.protocol import Objective
 from trainer.models.samplers import AUTO, DIFFUSIONS, Make, check_sampler
 from trainer.models.text import CHUNK, pipeline_names
@@ -46,6 +47,7 @@ class Base(ABC):
     text: Text = field(default_factory=Text)  # the recipe's words for captions
     empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
     missing: bool = False  # black in a condition is what is missing of a picture: conditions of inpaint
+    kinds: tuple[str | None, ...] = (None,)  # of the conditions that a ControlNet is given
 
     family: ClassVar[str]
     part: ClassVar[str]  # what a pipeline of diffusers calls the denoiser
@@ -80,6 +82,10 @@ class Base(ABC):
     @abstractmethod
     def load(cls, parts: Parts, model: Model, text: Text) -> Base:
         """A base of its parts. Raises ModelError where one is missing, damaged or does not fit."""
+
+    def set_kinds(self, kinds: tuple[str | None, ...]) -> None:
+        """Of the conditions, which must be known where they are several. Raises ModelError for those that the base's ControlNet cannot have."""
+        self.kinds, self.missing = kinds, kinds == (KIND,)
 
     @abstractmethod
     def encode_text(self, captions: Sequence[str]) -> dict[str, Tensor]:

@@ -22,11 +22,15 @@ class Family:
     pipelines: str  # what the class of its pipelines begins with
     controlnet: str
     condition: str = "control_image"  # of a pipeline's call
+    several: str = ""  # module and class for several kinds of conditions, where there is one
 
 
 FAMILIES = {
     "sd": Family("trainer.models.sd:StableDiffusion", "StableDiffusion", "ControlNetModel", "image"),
-    "sdxl": Family("trainer.models.sdxl:StableDiffusionXL", "StableDiffusion", "ControlNetModel", "image"),
+    "sdxl": Family(
+        *("trainer.models.sdxl:StableDiffusionXL", "StableDiffusion", "ControlNetModel", "image"),
+        several="trainer.models.union:StableDiffusionXLUnion",
+    ),
     "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
     "flux": Family("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
     "qwen-image": Family("trainer.models.qwen_image:QwenImage", "QwenImage", "QwenImageControlNetModel"),
@@ -38,13 +42,23 @@ PLAIN = Text()
 __all__ = ["FAMILIES", "Base", "family_of", "load_base"]
 
 
-def load_base(model: Model, text: Text = PLAIN) -> Base:
-    """The base model of a recipe, from its folder or the Hub. Raises ModelError that says what is missing or wrong."""
+def load_base(model: Model, text: Text = PLAIN, kinds: tuple[str | None, ...] = (None,)) -> Base:
+    """The base model of a recipe, from its folder or the Hub, for a ControlNet of these kinds of conditions.
+
+    Raises ModelError that says what is missing or wrong.
+    """
     family, parts = _opened(model)
     if model.family not in ("auto", family):
         raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
-    module, _, name = FAMILIES[family].base.partition(":")
+    where = FAMILIES[family].base if len(kinds) == 1 else FAMILIES[family].several
+    if not where:
+        able = ", ".join(name for name, one in FAMILIES.items() if one.several)
+        raise ModelError(
+            f'data.conditions has several, and model.base {model.base!r} is of family "{family}": only {able} can have them'
+        )
+    module, _, name = where.partition(":")
     loaded: Base = getattr(import_module(module), name).load(parts, model, text)
+    loaded.set_kinds(kinds)
     return loaded
 
 

@@ -150,6 +150,17 @@ def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
         return _pretrained(kind, name, safetensors)
 
 
+def read_controlnet(kind: Any, name: str, safetensors: bool) -> Any:
+    """As `read_model`, of that very class of ControlNets. Raises ModelError for one of another class."""
+    controlnet = read_model(kind, name, safetensors)
+    found = kind.load_config(name).get("_class_name", kind.__name__)
+    if found != kind.__name__:
+        raise ModelError(
+            f"{name!r} is a {found}, and a {kind.__name__} is needed: data.conditions says for how many kinds"
+        )
+    return controlnet
+
+
 def read_config(kind: Callable[..., Any], folder: Path, part: str) -> Any:
     """A tokenizer or scheduler of a pipeline's folder. Raises ModelError."""
     if not (folder / part).is_dir():

@@ -21,7 +21,7 @@ from trainer.errors import ModelError
 from trainer.models.base import COPIED, Base
 from trainer.models.missing import takes_missing, with_missing
 from trainer.models.objectives.choose import objective_of
-from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_model
+from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_controlnet, read_model
 from trainer.models.samplers import AUTO
 from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
 from trainer.recipe.recipe import Model, Text
@@ -29,6 +29,7 @@ from trainer.types import Batch
 
 # channels of the condition embedder, as ControlNetModel's default; each further one halves
 EMBEDDER = (16, 32, 96, 256)
+Residuals = tuple[Sequence[Tensor], Tensor]
 
 
 class StableDiffusion(Base):
@@ -105,30 +106,35 @@ class StableDiffusion(Base):
         return {"encoder_hidden_states": batch.text["prompt_embeds"].to(dtype)}
 
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
-        shared = self.condition_kwargs(batch, noisy.dtype)
-        condition = (batch.conditions / 255).to(noisy.dtype)  # (B, 3, H, W), [0, 1]
-        condition = with_missing(condition) if self.missing else condition
-        down, mid = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **shared)
+        down, mid = self.residuals(controlnet, noisy, timesteps, batch)
         prediction: Tensor = self.denoiser(
             noisy,
             timesteps,
             down_block_additional_residuals=[residual.to(noisy.dtype) for residual in down],
             mid_block_additional_residual=mid.to(noisy.dtype),
             return_dict=False,
-            **shared,
+            **self.condition_kwargs(batch, noisy.dtype),
         )[0]
         return prediction
 
+    def residuals(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Residuals:
+        """What a ControlNet adds to the UNet's blocks, (B, ...) each, and to its middle."""
+        shared = self.condition_kwargs(batch, noisy.dtype)
+        condition = (batch.conditions / 255).to(noisy.dtype)  # (B, 3, H, W), [0, 1]
+        condition = with_missing(condition) if self.missing else condition
+        found: Residuals = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **shared)
+        return found
+
     def new_controlnet(self, init: str) -> ControlNetModel:
         if init != COPIED:
-            controlnet = read_model(ControlNetModel, init, self.model.safetensors)
+            controlnet = read_controlnet(ControlNetModel, init, self.model.safetensors)
             self._check_controlnet(init, controlnet)
             return controlnet
         halvings = self.factor.bit_length() - 1
         channels = (*EMBEDDER, *EMBEDDER[-1:] * halvings)[: halvings + 1]
         return ControlNetModel.from_unet(self.denoiser, conditioning_embedding_out_channels=channels).float()
 
-    def _check_controlnet(self, init: str, controlnet: ControlNetModel) -> None:
+    def _check_controlnet(self, init: str, controlnet: Any) -> None:
         """Raises ModelError that names what does not fit."""
         theirs = controlnet.config
         factor = 2 ** (len(theirs.conditioning_embedding_out_channels) - 1)

@@ -7,8 +7,32 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from trainer.recipe.table import Count, Positive, Table
+from trainer.types import Precision
 
 Strings = Annotated[tuple[str, ...], Field(strict=False)]  # TOML has lists
+
+
+class Cache(Table):
+    """What is computed once and read from disk in every epoch."""
+
+    latents: bool = Field(default=True, description="the VAE's posterior of every picture")
+    text: bool = Field(default=True, description="the text encoders' output for every caption, and the empty one")
+    dir: str = Field(default="", description='its folder; "" is beside the dataset')
+    dtype: Precision = Field(default="fp16", description="of the stored latents and embeddings")
+    limit: float = Field(
+        default=50.0, gt=0, description="gigabytes that is kept of rows that are streamed, latents and text together"
+    )
+    check: bool = Field(default=False, description="compare every byte with what was written, and not only a few")
+
+
+class Ema(Table):
+    """The moving average of the weights, which is what is used afterwards."""
+
+    enabled: bool = Field(default=True, description="keep an average, in fp32")
+    device: Literal["auto", "cpu"] = Field(
+        default="auto", description="auto is that of the training; cpu leaves a GPU its memory, and is a little slower"
+    )
+    decay: float = Field(default=0.9999, ge=0, lt=1, description="of the average, approached over the first updates")
 
 
 class Eval(Table):

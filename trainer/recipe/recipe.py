@@ -6,13 +6,14 @@ relative to the folder in which the trainer is started.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from condprep.types import ConditionKind
-from trainer.recipe.outcome import Eval, Log, Save
+from trainer.recipe.outcome import Cache, Ema, Eval, Log, Save, Strings
 from trainer.recipe.table import Count, Positive, Share, Table
 from trainer.types import Precision
 
@@ -78,6 +79,10 @@ class Data(Table):
     )
     image_column: str = Field(default="image", min_length=1, description="the pictures")
     condition_column: str = Field(default="conditioning_image", min_length=1, description="the condition maps")
+    conditions: Strings = Field(
+        default=(),
+        description="columns of maps of several kinds, all of which one ControlNet learns; empty: data.condition_column",
+    )
     caption_column: str = Field(
         default="text", min_length=1, description="the captions: a string, or several to choose from"
     )
@@ -109,6 +114,32 @@ class Data(Table):
     window: Positive = Field(default=4096, description="rows that are shuffled together where they are streamed")
     max_rows: Count = Field(default=0, description="train on that many rows, evenly chosen; 0 is all")
     num_workers: Count = Field(default=4, description="threads that decode pictures; 0 decodes in the loop")
+
+    @property
+    def condition_columns(self) -> tuple[str, ...]:
+        """All of which the maps are learned from."""
+        return self.conditions or (self.condition_column,)
+
+    def alone(self, column: str) -> Data:
+        """The same with the conditions of that column alone."""
+        return self.model_copy(update={"condition_column": column, "conditions": ()})
+
+    @model_validator(mode="after")
+    def _several_conditions(self) -> Data:
+        if not self.conditions:
+            return self
+        named = f"data.conditions = {json.dumps(self.conditions)}"
+        if len(self.conditions) == 1:
+            raise ValueError(f"{named} is one kind: say data.condition_column = {json.dumps(self.conditions[0])}")
+        if twice := [name for n, name in enumerate(self.conditions) if name in self.conditions[:n]]:
+            raise ValueError(f"{named} names {twice[0]!r} twice")
+        for key in ("condition_column", "kind"):
+            found, usual = getattr(self, key), Data.model_fields[key].default
+            if found != usual:
+                raise ValueError(
+                    f"{named} has several, and data.{key} = {json.dumps(found)} is of one: say one of the two"
+                )
+        return self
 
     @property
     def share(self) -> float:
@@ -150,19 +181,6 @@ class Text(Table):
     def plain(self) -> bool:
         """Whether captions are encoded as the pipelines of diffusers encode them by themselves."""
         return self.max_tokens == Text.model_fields["max_tokens"].default and not self.clip_skip
-
-
-class Cache(Table):
-    """What is computed once and read from disk in every epoch."""
-
-    latents: bool = Field(default=True, description="the VAE's posterior of every picture")
-    text: bool = Field(default=True, description="the text encoders' output for every caption, and the empty one")
-    dir: str = Field(default="", description='its folder; "" is beside the dataset')
-    dtype: Precision = Field(default="fp16", description="of the stored latents and embeddings")
-    limit: float = Field(
-        default=50.0, gt=0, description="gigabytes that is kept of rows that are streamed, latents and text together"
-    )
-    check: bool = Field(default=False, description="compare every byte with what was written, and not only a few")
 
 
 class Train(Table):
@@ -243,16 +261,6 @@ class Train(Table):
         return {"steps": 0} | given if isinstance(given, dict) and given.get("epochs") else given
 
 
-class Ema(Table):
-    """The moving average of the weights, which is what is used afterwards."""
-
-    enabled: bool = Field(default=True, description="keep an average, in fp32")
-    device: Literal["auto", "cpu"] = Field(
-        default="auto", description="auto is that of the training; cpu leaves a GPU its memory, and is a little slower"
-    )
-    decay: float = Field(default=0.9999, ge=0, lt=1, description="of the average, approached over the first updates")
-
-
 class Recipe(Table):
     """A whole recipe, validated."""
 
@@ -271,6 +279,13 @@ class Recipe(Table):
         """Which encoders have nothing to do beside the updates, as `Base.offload` takes it."""
         ahead = not self.data.streaming
         return {"vae": ahead and self.cache.latents, "text": ahead and self.cache.text}
+
+    @property
+    def unshared(self) -> str | None:
+        """Why weights cannot be shared out to processes, in words that follow the key; None where they can."""
+        if self.data.conditions:  # of which each process's rows are given others, in as many passes
+            return "needs one kind of conditions, and data.conditions has several"
+        return self.train.unshared
 
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
@@ -294,8 +309,8 @@ class Recipe(Table):
             raise ValueError(
                 f'model.quantize = "{self.model.quantize}" has not been tried with train.compile = true: say train.compile = false, or "none"'
             )
-        if train.shard == "full" and train.unshared:
-            raise ValueError(f'train.shard = "full" {train.unshared}')
+        if train.shard == "full" and self.unshared:
+            raise ValueError(f'train.shard = "full" {self.unshared}')
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(
                 'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'
@@ -313,6 +328,10 @@ class Recipe(Table):
         if self.eval.stop_when and not (self.eval.fidelity and self.eval.every):
             raise ValueError(
                 f"eval.stop_when = {self.eval.stop_when} waits for better fidelity: say eval.fidelity = true, and eval.every"
+            )
+        if self.data.conditions and self.eval.conditions:
+            raise ValueError(
+                "eval.conditions are maps of one kind, and data.conditions has several: leave eval.conditions empty, samples are of held-out rows"
             )
         if len(self.eval.prompts) != len(self.eval.conditions):
             found = f"{len(self.eval.prompts)} and {len(self.eval.conditions)}"

@@ -9,8 +9,8 @@ noise and as velocity are in one proportion, so the gap hardly depends on what t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +34,7 @@ class HeldOutLosses:
 
     right: tuple[float, ...]
     shuffled: tuple[float, ...]  # same rows, noise and timesteps, but each with another row's condition
+    kinds: Mapping[str, HeldOutLosses] = field(default_factory=dict)  # of several kinds of conditions, each alone
 
     @property
     def loss(self) -> float:
@@ -51,18 +52,24 @@ class HeldOutLosses:
 
     @property
     def used(self) -> bool:
-        """Whether the condition makes a difference."""
-        return self.gap >= USED
+        """Whether the condition makes a difference; of several kinds, each."""
+        return all(one.used for one in self.kinds.values()) if self.kinds else self.gap >= USED
 
     def sentence(self) -> str:
+        each = "".join(f", {kind} {one.gap:.2f} x" for kind, one in self.kinds.items())
         if self.used:
-            return f"the condition is being used: {self.gap:.1f} x"
-        return f"the condition is not used yet: {self.gap:.2f} x"
+            return f"the condition is being used: {self.gap:.1f} x{each}"
+        return f"the condition is not used yet: {self.gap:.2f} x{each}"
 
     def metrics(self) -> dict[str, float]:
         bands = {f"val_loss_band{n}": loss for n, loss in enumerate(self.right)}
         gaps = {f"condition_gap_band{n}": gap for n, gap in enumerate(self.gaps)}
-        return {"val_loss": self.loss, "condition_gap": self.gap, **bands, **gaps}
+        each = {name: one for kind, held in self.kinds.items() for name, one in held.of_kind(kind).items()}
+        return {"val_loss": self.loss, "condition_gap": self.gap, **bands, **gaps, **each}
+
+    def of_kind(self, kind: str) -> dict[str, float]:
+        """What of these is told of one kind of several."""
+        return {f"val_loss_{kind}": self.loss, f"condition_gap_{kind}": self.gap}
 
 
 def loss_sums(
@@ -79,12 +86,16 @@ def loss_sums(
     return sums
 
 
-def mean_losses(sums: Tensor) -> HeldOutLosses | None:
-    """The means of (3, BANDS) sums of all processes; None without a row."""
-    if not sums[2].all():
+def mean_losses(sums: Tensor, kinds: Sequence[str | None] = (None,)) -> HeldOutLosses | None:
+    """The means of sums of all processes, (K, 3, BANDS), a part for each of K kinds of conditions; None without a row."""
+    if not sums[:, 2].all():
         return None
-    right, shuffled = (sums[:2] / sums[2]).tolist()
-    return HeldOutLosses(tuple(right), tuple(shuffled))
+    means = sums[:, :2] / sums[:, 2:]
+    each = [HeldOutLosses(tuple(right), tuple(shuffled)) for right, shuffled in means.tolist()]
+    if len(each) == 1:
+        return each[0]
+    right, shuffled = means.mean(0).tolist()
+    return HeldOutLosses(tuple(right), tuple(shuffled), dict(zip(map(str, kinds), each)))
 
 
 @torch.no_grad()

@@ -186,7 +186,7 @@ class TrainingLoop:
     def condition(self) -> dict[str, Any]:
         """What its conditions are, and how to make one."""
         data, rows = self.recipe.data, self.loader.split.rows
-        return condition_record(data.path, rows.column, rows.kind, data.resolution)
+        return condition_record(data.path, rows.conditions, rows.kinds, data.resolution)
 
     def manifest(self) -> dict[str, Any]:
         """What a checkpoint says of the run."""

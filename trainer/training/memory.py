@@ -129,10 +129,11 @@ def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], 
         keys=[""] * rows,
         epochs=[0] * rows,
         captions=[""] * rows,
-        conditions=torch.zeros(rows, 3, *size, dtype=torch.uint8),
+        conditions=torch.zeros(rows, 3 * len(base.kinds), *size, dtype=torch.uint8),
         hints=torch.zeros(latents) if base.hints else None,
         text={name: torch.zeros(rows, *shape) for name, shape in text.items()},
         time_ids=None if times is None else torch.tensor([times] * rows),
+        given=[tuple(range(len(base.kinds)))] * rows,
     )
 
 

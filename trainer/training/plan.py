@@ -12,6 +12,7 @@ from typing import Any
 from condprep.images.geometry import Size
 from trainer.data.split import Split, open_splits
 from trainer.inference.export import condition_record, unsaid
+from trainer.inference.kinds import all_kinds
 from trainer.models.families import load_base
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
@@ -35,7 +36,7 @@ class TrainingPlan:
     """A run before it is begun. Sizes are (height, width)."""
 
     family: str
-    kind: str | None  # of the conditions
+    kind: str | None  # of the conditions; of several all
     rows: int
     held_out: int  # rows that validation looks at
     buckets: Mapping[Size, int]  # rows of each
@@ -66,7 +67,7 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     train, validation = open_splits(recipe)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint, going_on = checkpoints.choose(recipe.save.resume, recipe.model_dump(mode="json"), train.fingerprint)
-    base = load_base(recipe.model, recipe.text)
+    base = load_base(recipe.model, recipe.text, train.rows.kinds)
     base.refuse(recipe)
     if checkpoint:
         refuse_another_base(checkpoint, base.fingerprints)
@@ -74,14 +75,14 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
     check_validation(recipe, validation)
     buckets = Counter(train.buckets)
     data, rows = recipe.data, train.rows
-    condition = condition_record(data.path, rows.column, rows.kind, data.resolution)
+    condition = condition_record(data.path, rows.conditions, rows.kinds, data.resolution)
     largest = max(buckets, key=lambda size: size[0] * size[1])
     for bucket in buckets:
         base.check_size(bucket)
     micro_batch = 1 if recipe.train.micro_batch == "auto" else recipe.train.micro_batch
     return TrainingPlan(
         family=base.family,
-        kind=train.rows.kind,
+        kind=all_kinds(train.rows.kinds),
         rows=len(train.rows),
         held_out=len(validation.rows) if validation else 0,
         buckets=dict(buckets.most_common()),

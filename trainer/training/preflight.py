@@ -63,7 +63,7 @@ def _of_largest_bucket(base: Base, train: Split, device: torch.device) -> Batch:
     buckets = train.buckets
     largest = max(buckets, key=lambda size: size[0] * size[1])
     numbers = [number for number, bucket in enumerate(buckets) if bucket == largest][:4]
-    batch = train.batch([SampledRow(number, 0) for number in numbers])
+    batch = train.batch([SampledRow(number, 0) for number in numbers]).with_all_given(range(len(base.kinds)))
     return replace(base.complete(batch.to(device)), pixels=None)
 
 

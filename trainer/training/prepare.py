@@ -16,7 +16,6 @@ from trainer.data.split import Split, open_splits
 from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.models.base import Base
 from trainer.models.families import load_base
-from trainer.models.missing import KIND
 from trainer.models.quantized import quantize
 from trainer.recipe.layout import CHECKPOINTS, RECIPE
 from trainer.recipe.recipe import Recipe
@@ -50,9 +49,8 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)
     checkpoint = choose_checkpoint(checkpoints, recipe, train, accelerator, say)
     say(f"loading the base model {recipe.model.base}")
-    base = load_base(recipe.model, recipe.text)
+    base = load_base(recipe.model, recipe.text, train.rows.kinds)
     base.refuse(recipe)
-    base.missing = train.rows.kind == KIND
     if checkpoint:
         refuse_another_base(checkpoint, base.fingerprints)
     largest = max(train.buckets, key=lambda size: size[0] * size[1])

@@ -37,9 +37,13 @@ class Samples:
             return cls([Request(prompt, fit_condition(file), n) for n, (file, prompt) in listed], [], sampling)
         if split is None:
             return cls([], [], sampling)
-        count = min(settings.samples, len(split.rows))
-        views = [split.view(number * len(split.rows) // count) for number in range(count)]
-        requests = [Request(prompt, Image.fromarray(map_), seed + n) for n, (_, map_, prompt) in enumerate(views)]
+        count, each = min(settings.samples, len(split.rows)), split.each
+        shown = [each[n % len(each)] for n in range(count)]  # of several kinds, one after the other
+        views = [one.view(n * len(split.rows) // count) for n, one in enumerate(shown)]
+        requests = [
+            Request(prompt, Image.fromarray(map_), seed + n, one.told)
+            for n, ((_, map_, prompt), one) in enumerate(zip(views, shown))
+        ]
         return cls(requests, [Image.fromarray(pixels) for pixels, _, _ in views], sampling)
 
     def generate(self, pipe: Any, requests: Sequence[Request]) -> list[Image.Image]:

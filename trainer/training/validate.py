@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from trainer.data.loader import batches_to_keep_step, held_out_batches
 from trainer.recipe.layout import SAMPLES
@@ -47,7 +48,7 @@ class Validator:
         self.learner, self.split, self.group = learner, split, group
         self.settings, self.seed = learner.recipe.eval, learner.recipe.train.seed
         self.samples = Samples.of(learner.recipe, split)
-        self.monitor = self._monitor() if self.settings.fidelity else None
+        self.monitors = self._monitors() if self.settings.fidelity else {}
 
     def validate(self, folder: Path, update: int) -> Validation:
         """Held-out losses, fidelity and a grid of pictures in the run's folder, as the recipe asks for them."""
@@ -76,26 +77,37 @@ class Validator:
     def _losses(self, controlnet: ControlNetModel) -> HeldOutLosses | None:
         if self.split is None or not self.settings.loss_rows:
             return None
-        batches = held_out_batches(self.split, AT_ONCE, self.group)
-        learner = self.learner
-        sums = loss_sums(learner.base, controlnet, learner.objective, batches, self.seed)
-        further = batches_to_keep_step(self.split, AT_ONCE, self.group)
-        loss_sums(learner.base, controlnet, learner.objective, further, self.seed)
-        return mean_losses(learner.accelerator.reduce(sums.to(learner.accelerator.device), "sum").cpu())
+        accelerator, kinds = self.learner.accelerator, self.learner.base.kinds
+        sums = torch.stack([self._sums(self.split, controlnet, number) for number in range(len(kinds))])
+        return mean_losses(accelerator.reduce(sums.to(accelerator.device), "sum").cpu(), kinds)
 
-    def _monitor(self) -> FidelityMonitor | None:
+    def _sums(self, split: Split, controlnet: ControlNetModel, number: int) -> Tensor:
+        """Of this process's rows, given the conditions of that number alone."""
+        learner = self.learner
+        own, further = (
+            (batch.with_all_given([number]) for batch in batches(split, AT_ONCE, self.group))
+            for batches in (held_out_batches, batches_to_keep_step)
+        )
+        sums = loss_sums(learner.base, controlnet, learner.objective, own, self.seed)
+        loss_sums(learner.base, controlnet, learner.objective, further, self.seed)
+        return sums
+
+    def _monitors(self) -> dict[str | None, FidelityMonitor]:
+        """Of each kind of conditions."""
         from trainer.evaluation.monitor import FidelityMonitor
 
-        if self.split is None:
-            return None
-        return FidelityMonitor.of(self.learner.recipe, self.split, self.group, str(self.learner.accelerator.device))
+        device = str(self.learner.accelerator.device)
+        each = self.split.each if self.split else []
+        return {one.told: FidelityMonitor.of(one.recipe, one, self.group, device) for one in each}
 
     def _fidelity(self, controlnet: ControlNetModel) -> dict[str, float]:
-        """What the monitor measures; nothing where the recipe does not ask for it."""
-        if self.monitor is None:
+        """What the monitors measure; nothing where the recipe does not ask for it."""
+        from trainer.evaluation.monitor import measure_each
+
+        if not self.monitors:
             return {}
         with self._pipeline(controlnet) as pipe:
-            return self.monitor.measure(pipe)
+            return measure_each(self.monitors, pipe)
 
     def _pictures(self, controlnet: ControlNetModel) -> list[Image.Image]:
         """The samples; the processes share them out."""
@@ -135,7 +147,8 @@ def check_validation(recipe: Recipe, split: Split | None) -> None:
     if recipe.eval.fidelity and split is not None:
         from trainer.evaluation.monitor import FidelityMonitor
 
-        FidelityMonitor.of(recipe, split, ONE_PROCESS, "cpu")
+        for one in split.each:
+            FidelityMonitor.of(one.recipe, one, ONE_PROCESS, "cpu")
 
 
 def _uncompiled() -> AbstractContextManager[None]:

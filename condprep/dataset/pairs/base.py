@@ -61,6 +61,7 @@ class Pair:
         0,
     )  # pixels of black that its build put above and left; opposite as many, or one more
     further: bytes = b""  # the picture of a further column, where one is read
+    further_conditions: Sequence[bytes] = ()  # maps of further columns, where some are read
     further_captions: Sequence[Any] = ()  # what further columns hold, where some are read
     source: str | None = None  # the file, member or row that the picture comes from
     transform: Sequence[float] | None = None  # source pixel -> stored pixel, [sx, 0, tx, 0, sy, ty], where it is known

@@ -63,6 +63,7 @@ class TablePairs:
     made: Made | None
     imported: str | None = None  # the kind that was recorded for maps that were imported
     further: str | None = None  # a column of pictures that is read, too
+    further_conditions: Sequence[str] = ()  # columns of maps that are read, too
     further_captions: Sequence[str] = ()  # columns of text that are read, too
 
     @property
@@ -158,7 +159,8 @@ class TablePairs:
         """Those that are read. Raises DatasetError where the file is damaged, or lacks one."""
         known = schema(file.path)
         there = set(known.names)
-        wanted = [*self.columns.names, *([self.further] if self.further else []), *self.further_captions]
+        further = [*self.further_conditions, *([self.further] if self.further else []), *self.further_captions]
+        wanted = [*self.columns.names, *further]
         if missing := set(wanted) - there:
             raise DatasetError(f"{shown(file.path)} has no column {sorted(missing)[0]!r}, unlike the files before")
         named = {SOURCE} if SOURCE in there and pa.types.is_string(known.field(SOURCE).type) else set()
@@ -191,15 +193,17 @@ class TablePairs:
             caption,
             split=split,
             padding=padding(placed),
-            further=b"".join(further),
+            further_conditions=further[: len(self.further_conditions)],
+            further=b"".join(further[len(self.further_conditions) :]),
             further_captions=captions,
             source=_name(source),
             transform=read_transform(placed),
         )
 
     def _pictures(self, values: Mapping[str, pa.Scalar]) -> list[bytes]:
-        """The encoded picture, its map, and that of the further column. Raises Rejected("read", reason)."""
-        columns = filter(None, (self.columns.image, self.columns.condition, self.further))
+        """The encoded picture, its map, and those of further columns. Raises Rejected("read", reason)."""
+        own = (self.columns.image, self.columns.condition, *self.further_conditions)
+        columns = filter(None, (*own, self.further))
         return [stored_picture(_plain(values, column), self.reach, column) for column in columns]
 
 

@@ -27,6 +27,7 @@ CHANGES: dict[str, Any] = {
     "split": "other",
     "image_column": "another",
     "condition_column": "second",
+    "conditions": ["conditioning_image", "depth"],
     "caption_column": "long",
     "mask_column": "second",
     "kind": "scribble",
@@ -40,7 +41,11 @@ CHANGES: dict[str, Any] = {
     "streaming": True,
     "window": 3,
 }
-WITH = {"validation_by": {"validation": 0.5}, "window": {"streaming": True}}  # what a key is tried with
+WITH: dict[str, dict[str, Any]] = {  # what a key is tried with
+    "validation_by": {"validation": 0.5},
+    "window": {"streaming": True},
+    "conditions": {"kind": "auto"},
+}
 ALL_ROWS = ("max_rows", "validation", "validation_by")  # look at all rows: not with streaming
 WITHOUT_CACHE = {"crop"}  # random needs cache.latents = false
 BESIDE = {"path", "num_workers"}  # say where rows lie and who reads them
@@ -78,11 +83,12 @@ def _rows(seed: int) -> datasets.Dataset:
         "conditioning_image": [stored(edges(number, SIZE)) for number in numbers],
         "another": [stored(picture(number + 50, SIZE)) for number in numbers],
         "second": [stored(picture(number + 70, SIZE)[..., 0]) for number in numbers],
+        "depth": [stored(picture(number + 90, SIZE)[..., 0]) for number in numbers],
         "long": [f"a longer caption {number}" for number in numbers],
         "source": [f"{number % 4}/{number}.png" for number in numbers],
     }
     rows = datasets.Dataset.from_dict(columns)
-    for name in ("image", "conditioning_image", "another", "second"):
+    for name in ("image", "conditioning_image", "another", "second", "depth"):
         rows = rows.cast_column(name, datasets.Image())
     return rows
 
@@ -159,7 +165,7 @@ def test_a_warm_cache_gives_the_batches_of_a_cold_one(
 def test_a_stream_finds_what_it_would_encode(dataset: Path, base: Base, tmp_path: Path) -> None:
     """The same of rows that are streamed, whose latents are kept row by row: each key is changed with all that was kept before."""
     for key in CHANGES.keys() - ALL_ROWS:
-        change = {key: CHANGES[key], "streaming": True}
+        change = {key: CHANGES[key], "streaming": True} | WITH.get(key, {})
         cold, warm = (batches(dataset, base, tmp_path / kept, **change) for kept in (f"cold-{key}", "warm"))
         for one, other in zip(warm, cold, strict=True):
             assert one.latents is not None

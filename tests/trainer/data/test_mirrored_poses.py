@@ -42,7 +42,7 @@ def test_keypoints_are_found_and_draw_the_stored_map(tmp_path: Path) -> None:
         assert row.keypoints is not None
         poses = [mirrored_pose(one, 64) for one in row.keypoints["people"]]
         twice = [mirrored_pose(one, 64) for one in column_value(poses)["people"]]
-        assert np.array_equal(draw_poses(twice, 64, 64), decode(row.condition).rgb)
+        assert np.array_equal(draw_poses(twice, 64, 64), decode(row.conditions[0]).rgb)
 
 
 def test_corrected_keypoints_are_other_rows(tmp_path: Path) -> None:
@@ -75,11 +75,11 @@ def test_a_mirrored_pose_keeps_the_colours_of_the_sides(tmp_path: Path) -> None:
     """The mirrored map has the very colours of the stored one where each joint now is: never a mirrored picture of it."""
     rows = open_rows(Data(path=str(pose_dataset(tmp_path / "ds")), kind="pose"), "train", tmp_path)
     row = rows[0]
-    _, condition = Transform(64, "crop", "pose")(row, mirrored=True)
+    _, condition = Transform(64, "crop", ("pose",))(row, mirrored=True)
     assert row.keypoints is not None
     expected = draw_poses([mirrored_pose(one, 64) for one in row.keypoints["people"]], 64, 64)
     assert np.array_equal(condition, expected)
-    assert not np.array_equal(condition, decode(row.condition).rgb[:, ::-1])
+    assert not np.array_equal(condition, decode(row.conditions[0]).rgb[:, ::-1])
 
 
 @pytest.mark.parametrize(

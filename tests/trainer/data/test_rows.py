@@ -25,7 +25,7 @@ def test_rows_of_a_build_are_those_of_datasets(built: Path, tmp_path: Path) -> N
         assert len(rows) == len(expected) > 0
         for number in range(len(rows)):
             row, known = rows[number], expected[number].to_pylist()[0]
-            assert (row.image, row.condition) == (known["image"]["bytes"], known["conditioning_image"]["bytes"])
+            assert (row.image, row.conditions[0]) == (known["image"]["bytes"], known["conditioning_image"]["bytes"])
             assert (row.key, row.captions) == (known["key"], tuple(known["text"]))
         assert rows.kind == "canny"
     assert not list(tmp_path.iterdir()), "what lies in Arrow files is not copied"
@@ -35,7 +35,7 @@ def two_folders(built: Path, folder: Path) -> tuple[Path, int]:
     rows = open_rows(Data(path=str(built)), "train", folder)
     for number in range(len(rows)):
         row = rows[number]
-        for name, data in (("image", row.image), ("canny", row.condition)):
+        for name, data in (("image", row.image), ("canny", row.conditions[0])):
             (folder / "pairs" / name).mkdir(parents=True, exist_ok=True)
             (folder / "pairs" / name / f"{number:03d}.png").write_bytes(data)
         (folder / "pairs" / "image" / f"{number:03d}.txt").write_text(row.captions[0])
@@ -66,8 +66,8 @@ def test_every_dataset_that_verify_reads_can_be_trained_on(
     path, count = layout(built, tmp_path)
     expected = open_rows(Data(path=str(built)), "train", tmp_path)
     rows = open_rows(Data(path=str(path)), "train", tmp_path / "copies")
-    found = {(row.image, row.condition) for row in map(rows.__getitem__, range(count))}
-    assert found == {(row.image, row.condition) for row in map(expected.__getitem__, range(count))}
+    found = {(row.image, row.conditions[0]) for row in map(rows.__getitem__, range(count))}
+    assert found == {(row.image, row.conditions[0]) for row in map(expected.__getitem__, range(count))}
     assert all(caption for number in range(count) for caption in rows.captions(number))
     (copy,) = (tmp_path / "copies").iterdir()
     before = copy.stat().st_mtime_ns
@@ -97,7 +97,7 @@ def test_the_column_of_the_conditions_is_the_one_that_was_used(parquet: bool, tm
     else:
         datasets.DatasetDict({"train": renamed}).save_to_disk(tmp_path / "named")
     rows = open_rows(Data(path=str(tmp_path / "named")), "train", tmp_path / "copies")
-    assert rows.column == "canny"
+    assert rows.conditions == ("canny",)
     assert (tmp_path / "copies").exists() == parquet
 
 

@@ -19,8 +19,8 @@ from trainer.data.transform import Transform, source_of
 def test_a_row_at_its_training_size_is_untouched() -> None:
     """Picture and map come out bit for bit, at the square and at every bucket of the resolution."""
     for kind, size in (("canny", (64, 64)), ("depth", (512, 512)), (None, (384, 640))):
-        row = Row("", png(picture(1, size)), png(edges(1, size)), ("",))
-        transform = Transform(64 if size == (64, 64) else 512, "bucket", kind)
+        row = Row("", png(picture(1, size)), (png(edges(1, size)),), ("",))
+        transform = Transform(64 if size == (64, 64) else 512, "bucket", (kind,))
         pixels, condition = transform(row)
         assert not transform.place(size).changes(size)
         assert np.array_equal(pixels, picture(1, size))
@@ -31,8 +31,8 @@ def test_a_row_at_its_training_size_is_untouched() -> None:
 def test_maps_of_few_levels_get_no_new_ones(kind: str) -> None:
     """Nearest neighbour, up and down: a binary map stays binary."""
     for size in ((200, 160), (40, 48)):
-        row = Row("", png(picture(1, size)), png(edges(1, size)), ("",))
-        pixels, condition = Transform(64, "crop", kind)(row)
+        row = Row("", png(picture(1, size)), (png(edges(1, size)),), ("",))
+        pixels, condition = Transform(64, "crop", (kind,))(row)
         assert pixels.shape == condition.shape == (64, 64, 3)
         assert set(np.unique(condition)) <= {0, 255}
 
@@ -41,7 +41,7 @@ def test_maps_of_few_levels_get_no_new_ones(kind: str) -> None:
 def test_what_is_left_of_a_picture_is_that_picture(size: tuple[int, int]) -> None:
     """Of inpaint, at any size: each pixel is the picture's own or black, and nothing is mixed at the borders of what is missing."""
     left = np.where(edges(1, size)[..., None], picture(1, size), np.uint8(0))
-    pixels, condition = Transform(64, "crop", "inpaint")(Row("", png(picture(1, size)), png(left), ("",)))
+    pixels, condition = Transform(64, "crop", ("inpaint",))(Row("", png(picture(1, size)), (png(left),), ("",)))
     assert ((condition == pixels) | (condition == 0)).all(2).all()
     assert 0 < condition.any(2).mean() < 1
 
@@ -59,8 +59,8 @@ def test_picture_and_map_go_the_same_way(
 ) -> None:
     """A map that is the picture itself comes out as the picture does, whatever is drawn; sizes are those of the bucket."""
     data = png(picture(2, (height, width)))
-    transform = Transform(64, fit, None, random)
-    pixels, condition = transform(Row("", data, data, ("",)), mirrored, at)
+    transform = Transform(64, fit, (None,), random)
+    pixels, condition = transform(Row("", data, (data,), ("",)), mirrored, at)
     assert np.array_equal(pixels, condition)
     placement = transform.place((height, width), at)
     assert pixels.shape[:2] == placement.canvas
@@ -86,14 +86,14 @@ def test_a_stored_picture_says_what_its_source_was(height: int, width: int, fit:
 
 def test_a_random_crop_reaches_every_place() -> None:
     """Of a row wider than its bucket every offset is drawn, and only the free side moves."""
-    transform = Transform(64, "crop", None, random=True)
+    transform = Transform(64, "crop", (None,), random=True)
     boxes = {transform.place((64, 68), (0.3, left / 100)).box for left in range(100)}
     assert boxes == {(0, left, 64, 64) for left in range(5)}
 
 
 def test_a_mirror_is_a_mirror() -> None:
     """Mirrored picture and map are the others, seen from behind."""
-    row = Row("", png(picture(1)), png(edges(1)), ("",))
-    transform = Transform(64, "crop", "canny")
+    row = Row("", png(picture(1)), (png(edges(1)),), ("",))
+    transform = Transform(64, "crop", ("canny",))
     for side, other in zip(transform(row), transform(row, mirrored=True)):
         assert np.array_equal(side[:, ::-1], other)

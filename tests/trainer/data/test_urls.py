@@ -38,7 +38,12 @@ def test_rows_at_a_url_are_those_of_the_folder(built: Path, tmp_path: Path, s3: 
     assert splits(Data(path=url)) == splits(Data(path=str(built)))
     for split in ("train", "validation"):
         here, there = (open_rows(Data(path=path), split, tmp_path / "copies") for path in (str(built), url))
-        assert (there.kind, there.column, there.names, len(there)) == (here.kind, here.column, here.names, len(here))
+        assert (there.kinds, there.conditions, there.names, len(there)) == (
+            here.kinds,
+            here.conditions,
+            here.names,
+            len(here),
+        )
         assert [there[n] for n in range(len(there))] == [here[n] for n in range(len(here))]
     if where == "s3":
         read = [

@@ -87,6 +87,15 @@ def test_ssim_keeps_its_laws(made: Map, wanted: Map) -> None:
     assert ssim(made, wanted) == pytest.approx(ssim(wanted, made), abs=1e-5)
 
 
+@pytest.mark.parametrize("measure", [ssim, ms_ssim])
+def test_a_grey_map_is_one_of_three_equal_channels(measure: Any) -> None:
+    """As an annotator gives it, held against what a dataset has stored of it, on either side."""
+    made, wanted = (np.random.default_rng(seed).integers(0, 255, (192, 192), dtype=np.uint8) for seed in range(2))
+    alike = measure(made, wanted)
+    assert measure(made, wanted[..., None].repeat(3, 2)) == pytest.approx(alike, abs=1e-9)
+    assert measure(made[..., None].repeat(3, 2), wanted) == pytest.approx(alike, abs=1e-9)
+
+
 def test_ssim_is_that_of_another_implementation() -> None:
     """scikit-image's SSIM with the same window, borders included, within a thousandth."""
     from skimage import data

@@ -162,7 +162,7 @@ def test_condprep_makes_the_condition_of_a_controlnet(place: Path, output: Path)
 
 def test_conditions_that_condprep_did_not_make_are_said_so(tmp_path: Path) -> None:
     """There is nothing to repeat then, and the message does not speak of a damaged file."""
-    record = condition_record(tmp_path, "conditioning_image", "depth", 512)
+    record = condition_record(tmp_path, ["conditioning_image"], ["depth"], 512)
     assert (record["kind"], record["annotators"]) == ("depth", [])
     (tmp_path / "condition.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match="trained on conditions that condprep did not make"):

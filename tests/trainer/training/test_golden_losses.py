@@ -103,7 +103,7 @@ def test_held_out_losses_have_their_golden_numbers(learners: dict[str, Learner],
     """The bands are quarters of the 1,000 timesteps, and what is drawn in them is what it was."""
     learner = learners[family]
     sums = loss_sums(learner.base, learner.controlnet, learner.objective, [make_batch(learner.base)], seed=0)
-    found = mean_losses(sums)
+    found = mean_losses(sums[None])
     assert found is not None
     assert found.right == pytest.approx(GOLDEN[family]["right"], rel=1e-4)
     assert found.shuffled == pytest.approx(GOLDEN[family]["shuffled"], rel=1e-4)

@@ -58,5 +58,5 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
         path.write_text(json.dumps(recorded))
         notes = [note for note in plan.plan_training(recipe).notes if "provenance" in note]
         assert said in notes[0] if said else notes == [], (name, notes)
-        assert "## Data" in card(tmp_path, RECORDED, condition_record(place / "ds", "conditioning_image", None, 64))
+        assert "## Data" in card(tmp_path, RECORDED, condition_record(place / "ds", ["conditioning_image"], [None], 64))
         path.write_text(whole)

@@ -87,7 +87,7 @@ def test_at_first_a_controlnet_changes_nothing(bases: dict[str, Path], family: s
         steered = base.predict(controlnet, noisy, timesteps, batch)
         alone = base.denoiser(noisy, timesteps, **base.condition_kwargs(batch, torch.float32)).sample
     torch.testing.assert_close(steered, alone, rtol=0, atol=1e-6)
-    found = mean_losses(loss_sums(base, controlnet, base.objective, [batch], seed=0))
+    found = mean_losses(loss_sums(base, controlnet, base.objective, [batch], seed=0)[None])
     assert found is not None
     assert found.gap == pytest.approx(1, abs=1e-6)
 
@@ -242,17 +242,17 @@ def test_the_condition_gap_is_the_ratio_of_the_losses() -> None:
     nothing = torch.zeros(3, 4, 1, 1)  # as latents: what is noisy is noise alone
     batch = Batch(["1", "2", "4"], [0] * 3, [""] * 3, conditions, Latents(nothing, nothing))
     sums = loss_sums(Oracle(objective), None, objective, [batch, batch], seed=0)
-    found = mean_losses(sums)
+    found = mean_losses(sums[None])
     assert found is not None
     assert found.right == pytest.approx((1,) * BANDS, rel=1e-4)
     assert found.shuffled == pytest.approx(((16 + 4 + 9) / 3,) * BANDS, rel=1e-4)
     assert found.gap == pytest.approx(29 / 3, rel=1e-4)
     assert found.sentence() == "the condition is being used: 9.7 x"
-    assert mean_losses(2 * sums) == found
+    assert mean_losses(2 * sums[None]) == found
 
 
 def test_a_lone_row_has_no_other_condition(bases: dict[str, Path]) -> None:
     """A batch of one row is left out, and without any other there is no held-out loss."""
     learner = make_learner(bases["sd15"])
     sums = loss_sums(learner.base, learner.controlnet, learner.objective, [make_batch(learner.base, 1)], seed=0)
-    assert mean_losses(sums) is None
+    assert mean_losses(sums[None]) is None
