@@ -93,7 +93,7 @@ def of_flux(base: Base, controlnet: Any, noisy: Tensor, timesteps: Tensor, image
     shared = {
         "hidden_states": packed,
         "timestep": timesteps / 1000,
-        "guidance": torch.full((rows,), 3.5),
+        "guidance": torch.full((rows,), 3.5) if base.denoiser.config.guidance_embeds else None,
         "pooled_projections": text["pooled"],
         "encoder_hidden_states": text["prompt_embeds"],
         "txt_ids": torch.zeros(text["prompt_embeds"].shape[1], 3),

@@ -46,9 +46,15 @@ CHAT = (  # of Qwen3, but for its tools
 
 @made_once
 def save_flow_base(folder: Path, family: str, seed: int = 0) -> Path:
-    """A diffusers pipeline folder. family: one of FLOWS."""
+    """A diffusers pipeline folder. family: one of FLOWS, or "schnell", which is of the family flux."""
     torch.manual_seed(seed)
-    makers: dict[str, Any] = {"sd3": _sd3, "flux": _flux, "qwen-image": _qwen_image, "z-image": _z_image}
+    makers: dict[str, Any] = {
+        "sd3": _sd3,
+        "flux": _flux,
+        "qwen-image": _qwen_image,
+        "z-image": _z_image,
+        "schnell": _schnell,
+    }
     makers[family]().save_pretrained(folder)
     return folder
 
@@ -83,7 +89,12 @@ def _sd3() -> StableDiffusion3Pipeline:
     )
 
 
-def _flux() -> FluxPipeline:
+def _schnell() -> FluxPipeline:
+    """As `_flux`, without guidance and shift."""
+    return _flux(guided=False, scheduler=FlowMatchEulerDiscreteScheduler())
+
+
+def _flux(guided: bool = True, scheduler: FlowMatchEulerDiscreteScheduler | None = None) -> FluxPipeline:
     """Three blocks with two streams and one with one; guidance as a number, sigmas shifted by resolution, as FLUX.1-dev has them."""
     transformer = FluxTransformer2DModel(
         patch_size=1,
@@ -94,7 +105,7 @@ def _flux() -> FluxPipeline:
         num_attention_heads=2,
         joint_attention_dim=24,
         pooled_projection_dim=WIDTH,
-        guidance_embeds=True,
+        guidance_embeds=guided,
         axes_dims_rope=(4, 6, 6),
     )
     return FluxPipeline(
@@ -104,7 +115,7 @@ def _flux() -> FluxPipeline:
         tokenizer=make_tokenizer(),
         text_encoder_2=_t5(24),
         tokenizer_2=make_t5_tokenizer(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
+        scheduler=scheduler or FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
     )
 
 

@@ -54,7 +54,7 @@ class Base(ABC):
     controlnet_kind: ClassVar[Any]  # classes of diffusers
     pipeline_kind: ClassVar[Any]
     four_bits: ClassVar[bool] = False  # are enough for the denoiser's weights
-    lends: ClassVar[bool] = False  # layers to its ControlNet, see `lend`
+    lent: ClassVar[Sequence[str]] = ()  # parts of the denoiser that a ControlNet computes with, too, see `lend`
     hints: ClassVar[bool] = False  # a ControlNet takes its condition as latents
     captions_at_once: ClassVar[int] = 32  # that `encode_text` is given
     longest_text: ClassVar[int | None] = None  # tokens of the longest caption; None: every one is as long
@@ -176,12 +176,7 @@ class Base(ABC):
         check_sampler(recipe.eval.sampler, self.samplers, self.family)
         if self.model.quantize == "nf4" and not self.four_bits:
             raise ModelError(
-                f'model.quantize = "nf4" is for bases of "sd3" and "flux"; one of "{self.family}" loses more by it: say "fp8"'
-            )
-        if self.lends and recipe.train.shard == "full":
-            raise ModelError(
-                f'train.shard = "full": a base of family "{self.family}" lends layers to its ControlNet, which would have parts'
-                ' of them alone; say train.shard = "no"'
+                f'model.quantize = "nf4" is for bases of "sd3", "flux" and "qwen-image"; one of "{self.family}" loses more by it: say "fp8"'
             )
         if self.model.blocks and self.part == "unet":
             raise ModelError(

@@ -32,6 +32,7 @@ TEMPLATE = (
 
 class QwenImage(PackedBase):
     family: ClassVar[str] = "qwen-image"
+    four_bits: ClassVar[bool] = True
     denoiser_kind: ClassVar[Any] = QwenImageTransformer2DModel
     controlnet_kind: ClassVar[Any] = QwenImageControlNetModel
     pipeline_kind: ClassVar[Any] = QwenImageControlNetPipeline

@@ -33,7 +33,7 @@ if not hasattr(ZImageControlNetModel, "gradient_checkpointing"):
 
 class ZImage(TransformerBase):
     family: ClassVar[str] = "z-image"
-    lends: ClassVar[bool] = True
+    lent: ClassVar[Sequence[str]] = LENT
     denoiser_kind: ClassVar[Any] = ZImageTransformer2DModel
     controlnet_kind: ClassVar[Any] = ZImageControlNetModel
     pipeline_kind: ClassVar[Any] = ZImageControlNetPipeline

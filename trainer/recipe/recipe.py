@@ -59,7 +59,7 @@ class Model(Table):
     )
     quantize: Literal["none", "fp8", "nf4"] = Field(
         default="none",
-        description="weights of the frozen UNet or transformer; fp8 takes half of what bf16 takes, nf4 a quarter, is for sd3 and flux, and needs bitsandbytes",
+        description="weights of the frozen UNet or transformer; fp8 takes half of what bf16 takes, nf4 a quarter, is for sd3, flux and qwen-image, and needs bitsandbytes",
     )
     safetensors: bool = Field(default=True, description="open safetensors files alone; false admits pickled weights")
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainer.models.quantized import quantize
 from trainer.training.optimizer import state_bytes
-from trainer.training.shards import block_names, gathered
+from trainer.training.shards import block_names, gathered, parameters_of
 from trainer.training.working_copy import WorkingCopy, is_wanted
 from trainer.types import Batch, torch_dtype
 
@@ -59,13 +59,14 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
         _fill(fake.denoiser, torch_dtype(recipe.train.precision), requires_grad=False)
         if recipe.model.quantize != "none":
             quantize(fake.denoiser, recipe.model.quantize)
-        frozen += sum(weight.nbytes for weight in fake.denoiser.parameters()) // shares
+        stay = parameters_of(fake.denoiser, base.lent)
+        frozen += sum(weight.nbytes // (1 if weight in stay else shares) for weight in fake.denoiser.parameters())
         frozen += sum(buffer.nbytes for buffer in fake.denoiser.buffers())  # codes among them, which are not shared
         _fill(controlnet, learned, requires_grad=True)
         computing, copied = controlnet, 0
         if shares > 1:
             names = block_names(fake.denoiser)
-            copied = width * max(gathered(network, names) for network in (fake.denoiser, controlnet))
+            copied = width * max(gathered(fake.denoiser, names, stay), gathered(controlnet, names))
             _share_gradients(controlnet, shares)
         elif is_wanted(recipe.train, processes=1):
             working = WorkingCopy(controlnet, type(controlnet).from_config(controlnet.config))  # fake, as all is here

@@ -104,7 +104,7 @@ def make_learner(recipe: Recipe, accelerator: Accelerator, base: Base | None = N
         quantize(base.denoiser, recipe.model.quantize)
     if is_sharded(recipe.train, accelerator.num_processes):
         base.denoiser.to(torch_dtype(recipe.train.precision))
-        shard(base.denoiser, block_names(base.denoiser), accelerator)
+        shard(base.denoiser, block_names(base.denoiser), accelerator, lent=base.lent)
     base.to(accelerator.device, torch_dtype(recipe.train.precision))
     return Learner(accelerator, base, controlnet, recipe)
 

@@ -6,7 +6,7 @@ Rajbhandari et al., 2020). What has to be whole, in a file or in a validation, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -18,8 +18,8 @@ from trainer.models.parts import buffers
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-# beside the blocks that diffusers names as repeated: SD's, SD 3's
-REPEATED = ("ResnetBlock2D", "JointTransformerBlock")
+# beside the blocks that diffusers names as repeated: SD's, SD 3's, those of Z-Image's ControlNet
+REPEATED = ("ResnetBlock2D", "JointTransformerBlock", "ZImageControlTransformerBlock")
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -34,20 +34,34 @@ def blocks(network: nn.Module, names: set[str]) -> list[nn.Module]:
     return [module for module in network.modules() if type(module).__name__ in names]
 
 
-def shard(network: nn.Module, names: set[str], accelerator: Accelerator, computing: torch.dtype | None = None) -> None:
+def parameters_of(network: nn.Module, parts: Collection[str]) -> set[nn.Parameter]:
+    """Those of its own parts of these names."""
+    return {weight for name, weight in network.named_parameters() if name.partition(".")[0] in parts}
+
+
+def shard(
+    network: nn.Module,
+    names: set[str],
+    accelerator: Accelerator,
+    computing: torch.dtype | None = None,
+    lent: Collection[str] = (),
+) -> None:
     """Share a network out to all processes, in place: each of its blocks, and the rest; onto their devices, block by block.
 
     computing: in which weights are gathered, None for their own. Gradients are averaged in float32, and what goes in is not
-    cast: a timestep in bf16 would be another one.
+    cast: a timestep in bf16 would be another one. lent: its own parts that stay whole, since another network calls them.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     policy = MixedPrecisionPolicy(param_dtype=computing, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    stay = parameters_of(network, lent)
     for block in blocks(network, names):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        if stay.isdisjoint(block.parameters()):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+    left: dict[str, Any] = {"ignored_params": stay} if stay else {}  # which PyTorch 2.6 does not know
+    fully_shard(network, mesh=mesh, mp_policy=policy, reshard_after_forward=True, **left)
 
 
 def outline(network: Network) -> Network:
@@ -125,8 +139,10 @@ def with_state(state: dict[str, Any], change: Callable[[Tensor, int], Tensor]) -
     return {**state, "state": changed}
 
 
-def gathered(network: nn.Module, names: set[str]) -> int:
-    """The most weights of a network that are whole at once: two blocks, one of them ahead, and what is in none."""
-    found = sorted(sum(weight.numel() for weight in block.parameters()) for block in blocks(network, names))
-    rest = sum(weight.numel() for weight in network.parameters()) - sum(found)
+def gathered(network: nn.Module, names: set[str], stay: Collection[nn.Parameter] = ()) -> int:
+    """The most weights of a network that are made whole at once: two blocks, one of them ahead, and what is in none. stay: are
+    whole anyway, and do not count."""
+    sizes = {weight: 0 if weight in stay else weight.numel() for weight in network.parameters()}
+    found = sorted(sum(sizes[weight] for weight in block.parameters()) for block in blocks(network, names))
+    rest = sum(sizes.values()) - sum(found)
     return rest + sum(found[-2:])

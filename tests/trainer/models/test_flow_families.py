@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 from support.flow_formulas import CAPTIONS, a_batch, blocks, of_the_pipeline, plain_loss, trained
-from support.flow_models import FLOWS
+from support.flow_models import FLOWS, save_flow_base
 
 from trainer.errors import ModelError
 from trainer.inference.generate import Request, Sampling, generate
@@ -104,8 +104,11 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(
 ) -> None:
     """Same weights, rows, noise and sigmas: the loss and every gradient equal the script's, with and without its
     preconditioning. Latents and text from the cache's place equal those made on the way."""
-    base, train = flow_bases[family], Train(weighting=weighting)
-    controlnet, batch = trained(base), a_batch(base)
+    compare_with_the_formula(flow_bases[family], weighting)
+
+
+def compare_with_the_formula(base: Base, weighting: Any = "none") -> None:
+    train, controlnet, batch = Train(weighting=weighting), trained(base), a_batch(base)
     draws = draw_for_training(batch, train, base.objective)
     losses = row_losses(base, controlnet, base.objective, batch, draws)
     loss = (base.objective.weights(draws.timesteps, train) * losses).mean()
@@ -117,6 +120,24 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for mine, weight in zip(ours, controlnet.parameters()):
         torch.testing.assert_close(mine, weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_flux_schnell_hears_no_guidance(flow_bases: dict[str, Base], tmp_path: Path) -> None:
+    """A base of the family without it: its loss and gradients are those of the formula, its pipeline draws, and a ControlNet
+    of FLUX.1-dev does not fit."""
+    base = load_base(Model(base=str(save_flow_base(tmp_path / "schnell", "schnell"))))
+    assert base.family == "flux"
+    compare_with_the_formula(base)
+    pipeline: Any = base.pipeline(trained(base))
+    pipeline.set_progress_bar_config(disable=True)
+    found = [
+        generate(pipeline, [Request("a disc", Image.new("RGB", (32, 32), colour), 3)], Sampling(steps=1, cfg=0.0))
+        for colour in ("white", "black")
+    ]
+    assert found[0][0].tobytes() != found[1][0].tobytes()
+    flow_bases["flux"].new_controlnet(COPIED).save_pretrained(tmp_path / "dev")
+    with pytest.raises(ModelError, match="its guidance_embeds is True, and it must be False"):
+        base.new_controlnet(str(tmp_path / "dev"))
 
 
 @pytest.mark.parametrize("family", FLOWS)

@@ -20,7 +20,7 @@ from trainer.training import prepare
 from trainer.training.machine import make_accelerator
 from trainer.training.memory import predict_memory
 
-FAMILIES = ("sd3", "flux")  # that nf4 is for
+FAMILIES = ("sd3", "flux", "qwen-image")  # that nf4 is for
 
 pytest.importorskip("bitsandbytes", reason="needs the package bitsandbytes")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
+import trainer
 from trainer.models.loss import draw, draw_for_training, row_losses, squared_errors
 from trainer.models.objectives.choose import objective_of
 from trainer.models.objectives.diffusion import among
@@ -163,3 +165,12 @@ def test_draws_are_normal_uniform_and_independent() -> None:
     assert draws.noise.mean().abs() < 0.02
     assert draws.noise.var().item() == pytest.approx(1, abs=0.03)
     assert (draws.noise * draws.posterior).mean().abs() < 0.02
+
+
+def test_objectives_alone_know_a_schedule() -> None:
+    """No other file of the trainer names the table of a scheduler that says how much of a picture is left."""
+    folder = Path(trainer.__file__).parent
+    known = {
+        path.relative_to(folder).parts[:2] for path in folder.rglob("*.py") if "alphas_cumprod" in path.read_text()
+    }
+    assert known == {("models", "objectives")}

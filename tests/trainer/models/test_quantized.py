@@ -92,7 +92,8 @@ def test_four_bits_are_for_transformers_and_need_their_package(
     """A UNet is refused with what to say instead, and so is a machine without bitsandbytes, before anything is loaded."""
     unet, transformer = (load_base(Model(base=str(base), quantize="nf4")) for base in (bases["sd15"], flux))
     with pytest.raises(
-        ModelError, match=r'model\.quantize = "nf4" is for bases of "sd3" and "flux"; one of "sd" .*say "fp8"'
+        ModelError,
+        match=r'model\.quantize = "nf4" is for bases of "sd3", "flux" and "qwen-image"; one of "sd" .*say "fp8"',
     ):
         unet.refuse(Recipe())
     transformer.refuse(Recipe())

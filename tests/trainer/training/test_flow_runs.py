@@ -110,14 +110,18 @@ def test_the_result_is_a_controlnet_of_diffusers(place: Path, whole: Path, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("shard", ["no", "full"])
 @pytest.mark.parametrize("place", ["z-image"], indirect=True)
-def test_two_processes_learn_what_one_learns(place: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
-    """Two CPUs (gloo), each with half of every update, of a ControlNet that borrows from its base:
-    the same losses, and the same weights within rounding."""
+def test_two_processes_learn_what_one_learns(shard: str, place: Path, whole: Path, warm: Warm, tmp_path: Path) -> None:
+    """Two CPUs (gloo), each with half of every update, of a ControlNet that borrows from its base, whose weights they share
+    or have whole: the same losses, validated, too, and the same weights within rounding."""
     out = tmp_path / "output"
-    code, said = on_processes(warm, tmp_path, 2, run_task(tmp_path, short(place, out, eval={"every": 0})))
+    code, said = on_processes(warm, tmp_path, 2, run_task(tmp_path, short(place, out, train={"shard": shard})))
     assert code == 0, said[-2000:]
-    assert json.loads((out / "training.json").read_text())["processes"] == 2
+    record = json.loads((out / "training.json").read_text())
+    assert (record["processes"], record["sharded"]) == (2, shard == "full")
+    validated = [[line["val_loss"] for line in lines(folder) if "val_loss" in line] for folder in (out, whole)]
+    assert validated[0] == pytest.approx(validated[1], rel=1e-4)
     found, expected = ([line["loss"] for line in lines(folder) if "loss" in line] for folder in (out, whole))
     assert found == pytest.approx(expected, rel=1e-4)
     for name, weight in weights(out / "raw").items():

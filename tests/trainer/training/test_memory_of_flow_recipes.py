@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,15 +33,15 @@ class Resident:
     """What lies on a device from the first update to the last, bytes."""
 
     base: int  # in bf16
-    narrow: int  # in 8 bits
     controlnet: int  # weights
     states: int  # of the optimizer
 
-    def peak(self, family: str, *, fp8: bool = False, wide: bool = False, average: bool = False) -> float:
+    def peak(self, family: str, *, quantize: str = "none", wide: bool = False, average: bool = False) -> float:
         """wide: fp32 weights, which with their gradients take two bytes more of each; average: on the device, too."""
         trained = self.controlnet // 2
         more = 4 * trained * wide + 4 * trained * average
-        return (self.narrow if fp8 else self.base) + self.controlnet + self.states + PASSES[family] + more
+        base = self.base if quantize == "none" else narrow(family, quantize)
+        return base + self.controlnet + self.states + PASSES[family] + more
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +57,23 @@ def resident(family: str) -> Resident:
     positions = sum(buffer.nbytes for buffer in large.denoiser.buffers())  # of SD 3
     base = 2 * parameters(large.denoiser) + positions
     states = state_bytes(recipe.train.optimizer, [tuple(weight.shape) for weight in controlnet.parameters()])
-    quantize(large.denoiser.to(torch.bfloat16))
-    kept = [*large.denoiser.parameters(), *large.denoiser.buffers()]
-    return Resident(base, sum(tensor.nbytes for tensor in kept) + positions // 2, 2 * parameters(controlnet), states)
+    return Resident(base, 2 * parameters(controlnet), states)
+
+
+def narrow(family: str, kind: Any) -> int:
+    """What the base takes in 8 or 4 bits, bytes."""
+    if kind == "nf4":
+        pytest.importorskip("bitsandbytes", reason="needs the package bitsandbytes")
+    denoiser = of_real_size(family, 1).denoiser.to(torch.bfloat16)
+    quantize(denoiser, kind)
+    return sum(tensor.nbytes for tensor in [*denoiser.parameters(), *denoiser.buffers()])
 
 
 FITS = {  # GiB of a device -> of a recipe's settings there, those that differ from its own
     "sd3": {24: {}, 40: {"wide": True, "average": True}, 80: {"wide": True, "average": True}},
-    "flux": {24: {"fp8": True}, 40: {}, 80: {"wide": True, "average": True}},
+    "flux": {24: {"quantize": "fp8"}, 40: {}, 80: {"wide": True, "average": True}},
     "z-image": {24: {}, 40: {"wide": True}, 80: {"wide": True, "average": True}},
-    "qwen-image": {40: {"fp8": True}, 80: {"wide": True}},
+    "qwen-image": {24: {"quantize": "nf4"}, 40: {"quantize": "fp8"}, 80: {"wide": True}},
 }
 
 
