@@ -95,7 +95,7 @@ def build(
         chosen, mine, overwrite=overwrite, append=append, replace=replace, retry=bool(retry), bounded=bounded
     )
     layout = layout_of(out, mine)
-    check_target(str(source), layout, engine if retry else "")
+    check_target(str(source), layout)
     check_folders(Path(source), layout.root)
     columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
     links = [Path(folder) for folder in follow_links]

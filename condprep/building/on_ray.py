@@ -201,6 +201,8 @@ class OnRay:
 
     def build_shards(self, shards: Sequence[int], progress: Callable[[int, int], None]) -> Counts:
         """As the other engines do."""
+        if target := self._layout.target:
+            target.hand_out_plan(self._layout.root)
         return self._fleet.build_shards(shards, progress, self._settled)
 
     def _names(self, begun: Begun | None) -> list[str]:

@@ -27,14 +27,10 @@ def layout_of(out: str | os.PathLike[str], part: Part | None = None) -> Layout:
     return Layout(target.folder, target)
 
 
-def check_target(source: str, layout: Layout, retry_by: str = "") -> None:
-    """Raises UsageError where a target at a URL holds the source. retry_by: the engine that tries rejects again there, if any."""
-    if not layout.target:
-        return
-    if f"{source.rstrip('/')}/".startswith(f"{layout.target.remote}/"):
+def check_target(source: str, layout: Layout) -> None:
+    """Raises UsageError where a target at a URL holds the source."""
+    if layout.target and f"{source.rstrip('/')}/".startswith(f"{layout.target.remote}/"):
         raise UsageError(f"the source {source} lies inside {layout.target.remote}; choose an --out beside it")
-    if retry_by == "ray":  # whose nodes would have the plan as it was
-        raise UsageError("--retry-rejects at a URL runs on this machine; leave out --engine ray")
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import os
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from condprep.dataset.arrow import row_of
-from condprep.dataset.remote import content, is_far, opened, shown
+from condprep.dataset.remote import columns_alone, content, in_part, is_far, opened, shown
 from condprep.errors import CondprepError, DatasetError, SourceError
 from condprep.runtime.arrow_messages import check_arrow, check_kinds, stream_rows
+from condprep.runtime.arrow_ranges import read_schema
 from condprep.runtime.parquet_pages import MAX_FOOTER, read_rows, sound_rows
+from condprep.runtime.parquet_ranges import Stored, with_footer
 from condprep.runtime.retry import as_fault, is_passing
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
@@ -88,8 +91,7 @@ def files(root: Path, config: str | None = None) -> list[Shard]:
 def schema(path: Path) -> pa.Schema:
     """The columns of a file. Raises DatasetError that names it when it is damaged."""
     try:
-        with content(path) as held:
-            found = _schema(held)
+        found = _schema(path)
         found.to_string(show_schema_metadata=False)  # raises for names that are no UTF-8, however deep
         names = Counter(found.names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -100,10 +102,20 @@ def schema(path: Path) -> pa.Schema:
 
 
 def _schema(path: Path) -> pa.Schema:
-    if path.suffix == ".parquet":
-        return pq.read_schema(path, memory_map=True)
-    with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as reader:
-        return reader.schema
+    if file := in_part(path):
+        return _far_schema(file)
+    with content(path) as held:
+        if path.suffix == ".parquet":
+            return pq.read_schema(held, memory_map=True)
+        with pa.memory_map(str(held)) as source, pa.ipc.open_stream(source) as reader:
+            return reader.schema
+
+
+@lru_cache(1024)
+def _far_schema(file: Stored) -> pa.Schema:
+    if file.place.suffix == ".parquet":
+        return pq.read_schema(with_footer(file), memory_map=True)
+    return read_schema(file)
 
 
 def first_schema(files: Sequence[Shard]) -> pa.Schema:
@@ -121,7 +133,7 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
     """
     rows = 0
     try:
-        with content(path) as held:
+        with _rows_of(path, columns) as held:
             found = sound_rows(held, columns, rows_at_once) if path.suffix == ".parquet" else _arrow(held, columns)
             for batch in found:
                 batch.validate(full=True)
@@ -129,6 +141,19 @@ def batches(path: Path, columns: Sequence[str], rows_at_once: int = BATCH_ROWS) 
                 yield batch
     except (pa.ArrowException, OSError) as error:
         raise _damage(path, error, f" after row {rows}") from error
+
+
+def _rows_of(path: Path, columns: Sequence[str]) -> AbstractContextManager[Path]:
+    """A file to be read; where it is at a URL, and no pictures are asked for, a copy of those columns alone."""
+    file = in_part(path)
+    if not file or any(_holds_bytes(one.type) for one in schema(path) if one.name in columns):
+        return content(path)
+    return columns_alone(file, columns)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    inner = [kind.field(number).type for number in range(kind.num_fields)]
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or any(map(_holds_bytes, inner))
 
 
 def count_rows(path: Path) -> int:

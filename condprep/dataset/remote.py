@@ -11,23 +11,29 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from threading import RLock
 from typing import IO
 
+import pyarrow as pa
+
 from condprep.errors import DatasetError, UsageError
+from condprep.runtime import arrow_ranges, parquet_ranges
 from condprep.runtime.cache import cache_dir
 from condprep.runtime.files import commit, commit_json, read_json
-from condprep.runtime.local_copies import hold_folder, let_go, local
+from condprep.runtime.local_copies import hold_folder, is_copied, let_go, local
+from condprep.runtime.parquet_ranges import Stored, stored
 from condprep.runtime.storage import Remote, place
 from condprep.runtime.stores import Status
 
 ROWS = (".arrow", ".parquet", ".tar")  # files that are fetched when they are opened
 RECORDS = (".json", ".jsonl", ".md", ".jpg")  # and at once, where they are small
+SMALL = 1 << 20  # bytes of a file that is fetched whole, whatever is read of it
 MOST = 256_000_000  # bytes of a record
 MOVING = "exchange.json"  # in .condprep: the dataset is becoming another one (`exchange`)
 LONG_AGO = 10**18  # nanoseconds, in 2001: of files that are as they are at the URL, the time is before that
@@ -121,6 +127,31 @@ def content(path: Path) -> Iterator[Path]:
         yield copy
 
 
+def in_part(path: Path) -> Stored | None:
+    """The object that a file of rows is, where it is worth while to fetch a part of it: a large one of which there is no copy."""
+    origin = origin_of(path)
+    if not origin or (file := stored(origin)).status is None or file.status.size <= SMALL or is_copied(origin):
+        return None
+    return file
+
+
+@contextmanager
+def columns_alone(file: Stored, columns: Sequence[str]) -> Iterator[Path]:
+    """What `content` gives, but for the other columns, which are not there and may not be read."""
+    assert isinstance(file.place, Remote)
+    with _held(file.place, partial(_columns, file, columns)) as copy:
+        yield copy
+
+
+def _columns(file: Stored, columns: Sequence[str], origin: Remote) -> Path:
+    try:
+        if origin.suffix == ".parquet":
+            return parquet_ranges.with_columns(file, columns)
+        return arrow_ranges.with_columns(file, columns)
+    except pa.ArrowException:  # what is wrong with it is said by who reads all of it
+        return local(origin)
+
+
 def opened(path: Path) -> IO[bytes]:
     """A file of rows of which little is read: where it is at a URL, by ranges."""
     origin = origin_of(path)
@@ -175,10 +206,10 @@ class Mirror:
 
 
 @contextmanager
-def _held(origin: Remote) -> Iterator[Path]:
+def _held(origin: Remote, made: Callable[[Remote], Path] = local) -> Iterator[Path]:
     """A copy of an object, held for as long as anybody here reads it."""
     with _lock:
-        copy = local(origin)
+        copy = made(origin)
         _readers[copy] += 1
     try:
         yield copy

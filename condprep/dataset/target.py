@@ -39,6 +39,7 @@ from condprep.runtime.stores import Status
 from condprep.runtime.upload import check_writable, copy, put, remove, send
 
 SHARDS = f"{PRIVATE}/shards"
+PLAN_FILE, LISTING_FILE = (name.removeprefix(f"{PRIVATE}/") for name in (PLAN, LISTING))
 # what a run that goes on needs; of a curation what was found and decided, too
 _OF_PLAN = re.compile(r"\.condprep/((plan|split)\.json|plan(-\d+)?\.parquet|decisions\.parquet|source\.verify\..+)")
 
@@ -157,15 +158,16 @@ class Target:
         mark_as(root / name, status)
 
     def fetch_plan(self, root: Path) -> bool:
-        """Have the plan in a working folder; whether there is one by now."""
+        """Have the plan in a working folder, that of shards which are built again where there is one; whether there is any by now."""
         self.remote.forget()
-        if not (self.remote / PLAN).is_file():
+        folders = [folder for folder in (SHARDS, PRIVATE) if (self.remote / f"{folder}/{PLAN_FILE}").is_file()]
+        if not folders:
             return False
-        names = chain([LISTING], (f"{PRIVATE}/plan-{number:05d}.parquet" for number in count(1)))
-        for name in takewhile(lambda name: (self.remote / name).is_file(), names):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / name).write_bytes((self.remote / name).read_bytes())
-        (root / PLAN).write_bytes((self.remote / PLAN).read_bytes())
+        (root / PRIVATE).mkdir(parents=True, exist_ok=True)
+        names = chain([LISTING_FILE], (f"plan-{number:05d}.parquet" for number in count(1)))
+        there = takewhile(lambda name: (self.remote / f"{folders[0]}/{name}").is_file(), names)
+        for name in chain(there, [PLAN_FILE]):
+            (root / PRIVATE / name).write_bytes((self.remote / f"{folders[0]}/{name}").read_bytes())
         return True
 
     def gather(self, root: Path) -> None:
@@ -207,11 +209,17 @@ class Target:
         if not any((self.remote / name).is_file() for name in (PLAN, SPLITTING)):
             self.send_plan(root)
 
-    def send_plan(self, root: Path) -> None:
-        """The file last that says that there is one."""
+    def send_plan(self, root: Path, folder: str = PRIVATE) -> None:
+        """The file last that says that there is one. folder: at the URL."""
         found = [path for path in (root / PRIVATE).iterdir() if _OF_PLAN.fullmatch(f"{PRIVATE}/{path.name}")]
         for path in sorted(found, key=lambda path: f"{PRIVATE}/{path.name}" in (PLAN, SPLITTING)):
-            send(path, self.remote / PRIVATE / path.name)
+            send(path, self.remote / folder / path.name)
+
+    def hand_out_plan(self, root: Path) -> None:
+        """Other machines will build by the plan in the working folder; a finished dataset keeps its own until they have."""
+        self.remote.forget()
+        if (self.remote / DONE).is_file():
+            self.send_plan(root, SHARDS)
 
     def reopen(self, root: Path, note: Path) -> None:
         """Shards of a finished dataset are built again, which stays as it is until they all are. note: says which."""

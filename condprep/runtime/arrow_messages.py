@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate, chain
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 
@@ -20,6 +21,7 @@ from condprep.runtime.parquet_pages import BUDGET, RATIO, TooLarge
 _MARK, _MOST_METADATA = b"\xff\xff\xff\xff", 1 << 26  # before each message; bytes of what describes one
 _DICTIONARY, _RECORDS = 2, 3  # kinds of a Message's header
 _COMPRESSION, _BUFFERS, _DATA = 3, 2, 1  # fields of a RecordBatch, and of a DictionaryBatch
+_STRINGS = (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string, pa.types.is_large_binary)
 _ODD = ("view", "run_end_encoded", "dictionary")  # types with which a few bytes can stand for many values
 
 
@@ -36,18 +38,75 @@ def stream_rows(file: IO[bytes]) -> int:
     """
     rows = 0
     try:
-        while len(head := file.read(8)) == 8 and (size := struct.unpack("<i", head[4:])[0]):
-            if head[:4] != _MARK or not 0 < size <= _MOST_METADATA:
-                raise pa.ArrowInvalid("it is no Arrow stream")
-            data = file.read(size)
-            root = _table(data, 0)
-            kind, batch, body = (_field(data, root, number) for number in (1, 2, 3))
-            if kind and batch and data[kind] == _RECORDS:
-                rows += _count(data, _field(data, _table(data, batch), 0))
-            file.seek(_count(data, body), os.SEEK_CUR)
+        while (message := next_message(file)).data:
+            if message.is_records:
+                rows += _count(message.data, _field(message.data, message.header, 0))
+            file.seek(message.body, os.SEEK_CUR)
     except (struct.error, IndexError, ValueError) as error:
         raise pa.ArrowInvalid(f"it is no Arrow stream: {error}") from None
     return rows
+
+
+class Message(NamedTuple):
+    """What describes a message, and how many bytes follow it; nothing at the end of a stream."""
+
+    data: bytes
+    kind: int = 0
+    header: int = 0  # where its own table is in the data
+    body: int = 0
+
+    @property
+    def is_records(self) -> bool:
+        return self.kind == _RECORDS
+
+
+def next_message(file: IO[bytes]) -> Message:
+    """The one that begins where the file is. Raises ArrowInvalid for what is none, or is cut off."""
+    head = file.read(8)
+    size = struct.unpack("<i", head[4:])[0] if len(head) == 8 else 0
+    if not size:
+        return Message(b"")
+    if head[:4] != _MARK or not 0 < size <= _MOST_METADATA or len(data := file.read(size)) < size:
+        raise pa.ArrowInvalid("it is no Arrow stream")
+    try:
+        root = _table(data, 0)
+        kind, header, body = (_field(data, root, number) for number in (1, 2, 3))
+        return Message(data, data[kind] if kind else 0, _table(data, header) if header else 0, _count(data, body))
+    except (struct.error, IndexError, ValueError) as error:
+        raise pa.ArrowInvalid(f"it is no Arrow stream: {error}") from None
+
+
+def schema_of(message: Message) -> pa.Schema:
+    """Of the first message of a stream. Raises ArrowInvalid where it is none."""
+    return pa.ipc.read_schema(pa.py_buffer(_MARK + struct.pack("<i", len(message.data)) + message.data))
+
+
+def buffers_of(message: Message, schema: pa.Schema, columns: Collection[str]) -> list[tuple[int, int]]:
+    """Where in the body of a batch those columns lie. Raises ArrowInvalid where that cannot be told."""
+    try:
+        found = list(_buffers(message.data, message.header))
+    except (struct.error, IndexError) as error:
+        raise pa.ArrowInvalid(f"it is no Arrow stream: {error}") from None
+    counts = [_count_of_buffers(field.type) for field in schema]
+    if sum(counts) != len(found):
+        raise pa.ArrowInvalid(f"a batch has {len(found)} buffers, and its columns {sum(counts)}")
+    ends = list(accumulate(counts))
+    own = (found[end - n : end] for name, n, end in zip(schema.names, counts, ends) if name in columns)
+    ranges = ((max(0, at), min(at + size, message.body)) for at, size in chain.from_iterable(own))
+    return [(start, end) for start, end in ranges if start < end]
+
+
+def _count_of_buffers(kind: pa.DataType) -> int:
+    """How many a column of this type has, those of what is in it included."""
+    if pa.types.is_null(kind):
+        return 0
+    plain = pa.types.is_primitive(kind) or pa.types.is_fixed_size_binary(kind) or pa.types.is_decimal(kind)
+    strings = any(is_one(kind) for is_one in _STRINGS)
+    nested = pa.types.is_struct(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (plain or strings or nested):
+        raise pa.ArrowInvalid(f"columns of type {kind!s:.80} are not told apart")
+    inner = (kind.field(number).type for number in range(kind.num_fields)) if nested else ()
+    return int(kind.num_buffers) + sum(map(_count_of_buffers, inner))
 
 
 def is_compressed(path: Path) -> bool:
@@ -97,14 +156,20 @@ def _unpacked(message: pa.Message) -> Iterator[int]:
         header = _table(data, inner)
     elif not kind or data[kind] != _RECORDS:
         return
-    compressed, buffers = _field(data, header, _COMPRESSION), _field(data, header, _BUFFERS)
-    if not compressed or not buffers:
+    if not _field(data, header, _COMPRESSION):
         return
-    start = buffers + struct.unpack_from("<I", data, buffers)[0]
-    for number in range(struct.unpack_from("<I", data, start)[0]):
-        offset, length = struct.unpack_from("<qq", data, start + 4 + 16 * number)
+    for offset, length in _buffers(data, header):
         if length >= 8:
             yield max(0, struct.unpack("<q", message.body.slice(offset, 8).to_pybytes())[0])
+
+
+def _buffers(data: bytes, header: int) -> Iterator[tuple[int, int]]:
+    """Where each buffer of a batch begins in its body, and its bytes."""
+    if buffers := _field(data, header, _BUFFERS):
+        start = buffers + struct.unpack_from("<I", data, buffers)[0]
+        for number in range(struct.unpack_from("<I", data, start)[0]):
+            offset, length = struct.unpack_from("<qq", data, start + 4 + 16 * number)
+            yield offset, length
 
 
 def _count(data: bytes, at: int) -> int:

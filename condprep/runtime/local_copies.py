@@ -68,9 +68,7 @@ def copy_of(key: str, name: str, size: int, fill: Callable[[IO[bytes]], None]) -
         raise UsageError(
             f"{key.partition(' ')[0]} takes {size:,} bytes in the cache, whose limit is {limit:,}; raise {LIMIT}"
         )
-    fits = is_plain(name) and len(os.fsencode(name)) <= MAX_NAME
-    own = name if fits else f"copy{os.path.splitext(name)[1][: MAX_NAME // 4]}"
-    path = cache_folder() / sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] / own
+    path = _path(key, name)
     while path not in _held:
         with suppress(FileNotFoundError):
             _hold(path)
@@ -81,6 +79,17 @@ def copy_of(key: str, name: str, size: int, fill: Callable[[IO[bytes]], None]) -
             _hold(path)
             _make_room(limit)
     return path
+
+
+def is_copied(place: Place) -> bool:
+    """Whether `local` has nothing to fetch just now."""
+    return isinstance(place, Path) or _path(f"{place} {place.status()}", place.name).exists()
+
+
+def _path(key: str, name: str) -> Path:
+    fits = is_plain(name) and len(os.fsencode(name)) <= MAX_NAME
+    own = name if fits else f"copy{os.path.splitext(name)[1][: MAX_NAME // 4]}"
+    return cache_folder() / sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32] / own
 
 
 def hold_folder(folder: Path) -> Path:

@@ -7,14 +7,14 @@ object, with holes where nothing was fetched. Whatever reads Parquet, and what b
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import pyarrow as pa
 
 from condprep.runtime.local_copies import copy_of
-from condprep.runtime.parquet_pages import MAX_FOOTER, Group, TooLarge
+from condprep.runtime.parquet_pages import MAX_FOOTER, Group, TooLarge, layout
 from condprep.runtime.storage import CHUNK, Place, Remote
 from condprep.runtime.stores import Status
 
@@ -67,19 +67,34 @@ def with_group(file: Stored, number: int, group: Group, columns: Sequence[str]) 
     if not isinstance(place, Remote) or status is None:
         return Path(str(place))
     ranges = merged((start, end) for name, start, end in group.columns if name in columns)
+    return _with_ranges(file, f"{number} {' '.join(columns)}", ranges)
+
+
+def with_columns(file: Stored, columns: Collection[str]) -> Path:
+    """A file in which those columns of all row groups are, and the footer. Raises ArrowInvalid where the footer is damaged."""
+    groups = layout(with_footer(file))
+    ranges = [(start, end) for group in groups for name, start, end in group.columns if name in columns]
+    return _with_ranges(file, " ".join(sorted(columns)), merged(ranges))
+
+
+def _with_ranges(file: Stored, key: str, ranges: Sequence[tuple[int, int]]) -> Path:
+    """key: of what is in it, beside the footer."""
+    place, status = file
+    assert isinstance(place, Remote)
+    assert status is not None
+    size, mark = status.size, status.mark
 
     def fill(copy: IO[bytes]) -> None:
         with with_footer(file).open("rb") as known:
             known.seek(-8, io.SEEK_END)
             known.seek(-8 - int.from_bytes(known.read(4), "little"), io.SEEK_END)
-            _frame(copy, status.size, known.read())
+            _frame(copy, size, known.read())
         for start, end in ranges:
             for at in range(start, end, CHUNK):
                 copy.seek(at)
-                copy.write(place.read(at, min(at + CHUNK, end), status.mark))
+                copy.write(place.read(at, min(at + CHUNK, end), mark))
 
-    size = sum(end - start for start, end in ranges)
-    return copy_of(f"{file.key} {number} {' '.join(columns)}", place.name, size, fill)
+    return copy_of(f"{file.key} {key}", place.name, sum(end - start for start, end in ranges), fill)
 
 
 def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

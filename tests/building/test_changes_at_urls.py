@@ -13,12 +13,14 @@ from typing import Any
 import fsspec
 import pytest
 from PIL import Image
+from support import cluster_here
 from support.command import Command
 from support.datasets import OFFLINE, tree
 from support.pictures import smooth
 from support.s3_server import BUCKET, S3Server
 
 import condprep
+from condprep.dataset import exchange
 from condprep.dataset.inspect import summarize
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime import upload
@@ -190,6 +192,25 @@ def test_what_is_built_is_not_built_again(raw: Path, writes: Writes, monkeypatch
     assert begun < there().keys()
     assert into(raw, URL, break_lock=True).resumed >= 3
     assert not any("/into" in name for name in there())
+
+
+def test_a_cluster_tries_rejects_again(
+    before: Path, raw: Path, changed: Callable[[Any], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its nodes build by the plan with the inputs as they are now, and the dataset keeps its own until all is there: a driver that
+    dies in between has changed nothing, and whoever makes the call again, here or there, builds nothing twice."""
+    cluster_here.install(monkeypatch)
+    was = there()
+    with monkeypatch.context() as patched:
+        patched.setattr(exchange, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retry(raw, URL, engine="ray")
+    assert {name: data for name, data in there().items() if name in was and "lock" not in name} == was
+    assert retry(raw, URL, break_lock=True).resumed == 9
+    assert same(there(), retry) == changed(retry)
+    put_dataset(before)
+    assert retry(raw, URL, engine="ray").resumed == 6
+    assert same(there(), retry) == changed(retry)
 
 
 def test_a_dataset_that_is_changed_is_nobody_elses(raw: Path) -> None:
