@@ -14,6 +14,7 @@ from typing import Any
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.local_copies import local
 from condprep.runtime.retry import retried
+from condprep.runtime.seen import Seen
 from condprep.runtime.storage import Place, Remote
 from condprep.runtime.stores import Status
 from condprep.sources.base import (
@@ -79,7 +80,7 @@ class ImagefolderSource:
         } | columns
 
     def entries(self, note: Note = unsaid) -> Iterator[Entry]:
-        seen: set[int] = set()
+        seen = Seen()
         for entry in self._listed.entries(note, seen):
             if self.filtered and self.only and not entry.problem and not _holds(self.only, native(entry.name)):
                 note(OTHER_SPLIT, entry.name)
@@ -137,11 +138,11 @@ class ImagefolderSource:
         literal, slashed = (posixpath.normpath(posixpath.join(folder, one)) for one in (name, name.replace("\\", "/")))
         return slashed if slashed != literal and not _exists(self.root / literal) else literal
 
-    def _note_others(self, note: Note, seen: set[int]) -> None:
+    def _note_others(self, note: Note, seen: Seen) -> None:
         """What the folder holds beside: pictures that no row names, and files of other kinds."""
         others = FolderSource(self.root, self.exclude, only=self.only)
         for entry in others.entries(lambda kind, name: None if _is_metadata(name) else note(kind, name)):
-            if hash(entry.name) not in seen:
+            if entry.name not in seen:
                 note(UNLISTED, entry.name)
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.seen import Seen
 from condprep.sources.base import CAPTION_COLUMNS, portable, rejected_entry, unsaid
 from condprep.sources.metadata import Document, encoding_note, read_rows
 from condprep.sources.offered import offer
@@ -49,9 +50,9 @@ class Listed:
     caption_column: str | None = None  # None: the first of CAPTION_COLUMNS that a row has
     gather: bool = False  # whether the captions of a picture's further rows are kept
 
-    def entries(self, note: Note, seen: set[int] | None = None) -> Iterator[Entry]:
-        """seen: gets a hash of each picture's name: 70 bytes, where the names would take several times that."""
-        seen = set() if seen is None else seen
+    def entries(self, note: Note, seen: Seen | None = None) -> Iterator[Entry]:
+        """seen: gets each picture's name."""
+        seen = Seen() if seen is None else seen
         apart = self._apart() if self.gather else {}
         for listing in self.listings:
             for said in filter(None, (encoding_note(listing.path), None if note is unsaid else self._offer(listing))):
@@ -59,9 +60,8 @@ class Listed:
             for number, found in self._pictures(listing, note):
                 if isinstance(found, Rejected):
                     yield rejected_entry(f"{listing.name}:{number}", found)
-                elif (picture := hash(found.name)) not in seen:
-                    seen.add(picture)
-                    more = apart.pop(picture, [])
+                elif seen.add(found.name):
+                    more = apart.pop(hash(found.name), [])
                     yield replace(found, text=tuple(dict.fromkeys([*(found.text or ()), *more])))
                 elif not found.text:
                     again = Rejected("source", f"{found.name!r} was listed before", code="listed-twice")
@@ -107,13 +107,11 @@ class Listed:
 
     def _apart(self) -> dict[int, list[str]]:
         """The captions of those rows of a picture that do not follow its first one, by the hash of its name."""
-        seen, found = set[int](), dict[int, list[str]]()
+        seen, found = Seen(), dict[int, list[str]]()
         for listing in self.listings:
             for _, entry in self._pictures(listing, unsaid):
-                if isinstance(entry, Entry) and (picture := hash(entry.name)) in seen:
-                    found.setdefault(picture, []).extend(entry.text or ())
-                elif isinstance(entry, Entry):
-                    seen.add(picture)
+                if isinstance(entry, Entry) and not seen.add(entry.name):
+                    found.setdefault(hash(entry.name), []).extend(entry.text or ())
         return found
 
     def _picture(self, listing: Listing, row: dict[str, Any] | str, note: Note) -> Entry | Rejected:

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.local_copies import local
+from condprep.runtime.seen import Seen
 from condprep.runtime.storage import Place
 from condprep.sources.base import (
     Where,
@@ -153,12 +154,12 @@ class ZipSource:
         return read_sidecar(sidecar.name, data[: sidecar_limit(sidecar.name)], each_line=self.gather)
 
     def _listed(self, listings: list[Listing], found: Mapping[str, Found], note: Note) -> Iterator[Entry]:
-        seen: set[int] = set()
+        seen = Seen()
         listed = Listed(listings, self.image_column, self.caption_column, self.gather)
         listed.check_columns()
         yield from listed.entries(note, seen)
         for picture in found.values():
-            if hash(picture.name) not in seen and is_picture(picture.name):
+            if picture.name not in seen and is_picture(picture.name):
                 note(UNLISTED, picture.name)
 
     def _listing(self, zip_name: str, path: Place, member: Member | str, found: Mapping[str, Found]) -> Listing:

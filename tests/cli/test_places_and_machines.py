@@ -89,7 +89,11 @@ def test_versions_that_differ_between_nodes(build: Callable[..., Run], monkeypat
     """Both hosts, both versions, and what to do."""
     cluster_here.install(monkeypatch)
     monkeypatch.setattr(Node, "look", lambda _: Look("node-7", {**Look.here().versions, "condprep": "0.0.1"}))
-    said(build("--engine", "ray"), 2, r"node-7 has condprep 0\.0\.1, and .* condprep .*: install one version on all nodes")
+    said(
+        build("--engine", "ray"),
+        2,
+        r"node-7 has condprep 0\.0\.1, and .* condprep .*: install one version on all nodes",
+    )
 
 
 @pytest.mark.parametrize("what", ["source", "weights"])
