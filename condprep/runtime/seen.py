@@ -40,7 +40,7 @@ class Seen:
         while self._runs and len(self._runs[-1]) <= len(run) <= LONGEST // 2:
             run = np.concatenate([np.asarray(self._runs.pop()), run])
             run.sort(kind="stable")  # two runs in order, one behind the other, are merged
-        self._runs.append(memoryview(run))
+        self._runs.append(run.data)
 
 
 def _holds(run: memoryview, value: int) -> bool:
