@@ -221,6 +221,30 @@ def test_two_builds_of_one_target_are_refused(photographs: Path) -> None:
     assert ".condprep/lock.json" not in there()
 
 
+def test_a_build_beside_another_one_at_s3_is_refused(
+    photographs: Path,
+    local: Callable[[str], dict[str, bytes]],
+    s3: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second machine, with a cache of its own, is told who builds and leaves nothing; the first one's dataset is whole."""
+    url, told = f"s3://{BUCKET}/two", list[str]()
+
+    def second(_: Progress) -> None:
+        if not told:
+            with monkeypatch.context() as machine:
+                machine.setenv("CONDPREP_CACHE", str(tmp_path / "second"))
+                with pytest.raises(DatasetError) as refused:
+                    build(photographs, url)
+            told.append(str(refused.value))
+
+    build(photographs, url, progress=second)
+    assert f"process {os.getpid()} on {socket.gethostname()} since" in told[0]
+    assert s3.keys("two/") == {f"two/{name}" for name in local("arrow")}
+    assert {name: s3.get(f"two/{name}") for name in local("arrow")} == local("arrow")
+
+
 def test_files_of_others_are_not_touched(photographs: Path, local: Callable[[str], dict[str, bytes]]) -> None:
     """A target that condprep did not make is refused, also with --overwrite; --overwrite of ours leaves what is not ours."""
     files = fsspec.filesystem("memory")
