@@ -42,6 +42,7 @@ from condprep.engines.local import build_shards
 from condprep.images import geometry
 from condprep.images.decode import Picture
 from condprep.images.geometry import buckets
+from condprep.runtime.torch_threads import one_torch_thread
 from condprep.sources.base import unsaid
 from condprep.types import Entry, Maps, Note, Sample
 from condprep.weights.find import Weights
@@ -148,6 +149,7 @@ def stand_ins(times: Times, workers: Workers) -> ExitStack:
         commit(writer)
 
     stack = ExitStack()
+    stack.enter_context(one_torch_thread())  # as where networks are on a GPU
     for remembered in (geometry.buckets, geometry.nearest_bucket):
         stack.callback(remembered.cache_clear)
         remembered.cache_clear()

@@ -105,6 +105,11 @@ class DeviceStage:
                         undrawn.wait()
         return items
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a network computes on the CPU, with torch's threads there."""
+        return any(runner.annotator.device == "cpu" for runner in self.networks.values())
+
     def _device(self) -> str:
         return next(iter(self.networks.values())).annotator.device
 

@@ -42,6 +42,7 @@ from condprep.errors import PassingFault, ShardFault
 from condprep.runtime.concurrency import in_order, lots
 from condprep.runtime.memory import Room, usable_memory
 from condprep.runtime.progress import Progress
+from condprep.runtime.torch_threads import one_torch_thread
 from condprep.sources.base import Source
 from condprep.types import Reject
 
@@ -171,6 +172,8 @@ class ShardBuilder:
         if not self._device.networks:
             whole = threads.ahead("feed", self._feed(found, threads, self._whole))
             return chain.from_iterable(map(_result, whole))
+        if not self._device.on_cpu:
+            threads.within(one_torch_thread())
         prepare: Work[Item] = partial(map, self._pictures.prepare)
         prepared = threads.ahead("feed", self._feed(found, threads, prepare))
         batches = self._device.batches(chain.from_iterable(map(_result, prepared)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import chain
 from typing import Any, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ class Threads:
     def __init__(self, workers: int) -> None:
         self.workers, self.cpu = workers, ThreadPoolExecutor(workers, "condprep-worker")
         self._stages: list[Ahead[Any]] = []
-        self._ending = ExitStack()
+        self._ending, self._settings = ExitStack(), ExitStack()
 
     def ahead(self, name: str, items: Iterable[T], most: int = 1 << 30) -> Iterator[T]:
         """The items of a stage, taken in a thread of its own, at most `most` of them ahead of who asks for them."""
@@ -37,6 +37,10 @@ class Threads:
         """To be called first of all when the block ends, to wake a stage that waits for something."""
         self._ending.callback(call)
 
+    def within(self, setting: AbstractContextManager[object]) -> None:
+        """A setting of the process, until the block ends."""
+        self._settings.enter_context(setting)
+
     def __enter__(self) -> Threads:
         return self
 
@@ -47,6 +51,7 @@ class Threads:
         self.cpu.shutdown(cancel_futures=True)
         for stage in self._stages:
             stage.join()
+        self._settings.close()
 
 
 class Builder(Protocol[T]):

@@ -273,3 +273,24 @@ def test_what_fails_in_any_stage_ends_the_build(
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("condprep-")]
     build(raw, tmp_path / "ds", "fragile", **SMALL)
     assert tree(tmp_path / "ds" / "train") == tree(tmp_path / "whole" / "train")
+
+
+@pytest.mark.parametrize(("on_cpu", "threads"), [(True, 3), (False, 1)])
+def test_torch_has_one_thread_a_call_beside_a_device(
+    raw: Path, tmp_path: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch, on_cpu: bool, threads: int
+) -> None:
+    """While networks are on another device; those on the CPU have all that torch has. The host program's number is put back."""
+    monkeypatch.setattr(DeviceStage, "on_cpu", on_cpu)
+    found, see, before = set[int](), Watched.see, torch.get_num_threads()
+
+    def noted(self: Watched, rgb: torch.Tensor, keys: Sequence[str]) -> Seen:
+        found.add(torch.get_num_threads())
+        return see(self, rgb, keys)
+
+    monkeypatch.setattr(Watched, "see", noted)
+    torch.set_num_threads(3)
+    try:
+        build(raw, tmp_path / "ds", "watched", **SMALL)
+        assert (found, torch.get_num_threads()) == ({threads}, 3)
+    finally:
+        torch.set_num_threads(before)
