@@ -36,7 +36,8 @@ OF_CONDPREP = {
 }
 OF_TRAINER = {
     *("trainer.errors", "trainer.types", "trainer.inference", "trainer.inference.pipeline"),
-    "trainer.inference.checkpoint_folder",
+    *("trainer.inference.checkpoint_folder", "trainer.inference.kinds"),
+    *("trainer.models", "trainer.models.numbers"),
     *("trainer.recipe", "trainer.recipe.layout"),
 }
 VERBS = ("build", "inspect", "verify", "curate", "report", "annotate", "annotators", "doctor", "weights")
