@@ -115,7 +115,7 @@ def read_provenance(path: Path) -> None:
     root = path.parent / "ds"
     (root / ".condprep").mkdir(parents=True)
     path.rename(root / ".condprep" / "provenance.json")
-    condition_record(root, "canny", None, 64)
+    condition_record(root, ["canny"], [None], 64)
     with contextlib.suppress(CondprepError):
         load_like(root, "cpu", None)
     read_record(root / ".condprep" / "provenance.json", provenance)

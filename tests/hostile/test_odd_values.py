@@ -157,7 +157,7 @@ def test_damaged_records_end_in_words(tmp_path: Path, ours: Path, name: str, rec
         lambda: condprep.curate(dataset, tmp_path / "out", "duplicates"),
         lambda: condprep.annotate([tmp_path / "x" / "raw" / "1.png"], like=dataset),
         lambda: summarize(dataset),
-        lambda: condition_record(dataset, "canny", None, 64),
+        lambda: condition_record(dataset, ["canny"], [None], 64),
     ):
         with suppress(CondprepError):
             act()
@@ -209,7 +209,7 @@ def test_cards_hold_no_markup_of_others(tmp_path: Path, ours: Path) -> None:
     commit_json(layout.private / "provenance.json", recorded)
     condprep.add_columns(tmp_path / "ds", "canny:random")
     (tmp_path / "recipe.toml").write_text("")
-    made = card(tmp_path, RECORDED, condition_record(tmp_path / "ds", "canny", None, 64))
+    made = card(tmp_path, RECORDED, condition_record(tmp_path / "ds", ["canny"], [None], 64))
     for text in ((tmp_path / "ds" / "README.md").read_text(), made):
         assert "<script>" not in text.replace("\\<script", "")
         assert "\n# Owned" not in text
@@ -229,7 +229,7 @@ def test_a_provenance_that_lacks_something_is_no_trouble_after_the_training(
         del recorded["annotators"][0]["licence"]
     commit_json(path, recorded)
     (tmp_path / "recipe.toml").write_text("")
-    condition = condition_record(tmp_path / "ds", "canny", None, 64)
+    condition = condition_record(tmp_path / "ds", ["canny"], [None], 64)
     made = card(tmp_path, RECORDED, condition)
     assert "Conditions: canny" in made
     assert ("licence unknown" in made) == ("licence" in change) == bool(unsaid(tmp_path / "ds", condition))

@@ -85,7 +85,16 @@ class ClusterHere:
         return answer.result()
 
     def kill(self, actor: Actor, no_restart: bool) -> None:
-        """Its threads wait for calls that do not come."""
+        """It builds no more, and its threads end."""
+        node = actor._own
+        if node._serving:
+            object.__setattr__(node._opened, "builder", _gone)
+            node._given.put(None)
+            node._serving.join()
+
+
+def _gone(*_: object) -> None:
+    raise RayError("the actor is gone")
 
 
 @contextmanager

@@ -55,12 +55,13 @@ class StableDiffusionXLUnion(StableDiffusionXL):
             return self._union(super().new_controlnet(COPIED))
         controlnet = read_controlnet(ControlNetUnionModel, init, self.model.safetensors)
         self._check_controlnet(init, controlnet)
-        self.control_types = controlnet.config.num_control_type
-        if unknown := [kind for kind, number in zip(self.kinds, self.numbers) if number >= self.control_types]:
+        known = controlnet.config.num_control_type
+        if unknown := [kind for kind, number in zip(self.kinds, self.numbers) if number >= known]:
             raise ModelError(
-                f"model.init {init!r} knows {self.control_types} kinds of conditions, and {unknown[0]} is not one of them: leave it out"
+                f"model.init {init!r} knows {known} kinds of conditions, and {unknown[0]} is not one of them: leave it out"
                 " of data.conditions"
             )
+        self.control_types = known
         return controlnet
 
     def _union(self, copied: ControlNetModel) -> ControlNetUnionModel:
