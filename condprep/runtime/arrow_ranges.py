@@ -17,9 +17,8 @@ from condprep.runtime.local_copies import copy_of
 from condprep.runtime.parquet_ranges import Stored, merged
 from condprep.runtime.storage import Remote
 
-BLOCK = (
-    1 << 16
-)  # bytes of a request at least: small columns are at the end of a batch, and what describes the next one is behind them
+# bytes of a request at least: small columns are at the end of a batch, and what describes the next one is behind them
+BLOCK = 1 << 16
 
 
 def with_columns(file: Stored, columns: Collection[str]) -> Path:
