@@ -18,7 +18,7 @@ SIGMAS = np.array(
 )
 
 SUREST = 5  # joints of a person by which somebody is believed to be there
-MIN_BELIEF = 0.45  # least mean confidence of these: who is there has 0.61 and more, what is nobody 0.31 and less
+MIN_BELIEF = 0.55  # least mean confidence of these: who is there has 0.61 and more, what is nobody 0.50 and less
 SAME_PERSON = 0.3  # similarity above which two bodies are one person
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from condprep.annotators.openpose.bodies import MIN_BELIEF, SIGMAS
+from condprep.annotators.openpose.bodies import SIGMAS
 from condprep.images.decode import Pixels
 from condprep.verification.alignment.comparison import OTHER, Alignment, described
 from condprep.verification.alignment.multiscale import Fit, MultiscalePair
@@ -27,6 +27,7 @@ Points = NDArray[np.float64]  # (N, 2) x, y in pixels
 Look = Callable[[Points, Points], tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 FITS = 0.5  # share of the joints that lie where the network has them: of right maps 0.5 to 1, of others up to 0.4
+SEEN = 0.45  # mean confidence from which somebody stands there: less than finds people unasked, as one is drawn there
 BETTER = 1.5  # how many times more in another orientation than upright
 STRANGE = 0.1  # share up to which a map is another picture's, where it fits in no orientation
 CERTAIN, ENOUGH = 10, 8  # joints that tell another picture by those who are drawn, and by those who are found as well
@@ -94,7 +95,7 @@ def _apart(people: People, look: Look) -> tuple[Points, NDArray[np.float64]]:
         return np.empty((0, 2)), np.empty(0)
     there = people[..., 2] > 0
     bodies, belief = look(*circles(people))
-    apart = np.where((belief >= MIN_BELIEF)[:, None, None], people - bodies, AWAY)
+    apart = np.where((belief >= SEEN)[:, None, None], people - bodies, AWAY)
     return apart[there, :2], _reach(people)[there]
 
 

@@ -35,7 +35,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Weights]:
         patched.setattr(detector, "PEOPLE", 3)
         for network, name in ((detector, "movenet-multipose"), (landmarks, "movenet-thunder")):
             patched.setattr(network, "WIDTH", SMALL)
-            write(folder, name, width=SMALL, heads=network.HEADS, bias=0)
+            write(folder, name, width=SMALL, heads=network.HEADS, bias=1)
         yield Weights(folder, offline=True, say=lambda _: None)
 
 
