@@ -56,7 +56,6 @@ def recipe(dataset: Path, output: Path, *settings: str) -> Recipe:
         f"eval.every={STEPS}",
         f"save.every={STEPS}",
         "eval.samples=0",
-        "eval.loss_rows=16",
         'log.tracker="none"',
     )
     return load_recipe(ROOT / "recipes" / "shapes.toml", [*places, *shorter, *settings])

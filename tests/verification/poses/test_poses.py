@@ -15,6 +15,7 @@ from support.datasets import written_poses
 from support.drawings import body, drawn, photo, shifted
 from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from support.pictures import encoded
+from support.remembering import Remembering
 from support.thorough import share
 
 import condprep
@@ -227,13 +228,17 @@ def test_a_pose_of_nobody_is_a_warning_alone(tmp_path: Path) -> None:
     assert told == {0: set(), 1: {("nobody", "warning")}, 2: {("constant", "error")}}
 
 
+class Network(Remembering, Openpose):
+    """It is asked about the same pictures for maps in their places and for maps beside them."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (FOLDER.is_dir() and PEOPLE.is_dir()), reason=f"no network and pictures in {FOLDER} and {PEOPLE}"
 )
 def test_shifts_of_a_real_network_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps of a real network, pictures stored as JPEG: clean rows pass, maps 2 px off are all told with their shift."""
-    network = Openpose(DM14(), device="cpu", height=HEIGHT)
+    network = Network(DM14(), device="cpu", height=HEIGHT)
     monkeypatch.setattr(reannotate, "load_annotator", lambda name, **how: network)
     pictures = [cv2.imread(str(path))[:416, :416, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]
     maps = [draw_bodies([pose.body for pose in network.find(_batch(one))[0]], *one.shape[:2]) for one in pictures]

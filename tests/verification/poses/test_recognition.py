@@ -17,6 +17,7 @@ from support.drawings import body, shifted
 from support.movenet_models import models
 from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE
 from support.pictures import encoded
+from support.remembering import Remembering
 from torch import Tensor
 
 import condprep
@@ -164,13 +165,17 @@ def test_damaged_weights_leave_it_to_the_stand_in(tmp_path: Path, monkeypatch: p
     assert "alignment: the poses look like those that openpose:blaze draws" in result.notes
 
 
+class Network(Remembering, Blaze):
+    """It is asked about the JPEG of each picture for the maps of each drawer."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (FOLDER.is_dir() and PEOPLE.is_dir()), reason=f"no network and pictures in {FOLDER} and {PEOPLE}"
 )
 def test_real_networks_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
     """Maps of openpose:blaze, mirrored, of pictures that were stored as JPEG then, are its own; those of another are not."""
-    blaze, other = Blaze(models(), device="cpu"), Openpose(DM14(), device="cpu", height=HEIGHT)
+    blaze, other = Network(models(), device="cpu"), Openpose(DM14(), device="cpu", height=HEIGHT)
     whole = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PEOPLE.glob("*.jpg"))]
     pictures = [cv2.resize(one, (w, w * one.shape[0] // one.shape[1])) for one in whole for w in (320, 448)]
     for drawer, expected in ((blaze, True), (other, False)):
