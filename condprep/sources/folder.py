@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,10 +27,18 @@ from condprep.sources.base import (
     unsaid,
 )
 from condprep.sources.kinds import is_junk, is_picture, kind_left
-from condprep.sources.sidecars import find_sidecar, is_sidecar, read_sidecar, sidecar_limit, sidecar_places
+from condprep.sources.sidecars import (
+    find_sidecar,
+    is_sidecar,
+    read_sidecar,
+    sidecar_limit,
+    sidecar_names,
+    sidecar_places,
+)
 from condprep.sources.text import Captions
 from condprep.types import Entry, Note, Sample
 
+_Child = tuple[str, tuple[str, ...]]  # path of a picture or folder/; of files there that its captions may be in
 OTHER_SPLIT = "left out: pictures of other splits"
 
 
@@ -66,9 +74,9 @@ class FolderSource:
             raise SourceError(f"the folder {str(self.root)!r} cannot be listed: {error.strerror}") from None
         visited = _there(self.root, self.exclude)
         while pending:
-            relative = pending.pop()
+            relative, captions = pending.pop()
             if not relative.endswith("/"):
-                yield _entry(relative, self.root / relative)
+                yield _entry(relative, self.root / relative, [self.root / one for one in captions])
                 continue
             try:
                 inode, children = retried(partial(self._visit, relative, visited, note), relative)
@@ -86,7 +94,7 @@ class FolderSource:
             if isinstance(path, Remote):
                 text, picture = self._read_objects(path, entry.stamp)
             else:
-                sidecar = find_sidecar(path)
+                sidecar = find_sidecar(path) if entry.stamp.partition(" ")[2] != "-" else None  # as it was listed
                 data = read_listed(sidecar, cut=sidecar_limit(sidecar.name)) if sidecar else b""
                 picture = read_listed(path)
                 check_as_listed(entry.stamp, path, sidecar or path.with_suffix(".txt"))
@@ -111,18 +119,18 @@ class FolderSource:
     def _captions(self, sidecar: Place | None, data: bytes) -> Captions:
         return read_sidecar(sidecar.name, data, each_line=self.each_line) if sidecar else Captions(())
 
-    def _visit(self, folder: str, visited: Container[Hashable], note: Note) -> tuple[Hashable, list[str]]:
+    def _visit(self, folder: str, visited: Container[Hashable], note: Note) -> tuple[Hashable, list[_Child]]:
         """A folder's inode and what lies in it, which is nothing where it was visited before."""
         inode = _inode(self.root / folder)
         return inode, [] if inode in visited else self._children(folder, note)
 
-    def _children(self, folder: str, note: Note) -> list[str]:
-        """Paths of pictures and sub-folders, sorted. A folder's ends with "/", which makes the order that of whole paths."""
-        names = _names(self.root, folder)
+    def _children(self, folder: str, note: Note) -> list[_Child]:
+        """Pictures and sub-folders, sorted. A folder's path ends with "/", which makes the order that of whole paths."""
+        names = set(_names(self.root, folder))
         pictures = {name for name in names if not is_junk(name) and is_picture(name)}
         folders = {name for name in names if name.endswith("/") and not is_junk(name[:-1])}
         stems = {os.path.splitext(name)[0] for name in pictures}
-        for name in sorted(set(names) - pictures - folders):
+        for name in sorted(names - pictures - folders):
             if not is_sidecar(name, pictures, stems):
                 note(kind_left(name.rstrip("/")), portable(folder + name))
         if self.only is not None and folder not in self.only:
@@ -130,7 +138,8 @@ class FolderSource:
             for name in sorted(others):
                 note(OTHER_SPLIT, portable(folder + name))
             pictures -= others
-        return [folder + name for name in sorted(pictures | folders)]
+        found = sorted(pictures | folders)
+        return [(folder + name, tuple(folder + one for one in sidecar_names(name) if one in names)) for name in found]
 
 
 def walk(root: Place, exclude: Place | None = None) -> Iterator[tuple[str, list[str]]]:
@@ -177,8 +186,10 @@ def _is_folder(item: os.DirEntry[str]) -> bool:
     return os.path.isdir(item) if item.is_symlink() else item.is_dir()
 
 
-def _entry(relative: str, path: Place) -> Entry:
-    name, sidecar = portable(relative), find_sidecar(path) or path.with_suffix(".txt")
+def _entry(relative: str, path: Place, captions: Sequence[Place]) -> Entry:
+    """captions: the files beside it that may have some; the first regular one counts."""
+    name = portable(relative)
+    sidecar = next((found for found in captions if found.is_file()), path.with_suffix(".txt"))
     if isinstance(path, Remote):
         now, size = stamp(path, sidecar), path.status().size
         problem = size_problem(size)

@@ -275,3 +275,16 @@ def test_captions_in_a_caption_file(tmp_path: Path) -> None:
     assert not left.found
     (tmp_path / "a.caption").write_text("another")
     assert [old == new for old, new in zip(before, source.entries())] == [False, True]
+
+
+def test_a_picture_without_captions_costs_no_search_for_them(tmp_path: Path, monkeypatch) -> None:
+    """What the listing does not show is not asked for: listing and reading cost two questions a picture to the file system."""
+    source = FolderSource(put(tmp_path, *(f"{number}.png" for number in range(20))))
+    put(tmp_path, "3.caption", data=b"a cat")
+    asked = list[str]()
+    real = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, *rest, **named: asked.append(path) or real(path, *rest, **named))
+    entries = list(source.entries())
+    read = [source.read(entry) for entry in entries]
+    assert [sample.captions for sample in read if sample.captions] == [("a cat",)]
+    assert len(asked) < 5 * len(entries)
