@@ -286,5 +286,5 @@ def test_a_picture_without_captions_costs_no_search_for_them(tmp_path: Path, mon
     monkeypatch.setattr(os, "stat", lambda path, *rest, **named: asked.append(path) or real(path, *rest, **named))
     entries = list(source.entries())
     read = [source.read(entry) for entry in entries]
-    assert [sample.captions for sample in read if sample.captions] == [("a cat",)]
+    assert [sample.text for sample in read if sample.text] == [("a cat",)]
     assert len(asked) < 5 * len(entries)
