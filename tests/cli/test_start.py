@@ -36,8 +36,7 @@ OF_CONDPREP = {
 }
 OF_TRAINER = {
     *("trainer.errors", "trainer.types", "trainer.inference", "trainer.inference.pipeline"),
-    *("trainer.inference.checkpoint_folder", "trainer.inference.kinds"),
-    *("trainer.models", "trainer.models.numbers"),
+    *("trainer.inference.checkpoint_folder", "trainer.models", "trainer.models.kinds"),
     *("trainer.recipe", "trainer.recipe.layout"),
 }
 VERBS = ("build", "inspect", "verify", "curate", "report", "annotate", "annotators", "doctor", "weights")

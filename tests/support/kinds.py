@@ -1,13 +1,14 @@
-"""A dataset with maps of three kinds, a batch of them, and what diffusers' union model makes of a row alone."""
+"""A dataset with maps of three kinds, a batch of them, and what diffusers' models make of a row alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ControlNetUnionModel
 from support.trainer_models import save_pictures
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from trainer.types import Batch
 
 COLUMNS = ["canny", "hed", "tile"]
 KINDS = ("canny", "softedge", "tile")
+NUMBERS = {"canny": 3, "softedge": 2, "tile": 6}  # by which SDXL's union model knows them
 GIVEN: Sequence[tuple[int, ...]] = ((0,), (1, 2), (0, 1, 2), (2,))
 
 
@@ -33,23 +35,30 @@ def kinds_batch(base: Base, side: int = 64) -> Batch:
     generator = torch.Generator().manual_seed(3)
     pixels = torch.randint(0, 256, (4, 3, side, side), generator=generator, dtype=torch.uint8)
     maps = torch.randint(0, 256, (4, 9, side, side), generator=generator, dtype=torch.uint8)
-    times = torch.tensor([base.time_ids((side, side), (0, 0), (side, side))] * 4)
+    sizes = base.time_ids((side, side), (0, 0), (side, side))
+    times = None if sizes is None else torch.tensor([sizes] * 4)
     keys, captions = [f"row{n}" for n in range(4)], ["a disc", "a red box", "", "discs"]
     bare = Batch(keys, [0] * 4, captions, maps, pixels=pixels, time_ids=times, given=GIVEN)
     return replace(base.complete(bare), pixels=None)
 
 
-def alone(union: Any, base: Base, noisy: Tensor, timesteps: Tensor, batch: Batch, row: int) -> Any:
+def told(controlnet: Any, maps: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How diffusers' own models are told of maps, (1, 3, H, W) in [0, 1]: as lists and numbers, or in channels."""
+    if not isinstance(controlnet, ControlNetUnionModel):
+        nothing = torch.zeros(1, 4, *next(iter(maps.values())).shape[2:])
+        channels = [torch.cat([maps[kind], nothing[:, :1] + 1], 1) if kind in maps else nothing for kind in KINDS]
+        return {"controlnet_cond": torch.cat(channels, 1)}
+    numbers = [NUMBERS[kind] for kind in maps]
+    types = torch.zeros(1, controlnet.config.num_control_type)
+    types[0, numbers] = 1
+    return {"controlnet_cond": [*maps.values()], "control_type": types, "control_type_idx": numbers}
+
+
+def alone(controlnet: Any, base: Base, noisy: Tensor, timesteps: Tensor, batch: Batch, row: int) -> Any:
     """The residuals of one row, by a plain call of diffusers' model with the maps that the row is given."""
-    one, numbers = batch.take([row]), [{"canny": 3, "softedge": 2, "tile": 6}[KINDS[kind]] for kind in batch.given[row]]
-    told = torch.zeros(1, union.config.num_control_type)
-    told[0, numbers] = 1
-    return union(
-        noisy[row : row + 1],
-        timesteps[row : row + 1],
-        controlnet_cond=[one.conditions[:, 3 * kind : 3 * kind + 3] / 255 for kind in batch.given[row]],
-        control_type=told,
-        control_type_idx=numbers,
-        return_dict=False,
-        **base.condition_kwargs(one, noisy.dtype),
+    one = batch.take([row])
+    maps = {KINDS[n]: one.conditions[:, 3 * n : 3 * n + 3] / 255 for n in batch.given[row]}
+    shared = base.condition_kwargs(one, noisy.dtype)
+    return controlnet(
+        noisy[row : row + 1], timesteps[row : row + 1], return_dict=False, **told(controlnet, maps), **shared
     )

@@ -13,8 +13,8 @@ from trainer.app.markup import render
 from trainer.app.web import Page
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import result_folder
-from trainer.inference.kinds import all_kinds, kinds_of
 from trainer.inference.pipeline import PrecisionName, WeightsName, open_pipeline, read_records
+from trainer.models.kinds import all_kinds, kinds_of
 from trainer.recipe.layout import RECIPE
 from trainer.recipe.toml import load_recipe
 from trainer.types import Say

@@ -19,8 +19,8 @@ from trainer.evaluation.examples import partners
 from trainer.evaluation.intervals import Interval, interval
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
-from trainer.inference.kinds import kinds_of
 from trainer.inference.pipeline import chosen_kind
+from trainer.models.kinds import kinds_of
 from trainer.recipe.layout import CONDITION, TRAINING
 
 CHANCE, BEST = "other map", "vae"  # the arms between which the ControlNet's own is placed

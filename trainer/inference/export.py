@@ -17,8 +17,8 @@ from condprep.runtime.files import commit, commit_json, commit_same, commit_text
 from condprep.runtime.own import make_folder
 from condprep.runtime.text import markdown
 from trainer.errors import MachineError, TrainingStopped, first_line
-from trainer.inference.kinds import kinds_of
 from trainer.models.families import FAMILIES
+from trainer.models.kinds import kinds_of
 from trainer.models.parts import buffers
 from trainer.recipe.layout import (
     CARD,
@@ -196,38 +196,20 @@ def _figures(metrics: Mapping[str, float]) -> list[str]:
 
 def _usage(family: str, condition: Mapping[str, Any]) -> list[str]:
     named, kinds = FAMILIES[family], kinds_of(condition)
-    if len(kinds) > 1:
-        return _usage_of_several(condition, kinds)
+    given, further = 'load_image("maps/photo.png")', list[str]()
+    if len(kinds) > 1 and named.several:
+        named, of = named.several, condition["conditions"][:2]
+        given = ", ".join(f'"{one["kind"]}": load_image("maps/photo.{one["column"]}.png")' for one in of)
+        given = f"{{{given}}}"
+        further = ["It takes maps of one of its kinds, or several together.", *named.kind.usage(kinds), ""]
     make = ["```sh", "condprep annotate photo.jpg --like path/to/this/folder --out maps/", "```", ""]
     return [
         *("## Use", "", *(make if condition["annotators"] else [])),
         *("```python", "from diffusers.utils import load_image", "from trainer import load_pipeline", ""),
         'pipeline = load_pipeline("path/to/this/folder")',
-        f'picture = pipeline("a prompt", {named.condition}=load_image("maps/photo.png")).images[0]',
-        *("```", "", f"The folder is a ControlNet of diffusers: `{named.controlnet}.from_pretrained` loads it.", ""),
-    ]
-
-
-def _usage_of_several(condition: Mapping[str, Any], kinds: Sequence[str | None]) -> list[str]:
-    from trainer.models.numbers import NUMBERS
-
-    numbers = {str(kind): NUMBERS[str(kind)] for kind in kinds}
-    maps = [f'load_image("maps/photo.{one["column"]}.png")' for one in condition["conditions"][:2]]
-    make = ["```sh", "condprep annotate photo.jpg --like path/to/this/folder --out maps/", "```", ""]
-    return [
-        *("## Use", "", *(make if condition["annotators"] else [])),
-        *("```python", "from diffusers.utils import load_image", "from trainer import load_pipeline", ""),
-        'pipeline = load_pipeline("path/to/this/folder")',
-        f"maps, numbers = [{', '.join(maps)}], {[*numbers.values()][:2]}",
-        'picture = pipeline("a prompt", control_image=maps, control_mode=numbers).images[0]',
-        *(
-            "```",
-            "",
-            "It takes one of its kinds of maps, or several together. Each has a number in `control_mode`:",
-            "",
-        ),
-        *("| kind | number |", "|---|---|", *(f"| {kind} | {number} |" for kind, number in numbers.items()), ""),
-        *("The folder is a ControlNet of diffusers: `ControlNetUnionModel.from_pretrained` loads it.", ""),
+        f'picture = pipeline("a prompt", {named.condition}={given}).images[0]',
+        *("```", "", *further),
+        *(f"The folder is a ControlNet of diffusers: `{named.controlnet}.from_pretrained` loads it.", ""),
     ]
 
 

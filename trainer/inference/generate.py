@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from trainer.models.numbers import NUMBERS
+from trainer.models.kinds import condition_name
 
 Done = Callable[[int], None]  # is told of pictures that are made
 Stepped = Callable[[], None]  # is told of each step of a batch
@@ -78,16 +78,8 @@ def _guidance(pipe: Any, how: Sampling, pictures: int) -> dict[str, Any]:
 
 
 def _conditions(pipe: Any, batch: Sequence[Request]) -> dict[str, Any]:
-    """Those of several kinds are in a list, and so is the number that says which it is."""
     images, kind = [request.condition for request in batch], batch[0].kind
-    if kind is None:
-        return {condition_name(pipe): images}
-    return {"control_image": [images], "control_mode": [NUMBERS[kind]]}
-
-
-def condition_name(pipe: Any) -> str:
-    """What a pipeline of diffusers calls the condition: those with a transformer have `image` for what is changed."""
-    return "control_image" if hasattr(pipe, "transformer") else "image"
+    return {condition_name(pipe): images if kind is None else {kind: images}}
 
 
 def _after_step(stepped: Stepped) -> Callable[..., dict[str, Any]]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from trainer.inference.kinds import all_kinds, kinds_of
+from trainer.models.kinds import all_kinds, kinds_of
 
 VERSION = "1.0.0"
 # bases with a transformer, which the specification has not

@@ -59,6 +59,8 @@ def original_names(names: Sequence[str], config: Mapping[str, Any]) -> dict[str,
         raise ModelError(
             f"its condition is reduced {2 ** (hints - 1)} times, and the original names are for {2 ** (HINTS - 1)} times"
         )
+    if (channels := config.get("conditioning_channels", 3)) != 3:
+        raise ModelError(f"its conditions, of several kinds, come in {channels} channels, and the original has three")
     return {name: PREFIX + _original(name, int(config["layers_per_block"])) for name in names}
 
 

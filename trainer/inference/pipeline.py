@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from condprep.runtime.files import read_json
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import MANIFEST, result_folder
-from trainer.inference.kinds import all_kinds, kinds_of
-from trainer.models.numbers import NUMBERS
+from trainer.models.kinds import CONDITIONS, Given, all_kinds, before_calls, kinds_of
 from trainer.recipe.layout import CONDITION, CONFIG, EMA, RAW, TRAINING
 from trainer.types import Say, torch_dtype
 
@@ -181,40 +179,18 @@ def read_records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from error
 
 
-class _Checking:
-    """Put before a pipeline's class: looks at the condition of every call."""
-
-    kinds: tuple[str, ...]
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        call = super().__call__  # type: ignore[misc]
-        given = inspect.signature(call).bind_partial(*arguments, **named).arguments
-        images = given.get("control_image", given.get("image"))
-        each = zip(_listed(images), self._kinds_of(given)) if len(self.kinds) > 1 else [(images, self.kinds[0])]
-        for found, kind in each:
-            for image in _listed(found):
-                if problem := kind and unlike(image, kind):
-                    warnings.warn(problem, stacklevel=2)
-        return call(*arguments, **named)
-
-    def _kinds_of(self, given: Mapping[str, Any]) -> list[str | None]:
-        """Those that a call says its images are; None for one that was not trained on."""
-        known = {NUMBERS[kind]: kind for kind in self.kinds}
-        return [known.get(number) for number in _listed(given.get("control_mode"))]
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
 def _checking(pipeline: Any, kinds: Sequence[str | None]) -> Any:
-    """The same pipeline, which warns; as it is where the kind of the training's conditions is not known."""
-    if all(kinds):
-        cls = type(pipeline)
-        pipeline.__class__ = type(
-            cls.__name__, (_Checking, cls), {"kinds": kinds}
-        )  # its name is what it is saved under
-    return pipeline
+    """The same pipeline, which warns; of several kinds, where a call names them."""
+
+    def look(given: Given) -> None:
+        images = next((given[name] for name in CONDITIONS if name in given), None)
+        each = images if isinstance(images, Mapping) else {kinds[0]: images} if len(kinds) == 1 else {}
+        for kind, found in each.items():
+            for image in found if isinstance(found, list) else [found]:
+                if problem := kind in kinds and kind and unlike(image, kind):
+                    warnings.warn(problem, stacklevel=3)
+
+    return before_calls(pipeline, look) if all(kinds) else pipeline
 
 
 def unlike(image: Any, kind: str) -> str | None:

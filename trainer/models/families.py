@@ -22,14 +22,24 @@ class Family:
     pipelines: str  # what the class of its pipelines begins with
     controlnet: str
     condition: str = "control_image"  # of a pipeline's call
-    several: str = ""  # module and class for several kinds of conditions, where there is one
+    several: Family | None = None  # the same with one ControlNet for several kinds of conditions, where it can have one
+
+    @property
+    def kind(self) -> Any:
+        """The class."""
+        module, _, name = self.base.partition(":")
+        return getattr(import_module(module), name)
 
 
+_PLAIN = ("StableDiffusion", "ControlNetModel", "image")
 FAMILIES = {
-    "sd": Family("trainer.models.sd:StableDiffusion", "StableDiffusion", "ControlNetModel", "image"),
+    "sd": Family(
+        *("trainer.models.sd:StableDiffusion", *_PLAIN),
+        several=Family("trainer.models.channels:StableDiffusionOfKinds", *_PLAIN),
+    ),
     "sdxl": Family(
-        *("trainer.models.sdxl:StableDiffusionXL", "StableDiffusion", "ControlNetModel", "image"),
-        several="trainer.models.union:StableDiffusionXLUnion",
+        *("trainer.models.sdxl:StableDiffusionXL", *_PLAIN),
+        several=Family("trainer.models.union:StableDiffusionXLUnion", "StableDiffusion", "ControlNetUnionModel"),
     ),
     "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
     "flux": Family("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
@@ -50,14 +60,14 @@ def load_base(model: Model, text: Text = PLAIN, kinds: tuple[str | None, ...] = 
     family, parts = _opened(model)
     if model.family not in ("auto", family):
         raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
-    where = FAMILIES[family].base if len(kinds) == 1 else FAMILIES[family].several
-    if not where:
-        able = ", ".join(name for name, one in FAMILIES.items() if one.several)
+    chosen = FAMILIES[family] if len(kinds) == 1 else FAMILIES[family].several
+    if chosen is None:
+        able = " and ".join(name for name, one in FAMILIES.items() if one.several)
         raise ModelError(
-            f'data.conditions has several, and model.base {model.base!r} is of family "{family}": only {able} can have them'
+            f'data.conditions has several, and model.base {model.base!r} is of family "{family}", whose pipelines take one'
+            f" map: {able} can have several"
         )
-    module, _, name = where.partition(":")
-    loaded: Base = getattr(import_module(module), name).load(parts, model, text)
+    loaded: Base = chosen.kind.load(parts, model, text)
     loaded.set_kinds(kinds)
     return loaded
 

@@ -120,19 +120,33 @@ class StableDiffusion(Base):
     def residuals(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Residuals:
         """What a ControlNet adds to the UNet's blocks, (B, ...) each, and to its middle."""
         shared = self.condition_kwargs(batch, noisy.dtype)
-        condition = (batch.conditions / 255).to(noisy.dtype)  # (B, 3, H, W), [0, 1]
-        condition = with_missing(condition) if self.missing else condition
+        condition = self.condition(batch, noisy.dtype)
         found: Residuals = controlnet(noisy, timesteps, controlnet_cond=condition, return_dict=False, **shared)
         return found
 
+    @property
+    def conditioning_channels(self) -> int:
+        """Of `condition`."""
+        return 3
+
+    def condition(self, batch: Batch, dtype: torch.dtype) -> Tensor:
+        """The maps of a batch as a ControlNet sees them, (B, C, H, W) in [0, 1]."""
+        maps = (batch.conditions / 255).to(dtype)
+        return with_missing(maps) if self.missing else maps
+
     def new_controlnet(self, init: str) -> ControlNetModel:
         if init != COPIED:
-            controlnet = read_controlnet(ControlNetModel, init, self.model.safetensors)
+            controlnet = self.fitting(init, read_controlnet(ControlNetModel, init, self.model.safetensors))
             self._check_controlnet(init, controlnet)
             return controlnet
         halvings = self.factor.bit_length() - 1
         channels = (*EMBEDDER, *EMBEDDER[-1:] * halvings)[: halvings + 1]
-        return ControlNetModel.from_unet(self.denoiser, conditioning_embedding_out_channels=channels).float()
+        how = {"conditioning_embedding_out_channels": channels, "conditioning_channels": self.conditioning_channels}
+        return ControlNetModel.from_unet(self.denoiser, **how).float()
+
+    def fitting(self, init: str, controlnet: ControlNetModel) -> ControlNetModel:
+        """A ControlNet that was read, as one that takes `condition`. Raises ModelError where it cannot be."""
+        return controlnet
 
     def _check_controlnet(self, init: str, controlnet: Any) -> None:
         """Raises ModelError that names what does not fit."""
@@ -141,7 +155,7 @@ class StableDiffusion(Base):
         pairs = [
             *mismatches(theirs, self.denoiser.config),
             ("condition's reduction", factor, self.factor),
-            ("conditioning_channels", theirs.conditioning_channels, 3),
+            ("conditioning_channels", theirs.conditioning_channels, self.conditioning_channels),
         ]
         for name, found, expected in pairs:
             if found != expected:

@@ -6,6 +6,7 @@ number is the length of the lists that it takes; within those lists every row ha
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,12 +16,25 @@ from torch import Tensor, nn
 
 from trainer.errors import ModelError
 from trainer.models.base import COPIED
-from trainer.models.numbers import FEWEST, MOST, NUMBERS
+from trainer.models.kinds import Given, by_kind, condition_name
 from trainer.models.parts import read_controlnet
 from trainer.models.samplers import AUTO
 from trainer.models.sd import Residuals
 from trainer.models.sdxl import StableDiffusionXL
 from trainer.types import Batch
+
+# by which it knows kinds: those of the first ControlNet of this class, which programs show as "hed/pidi/scribble/ted" for 2 and
+# "canny/lineart/anime_lineart/mlsd" for 3; 7 is a picture of which parts are to be painted again
+NUMBERS = {
+    "pose": 0,
+    "depth": 1,
+    **{"softedge": 2, "scribble": 2},
+    **{"canny": 3, "lineart": 3},
+    "normal": 4,
+    "segmentation": 5,
+    "tile": 6,
+}
+FEWEST, MOST = 6, 8  # numbers that it knows: without and with the picture's own kinds
 
 
 @dataclass
@@ -110,7 +124,19 @@ class StableDiffusionXLUnion(StableDiffusionXL):
 
     def pipeline(self, controlnet: ControlNetUnionModel, sampler: str = AUTO) -> DiffusionPipeline:
         self.lend(controlnet)
-        return super().pipeline(controlnet, sampler)
+        made = super().pipeline(controlnet, sampler)
+
+        def told(maps: Mapping[str, Any], _: Given) -> Given:
+            return {condition_name(made): [*maps.values()], "control_mode": [NUMBERS[kind] for kind in maps]}
+
+        return by_kind(made, self.kinds, told)
+
+    @staticmethod
+    def usage(kinds: Sequence[str]) -> Iterator[str]:
+        """How a pipeline of diffusers itself is told of kinds, for people: Markdown."""
+        yield "In diffusers' own pipeline `control_image` is a list of maps, and `control_mode` one of their numbers:"
+        yield from ("", "| kind | number |", "|---|---|")
+        yield from (f"| {kind} | {NUMBERS[kind]} |" for kind in kinds)
 
 
 def keep_rows_apart(controlnet: ControlNetUnionModel) -> None:

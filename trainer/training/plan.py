@@ -12,8 +12,8 @@ from typing import Any
 from condprep.images.geometry import Size
 from trainer.data.split import Split, open_splits
 from trainer.inference.export import condition_record, unsaid
-from trainer.inference.kinds import all_kinds
 from trainer.models.families import load_base
+from trainer.models.kinds import all_kinds
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
 from trainer.training.checkpoint import Checkpoints, refuse_another_base

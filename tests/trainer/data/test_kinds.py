@@ -32,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
     """Not to be changed."""
-    folder = save_base(tmp_path_factory.mktemp("base") / "sdxl", "sdxl")
+    folder = save_base(tmp_path_factory.mktemp("base") / "sd")
     return load_base(Model(base=str(folder)), kinds=KINDS)
 
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from shutil import copy
 from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import ControlNetUnionModel
+from diffusers import ControlNetModel, ControlNetUnionModel
 from PIL import Image
+from safetensors.torch import load_file
 from support.kinds import COLUMNS, KINDS, build_kinds
+from support.learners import stir
 from support.trainer_models import save_base
 from support.trainer_runs import equal, lines, make_recipe, weights
 
 import condprep
 from condprep.annotation.pictures import Annotated
-from trainer import load_pipeline, sample, train
+from trainer import export, load_pipeline, sample, train
 from trainer.app.serve import open_page
 from trainer.errors import ModelError
 from trainer.evaluation.evaluate import evaluate
@@ -30,7 +33,8 @@ VALIDATED = {"every": 4, "samples": 3, "sampler_steps": 1, "loss_rows": 3, "fide
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kinds")
-    save_base(folder / "base", "sdxl")
+    save_base(folder / "base")
+    save_base(folder / "sdxl", "sdxl")
     build_kinds(folder / "ds", rows=16)
     return folder
 
@@ -50,6 +54,13 @@ def diagonal() -> Image.Image:
 def output(place: Path) -> Path:
     """Of four updates, with two validations."""
     return train(recipe_of(place, place / "output", 4, eval=VALIDATED)).path
+
+
+@pytest.fixture(scope="module")
+def union(place: Path) -> Path:
+    """Of one update of SDXL."""
+    model, out = {"base": str(place / "sdxl")}, place / "union"
+    return train(recipe_of(place, out, 1, model=model, eval={"every": 1, "samples": 1, "sampler_steps": 1})).path
 
 
 def test_a_run_that_is_resumed_is_one_that_was_not(place: Path, output: Path, tmp_path: Path) -> None:
@@ -75,7 +86,7 @@ def test_each_kind_is_measured(output: Path) -> None:
 
 
 def test_the_result_says_how_to_make_all_conditions(place: Path, output: Path, tmp_path: Path) -> None:
-    """The record names each column with its kind and annotator; `annotate --like` makes all of them; the card says each one's number."""
+    """The record names each column with its kind and annotator; `annotate --like` makes all of them."""
     record = json.loads((output / "condition.json").read_text())
     assert record["kind"] is None
     assert [(one["column"], one["kind"]) for one in record["conditions"]] == list(zip(COLUMNS, KINDS))
@@ -84,36 +95,68 @@ def test_the_result_says_how_to_make_all_conditions(place: Path, output: Path, t
     (found,) = condprep.annotate([picture], like=output)
     assert isinstance(found, Annotated)
     assert list(found.maps) == COLUMNS
-    card = (output / "README.md").read_text()
-    assert "# ControlNet for canny, softedge, tile conditions" in card
-    assert "| softedge | 2 |" in card
-    ControlNetUnionModel.from_pretrained(output)
 
 
-def test_the_pipeline_takes_one_kind_or_several(place: Path, output: Path) -> None:
-    """With a number for each map; a map that looks like another kind than its number's is warned of."""
-    pipe: Any = load_pipeline(output)
-    pipe.set_progress_bar_config(disable=True)
+def test_the_card_says_how_diffusers_takes_each_kind(output: Path, union: Path) -> None:
+    """By its channels or its number, of a folder that diffusers loads."""
+    for folder, kind, lines_ in (
+        (
+            output,
+            ControlNetModel,
+            ("| softedge | 4 to 7 |", 'image={"canny": load_image("maps/photo.canny.png"), "softedge"'),
+        ),
+        (
+            union,
+            ControlNetUnionModel,
+            ("| softedge | 2 |", 'control_image={"canny": load_image("maps/photo.canny.png"), "s'),
+        ),
+    ):
+        card = (folder / "README.md").read_text()
+        assert "# ControlNet for canny, softedge, tile conditions" in card
+        assert all(line in card for line in lines_)
+        kind.from_pretrained(folder)
+
+
+def test_the_pipeline_takes_one_kind_or_several(place: Path, output: Path, union: Path) -> None:
+    """By name; a map that looks like another kind than it is said to be is warned of."""
     edges, picture = diagonal(), Image.open(next((place / "ds-pictures").glob("*.png")))
-    how: dict[str, Any] = {"num_inference_steps": 1, "output_type": "latent"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        both = pipe("a disc", control_image=[edges, picture], control_mode=[3, 6], **how).images
-    assert both.shape == (1, 4, 8, 8)
-    assert type(pipe).__name__ == "StableDiffusionXLControlNetUnionPipeline"
-    with pytest.warns(UserWarning, match="the condition looks like canny, but this ControlNet was trained on tile"):
-        pipe("a disc", control_image=[edges], control_mode=[6], **how)
+    for folder, name in ((output, "image"), (union, "control_image")):
+        pipe: Any = load_pipeline(folder)
+        pipe.set_progress_bar_config(disable=True)
+        how: dict[str, Any] = {"num_inference_steps": 1, "output_type": "latent"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            both = pipe("a disc", **{name: {"canny": edges, "tile": picture}}, **how).images
+        assert both.shape == (1, 4, 8, 8)
+        with pytest.warns(
+            UserWarning, match="the condition looks like canny, but this ControlNet was trained on tile"
+        ) as said:
+            pipe("a disc", **{name: {"tile": edges}}, **how)
+        assert said[0].filename == __file__
 
 
 @pytest.mark.filterwarnings("ignore:the condition looks like canny")
-def test_a_sample_says_of_which_kind_its_condition_is(output: Path) -> None:
-    """It is needed, and must be one of those that were trained on; other kinds give other pictures."""
-    map_ = diagonal()
-    pictures = [np.asarray(sample(output, map_, "a disc", steps=1, kind=kind)) for kind in ("canny", "tile")]
+def test_a_sample_says_of_which_kind_its_condition_is(output: Path, tmp_path: Path) -> None:
+    """It is needed, and must be one of those that were trained on; to a ControlNet that listens other kinds are other pictures."""
+    map_, listens = diagonal(), ControlNetModel.from_pretrained(output)
+    stir(listens)
+    for name in ("condition.json", "training.json"):
+        copy(output / name, tmp_path)
+    listens.save_pretrained(tmp_path)
+    pictures = [np.asarray(sample(tmp_path, map_, "a disc", steps=1, kind=kind)) for kind in ("canny", "tile")]
     assert not np.array_equal(*pictures)
     for kind, message in ((None, "say with --kind"), ("depth", "--kind depth: this ControlNet was trained on canny,")):
         with pytest.raises(ModelError, match=message):
             sample(output, map_, "a disc", steps=1, kind=kind)
+
+
+def test_other_programs_have_no_channels_for_it(output: Path, union: Path, tmp_path: Path) -> None:
+    """A file with the names of the original is refused; one with its own names holds its channels."""
+    for to in ("comfyui", "a1111"):
+        with pytest.raises(ModelError, match='come in 12 channels, and the original has three; say "single-file"'):
+            export(output, tmp_path / "one.safetensors", to=to)
+    file = export(output, tmp_path / "one.safetensors", to="single-file", precision="fp32")
+    assert load_file(file)["controlnet_cond_embedding.conv_in.weight"].shape[1] == 12
 
 
 def test_an_evaluation_is_of_one_kind(output: Path) -> None:
@@ -129,6 +172,6 @@ def test_an_evaluation_is_of_one_kind(output: Path) -> None:
 def test_the_plan_names_all_kinds(place: Path, output: Path, tmp_path: Path) -> None:
     """Of a run that could begin; the page of a finished one is for one kind, and says so."""
     several = plan_training(recipe_of(place, tmp_path / "out", 4))
-    assert (several.family, several.kind) == ("sdxl", "canny, softedge, tile")
+    assert (several.family, several.kind) == ("sd", "canny, softedge, tile")
     with pytest.raises(ModelError, match="conditions of several kinds"):
         open_page(output)

@@ -1,0 +1,71 @@
+"""The kinds of conditions: those that the record of a result names, and maps that a pipeline is given by them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any
+
+from trainer.errors import ModelError
+
+Given = dict[str, Any]  # the arguments of a pipeline's call, by their names
+CONDITIONS = ("control_image", "image")  # what pipelines call a condition; those that have both mean the first
+
+
+def kinds_of(condition: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """Of a record's conditions. Raises KeyError, TypeError or AttributeError for what is no record."""
+    return tuple(one["kind"] for one in condition.get("conditions", [condition]))
+
+
+def all_kinds(kinds: Sequence[str | None]) -> str | None:
+    """For people: "canny, depth"; None where it is not clear."""
+    return ", ".join(kind for kind in kinds if kind) or None
+
+
+def condition_name(pipeline: Any) -> str:
+    """What a pipeline of diffusers calls the condition."""
+    known = inspect.signature(type(pipeline).__call__).parameters
+    return next((name for name in CONDITIONS if name in known), CONDITIONS[-1])
+
+
+def by_kind(
+    pipeline: Any, kinds: Sequence[str | None], told: Callable[[Mapping[str, Any], Given], Given], own: type = object
+) -> Any:
+    """The same pipeline of diffusers, which takes maps by their kinds, too: {"canny": map, "depth": map}, one of them or several.
+
+    A map is what pipelines of one kind take, a picture or a list of them. told: arguments of the pipeline, of such maps and of
+    its other arguments. own: what it takes itself. Its calls raise ModelError for anything else, and for other kinds.
+    """
+    name = condition_name(pipeline)
+
+    def translated(given: Given) -> None:
+        maps = given.get(name)
+        if isinstance(maps, Mapping):
+            unknown = [kind for kind in maps if kind not in kinds]
+            if unknown or not maps:
+                found = f"maps of {unknown[0]}" if unknown else "no map"
+                raise ModelError(f"{found}: this ControlNet was trained on {all_kinds(kinds)}")
+            given |= told(maps, given)
+        elif name in given and not isinstance(maps, own):
+            raise ModelError(
+                f'this ControlNet was trained on {all_kinds(kinds)}: say which of them a map is, {name}={{"{kinds[0]}": map}}'
+            )
+
+    return before_calls(pipeline, translated)
+
+
+def before_calls(pipeline: Any, change: Callable[[Given], None]) -> Any:
+    """The same pipeline, of a class of the same name, under which it is saved. change: sees the arguments of every call, and
+    may change them."""
+    kind = type(pipeline)
+    signature = inspect.signature(kind.__call__)
+
+    @wraps(kind.__call__)
+    def call(self: Any, *arguments: Any, **named: Any) -> Any:
+        given = signature.bind_partial(self, *arguments, **named)
+        change(given.arguments)
+        return kind.__call__(*given.args, **given.kwargs)
+
+    pipeline.__class__ = type(kind.__name__, (kind,), {"__call__": call})
+    return pipeline
