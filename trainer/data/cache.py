@@ -6,7 +6,7 @@ the int16 of the same bits):
 
     latents-512x768-00003.npy      (n, 2, C, h, w), the posterior's mean and std in the denoiser's space
     conditions-512x768-00003.npy   (n, 1 or 3, H, W) uint8; of K kinds (n, K or 3 K, H, W)
-    hints-512x768-00003.npy        (n, C, h, w), the conditions as latents, of families that take them so
+    hints-512x768-00003.npy        (n, C, h, w), of K kinds (n, K C, h, w), the conditions as latents, of families that take them so
     prompt_embeds-00003.npy        (n, L, D); of SDXL also pooled-00003.npy, (n, P)
     prompt_mask-00003.npy          (n, L), of families that hear a caption as long as it is: L is the longest of the shard
 
@@ -188,7 +188,8 @@ class LatentCache:
         for some in _cut(shard.rows, max(1, ENCODED_PIXELS // (shard.size[0] * shard.size[1]))):
             pixels, maps = zip(*islice(viewed, len(some)))
             latents = self._latents(encode, pixels)
-            hints = self._latents(encode, maps)[:, 0] if self.with_hints else None
+            each = zip(*(np.split(one, self.kinds, axis=2) for one in maps)) if self.with_hints else ()
+            hints = torch.cat([self._latents(encode, one)[:, 0] for one in each], 1) if self.with_hints else None
             if before:
                 yield before.here()
             before = EncodedBatch(maps, latents, hints)

@@ -4,7 +4,7 @@ A row's latents and condition, and a caption's embeddings, are a file each, call
 is called by a hash of all else that they depend on. They are encoded on the base's device when a batch first needs them, between
 two updates. What has just been encoded is rounded as what comes from a file, so that a limit changes no result.
 
-    latents-v3-rows-0a1b.../4f/2e...   latents (2, C, h, w), condition (1 or 3, of K kinds K or 3 K, H, W) uint8, and hint (C, h, w) of families that take one
+    latents-v3-rows-0a1b.../4f/2e...   latents (2, C, h, w), condition (1 or 3, of K kinds K or 3 K, H, W) uint8, and hint (C, h, w), of K kinds (K C, h, w), of families that take one
     text-v2-captions-.../...           what the text encoders return for the caption
 """
 
@@ -214,7 +214,7 @@ class Encoded:
         seen = self.base.encode_pixels(batch.pixels.to(device))
         made = {"latents": self._plain(torch.stack((seen.mean, seen.std), 1), "the VAE")}
         if self.base.hints:
-            made["hint"] = self._plain(self.base.encode_pixels(conditions.to(device)).mean, "the VAE")
+            made["hint"] = self._plain(self.base.encode_conditions(conditions.to(device)), "the VAE")
         rows = [{name: tensor[n] for name, tensor in made.items()} for n in range(len(missing))]
         for row, tensors, condition in zip(missing, rows, conditions):
             files.put(batch.names[row], tensors | {"condition": fewest_planes(condition)})

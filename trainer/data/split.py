@@ -228,7 +228,7 @@ class Split:
         assert self.base is not None
         sizes, itemsize = {}, torch_dtype(self.recipe.cache.dtype).itemsize
         if self.latents or (self.encoded and self.encoded.latents):
-            deep = (2 + self.base.hints) * self.base.latent_shape((8, 8))[0] * itemsize
+            deep = (2 + self.base.hints * len(self.rows.kinds)) * self.base.latent_shape((8, 8))[0] * itemsize
             pixels = sum(height * width for height, width in self.buckets) * len(self.rows) // len(self.buckets)
             pixels *= 1 + self._mirrors
             sizes["latents"] = pixels * expected_planes(self.rows.kinds) + pixels // self.base.factor**2 * deep

@@ -71,7 +71,7 @@ def _without_overflow(vae: Any) -> Iterator[Any]:
 @contextmanager
 def another(pipe: Any, name: str) -> Iterator[None]:
     """The pipeline with another ControlNet, by folder or Hub name, on the same base. Raises ModelError."""
-    own = pipe.controlnet
+    own = getattr(pipe.controlnet, "nets", [pipe.controlnet])[0]  # FLUX.1's of several kinds is the only one of a list
     other = read_model(type(own), name, True)
     for key, found, expected in mismatches(other.config, own.config):
         raise ModelError(f"{name} was made for another base: its {key} is {found}, not {expected}")
@@ -82,8 +82,9 @@ def another(pipe: Any, name: str) -> Iterator[None]:
         from trainer.models.union import keep_rows_apart
 
         keep_rows_apart(other)
-    pipe.controlnet = other
+    before = pipe.controlnet
+    pipe.controlnet = other if before is own else type(before)([other])
     try:
         yield
     finally:
-        pipe.controlnet = own
+        pipe.controlnet = before

@@ -194,8 +194,12 @@ class Base(ABC):
         latents = batch.latents if batch.pixels is None else self.encode_pixels(batch.pixels)
         hints = batch.hints
         if self.hints and hints is None:
-            hints = self.encode_pixels(batch.conditions).mean
+            hints = self.encode_conditions(batch.conditions)
         return replace(batch, latents=latents, hints=hints, text=batch.text or self.encode_text(batch.captions))
+
+    def encode_conditions(self, conditions: Tensor) -> Tensor:
+        """(B, 3 K, H, W) uint8 on the VAE's device -> (B, K C, h, w): maps of K kinds as latents, without chance."""
+        return torch.cat([self.encode_pixels(one).mean for one in conditions.chunk(len(self.kinds), 1)], 1)
 
     @torch.no_grad()
     def encode_pixels(self, pixels: Tensor) -> Latents:

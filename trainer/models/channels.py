@@ -7,21 +7,16 @@ is given. What is not given is 0 in all four. So a black map, that of a picture 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel, DiffusionPipeline
 from torch import Tensor, nn
 
-from condprep.runtime.files import read_json
-from trainer.errors import ModelError
-from trainer.models.kinds import Given, all_kinds, by_kind, condition_name, kinds_of
+from trainer.models.kinds import Given, by_kind, check_order, condition_name
 from trainer.models.missing import KIND, with_missing
 from trainer.models.samplers import AUTO
 from trainer.models.sd import StableDiffusion
-from trainer.recipe.layout import CONDITION
 from trainer.types import Batch
 
 EACH = 4  # channels of a kind
@@ -39,12 +34,7 @@ class StableDiffusionOfKinds(StableDiffusion):
         """One of one kind is widened; that of another run must have the kinds in the same order."""
         if controlnet.config.conditioning_channels == 3:
             return widened(controlnet, len(self.kinds))
-        for kinds in _recorded(Path(init)):
-            if kinds != self.kinds:
-                raise ModelError(
-                    f"model.init {init!r} has the channels of {all_kinds(kinds)}, and data.conditions has {all_kinds(self.kinds)}:"
-                    " say its kinds, in its order"
-                )
+        check_order(init, self.kinds)
         return controlnet
 
     def pipeline(self, controlnet: ControlNetModel, sampler: str = AUTO) -> DiffusionPipeline:
@@ -89,11 +79,3 @@ def widened(controlnet: ControlNetModel, kinds: int) -> ControlNetModel:
     first.weight, first.in_channels = nn.Parameter(weight.detach()), EACH * kinds
     controlnet.register_to_config(conditioning_channels=EACH * kinds)
     return controlnet
-
-
-def _recorded(folder: Path) -> Iterator[tuple[str | None, ...]]:
-    """The kinds of a result of the trainer, of which this is a folder of weights; nothing of another's."""
-    for place in (folder, folder.parent):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            yield kinds_of(read_json(place / CONDITION))
-            return

@@ -42,7 +42,10 @@ FAMILIES = {
         several=Family("trainer.models.union:StableDiffusionXLUnion", "StableDiffusion", "ControlNetUnionModel"),
     ),
     "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
-    "flux": Family("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
+    "flux": Family(
+        *("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
+        several=Family("trainer.models.modes:FluxOfKinds", "Flux", "FluxControlNetModel"),
+    ),
     "qwen-image": Family("trainer.models.qwen_image:QwenImage", "QwenImage", "QwenImageControlNetModel"),
     "z-image": Family("trainer.models.z_image:ZImage", "ZImage", "ZImageControlNetModel"),
 }
@@ -62,7 +65,7 @@ def load_base(model: Model, text: Text = PLAIN, kinds: tuple[str | None, ...] = 
         raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
     chosen = FAMILIES[family] if len(kinds) == 1 else FAMILIES[family].several
     if chosen is None:
-        able = " and ".join(name for name, one in FAMILIES.items() if one.several)
+        able = ", ".join(name for name, one in FAMILIES.items() if one.several)
         raise ModelError(
             f'data.conditions has several, and model.base {model.base!r} is of family "{family}", whose pipelines take one'
             f" map: {able} can have several"

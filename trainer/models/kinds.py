@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
+from condprep.runtime.files import read_json
 from trainer.errors import ModelError
+from trainer.recipe.layout import CONDITION
 
 Given = dict[str, Any]  # the arguments of a pipeline's call, by their names
 CONDITIONS = ("control_image", "image")  # what pipelines call a condition; those that have both mean the first
@@ -21,6 +25,24 @@ def kinds_of(condition: Mapping[str, Any]) -> tuple[str | None, ...]:
 def all_kinds(kinds: Sequence[str | None]) -> str | None:
     """For people: "canny, depth"; None where it is not clear."""
     return ", ".join(kind for kind in kinds if kind) or None
+
+
+def check_order(init: str, kinds: Sequence[str | None]) -> None:
+    """Raises ModelError for a ControlNet of the trainer that was made for other kinds, or has them in another order.
+
+    init: its folder, or that of its weights beside the record; of others' nothing is known.
+    """
+    for folder in (Path(init), Path(init).parent):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = kinds_of(read_json(folder / CONDITION))
+            break
+    else:
+        return
+    if found != tuple(kinds):
+        raise ModelError(
+            f"model.init {init!r} was made for {all_kinds(found)}, and data.conditions has {all_kinds(kinds)}: say its"
+            " kinds, in its order"
+        )
 
 
 def condition_name(pipeline: Any) -> str:

@@ -23,13 +23,22 @@ class PackedBase(TransformerBase):
 
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
         """timesteps: sigmas, as the network takes them."""
-        assert batch.hints is not None
-        shared = self.condition_kwargs(batch, noisy.dtype)
-        shared |= {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
-        residuals = self.residuals(controlnet(controlnet_cond=packed(batch.hints.to(noisy.dtype)), **shared))
+        residuals = self.steering(controlnet, noisy, timesteps, batch)
         steered = None if residuals is None else [residual.to(noisy.dtype) for residual in residuals]
-        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **shared)[0]
+        told = self.told(noisy, timesteps, batch)
+        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **told)[0]
         return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
+
+    def told(self, noisy: Tensor, timesteps: Tensor, batch: Batch) -> dict[str, Any]:
+        """What ControlNet and denoiser are both told."""
+        shared = self.condition_kwargs(batch, noisy.dtype)
+        return shared | {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
+
+    def steering(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Any:
+        """What a ControlNet adds to the base's blocks, of each (B, tokens, width); None where its base has no blocks for it."""
+        assert batch.hints is not None
+        hints = packed(batch.hints.to(noisy.dtype))
+        return self.residuals(controlnet(controlnet_cond=hints, **self.told(noisy, timesteps, batch)))
 
     def heard(self, blocks: int) -> int:
         return (self.layers - 1) // -(-self.layers // blocks) + 1

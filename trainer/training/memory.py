@@ -125,13 +125,13 @@ def _fill(model: nn.Module, precision: torch.dtype, requires_grad: bool) -> None
 
 
 def _batch(base: Base, text: dict[str, tuple[int, ...]], size: tuple[int, int], rows: int) -> Batch:
-    times, latents = base.time_ids(size, (0, 0), size), (rows, *base.latent_shape(size))
+    times, (channels, *latents) = base.time_ids(size, (0, 0), size), base.latent_shape(size)
     return Batch(
         keys=[""] * rows,
         epochs=[0] * rows,
         captions=[""] * rows,
         conditions=torch.zeros(rows, 3 * len(base.kinds), *size, dtype=torch.uint8),
-        hints=torch.zeros(latents) if base.hints else None,
+        hints=torch.zeros(rows, len(base.kinds) * channels, *latents) if base.hints else None,
         text={name: torch.zeros(rows, *shape) for name, shape in text.items()},
         time_ids=None if times is None else torch.tensor([times] * rows),
         given=[tuple(range(len(base.kinds)))] * rows,

@@ -1,0 +1,153 @@
+"""FLUX.1's ControlNet of several kinds of conditions is diffusers' of several modes, and learns what a plain call of that would."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxMultiControlNetModel
+from PIL import Image
+from support.flow_formulas import trained
+from support.flow_models import save_flow_base
+from support.kinds import COLUMNS, KINDS, build_kinds, kinds_batch
+from support.trainer_runs import make_recipe
+
+from trainer.data.sampler import SampledRow
+from trainer.data.split import open_split
+from trainer.errors import ModelError
+from trainer.models.families import Base, load_base
+from trainer.models.loss import draw_for_training, row_losses
+from trainer.models.packed import packed, unpacked
+from trainer.recipe.recipe import Model, Train
+from trainer.training.train import train
+from trainer.types import ONE_PROCESS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_flow_base(tmp_path_factory.mktemp("flux") / "base", "flux")
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Base:
+    """Not to be changed."""
+    return load_base(Model(base=str(folder)), kinds=KINDS)
+
+
+def test_loss_and_gradients_are_those_of_plain_calls(base: Base) -> None:
+    """A row's loss is that of diffusers' models called with the row alone, its maps and their numbers; so are the gradients."""
+    batch, controlnet = kinds_batch(base), trained(base)
+    plain = FluxControlNetModel.from_config(controlnet.config)
+    plain.load_state_dict(controlnet.state_dict())
+    draws = draw_for_training(batch, Train(seed=1), base.objective)
+    losses = row_losses(base, controlnet, base.objective, batch, draws)
+    assert batch.latents is not None
+    latents = batch.latents.sample(draws.posterior)
+    noisy = base.objective.add_noise(latents, draws.noise, draws.timesteps)
+    for row, given in enumerate(batch.given):
+        one = batch.take([row])
+        shared = base.condition_kwargs(one, noisy.dtype) | {
+            "hidden_states": packed(noisy[row : row + 1]),
+            "timestep": draws.timesteps[row : row + 1],
+            "return_dict": False,
+        }
+        maps = [base.encode_pixels(one.conditions[:, 3 * kind : 3 * kind + 3]).mean for kind in given]
+        double, _ = FluxMultiControlNetModel([plain])(
+            controlnet_cond=[packed(map_) for map_ in maps],
+            controlnet_mode=[torch.tensor([kind]) for kind in given],
+            conditioning_scale=[1.0] * len(given),
+            **shared,
+        )
+        said = unpacked(base.denoiser(controlnet_block_samples=double, **shared)[0], (8, 8))
+        wanted = (said - (draws.noise - latents)[row]).square().mean()
+        assert losses[row].item() == pytest.approx(wanted.item(), rel=1e-5)
+        wanted.backward()
+    losses.sum().backward()
+    for (name, mine), theirs in zip(controlnet.named_parameters(), plain.parameters(), strict=True):
+        if mine.requires_grad:
+            assert mine.grad is not None, name
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_it_begins_as_the_base(base: Base) -> None:
+    """At first no map changes anything of the output."""
+    batch, made = kinds_batch(base), base.new_controlnet("unet")
+    noisy, sigmas = torch.randn(4, 4, 8, 8), torch.tensor([0.1, 0.4, 0.7, 1.0])
+    with torch.no_grad():
+        alone = {"hidden_states": packed(noisy), "timestep": sigmas, **base.condition_kwargs(batch, noisy.dtype)}
+        assert base.predict(made, noisy, sigmas, batch).equal(unpacked(base.denoiser(**alone).sample, (8, 8)))
+
+
+def test_the_pipeline_makes_the_trainers_pictures(base: Base, tmp_path: Path) -> None:
+    """With several maps they are those that diffusers' own pipeline makes of the saved weights; each map makes a difference."""
+    controlnet = trained(base)
+    controlnet.save_pretrained(tmp_path / "saved")
+    maps = [Image.fromarray(one) for one in np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)]
+    pipe: Any = base.pipeline(controlnet)
+    loaded = FluxMultiControlNetModel([FluxControlNetModel.from_pretrained(tmp_path / "saved")])
+    modules = {name: module for name, module in pipe.components.items() if name != "controlnet"}
+    plain = FluxControlNetPipeline(**modules, controlnet=loaded)
+
+    def made(pipeline: Any, **maps: Any) -> np.ndarray:
+        pipeline.set_progress_bar_config(disable=True)
+        how = {"height": 64, "width": 64, "num_inference_steps": 2, "generator": torch.Generator().manual_seed(0)}
+        return np.asarray(pipeline("a disc", output_type="np", **how, **maps).images[0])
+
+    lists = {"controlnet_conditioning_scale": [1.0] * 2, "control_guidance_start": [0.0] * 2}
+    ours = made(pipe, control_image=dict(zip(("canny", "tile"), maps)))
+    theirs = made(plain, control_image=maps, control_mode=[0, 2], control_guidance_end=[1.0] * 2, **lists)
+    assert np.allclose(ours, theirs, atol=1e-4)
+    assert not np.allclose(ours, made(pipe, control_image={"canny": maps[0]}), atol=1e-4)
+    assert type(pipe).__name__ == "FluxControlNetPipeline"
+
+
+def test_a_controlnet_to_go_on_from_has_the_kinds_of_the_recipe(folder: Path, base: Base, tmp_path: Path) -> None:
+    """In its order; one of one kind is refused, and so is one of several for one kind."""
+    weights, one = tmp_path / "output" / "raw", load_base(Model(base=str(folder)))
+    made = trained(base)
+    made.save_pretrained(weights)
+    embedded = base.new_controlnet(str(weights)).controlnet_mode_embedder.weight
+    assert embedded.equal(made.controlnet_mode_embedder.weight)
+    kinds = [{"kind": kind} for kind in KINDS[::-1]]
+    (weights.parent / "condition.json").write_text(json.dumps({"conditions": kinds}))
+    with pytest.raises(
+        ModelError, match=r"was made for tile, softedge, canny, and data\.conditions has canny, softedge"
+    ):
+        base.new_controlnet(str(weights))
+    with pytest.raises(ModelError, match="its num_mode is 3, and it must be None"):
+        one.new_controlnet(str(weights))
+    one.new_controlnet("unet").save_pretrained(tmp_path / "one")
+    with pytest.raises(ModelError, match="its num_mode is None, and it must be 3"):
+        base.new_controlnet(str(tmp_path / "one"))
+
+
+def test_a_run_and_its_cache(folder: Path, base: Base, tmp_path: Path) -> None:
+    """Of one update: maps of all kinds are cached as the VAE encodes each; the result is a folder of diffusers, whose card has the numbers."""
+    data = {
+        "path": str(build_kinds(tmp_path / "ds", rows=8)),
+        "resolution": 64,
+        "num_workers": 0,
+        "conditions": COLUMNS,
+    }
+    how: dict[str, Any] = {"model": {"base": str(folder)}, "data": data, "cache": {"dtype": "fp32"}}
+    evaluated = {"every": 1, "samples": 1, "sampler_steps": 1, "loss_rows": 2}
+    recipe = make_recipe(tmp_path, tmp_path / "out", **how, train={"steps": 1, "warmup": 0}, eval=evaluated)
+    output = train(recipe).path
+    plain = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"latents": False})})
+    read, made = (open_split(one, "train", training=True).with_caches(base) for one in (recipe, plain))
+    read.fill(ONE_PROCESS, lambda *_: None)
+    rows = [SampledRow(number, 0) for number in range(3)]
+    cached, fresh = read.batch(rows), base.complete(made.batch(rows))
+    assert cached.hints is not None
+    assert fresh.hints is not None
+    assert cached.hints.shape == (3, 3 * base.vae_channels, 8, 8)
+    torch.testing.assert_close(cached.hints, fresh.hints, rtol=1e-4, atol=1e-5)
+    alone = base.encode_pixels(replace(cached).conditions[:, 3:6]).mean
+    torch.testing.assert_close(cached.hints.chunk(3, 1)[1], alone, rtol=1e-4, atol=1e-5)
+    assert FluxControlNetModel.from_pretrained(output).config.num_mode == 3
+    assert "| softedge | 1 |" in (output / "README.md").read_text()
