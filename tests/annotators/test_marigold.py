@@ -14,7 +14,7 @@ from support.aux_models import batch, picture
 from support.tiny_models import marigold
 
 from condprep import load_annotator
-from condprep.errors import Rejected, WeightsError
+from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.weights.find import Weights
 
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
@@ -90,3 +90,13 @@ def test_the_record_has_every_file(folder: Path, annotator: Any) -> None:
     }
     assert made["parameters"] == {"precision": "fp32", "steps": 2}
     assert made["commercial"] is False
+
+
+def test_on_a_cpu_it_computes_in_fp32(folder: Path) -> None:
+    """Also on one that computes in bf16, in which torch cannot resize there; asked for another precision it says so."""
+    weights = Weights(offline=True, say=lambda _: None)
+    loaded = load_annotator(f"normal:{folder}", weights=weights)
+    assert loaded.provenance["parameters"]["precision"] == "fp32"
+    assert loaded(batch(picture(64, 40)), KEYS[:1]).maps.shape == (1, 3, 64, 40)
+    with pytest.raises(AnnotatorError, match="computes in fp32 on a CPU, not in bf16; leave precision out"):
+        load_annotator(f"normal:{folder}", params={"precision": "bf16"}, weights=weights)

@@ -159,5 +159,5 @@ def load_normal(variant: str, params: NormalParams, *, device: str, weights: Wei
     """`normal` and `normal:midas` are the same; `normal:NAME` is a model of diffusers. Raises WeightsError."""
     precision = resolve_precision(params.precision, device)
     if variant not in ("", "midas"):
-        return load_diffused(Pretrained.of("normal", variant, weights), device=device, precision=precision)
+        return load_diffused(Pretrained.of("normal", variant, weights), device=device, precision=params.precision)
     return Normal(load_midas(weights, device, precision), device=device, precision=precision)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from condprep.annotators.base import BaseAnnotator
-from condprep.annotators.precision import DTYPES
+from condprep.annotators.precision import DTYPES, Precision, resolve_precision
 from condprep.annotators.pretrained import Pretrained
 from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.types import Maps
@@ -74,8 +74,15 @@ def _generator(key: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(sha256(f"normal {key}".encode()).digest()[:7]))
 
 
-def load_diffused(named: Pretrained, *, device: str, precision: str) -> DiffusedNormal:
-    """Raises AnnotatorError where diffusers is missing, WeightsError for another pipeline than one of normals."""
+def load_diffused(named: Pretrained, *, device: str, precision: Precision) -> DiffusedNormal:
+    """On a CPU in fp32: the pipeline resizes in its own number format, and torch does that there in no other.
+
+    Raises AnnotatorError where diffusers is missing, or for another precision on a CPU; WeightsError for another pipeline
+    than one of normals.
+    """
+    if device == "cpu" and precision not in ("auto", "fp32"):
+        raise AnnotatorError(f"{named} computes in fp32 on a CPU, not in {precision}; leave precision out")
+    used = "fp32" if device == "cpu" else resolve_precision(precision, device)
     try:
         from diffusers import MarigoldNormalsPipeline
     except ImportError as error:
@@ -88,4 +95,4 @@ def load_diffused(named: Pretrained, *, device: str, precision: str) -> Diffused
         raise WeightsError(f"{named} is no {NEEDS} (its UNet does not look at a picture)")
     pipe.set_progress_bar_config(disable=True)
     record = named.provenance(commit)
-    return DiffusedNormal(pipe.to(device, DTYPES[precision]), named.variant, record, device=device, precision=precision)
+    return DiffusedNormal(pipe.to(device, DTYPES[used]), named.variant, record, device=device, precision=used)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from condprep.annotators.openpose.dwpose.network import Network
 
@@ -34,14 +35,21 @@ class PeopleDetector:
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Boxes]:
         """Pictures (H, W, 3) uint8 RGB -> the people's boxes in each, the surest first."""
-        found = []
+        if not pictures:
+            return []
+        seen, ratios = list[Tensor](), list[float]()
         for start in range(0, len(pictures), self._chunk):
-            fitted, ratios = zip(*map(letterbox, pictures[start : start + self._chunk]))
-            x = torch.from_numpy(np.stack(fitted)).to(self._device).permute(0, 3, 1, 2)
-            [values] = self._network(x.to(self._network.dtype, memory_format=torch.channels_last))
-            cells = torch.cat([values[..., :4], values[..., 4:5] * values[..., 5:6]], 2).float().cpu().numpy()
-            found += [people(one, ratio) for one, ratio in zip(cells, ratios)]
-        return found
+            fitted, shrunk = zip(*map(letterbox, pictures[start : start + self._chunk]))
+            seen.append(self._read(np.stack(fitted)))
+            ratios += shrunk
+        cells = torch.cat(seen).cpu().numpy()  # the one wait
+        return [people(one, ratio) for one, ratio in zip(cells, ratios)]
+
+    def _read(self, squares: NDArray[np.uint8]) -> Tensor:
+        """(n, 640, 640, 3) uint8 RGB -> (n, 8400, 5) on the device: boxes in units of their cells, and a score."""
+        x = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2)
+        [values] = self._network(x.to(self._network.dtype, memory_format=torch.channels_last))
+        return torch.cat([values[..., :4], values[..., 4:5] * values[..., 5:6]], 2).float()
 
 
 def letterbox(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], float]:

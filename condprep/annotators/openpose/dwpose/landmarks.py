@@ -28,24 +28,28 @@ class Landmarker:
         network = Network(path, input=(3, HEIGHT, WIDTH), outputs=[(POINTS, WIDTH * BINS), (POINTS, HEIGHT * BINS)])
         self._network = network.to(device, dtype).to(memory_format=torch.channels_last)
         self._device, self._chunk = device, chunk
+        self._mean, self._deviation = (torch.tensor(one, device=device).view(3, 1, 1) for one in (MEAN, DEVIATION))
 
     def __call__(self, pictures: Sequence[NDArray[np.uint8]], boxes: Sequence[Boxes]) -> list[NDArray[np.float64]]:
         """Pictures (H, W, 3) uint8 RGB and the boxes in each -> (N, 133, 3) for each: x, y in its pixels, and a score."""
         people = [(rgb, box) for rgb, found in zip(pictures, boxes, strict=True) for box in found]
-        seen = [np.zeros((0, POINTS, 3))]
+        if not people:
+            return [np.zeros((0, POINTS, 3)) for _ in boxes]
+        seen, centres, sizes = list[Tensor](), list[NDArray[np.float32]](), list[NDArray[np.float32]]()
         for start in range(0, len(people), self._chunk):
-            crops, centres, sizes = zip(*(crop(*person) for person in people[start : start + self._chunk]))
-            seen.append(place(self._read(np.stack(crops)), np.stack(centres), np.stack(sizes)))
-        return np.split(np.concatenate(seen), np.cumsum([len(found) for found in boxes])[:-1])
+            crops, at, wide = zip(*(crop(*person) for person in people[start : start + self._chunk]))
+            seen.append(self._read(np.stack(crops)))
+            centres += at
+            sizes += wide
+        placed = place(torch.cat(seen).cpu().numpy(), np.stack(centres), np.stack(sizes))  # the one wait
+        return np.split(placed, np.cumsum([len(found) for found in boxes])[:-1])
 
-    def _read(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(n, 384, 288, 3) uint8 RGB -> (n, 133, 3): bins along both axes, and a score."""
-        x, y = self._network(self._normalised(torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2)))
-        return decode(x.float(), y.float()).cpu().numpy()
-
-    def _normalised(self, rgb: Tensor) -> Tensor:
-        mean, deviation = (torch.tensor(values, device=rgb.device).view(3, 1, 1) for values in (MEAN, DEVIATION))
-        return ((rgb - mean) / deviation).to(self._network.dtype, memory_format=torch.channels_last)
+    def _read(self, crops: NDArray[np.uint8]) -> Tensor:
+        """(n, 384, 288, 3) uint8 RGB -> (n, 133, 3) on the device: bins along both axes, and a score."""
+        rgb = torch.from_numpy(crops).to(self._device).permute(0, 3, 1, 2)
+        normalised = ((rgb - self._mean) / self._deviation).to(self._network.dtype, memory_format=torch.channels_last)
+        x, y = self._network(normalised)
+        return decode(x.float(), y.float())
 
 
 def crop(

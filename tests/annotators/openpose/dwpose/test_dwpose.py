@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from skimage import data
 from support.dwpose_models import as_weights, write_detector
 from support.openpose_parts import as_batch, photo
+from support.waits import Waits
 
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.dwpose.annotator import VARIANTS, Dwpose
@@ -218,3 +219,16 @@ def test_what_is_not_a_number_is_nobody():
     points[1, 7, 0] = np.inf
     [one] = poses(points, hands=False, faces=False)
     assert present(one.body).all()
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_people_are_found_in_three_waits(ours: Dwpose, pictures: int) -> None:
+    """Any number of pictures and people: the host waits for the pictures, for the boxes and for the points, once each."""
+    batch = as_batch(*(photo(160, 120 + 40 * n)[:, :120] for n in range(pictures)))
+    for network in (ours._detector._network, ours._landmarker._network):
+        for shape in network.whole.values():  # stays with the host
+            shape._on_host = True  # type: ignore[attr-defined]
+    with Waits() as counted:
+        people = [found for found, *_ in ours.see(batch).found]
+    assert sum(map(len, people)) > ours._landmarker._chunk, "the networks look more than once"
+    assert counted.waits == counted.found["out"] == 3, counted.found
