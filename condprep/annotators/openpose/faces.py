@@ -36,20 +36,27 @@ class Faces:
 
     def __call__(self, crops: Sequence[Tensor]) -> list[Points]:
         """N pictures (3, h, w) uint8 RGB of any sizes -> the points of each (71, 3), in its pixels."""
+        if not crops:
+            return []
         together = max(1, self._pixels // SIDE**2)
-        parts = [self._find(crops[start : start + together]) for start in range(0, len(crops), together)]
-        return [points for part in parts for points in part]
+        seen, pixels = list[Tensor](), list[tuple[NDArray[np.int64], NDArray[np.int64]]]()
+        for start in range(0, len(crops), together):
+            best, ys, xs = self._find(crops[start : start + together])
+            seen.append(best)
+            pixels.append((ys, xs))
+        score, place = torch.cat(seen, 1).cpu().numpy()  # the one wait
+        y, x = np.divmod(place.astype(np.int64), CANDIDATES)
+        ys, xs = map(np.concatenate, zip(*pixels))
+        return list(_points(np.take_along_axis(xs, x, 1), np.take_along_axis(ys, y, 1), score))
 
-    def _find(self, crops: Sequence[Tensor]) -> list[Points]:
-        """One forward of the network and its highest values; they come to the host together."""
+    def _find(self, crops: Sequence[Tensor]) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
+        """One forward of the network: its highest values and their places (2, N, 71) among the rows and columns (N, 96)."""
         squares = torch.cat([resize_as_reference(crop[None], (SIDE, SIDE)) for crop in crops])
         maps = self._network(centre(squares).to(self._dtype, memory_format=torch.channels_last)).double()
         (rows, ys), (columns, xs) = (_sampling([crop.shape[axis] for crop in crops]) for axis in (1, 2))
         values = rows.to(maps.device)[:, None] @ maps @ columns.to(maps.device).mT[:, None]
         best = values.flatten(2).max(2)
-        score, place = torch.stack([best.values, best.indices.double()]).cpu().numpy()
-        y, x = np.divmod(place.astype(np.int64), CANDIDATES)
-        return list(_points(np.take_along_axis(xs, x, 1), np.take_along_axis(ys, y, 1), score))
+        return torch.stack([best.values, best.indices.double()]), ys, xs
 
 
 def _points(x: NDArray[np.int64], y: NDArray[np.int64], score: NDArray[np.float64]) -> Points:

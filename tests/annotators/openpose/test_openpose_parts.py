@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from support.openpose_parts import Blobs, Tints, photo
 from support.openpose_reference import _Model, hand_class, part_of_the_reference
 from support.thorough import share
+from support.waits import Waits
 
 from condprep.annotators.openpose.faces import Faces
 from condprep.annotators.openpose.hands import Hands
+from condprep.annotators.openpose.inputs import blur_on_device, resize_on_device
 from condprep.annotators.openpose.keypoints import Points
 
 PIXELS = 2**21
@@ -182,6 +184,20 @@ def test_one_forward_for_all():
         network.register_forward_hook(lambda module, args, output: calls.append(tuple(args[0].shape)))
         find(network, pixels=2**24)([crop_of(40, 40)] * 5)
     assert calls == [(5, 3, side, side) for side in (184, 368, 552, 736, 384)]
+
+
+def test_hands_make_the_host_wait_twice_and_faces_once(monkeypatch):
+    """However many there are and however many forwards they take: the host waits for their points alone."""
+    for module in ("hands", "faces"):
+        monkeypatch.setattr(f"condprep.annotators.openpose.{module}.resize_as_reference", resize_on_device)
+    monkeypatch.setattr("condprep.annotators.openpose.hands.blur", blur_on_device)
+    crops = [crop_of(side, side) for side in (20, 40, 40)]
+    for find, maps, waits in ((hands, 22, 2), (faces, 71, 1)):
+        finder = find(Tints(maps), pixels=1)
+        finder(crops)  # the first call of a size makes what later ones find ready
+        with Waits() as counted:
+            finder(crops)
+        assert counted.waits == counted.found["out"] == waits, counted.found
 
 
 def test_nobody_is_looked_for():
