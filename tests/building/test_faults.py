@@ -15,11 +15,12 @@ import pytest
 from datasets import load_from_disk
 from support.datasets import tree
 from support.pictures import encoded, smooth
+from support.thorough import examples
 
 from condprep import build
 from condprep.errors import BuildFailed
 
-KILLS = 200
+KILLS = examples(60, 1000)
 # `condprep`, with a signal to itself when the third shard is about to take its place.
 INTERRUPTED = """
 import os, runpy, sys
@@ -34,7 +35,7 @@ runpy.run_module("condprep", run_name="__main__")
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_build_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL at 200 moments and more (random file operations, random calls), each resumed with other workers."""
+    """SIGKILL at 60 moments and more (random file operations, random calls), each resumed with other workers."""
     for number in range(8):
         path = tmp_path / "raw" / str(number % 2) / f"{number}.{('jpg', 'png', 'webp')[number % 3]}"
         path.parent.mkdir(parents=True, exist_ok=True)

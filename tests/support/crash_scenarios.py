@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -219,8 +221,14 @@ LONG = {"train": Scenario(training_place, train_all)}  # seconds each time
 SCENARIOS = BUILDING | CURATING | TRAINING | LONG
 
 
-def find_out() -> None:
-    """What a process finds out once and keeps, for all that are forked from this one: what is installed, CLIP's words."""
+IMPORTS = {"curate": ("torch", "pandas"), "caches": ("torch",), "export": ("diffusers",)}  # that take a second and more
+
+
+def find_out(names: Iterable[str]) -> None:
+    """What a process finds out once and keeps, for all that are forked from this one: what is installed, CLIP's words,
+    and what these scenarios import."""
+    for module in dict.fromkeys(module for name in names for module in IMPORTS.get(name, ())):
+        import_module(module)
     specs()
     verify._token_counter(Weights(offline=True), [])("a picture")
     card.draw_sheet = told
@@ -228,6 +236,6 @@ def find_out() -> None:
 
 if __name__ == "__main__":
     place, stride, seed, *names = sys.argv[1:]
-    find_out()
+    find_out(names)
     found = {name: crash(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in names}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

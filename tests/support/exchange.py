@@ -118,6 +118,6 @@ def harm(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
 
 if __name__ == "__main__":
     place, stride, seed, *which = sys.argv[1:]
-    find_out()
+    find_out(which)
     found = {name: harm(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in which}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

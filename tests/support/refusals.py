@@ -128,6 +128,6 @@ def points(chosen: random.Random, operations: int, stride: int) -> range:
 
 if __name__ == "__main__":
     place, stride, seed, *which = sys.argv[1:]
-    find_out()
+    find_out(which)
     found = {name: refuse(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in which}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from skimage import data
 from support.drawings import body, shifted
+from support.thorough import examples
 from torch import Tensor
 
 import condprep
@@ -220,7 +221,7 @@ def test_an_empty_map_of_a_build_is_not_that_of_a_picture_with_people() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(examples(3, 30)))
 def test_joints_that_another_machine_puts_a_pixel_aside_are_none_that_moved(seed: int) -> None:
     """Where single joints of a built map are a pixel off it is aligned, and a shift of 2 px, a flip, a stranger are still told."""
     rng, person = np.random.default_rng(seed), body(256, 256, 360)

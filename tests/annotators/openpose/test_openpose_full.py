@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.aux_models import undrawn
 from support.openpose_crowds import Crowd
 from support.openpose_dm14 import DM14, FOLDER, HEIGHT, PEOPLE, pictures
 from support.openpose_parts import Tints, as_batch, photo
@@ -181,11 +182,12 @@ def test_hands_and_faces_fit_the_column_and_move_with_the_picture():
 def files(tmp_path_factory) -> dict[str, WeightFile]:
     """Files of the three networks under their published names."""
     folder = tmp_path_factory.mktemp("weights")
-    networks = {
-        openpose.BODY: BodyNetwork(),
-        openpose.HAND: PointNetwork(HAND_MAPS),
-        openpose.FACE: PointNetwork(FACE_MAPS),
-    }
+    with undrawn(0.0):
+        networks = {
+            openpose.BODY: BodyNetwork(),
+            openpose.HAND: PointNetwork(HAND_MAPS),
+            openpose.FACE: PointNetwork(FACE_MAPS),
+        }
     for name, network in networks.items():
         torch.save(network.half().state_dict(), folder / name)
     return {name: WeightFile(name, folder / name, f"sha256 of {name}", pinned=True) for name in networks}
@@ -196,7 +198,8 @@ def files(tmp_path_factory) -> dict[str, WeightFile]:
 def test_variants_are_loaded_and_recorded(files, variant):
     """Each variant loads its networks, says so, and records their files and the non-commercial licence."""
     shelf = Shelf(*files.values())
-    annotator = openpose.load(variant, OpenposeParams(), device="cpu", weights=shelf)
+    with undrawn(0.0):
+        annotator = openpose.load(variant, OpenposeParams(), device="cpu", weights=shelf)
     assert (annotator.name, annotator.variant, shelf.said) == ("openpose", variant, [])
     assert annotator.provenance["weights"] == {name: f"sha256 of {name}" for name in openpose.CMU[variant]}
     assert annotator.provenance["commercial"] is False
@@ -224,7 +227,9 @@ def test_the_real_networks_layers_give_the_reference_s_people(monkeypatch):
     for layer in chain(hand.modules(), face.modules()):
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight)
-    theirs_hand, theirs_face = part_of_the_reference("model").handpose_model(), part_of_the_reference("face").FaceNet()
+    with undrawn(0.0):  # they get our weights
+        theirs_hand = part_of_the_reference("model").handpose_model()
+        theirs_face = part_of_the_reference("face").FaceNet()
     theirs_face.load_state_dict(face.state_dict())
     names = {name: name.split(".", 1)[1] for name in theirs_hand.state_dict()}
     theirs_hand.load_state_dict({name: hand.state_dict()[ours] for name, ours in names.items()})

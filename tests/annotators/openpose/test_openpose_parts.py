@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.openpose_parts import Blobs, Tints, photo
 from support.openpose_reference import _Model, hand_class, part_of_the_reference
-from support.thorough import share
+from support.thorough import examples
 from support.waits import Waits
 
 from condprep.annotators.openpose.faces import Faces
@@ -82,7 +82,7 @@ def test_hands_have_the_reference_s_points(network, side):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(blobs(71), st.integers(10, 600), st.integers(10, 600))
 def test_faces_have_the_reference_s_points(network, height, width):
     """Of heatmaps with known points, clean or noisy, both decoders read the same pixels in faces of any shape."""
@@ -92,9 +92,9 @@ def test_faces_have_the_reference_s_points(network, height, width):
 
 
 @pytest.mark.slow
-@settings(max_examples=share(200), deadline=None)
+@settings(max_examples=examples(50, 1000), deadline=None)
 @given(blobs(22), st.integers(20, 200), blobs(71), st.integers(10, 250), st.integers(10, 250))
-def test_hundreds_of_hands_and_faces(hand, side, face, height, width):
+def test_more_hands_and_faces(hand, side, face, height, width):
     """As the two above, more often and other ones in every run; smaller, and a hand is seen in two thirds of its sizes."""
     crop = crop_of(side, side)
     with pytest.MonkeyPatch.context() as patched:
