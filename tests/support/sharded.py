@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from support.kinds import kinds_batch
 from support.learners import RATE, make_batch, split, stir
 from support.ranks import on_ranks
 from support.trainer_models import slim_controlnet
@@ -27,15 +28,16 @@ ROWS = 4  # of an update, one a pass
 UPDATES = 2
 
 
-def make_learner(base: Path, **settings: Any) -> Learner:
-    """Of this process, with gradients everywhere; settings: keys of [train] that are different."""
+def make_learner(base: Path, kinds: Sequence[str | None] = (None,), **settings: Any) -> Learner:
+    """Of this process, with gradients everywhere; kinds: of conditions; settings: keys of [train] that are different."""
     usual = {"batch": ROWS, "micro_batch": 1, "precision": "fp32", "device": "cpu", "schedule": "constant", "lr": RATE}
     words = usual | {"shard": "full", "max_grad_norm": 0.05} | settings
     model = {"base": str(base)}
     recipe = Recipe.model_validate({"model": model, "train": words, "log": {"tracker": "none"}, "ema": {"decay": 0.5}})
-    accelerator, loaded = make_accelerator(recipe), load_base(recipe.model)
+    accelerator, loaded = make_accelerator(recipe), load_base(recipe.model, kinds=tuple(kinds))
     torch.manual_seed(1)
-    controlnet = slim_controlnet(loaded.denoiser) if loaded.part == "unet" else loaded.new_controlnet("unet")
+    slim = loaded.part == "unet" and len(kinds) == 1
+    controlnet = slim_controlnet(loaded.denoiser) if slim else loaded.new_controlnet("unet")
     stir(controlnet)
     loaded.new_controlnet = lambda init: controlnet  # type: ignore[method-assign]
     return prepare.make_learner(recipe, accelerator, loaded)
@@ -48,7 +50,8 @@ def learned(base: Path, **settings: Any) -> dict[str, Any]:
     passes = ROWS // accelerator.num_processes
     learner.accumulate(passes)
     first = accelerator.process_index * passes
-    mine = split(make_batch(learner.base), 1)[first : first + passes]
+    made = make_batch if len(learner.base.kinds) == 1 else kinds_batch
+    mine = split(made(learner.base), 1)[first : first + passes]
     learner.rehearse(mine[0])
     found = [learner.step(mine, RATE) for _ in range(UPDATES)]
     losses = [accelerator.gather(one.losses) for one in found]  # type: ignore[no-untyped-call]

@@ -56,6 +56,7 @@ class Base(ABC):
     four_bits: ClassVar[bool] = False  # are enough for the denoiser's weights
     lent: ClassVar[Sequence[str]] = ()  # parts of the denoiser that a ControlNet computes with, too, see `lend`
     hints: ClassVar[bool] = False  # a ControlNet takes its condition as latents
+    uneven: ClassVar[bool] = False  # a batch takes as many passes of a ControlNet as its rows ask for
     captions_at_once: ClassVar[int] = 32  # that `encode_text` is given
     longest_text: ClassVar[int | None] = None  # tokens of the longest caption; None: every one is as long
     samplers: ClassVar[Mapping[str, Make]] = DIFFUSIONS  # the family's own first
@@ -174,6 +175,11 @@ class Base(ABC):
         """Raises RecipeError or ModelError for what the recipe says and this base cannot do."""
         self.objective.refuse(recipe.train)
         check_sampler(recipe.eval.sampler, self.samplers, self.family)
+        if recipe.train.shard == "full" and self.uneven:
+            raise ModelError(
+                f'train.shard = "full" needs as many passes of every process, and a ControlNet of "{self.family}" makes one for'
+                ' each number of maps that its rows are given: say "no", or one kind of conditions'
+            )
         if self.model.quantize == "nf4" and not self.four_bits:
             raise ModelError(
                 f'model.quantize = "nf4" is for bases of "sd3", "flux" and "qwen-image"; one of "{self.family}" loses more by it: say "fp8"'

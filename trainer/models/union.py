@@ -41,6 +41,7 @@ FEWEST, MOST = 6, 8  # numbers that it knows: without and with the picture's own
 class StableDiffusionXLUnion(StableDiffusionXL):
     control_types: int = FEWEST  # numbers that its ControlNet knows
 
+    uneven: ClassVar[bool] = True
     controlnet_kind: ClassVar[Any] = ControlNetUnionModel
     pipeline_kind: ClassVar[Any] = StableDiffusionXLControlNetUnionPipeline
 

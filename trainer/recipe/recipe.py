@@ -280,13 +280,6 @@ class Recipe(Table):
         ahead = not self.data.streaming
         return {"vae": ahead and self.cache.latents, "text": ahead and self.cache.text}
 
-    @property
-    def unshared(self) -> str | None:
-        """Why weights cannot be shared out to processes, in words that follow the key; None where they can."""
-        if self.data.conditions:  # of which each process's rows are given others, in as many passes
-            return "needs one kind of conditions, and data.conditions has several"
-        return self.train.unshared
-
     @model_validator(mode="after")
     def _combinations(self) -> Recipe:
         """What no single value shows. The messages quote the user's own keys."""
@@ -309,8 +302,8 @@ class Recipe(Table):
             raise ValueError(
                 f'model.quantize = "{self.model.quantize}" has not been tried with train.compile = true: say train.compile = false, or "none"'
             )
-        if train.shard == "full" and self.unshared:
-            raise ValueError(f'train.shard = "full" {self.unshared}')
+        if train.shard == "full" and train.unshared:
+            raise ValueError(f'train.shard = "full" {train.unshared}')
         if self.data.crop == "random" and self.cache.latents:
             raise ValueError(
                 'data.crop = "random" cannot be cached: say cache.latents = false, or data.crop = "center"'

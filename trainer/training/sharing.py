@@ -29,7 +29,7 @@ def with_sharing(recipe: Recipe, base: Base, size: tuple[int, int], accelerator:
         say('train.shard = "full", but this is one process: it has the whole; start more with `accelerate launch`')
     elif chosen == ["auto"]:
         free = least(free_memory(accelerator.device), accelerator)
-        if accelerator.is_main_process and processes > 1 and not recipe.unshared:
+        if accelerator.is_main_process and processes > 1 and not (recipe.train.unshared or base.uneven):
             chosen = [_chosen(recipe, base, size, processes, free, say)]
         broadcast_object_list(chosen)
     shared = "full" if chosen == ["full"] else "no"

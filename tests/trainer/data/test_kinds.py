@@ -191,7 +191,6 @@ def test_kinds_must_be_clear(tmp_path: Path) -> None:
         ({"data": {"conditions": ["canny", "hed", "canny"]}}, "names 'canny' twice"),
         ({"data": {"conditions": ["canny", "hed"], "kind": "canny"}}, "data.kind"),
         ({"data": {"conditions": ["canny", "hed"], "condition_column": "tile"}}, "data.condition_column"),
-        ({"data": {"conditions": ["canny", "hed"]}, "train": {"shard": "full"}}, "needs one kind of conditions"),
         (
             {"data": {"conditions": ["canny", "hed"]}, "eval": {"conditions": ["a.png"], "prompts": ["a"]}},
             "eval.conditions are maps of one kind",

@@ -29,7 +29,7 @@ from trainer.inference.generate import Request, Sampling, generate
 from trainer.models.families import Base, load_base
 from trainer.models.loss import draw, row_losses
 from trainer.models.objectives.diffusion import among
-from trainer.recipe.recipe import Model
+from trainer.recipe.recipe import Model, Recipe
 
 NOISY, TIMESTEPS = (
     torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(1)),
@@ -221,6 +221,14 @@ def test_kinds_that_the_union_cannot_tell_are_refused(
     """A kind without a number, and two with the same one."""
     with pytest.raises(ModelError, match=message):
         replace(bases["sdxl"]).set_kinds(kinds)
+
+
+def test_weights_of_a_union_are_not_shared_out(bases: dict[str, Base]) -> None:
+    """Processes whose rows are given other numbers of maps would wait for each other; with channels each makes one pass."""
+    recipe = Recipe.model_validate({"train": {"shard": "full"}})
+    bases["sd15"].refuse(recipe)
+    with pytest.raises(ModelError, match=r'train.shard = "full" needs as many passes of every process'):
+        bases["sdxl"].refuse(recipe)
 
 
 def test_a_union_to_go_on_from_must_know_the_kinds(

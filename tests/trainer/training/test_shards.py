@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.flow_models import save_flow_base
+from support.kinds import KINDS
 from support.sharded import learned
 from support.trainer_models import build_dataset, save_base
 from support.trainer_runs import lines, make_recipe, on_processes, run_task, weights
@@ -27,7 +28,9 @@ from trainer.training.train import train
 
 CASES: Mapping[str, tuple[str, dict[str, Any], int]] = {  # family, keys of [train], processes
     "flux": ("flux", {}, 4),
+    "flux, several kinds": ("flux", {"kinds": KINDS}, 2),
     "sd15": ("sd15", {}, 2),
+    "sd15, several kinds": ("sd15", {"kinds": KINDS}, 2),
     "sd3, checkpointed": ("sd3", {"gradient_checkpointing": True}, 2),
     "sd3 in bf16": ("sd3", {"precision": "bf16"}, 4),
     "sdxl, weights in bf16": ("sdxl", {"precision": "bf16", "weights": "bf16"}, 2),
@@ -227,7 +230,7 @@ def test_auto_shares_where_one_device_has_no_room(free: float, chosen: str, monk
     heard: list[str] = []
     monkeypatch.setattr(sharing, "least", lambda *_: int(free))
     monkeypatch.setattr(sharing, "predict_memory", lambda *words: Memory(int(16e9) // (words[4:] or (1,))[0], 0, 0))
-    base: Any = SimpleNamespace()
+    base: Any = SimpleNamespace(uneven=False)
     made = Recipe.model_validate({"train": {"micro_batch": "auto"}})
     for processes, expected in ((1, "no"), (4, chosen)):
         four: Any = SimpleNamespace(num_processes=processes, is_main_process=True, device=torch.device("cpu"))
