@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ def _rehearse(learner: Learner, batch: Batch) -> None:
 
 
 def _predicted_to_fit(learner: Learner, batch: Batch, candidates: list[int]) -> list[int]:
-    """What need not be tried to know that it does not fit.
+    """Without what need not be tried to know that it does not fit; smaller ones than the first that does are not predicted.
 
     On a CPU nothing says when the memory is full but the end of the process. Where weights are shared out, a process whose
     memory is full in the middle of a pass leaves the others waiting, so that nothing further can be tried.
@@ -117,7 +118,7 @@ def _predicted_to_fit(learner: Learner, batch: Batch, candidates: list[int]) -> 
     def fits(rows: int) -> bool:
         return predict_memory(learner.base, learner.recipe, (height, width), rows, shares).passes < free
 
-    return [rows for rows in candidates if fits(rows)] or candidates[-1:]
+    return [*dropwhile(lambda rows: not fits(rows), candidates)] or candidates[-1:]
 
 
 def micro_batch_sizes(batch: int, processes: int) -> list[int]:

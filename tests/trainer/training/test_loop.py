@@ -20,6 +20,8 @@ from support.warm import Warm
 from trainer.errors import CheckpointError, TrainingStopped
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import dump_recipe
+from trainer.training import preflight
+from trainer.training.memory import Memory, predict_memory
 from trainer.training.step import Learner
 from trainer.training.train import train
 from trainer.types import Batch
@@ -134,12 +136,22 @@ def test_other_sizes_of_a_pass_give_the_same_run(place: Path, whole: Path, tmp_p
 
 
 @pytest.mark.slow
-def test_auto_takes_as_many_rows_as_fit(place: Path, whole: Path, tmp_path: Path) -> None:
-    """Here a whole update does; the run is the same."""
+def test_auto_takes_as_many_rows_as_fit(
+    place: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a whole update does, so that fewer rows are not predicted; the run is the same."""
     said: list[str] = []
+    asked: list[int] = []
+
+    def noted(base: Any, recipe: Recipe, size: tuple[int, int], rows: int, shares: int) -> Memory:
+        asked.append(rows)
+        return predict_memory(base, recipe, size, rows, shares)
+
+    monkeypatch.setattr(preflight, "predict_memory", noted)
     recipe = short(place, tmp_path / "output", train={"steps": 3, "micro_batch": "auto"})
     assert train(recipe, say=said.append).metrics["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=1e-4)
     assert "train.micro_batch = 4 fits into memory" in said
+    assert asked == [4]
 
 
 @pytest.mark.slow
