@@ -40,13 +40,13 @@ def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("eagerly")
 def test_a_bucket_is_not_compiled_anew(tmp_path: Path) -> None:
     """After updates of two sizes all graphs there are have been made; updates of two further sizes make none."""
-    learner = make_learner(save_base(tmp_path / "base"), compile=True)
+    learner = make_learner(save_base(tmp_path / "base"), slim=True, compile=True)
     for side in (64, 96):
-        learner.step([make_batch(learner.base, side=side)], RATE)
+        learner.step([make_batch(learner.base, rows=2, side=side)], RATE)
     made = counters["stats"]["unique_graphs"]
     assert made > 2
     for side in (128, 160):
-        learner.step([make_batch(learner.base, side=side)], RATE)
+        learner.step([make_batch(learner.base, rows=2, side=side)], RATE)
     assert counters["stats"]["unique_graphs"] == made
     assert counters["graph_break"] == {}
 
