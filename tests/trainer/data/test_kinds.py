@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from support.flow_models import save_flow_base
 from support.kinds import COLUMNS, KINDS, build_kinds
 from support.noise import picture, png, save_dataset
 from support.trainer_models import save_base, save_pictures
@@ -97,6 +99,18 @@ def test_cached_rows_are_uncached_ones(dataset: Path, base: Base, tmp_path: Path
     assert two.latents is not None
     assert cached.latents is not None
     assert two.latents.folder != cached.latents.folder
+
+
+def test_maps_of_all_kinds_are_kept_as_latents(dataset: Path, tmp_path: Path) -> None:
+    """Of a family that takes them so: behind each other, each as the VAE encodes it by itself; read they are what they are unread."""
+    flux = load_base(Model(base=str(save_flow_base(tmp_path / "flux", "flux"))), kinds=KINDS)
+    sampled = [SampledRow(number, 0) for number in range(3)]
+    cached, plain = (filled(dataset, flux, tmp_path / "kept", cached) for cached in (True, False))
+    batch, other = cached.batch(sampled), flux.complete(plain.batch(sampled))
+    each = [flux.encode_pixels(batch.conditions[:, 3 * number : 3 * number + 3]).mean for number in range(3)]
+    for hints in (batch.hints, other.hints):
+        assert hints is not None
+        torch.testing.assert_close(hints, torch.cat(each, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_grey_maps_are_kept_as_one_plane_each(dataset: Path, base: Base, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,13 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxMultiCont
 from PIL import Image
 from support.flow_formulas import trained
 from support.flow_models import save_flow_base
-from support.kinds import COLUMNS, KINDS, build_kinds, kinds_batch
-from support.trainer_runs import make_recipe
+from support.kinds import KINDS, kinds_batch
 
-from trainer.data.sampler import SampledRow
-from trainer.data.split import open_split
 from trainer.errors import ModelError
 from trainer.models.families import Base, load_base
 from trainer.models.loss import draw_for_training, row_losses
 from trainer.models.packed import packed, unpacked
 from trainer.recipe.recipe import Model, Train
-from trainer.training.train import train
-from trainer.types import ONE_PROCESS
 
 
 @pytest.fixture(scope="module")
@@ -124,30 +118,3 @@ def test_a_controlnet_to_go_on_from_has_the_kinds_of_the_recipe(folder: Path, ba
     one.new_controlnet("unet").save_pretrained(tmp_path / "one")
     with pytest.raises(ModelError, match="its num_mode is None, and it must be 3"):
         base.new_controlnet(str(tmp_path / "one"))
-
-
-def test_a_run_and_its_cache(folder: Path, base: Base, tmp_path: Path) -> None:
-    """Of one update: maps of all kinds are cached as the VAE encodes each; the result is a folder of diffusers, whose card has the numbers."""
-    data = {
-        "path": str(build_kinds(tmp_path / "ds", rows=8)),
-        "resolution": 64,
-        "num_workers": 0,
-        "conditions": COLUMNS,
-    }
-    how: dict[str, Any] = {"model": {"base": str(folder)}, "data": data, "cache": {"dtype": "fp32"}}
-    evaluated = {"every": 1, "samples": 1, "sampler_steps": 1, "loss_rows": 2}
-    recipe = make_recipe(tmp_path, tmp_path / "out", **how, train={"steps": 1, "warmup": 0}, eval=evaluated)
-    output = train(recipe).path
-    plain = recipe.model_copy(update={"cache": recipe.cache.model_copy(update={"latents": False})})
-    read, made = (open_split(one, "train", training=True).with_caches(base) for one in (recipe, plain))
-    read.fill(ONE_PROCESS, lambda *_: None)
-    rows = [SampledRow(number, 0) for number in range(3)]
-    cached, fresh = read.batch(rows), base.complete(made.batch(rows))
-    assert cached.hints is not None
-    assert fresh.hints is not None
-    assert cached.hints.shape == (3, 3 * base.vae_channels, 8, 8)
-    torch.testing.assert_close(cached.hints, fresh.hints, rtol=1e-4, atol=1e-5)
-    alone = base.encode_pixels(replace(cached).conditions[:, 3:6]).mean
-    torch.testing.assert_close(cached.hints.chunk(3, 1)[1], alone, rtol=1e-4, atol=1e-5)
-    assert FluxControlNetModel.from_pretrained(output).config.num_mode == 3
-    assert "| softedge | 1 |" in (output / "README.md").read_text()
