@@ -60,6 +60,7 @@ def whole(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_run_measures_in_bands_of_its_own(whole: Path) -> None:
     """The condition gap is exactly 1 at first, in each of four bands; a picture is drawn; the loss is finite."""
     found = lines(whole)
@@ -83,6 +84,7 @@ def test_half_a_run_and_another_half_are_a_run(place: Path, whole: Path, tmp_pat
         assert weight.sub(weights(whole / "raw")[name]).abs().max() < 1e-3, name
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the condition looks like blank:UserWarning")  # of few edges, as some drawings have
 def test_the_result_is_a_controlnet_of_diffusers(place: Path, whole: Path, tmp_path: Path) -> None:
     """It loads with the family's own class, draws in its pipeline, is measured, and goes into one file."""

@@ -77,6 +77,7 @@ FITS = {  # GiB of a device -> of a recipe's settings there, those that differ f
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FLOWS)
 def test_a_recipe_fits_where_it_says(family: str, residents: dict[str, Resident]) -> None:
     """On devices of 24, 40 and 80 GB, with what a device needs beside tensors; every peak that its head names is that of

@@ -66,6 +66,7 @@ def difference(one: list[Tensor], other: list[Tensor]) -> float:
     return max((a.float() - b.float()).abs().max().item() for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(pair: tuple[dict[str, Any], ...]) -> None:
     """Two clipped updates of accumulated passes: losses, norms of the whole, weights and average, within rounding."""
     one, two = pair
@@ -76,6 +77,7 @@ def test_two_processes_learn_what_one_does(pair: tuple[dict[str, Any], ...]) -> 
         assert difference(one[which], two[which]) < 1e-5
 
 
+@pytest.mark.slow
 def test_what_is_written_is_whole(pair: tuple[dict[str, Any], ...]) -> None:
     """An optimizer's state has plain tensors of the whole, as without shares."""
     mine, theirs = (found["optimizer"]["state"] for found in pair)
@@ -85,6 +87,7 @@ def test_what_is_written_is_whole(pair: tuple[dict[str, Any], ...]) -> None:
         assert difference([*mine[number].values()], [*theirs[number].values()]) < 1e-6
 
 
+@pytest.mark.slow
 def test_each_process_keeps_its_part_alone(pair: tuple[dict[str, Any], ...], bases: dict[str, Path]) -> None:
     """Of base, ControlNet and moments half of the bytes, but for what an odd number of rows adds; as is predicted."""
     one, two = pair

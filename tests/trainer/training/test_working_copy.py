@@ -36,6 +36,7 @@ def passes(one: Learner) -> list[Batch]:
     return split(make_batch(one.base, rows=2), 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["sd15", "sdxl", *FLOWS])
 def test_an_update_is_that_of_autocast(bases: dict[str, Path], family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two updates of two passes: losses, norms, weights and average are equal, bit for bit."""
