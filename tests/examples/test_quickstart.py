@@ -133,9 +133,12 @@ def rewrite(file: Path, change: Callable[[list[np.ndarray]], list[np.ndarray]]) 
         sink.write_table(table)
 
 
-@pytest.mark.parametrize("change", [shifted, exchanged])
+@pytest.mark.parametrize(
+    ("change", "slim", "followed"),  # how far maps that fit are followed after as many updates: F1
+    [pytest.param(shifted, False, 0.45, id="shifted"), pytest.param(exchanged, True, 0.37, id="exchanged")],
+)
 def test_misaligned_pairs_teach_nothing(
-    place: Path, tmp_path: Path, warm: Warm, change: Callable[..., list[np.ndarray]]
+    place: Path, tmp_path: Path, warm: Warm, change: Callable[..., list[np.ndarray]], slim: bool, followed: float
 ) -> None:
     """Maps that lie beside their pictures, or belong to others, are followed no further than real pictures follow them.
 
@@ -145,11 +148,11 @@ def test_misaligned_pairs_teach_nothing(
     for file in (tmp_path / "ds").glob("*/*.arrow"):
         rewrite(file, change)
     said: list[str] = []
-    # Maps that fit are followed further than this bound after 120 updates: F1 of 0.45.
-    shorter = ("train.steps=120", "eval.every=120", "eval.loss_rows=0")
+    shorter = ["train.steps=120", "eval.every=120", "eval.loss_rows=0"]
+    shorter += [f'model.init="{place / "slim"}"', "train.lr=5e-3"] if slim else []
     train(recipe(tmp_path / "ds", tmp_path / "output", *shorter), say=said.append)
     found = curve(tmp_path / "output", "fidelity_f1_2px")
-    assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < 0.45
+    assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < followed
     assert not curve(tmp_path / "output", "fidelity")
     assert sum("do not give their own maps" in line for line in said) == len(found)
     assert "maps do not belong" in [
