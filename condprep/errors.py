@@ -41,6 +41,7 @@ REJECTS: Mapping[str, str] = {
     "no-value-range": "pixels without a defined range: 32 bits, or LAB",
     "damaged-map": "a map that came with its picture and cannot be decoded",
     "too-small": "a picture that would be enlarged more than --max-upscale",
+    "too-large-for-network": "a picture for which a network needs more than --network-memory",
     "annotator-rejected": "a picture that an annotator cannot use, as it says itself",
     "annotator-failed": "a picture on which an annotator fails, while it works on others",
     "empty-map": "a picture in which nothing was found, with --drop-empty",

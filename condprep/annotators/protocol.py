@@ -66,6 +66,22 @@ class Drawer(Protocol):
         ...
 
 
+@runtime_checkable
+class Weighed(Protocol):
+    """What an annotator with a network may offer beside `__call__`: what it needs for a picture is known before it is tried."""
+
+    name: str
+    device: str
+    plenty: int  # bytes a pixel that are more than it needs for pictures of up to 1 megapixel, so that none is counted; 0: all are
+
+    def weigh(self, rgb: Tensor) -> object:
+        """Computes what `__call__` computes of (1, 3, H, W) uint8 on `device`: a tensor that has a shape and no numbers.
+
+        Keeps nothing of it. May end, by whatever it raises, where it would need the numbers.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class AnnotatorSpec:
     """An entry of the table of names. Third parties register one in the entry point group `condprep.annotators`."""

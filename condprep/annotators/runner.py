@@ -11,6 +11,7 @@ import numpy as np
 
 from condprep.annotators.batches import as_batch, to_device
 from condprep.annotators.failures import Sleep, as_program_fault, is_about_more, judge
+from condprep.annotators.memory import Allowance
 from condprep.annotators.protocol import Annotator, Drawer, Filter
 from condprep.annotators.transfer import Download
 from condprep.errors import AnnotatorError, Rejected
@@ -31,9 +32,9 @@ CONTROL = 4_000_000  # pixels that the control picture may have
 class Runner:
     """An annotator that returns a result for every picture: what fails in a batch is tried in halves, then alone."""
 
-    def __init__(self, annotator: Annotator, sleep: Sleep = pause) -> None:
-        """sleep: ends a pause between two attempts early where the run is being stopped."""
-        self.annotator, self._sleep = annotator, sleep
+    def __init__(self, annotator: Annotator, sleep: Sleep = pause, allowance: Allowance | None = None) -> None:
+        """sleep: ends a pause between two attempts early where the run is being stopped. allowance: of memory; default: this device's."""
+        self.annotator, self._sleep, self._allowance = annotator, sleep, allowance or Allowance(annotator)
         # One picture (H, W, 3) uint8 RGB and its key -> what is drawn of it, a filter's without a tensor in between.
         # It is the annotator's own function, so that nothing lies between a row and it; `redraw` tells what it means
         # when it raises.
@@ -49,6 +50,18 @@ class Runner:
 
     def see(self, rgb: Tensor, keys: Sequence[str]) -> list[Undrawn | Rejected]:
         """The part of it for which the device is needed; `finish`, in any thread, does the rest."""
+        try:
+            most = self._allowance.together(len(keys), *rgb.shape[2:])
+        except Rejected as rejected:
+            return [rejected] * len(keys)
+        return [
+            one
+            for start in range(0, len(keys), most)
+            for one in self._see_some(rgb[start : start + most], keys[start : start + most])
+        ]
+
+    def _see_some(self, rgb: Tensor, keys: Sequence[str]) -> list[Undrawn | Rejected]:
+        """As many as there is memory for."""
         seen = self._tried(rgb, keys)
         return [
             self._judged(one, partial(self._again, rgb[i : i + 1], keys[i]), rgb.shape[2:], keys[i])

@@ -39,6 +39,7 @@ def add_columns(
     params: Mapping[str, Mapping[str, Any]] | None = None,
     precision: str | None = None,
     batch_size: int | None = None,
+    network_memory: int | str | None = None,
     workers: int | None = None,
     device: str = "auto",
     devices: str | Sequence[str] | None = None,
@@ -64,7 +65,8 @@ def add_columns(
         rows = ExistingRows(layout)
         if not annotators:
             raise UsageError("--into adds the maps of an annotator; name one with --annotator")
-        options = parse_options(annotators, params, precision, batch_size=batch_size, **rows.inherited)
+        of_device = {"batch_size": batch_size, "network_memory": network_memory}
+        options = parse_options(annotators, params, precision, **of_device, **rows.inherited)
         if rows.newest_are(options):
             remove_tree(staging.root, ignore_errors=True)
             return build_result(layout, None, finished(layout), Counts(), time.monotonic() - began)

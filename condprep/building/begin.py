@@ -73,7 +73,8 @@ def begin(
     if plan:
         check_config(plan, made)
     else:
-        config = {"condprep": __version__, "requested": requested, "batch_size": loaded.batch_size} | made
+        of_device = {"batch_size": loaded.batch_size, "network_memory": loaded.network_memory}
+        config = {"condprep": __version__, "requested": requested} | of_device | made
         plan = _write_plan(layout, source, config, options.shard_rows, progress, sizes)
         for said in (kind for kind in plan.notes if kind.startswith(OFFER)):  # at once, not only at the end
             weights.say(said)

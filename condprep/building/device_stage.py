@@ -18,6 +18,7 @@ import numpy as np
 
 from condprep.annotators.batches import PENDING_BATCHES, REFERENCE_SIDE, by_shape
 from condprep.annotators.failures import Sleep, device_faults
+from condprep.annotators.memory import Allowance, memory_of_process
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.runner import Runner
 from condprep.annotators.transfer import Upload
@@ -38,9 +39,22 @@ class Batch:
 class DeviceStage:
     """The annotators that want batches, each by the column of its map."""
 
-    def __init__(self, annotators: Mapping[str, Annotator], batch_size: int, sleep: Sleep = pause) -> None:
-        """batch_size: pictures of 512 x 512 px in a call; more of smaller ones, fewer of larger ones. sleep: of retries."""
-        self.networks = {column: Runner(a, sleep) for column, a in annotators.items() if a.batch_size > 1}
+    def __init__(
+        self,
+        annotators: Mapping[str, Annotator],
+        batch_size: int,
+        sleep: Sleep = pause,
+        memory: int | None = None,
+        sharing: int = 1,
+    ) -> None:
+        """batch_size: pictures of 512 x 512 px in a call; more of smaller ones, fewer of larger ones. sleep: of retries.
+
+        memory: bytes that a network may take for pictures, of the plan. sharing: processes that share the CPU's memory."""
+        networks = {column: annotator for column, annotator in annotators.items() if annotator.batch_size > 1}
+        here = {device: memory_of_process(device, sharing) for device in {one.device for one in networks.values()}}
+        self.networks = {
+            column: Runner(one, sleep, Allowance(one, memory, here[one.device])) for column, one in networks.items()
+        }
         self.batch_size = batch_size
 
     @property

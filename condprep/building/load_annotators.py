@@ -8,7 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from condprep.annotators.batches import fitting_batch
+from condprep.annotators.batches import REFERENCE_SIDE, fitting_batch
+from condprep.annotators.memory import SHARE, Allowance, device_memory
 from condprep.annotators.protocol import Annotator
 from condprep.annotators.recorded import as_begun
 from condprep.annotators.registry import load_annotator
@@ -16,6 +17,7 @@ from condprep.building.machine import describe_machine
 from condprep.building.options import BuildOptions
 from condprep.building.paired_source import PairedSource
 from condprep.dataset.columns import columns, further_column
+from condprep.errors import Rejected
 from condprep.sources.base import Source
 from condprep.sources.chosen import whole
 from condprep.weights.find import Weights
@@ -31,6 +33,7 @@ class Loaded:
     described: Begun
     machine: Mapping[str, str]
     batch_size: int
+    network_memory: int | None  # bytes that a network may take for the pictures of a call; None: there is no network
     further: Mapping[str, Mapping[str, pa.DataType]]  # column -> what its annotator returns beside maps
 
     def told(self) -> Loaded:
@@ -53,11 +56,13 @@ class Loaded:
 def load(source: Source, options: BuildOptions, begun: Begun | None, device: str, weights: Weights) -> Loaded:
     """begun: of the build that is resumed."""
     annotators = load_annotators(source, options, begun, device, weights)
+    memory = network_memory(annotators, options)
     return Loaded(
         annotators,
         describe(annotators, options),
         describe_machine(annotators.values()),
-        batch_size(annotators, options),
+        batch_size(annotators, options, memory),
+        memory,
         {column: dict(annotator.columns) for column, annotator in annotators.items()},
     )
 
@@ -89,11 +94,25 @@ def describe(annotators: Mapping[str, Annotator], options: BuildOptions) -> list
     ]
 
 
-def batch_size(annotators: Mapping[str, Annotator], options: BuildOptions) -> int:
-    """Pictures of 512 x 512 px a call: the annotators' own wish, halved until a GPU has the memory for it.
+def network_memory(annotators: Mapping[str, Annotator], options: BuildOptions) -> int | None:
+    """Bytes that a network may take for the pictures of a call: what the user says, or half of the device's memory.
+
+    It is part of the plan: a picture is a reject or none whatever machine goes on, and however much memory others take just then.
+    """
+    devices = {annotator.device for annotator in annotators.values() if annotator.batch_size > 1}
+    return (options.network_memory or min(map(device_memory, devices)) // SHARE) if devices else None
+
+
+def batch_size(annotators: Mapping[str, Annotator], options: BuildOptions, memory: int | None) -> int:
+    """Pictures of 512 x 512 px a call: the annotators' own wish, as far as `memory` goes, halved until a GPU has room for it.
 
     It is part of the plan: rounding may differ from batch to batch, and a resumed build must give the same bytes.
     """
     wanted = options.batch_size or max(annotator.batch_size for annotator in annotators.values())
+    for annotator in annotators.values():
+        try:
+            wanted = Allowance(annotator, memory, memory).together(wanted, REFERENCE_SIDE, REFERENCE_SIDE)
+        except Rejected:  # pictures may be smaller
+            wanted = 1
     on_gpu = [annotator for annotator in annotators.values() if annotator.device != "cpu"]
     return fitting_batch(on_gpu, wanted)

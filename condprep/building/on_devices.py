@@ -60,6 +60,7 @@ class OpenBuilder:
             self.columns,
             telling(told),
             memory=share_of_memory(processes),
+            sharing=processes,
         )
 
 

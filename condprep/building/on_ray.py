@@ -115,6 +115,7 @@ class OpenedJob:
             self.loaded.columns(job.options),
             telling(told),
             memory=share_of_memory(actors),
+            sharing=actors,
             writer=token_hex(4),  # one that is taken for dead may write the same shard
             pending=(),  # the driver knows
         )

@@ -4,10 +4,10 @@ build must say the same; what does not (workers, device, where weights lie) are 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from condprep.annotators.registry import canonical, parameters, parse, validate
 from condprep.dataset.shards import Form
@@ -43,6 +43,9 @@ class BuildOptions(BaseModel):
     shard_rows: int = Field(1000, ge=1)
     shard_bytes: int = Field(500 * MEGA, ge=MEGA)
     batch_size: int | None = Field(None, ge=1)  # pictures a call of a batched annotator; default: its own
+    network_memory: ByteSize | None = Field(
+        None, ge=MEGA
+    )  # bytes, for pictures of a call; default: half of the device's
     format: Form = "arrow"
 
     @model_validator(mode="before")
@@ -58,6 +61,14 @@ class BuildOptions(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError("an annotator is named twice")
         return names
+
+    @field_validator("network_memory", mode="wrap")
+    @classmethod
+    def _bytes(cls, value: Any, read: Callable[[Any], Any]) -> Any:
+        try:
+            return read(value)
+        except ValidationError:
+            raise ValueError("give bytes, a megabyte at least, as 12GB or 12000000000") from None
 
     @model_validator(mode="after")
     def _known_names(self) -> BuildOptions:

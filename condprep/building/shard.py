@@ -74,12 +74,14 @@ class ShardBuilder:
         columns: Mapping[str, pa.DataType],
         progress: Callable[[Progress], None],
         memory: int | None = None,
+        sharing: int = 1,
         writer: str = "",
         pending: Sequence[int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """annotators: by the columns of their maps. columns: of the dataset, in order. memory: bytes of all pictures
         that are under way; one that takes more by itself is prepared alone. Default: a quarter of what there is.
+        sharing: processes that share this machine's memory.
         writer: as `ShardWriter` takes it. pending: the shards that are missing, where that is known. clock: in seconds, for
         when rows are kept."""
         self.layout, self.plan, self.options, self.columns, self.progress = layout, plan, options, columns, progress
@@ -89,7 +91,8 @@ class ShardBuilder:
         self._going_on: dict[int, Kept] = {}  # what is kept of shards whose inputs are under way
         self._begin()
         self._pictures = PictureStage(source, options, annotators)
-        self._device = DeviceStage(annotators, plan.config["batch_size"], self._pictures.pause)
+        config, pause = plan.config, self._pictures.pause
+        self._device = DeviceStage(annotators, config["batch_size"], pause, config.get("network_memory"), sharing)
 
     def build_shard(self, shard: int, outcomes: Iterator[Done]) -> Counts:
         """Write a shard. outcomes: of its inputs, in order; no more are taken than it has.

@@ -137,12 +137,17 @@ SlurmOptions = Annotated[
     of_machine("--slurm-option", metavar="OPTION", help="of sbatch, as --slurm-option=--partition=gpu; repeatable"),
 ]
 BatchSize = Annotated[int | None, of_machine(help="pictures a network call (default: the annotator's own)")]
+NetworkMemory = Annotated[
+    str | None,
+    of_machine(metavar="SIZE", help="that a network may take for pictures, as 12GB (default: half of the device's)"),
+]
 
 OF_PUSH = ("push_to_hub", "private")
 ADDED = (
     "params",
     "precision",
     "batch_size",
+    "network_memory",
     "workers",
     "device",
     "devices",
@@ -150,7 +155,7 @@ ADDED = (
     "break_lock",
 )  # what `add_columns` is told
 INTO = {  # the options that `--into` heeds
-    *("source", "annotator", "into", "break_lock", "settings", "keep_raw", "precision", "batch_size"),
+    *("source", "annotator", "into", "break_lock", "settings", "keep_raw", "precision", "batch_size", "network_memory"),
     *("workers", "device", "devices", "weights", "strict_weights", "as_json"),
 }
 
@@ -197,6 +202,7 @@ def build(
     push_to_hub: PushToHub = None,
     private: Private = False,
     batch_size: BatchSize = None,
+    network_memory: NetworkMemory = None,
     workers: Workers = None,
     device: Device = "auto",
     devices: Devices = None,

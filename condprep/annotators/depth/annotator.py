@@ -72,6 +72,14 @@ class Depth(BaseAnnotator):
         maps = (stretch(depth) * 255).byte()
         return Seen([maps, *raw_levels(depth)] if self.keep_raw else [maps], [None] * len(keys))
 
+    @property
+    def plenty(self) -> int:
+        return self.model.plenty
+
+    def weigh(self, rgb: Tensor) -> Tensor:
+        """The map."""
+        return (stretch(self.model.compute(rgb)) * 255).byte()
+
     def draw(self, arrays: Sequence[np.ndarray], found: None) -> tuple[np.ndarray, dict[str, Any]]:
         """Of one picture: its map (1, H, W) uint8 -> (H, W), and the column."""
         maps, *raw = arrays
@@ -97,6 +105,14 @@ class Normal(BaseAnnotator):
         Each is 127.5 + 127.5 n, truncated; the order is that of controlnet_aux.
         """
         return Maps(normals(self.model(rgb)))
+
+    @property
+    def plenty(self) -> int:
+        return self.model.plenty
+
+    def weigh(self, rgb: Tensor) -> Tensor:
+        """The map."""
+        return normals(self.model.compute(rgb))
 
 
 def stretch(depth: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condprep.annotators.depth.dpt_hybrid import DptHybrid, load_network
+from condprep.annotators.gridded import PLENTY
 from condprep.annotators.padding import pad_to_grid
 from condprep.annotators.precision import autocast
 from condprep.annotators.pretrained import Pretrained, prepared, transformers
+from condprep.annotators.weighing import twin
 from condprep.runtime.fork import Lock
 from condprep.weights.find import Weights
 from condprep.weights.pins import pin
@@ -29,14 +31,21 @@ class DepthModel(Protocol):
     """What finds the depth, and what the provenance says of it."""
 
     provenance: Mapping[str, Any]  # weights, licence, commercial
+    plenty: int  # as `Weighed` has it
 
     def __call__(self, rgb: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 RGB -> (B, 1, H, W) float32 inverse depth on the same device, without unit."""
         ...
 
+    def compute(self, rgb: Tensor) -> Tensor:
+        """The same, also of a tensor without numbers; nothing is kept."""
+        ...
+
 
 class Midas:
     """MiDaS 3 DPT-hybrid. Asked twice in a row for the same pictures (depth, then normals) it computes once."""
+
+    plenty = PLENTY
 
     def __init__(self, network: DptHybrid, weights: Mapping[str, str], device: str, precision: str) -> None:
         """weights: file name -> sha256, for the provenance."""
@@ -53,11 +62,11 @@ class Midas:
     def __call__(self, rgb: Tensor) -> Tensor:
         with self._lock:
             if self._last is None or not self._last[0](rgb):
-                self._last = _recogniser(rgb, self.device), self._compute(rgb)
+                self._last = _recogniser(rgb, self.device), self.compute(rgb)
             return self._last[1]
 
     @torch.inference_mode()
-    def _compute(self, rgb: Tensor) -> Tensor:
+    def compute(self, rgb: Tensor) -> Tensor:
         height, width = rgb.shape[-2:]
         padded = pad_to_grid(rgb).to(torch.float32, memory_format=torch.channels_last)
         with autocast(self.precision, self.device):
@@ -92,6 +101,7 @@ def load_midas(weights: Weights, device: str, precision: str) -> Midas:
 class TransformersDepth:
     """A monocular depth model of transformers with its own preprocessing; its answer is resized to the picture, as its pipeline does."""
 
+    plenty = 0  # it resizes pictures, small ones too
     NEEDS = "depth model of transformers: it needs config.json, preprocessor_config.json and model.safetensors"
 
     def __init__(self, named: Pretrained, *, device: str, precision: str) -> None:
@@ -104,10 +114,16 @@ class TransformersDepth:
 
     @torch.inference_mode()
     def __call__(self, rgb: Tensor) -> Tensor:
+        return self._of(self.model, rgb)
+
+    def compute(self, rgb: Tensor) -> Tensor:
+        return self._of(twin(self.model, rgb), rgb)
+
+    def _of(self, model: Any, rgb: Tensor) -> Tensor:
         height, width = rgb.shape[-2:]
         inputs = prepared(self.processor, rgb)
         with autocast(self.precision, self.device):
-            answer = self.model(**inputs)
+            answer = model(**inputs)
         depth = answer.predicted_depth.float()
         if self.model.config.model_type == "zoedepth":  # it pads, and takes the border away again
             sizes = [(height, width)] * len(rgb)

@@ -18,6 +18,7 @@ from condprep.annotators.gridded import ExactParams
 from condprep.annotators.precision import autocast, resolve_precision
 from condprep.annotators.pretrained import Pretrained, prepared, transformers
 from condprep.annotators.segmentation.palettes import Palette, class_names, colours
+from condprep.annotators.weighing import twin
 from condprep.types import Maps, Seen
 from condprep.weights.find import Weights
 
@@ -64,12 +65,21 @@ class SegmentationModel:
         found = self.processor.post_process_semantic_segmentation(answer, target_sizes=[size] * len(rgb))
         return torch.stack(found)
 
-    def answer(self, rgb: Tensor) -> tuple[Any, dict[str, Any]]:
+    def weigh(self, rgb: Tensor) -> list[Tensor]:
+        """The classes of a picture without numbers; what the network was given may have a border, which takes no less.
+
+        How likely each class is in each pixel comes first: OneFormer asks for numbers before it gets there.
+        """
+        torch.empty(len(self.names), *rgb.shape[2:], device=rgb.device)
+        answer, _ = self.answer(rgb, twin(self.network, rgb))
+        return self.processor.post_process_semantic_segmentation(answer, target_sizes=[tuple(rgb.shape[2:])])  # type: ignore[no-any-return]
+
+    def answer(self, rgb: Tensor, network: Any = None) -> tuple[Any, dict[str, Any]]:
         """What the network answers, and what it was given."""
         further = {"task_inputs": ["semantic"] * len(rgb)} if self.told else {}
         inputs = dict(prepared(self.processor, rgb, **further))
         with autocast(self.precision, self.device):
-            return self.network(**inputs), inputs
+            return (network or self.network)(**inputs), inputs
 
     def _without_border(self, answer: Any, inputs: Mapping[str, Any], size: tuple[int, int]) -> Any:
         """Masks of the picture alone: transformers stretches over it what its preprocessing padded."""
@@ -92,6 +102,7 @@ class Segmentation(BaseAnnotator):
 
     name = "segmentation"
     binary = False
+    plenty = 0  # it resizes pictures, small ones too
     columns: Mapping[str, pa.DataType] = {"segmentation_classes": CLASSES}
 
     def __init__(
@@ -121,6 +132,10 @@ class Segmentation(BaseAnnotator):
         """The classes, (B, H, W): fewer bytes than their colours."""
         classes = self.model(rgb)
         return Seen([classes.to(torch.uint8 if len(self._painted) <= 256 else torch.int16)], [None] * len(keys))
+
+    def weigh(self, rgb: Tensor) -> object:
+        """Its classes; their colours take less."""
+        return self.model.weigh(rgb)
 
     def draw(self, arrays: Sequence[np.ndarray], found: None) -> tuple[np.ndarray, dict[str, Any]]:
         """Of one picture: classes (H, W) -> the map (H, W, 3), and the column."""

@@ -31,6 +31,7 @@ class Mask(BaseAnnotator):
 
     name = "mask"
     binary = True
+    plenty = 0  # it resizes pictures, small ones too
 
     def __init__(self, model: SegmentationModel, variant: str, *, device: str) -> None:
         self.model, self.variant, self.device = model, variant, device
@@ -47,6 +48,10 @@ class Mask(BaseAnnotator):
         else:
             something = self.model(rgb) != 0
         return Maps(something[:, None].to(torch.uint8) * 255)
+
+    def weigh(self, rgb: Tensor) -> object:
+        """Its classes."""
+        return self.model.weigh(rgb)
 
 
 def load(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Mask | parts.Parts:

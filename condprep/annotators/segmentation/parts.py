@@ -24,6 +24,7 @@ KINDS = {
     "sam2",
     "sam2_video",
 }  # model types of transformers; a checkpoint of SAM 2 says that it is of videos
+AT_ONCE = 64 * 3  # points that the pipeline asks about together, and masks of each
 NEEDS = "Segment Anything model of transformers: it needs config.json, preprocessor_config.json and model.safetensors"
 
 
@@ -35,6 +36,7 @@ class Parts(BaseAnnotator):
 
     name = "mask"
     binary = False
+    plenty = 0
 
     def __init__(
         self, pipeline: Any, variant: str, provenance: Mapping[str, Any], *, device: str, precision: str
@@ -55,6 +57,10 @@ class Parts(BaseAnnotator):
             found = [self.pipeline(picture)["masks"] for picture in pictures]
         painted = np.stack([paint([np.asarray(mask) for mask in masks], rgb.shape[2], rgb.shape[3]) for masks in found])
         return Maps(torch.from_numpy(painted).permute(0, 3, 1, 2).to(rgb.device))
+
+    def weigh(self, rgb: Tensor) -> Tensor:
+        """The masks that transformers has at once in the picture's size; the network sees pictures of one size."""
+        return torch.empty(AT_ONCE, *rgb.shape[2:], device=rgb.device)
 
 
 def paint(masks: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:

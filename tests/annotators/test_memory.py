@@ -1,0 +1,164 @@
+"""What a network needs for a picture is known before it is tried: batches are cut to it, and a picture beyond it is a reject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import tiny_models
+from support.fragile import Fragile
+from support.hungry import A_PIXEL, Hungry
+from torch import Tensor
+
+from condprep import load_annotator
+from condprep.annotators.depth.annotator import Depth, Normal
+from condprep.annotators.depth.dpt_hybrid import DptHybrid
+from condprep.annotators.depth.models import Midas
+from condprep.annotators.gridded import PLENTY, Gridded
+from condprep.annotators.hed.annotator import CONTROLNET, Hed
+from condprep.annotators.hed.network import HedNetwork
+from condprep.annotators.lines.drawings import AnimeDrawing, Drawing
+from condprep.annotators.lines.load import Lineart, LineartAnime, Mlsd, PidiNet, Teed
+from condprep.annotators.lines.mlsd import MlsdNetwork
+from condprep.annotators.lines.pidinet import PidiNetwork
+from condprep.annotators.lines.teed import Teed as TeedNetwork
+from condprep.annotators.memory import PLAIN, Allowance
+from condprep.annotators.normals.bae import BaeNetwork, NormalBae
+from condprep.annotators.runner import Runner
+from condprep.annotators.weighing import needed
+from condprep.errors import ProgramFault, Rejected
+from condprep.weights.find import WeightFile
+
+SIZE = 192, 128
+
+
+def _hed(precision: str = "fp32") -> Hed:
+    return Hed(HedNetwork(), "", file=WeightFile(CONTROLNET, Path(), "", False), device="cpu", precision=precision)
+
+
+def _gridded(cls: type[Gridded], network: Callable[[], torch.nn.Module], file: str) -> Gridded:
+    how: dict[str, Any] = {"device": "cpu", "precision": "fp32", "batch_size": 8}
+    return cls(network(), "", file=WeightFile(file, Path(), "", False), **how)
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "hed": _hed,
+    "hed in bf16": lambda: _hed("bf16"),
+    "depth": lambda: Depth(Midas(DptHybrid(), {}, "cpu", "fp32"), "midas", device="cpu", precision="fp32"),
+    "normal": lambda: Normal(Midas(DptHybrid(), {}, "cpu", "fp32"), device="cpu", precision="fp32"),
+    "normalbae": lambda: _gridded(NormalBae, BaeNetwork, "scannet.pt"),
+    "lineart": lambda: _gridded(Lineart, Drawing, "sk_model.pth"),
+    "lineart_anime": lambda: _gridded(LineartAnime, AnimeDrawing, "netG.pth"),
+    "pidinet": lambda: _gridded(PidiNet, PidiNetwork, "table5_pidinet.pth"),
+    "teed": lambda: _gridded(Teed, TeedNetwork, "5_model.pth"),
+    "mlsd": lambda: _gridded(Mlsd, MlsdNetwork, "mlsd_large_512_fp32.pth"),
+}
+
+
+def peak(annotator: Any, rgb: Tensor) -> int:
+    """Bytes that torch's own allocator of the CPU has given away at once in a call, as its profiler saw."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        annotator(rgb, ["0" * 64] * len(rgb))
+    events = [one for one in seen.profiler.kineto_results.events() if one.name() == "[memory]"]  # type: ignore[union-attr]
+    given = np.array([one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())])
+    return int(given.cumsum().max())
+
+
+def picture(height: int, width: int) -> Tensor:
+    pixels = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("name", ["hed", "depth", "lineart", "teed"])
+def test_what_is_counted_is_what_torch_takes(name: str) -> None:
+    """Within a fifth of the peak of torch's allocator, without a number computed; a second call of the annotator is as before."""
+    annotator = MADE[name]()
+    before = annotator(picture(*SIZE), ["0" * 64]).maps
+    counted = needed(annotator, *SIZE)
+    assert counted == pytest.approx(peak(annotator, picture(*SIZE).flip(3)), rel=0.2)
+    assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_no_network_needs_more_than_plenty(name: str) -> None:
+    """What is let through without counting would have been let through with it, and memory grows with the picture's pixels."""
+    annotator = MADE[name]()
+    few, many = needed(annotator, 256, 256), needed(annotator, 1024, 1024)
+    assert PLAIN == 1024**2
+    assert max(few / 256**2, many / 1024**2) < PLENTY / 2 == annotator.plenty / 2
+    assert many > 8 * few
+
+
+@pytest.mark.parametrize("kind", ["segformer", "mask2former", "oneformer"])
+def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None:
+    """Any model that a user names: the classes at the picture's size are in it, a copy was counted, and the network's maps are as before."""
+    labels = tiny_models.COCO if kind == "mask2former" else tiny_models.ADE
+    getattr(tiny_models, kind)(tmp_path, labels)
+    annotator: Any = load_annotator(f"segmentation:{tmp_path}", device="cpu")
+    before = annotator(picture(*SIZE), ["0" * 64]).maps
+    assert needed(annotator, *SIZE) == pytest.approx(peak(annotator, picture(*SIZE)), rel=0.2)
+    assert needed(annotator, 4000, 6000) > 10e9
+    assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
+
+
+NEED = 128 * 64 * A_PIXEL  # of a picture of 100 x 60 px, rounded up to 64
+
+
+def test_a_batch_is_cut_before_it_is_tried() -> None:
+    """As many as the limit allows, for a picture of any size, and the maps of all of them, in order."""
+    hungry = Hungry()
+    rgb = torch.arange(1, 6, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 100, 60)
+    results: Any = Runner(hungry, allowance=Allowance(hungry, planned=2 * NEED + 1, here=10 * NEED))(
+        rgb, ["0" * 64] * 5
+    )
+    assert hungry.seen == [(2, 3, 100, 60), (2, 3, 100, 60), (1, 3, 100, 60)]
+    assert [int(pixels[0, 0]) for pixels, _ in results] == [1, 2, 3, 4, 5]
+
+
+def test_a_picture_beyond_the_plan_is_a_reject() -> None:
+    """It is never tried, and the sentence has its size, what it needs, the limit and what to do; to a byte more it is tried."""
+    hungry = Hungry()
+    allowance = Allowance(hungry, planned=NEED - 1, here=NEED - 1)
+    (rejected,) = Runner(hungry, allowance=allowance)(torch.full((1, 3, 100, 60), 9, dtype=torch.uint8), ["0" * 64])
+    assert isinstance(rejected, Rejected)
+    assert (rejected.stage, rejected.code) == ("annotate", "too-large-for-network")
+    assert rejected.reason.startswith("hungry needs 0.01 GB for a picture of 64 x 128 px > limit 0.01 GB")
+    assert "--resolution" in rejected.reason
+    assert "--network-memory" in rejected.reason
+    assert not hungry.seen
+    assert Allowance(hungry, planned=NEED, here=NEED).together(3, 100, 60) == 1
+
+
+def test_a_smaller_device_than_the_plan_s_is_the_device_s_fault() -> None:
+    """What the plan allows and this device has no room for stops, and is no reject; so is anything where there is no plan."""
+    hungry = Hungry()
+    with pytest.raises(ProgramFault, match=r"hungry needs .* for 2 pictures of 64 x 128 px .*a device that has more"):
+        Allowance(hungry, planned=2 * NEED, here=2 * NEED - 1).together(2, 100, 60)
+    with pytest.raises(ProgramFault, match="a picture of 64 x 128 px"):
+        Allowance(hungry, here=NEED - 1).together(1, 100, 60)
+    assert Allowance(hungry, here=NEED).together(7, 100, 60) == 1
+    assert Allowance(hungry).together(1, 1, 1) == 1
+
+
+def test_what_cannot_be_counted_is_tried() -> None:
+    """An annotator of others that does not say what it computes, and one that ends at once."""
+    hungry = Hungry()
+    hungry.weigh = lambda rgb: rgb.numpy().sum()  # type: ignore[method-assign, assignment, return-value]
+    assert Allowance(hungry, planned=10**6, here=10**6).together(4, 100, 60) == 4
+    assert Allowance(Fragile(3), planned=1, here=1).together(4, 1000, 1000) == 4
+
+
+def test_attention_grows_with_the_square() -> None:
+    """A size is counted as it is and not reckoned from another: four times the pixels need sixteen times the scores."""
+
+    class Attentive(Hungry):
+        def weigh(self, rgb: Tensor) -> None:
+            tokens = rgb[:, 0].flatten(1).float()
+            (tokens.mT @ tokens).softmax(1)
+
+    one, four = (needed(Attentive(), side, side) for side in (64, 128))
+    assert four / one == pytest.approx(16, rel=0.05)
