@@ -51,18 +51,25 @@ class Allowance:
         pixels, plenty = size[0] * size[1], self._annotator.plenty
         if plenty and pixels <= PLAIN and pictures * pixels * plenty <= min(limit, self._here):
             return pictures
-        one = self._one(self._annotator, size)
+        one, what = self._one(self._annotator, size), f"of {width} x {height} px"
         if self._planned is not None and one > self._planned:
             raise Rejected(
-                "annotate", _too_large(self._annotator, size, one, self._planned), code="too-large-for-network"
+                "annotate", self._too_large(f"a picture {what}", one, self._planned), code="too-large-for-network"
             )
         most = min(pictures, max(1, limit // one)) if one else pictures
         if most * one > self._here:
+            what = f"{most} pictures {what}" if most > 1 else f"a picture {what}"
             raise ProgramFault(
-                f"{_too_large(self._annotator, size, most * one, self._here, pictures=most)}. Go on with a device that has more, or fewer "
-                "processes on this one"
+                f"{self._too_large(what, most * one, self._here)}. Go on with a device that has more, or fewer processes on this one"
             )
         return most
+
+    def _too_large(self, what: str, need: int, limit: int) -> str:
+        more = "" if self._planned is None else ", or more --network-memory where there is more"
+        return (
+            f"{self._annotator.name} needs {need / 1e9:,.2f} GB for {what} > limit {limit / 1e9:,.2f} GB; give a smaller --resolution, "
+            f"--fit crop or bucket instead of keep{more}"
+        )
 
     def _one(self, annotator: Weighed, size: tuple[int, int]) -> int:
         """Bytes for one picture."""
@@ -71,14 +78,3 @@ class Allowance:
         if size not in self._needed:
             self._needed[size] = needed(annotator, *size)
         return self._needed[size]
-
-
-def _too_large(annotator: Weighed, size: tuple[int, int], need: int, limit: int, pictures: int = 1) -> str:
-    height, width = size
-    what = f"a picture of {width} x {height} px" if pictures == 1 else f"{pictures} pictures of {width} x {height} px"
-    remedy = "a smaller --resolution, --fit crop or bucket, or more --network-memory where there is more"
-    return f"{annotator.name} needs {_gigabytes(need)} for {what} > limit {_gigabytes(limit)}; it takes {remedy}"
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB"

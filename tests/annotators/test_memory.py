@@ -126,7 +126,7 @@ def test_a_picture_beyond_the_plan_is_a_reject() -> None:
     (rejected,) = Runner(hungry, allowance=allowance)(torch.full((1, 3, 100, 60), 9, dtype=torch.uint8), ["0" * 64])
     assert isinstance(rejected, Rejected)
     assert (rejected.stage, rejected.code) == ("annotate", "too-large-for-network")
-    assert rejected.reason.startswith("hungry needs 0.01 GB for a picture of 64 x 128 px > limit 0.01 GB")
+    assert rejected.reason.startswith("hungry needs 0.01 GB for a picture of 60 x 100 px > limit 0.01 GB")
     assert "--resolution" in rejected.reason
     assert "--network-memory" in rejected.reason
     assert not hungry.seen
@@ -136,9 +136,9 @@ def test_a_picture_beyond_the_plan_is_a_reject() -> None:
 def test_a_smaller_device_than_the_plan_s_is_the_device_s_fault() -> None:
     """What the plan allows and this device has no room for stops, and is no reject; so is anything where there is no plan."""
     hungry = Hungry()
-    with pytest.raises(ProgramFault, match=r"hungry needs .* for 2 pictures of 64 x 128 px .*a device that has more"):
+    with pytest.raises(ProgramFault, match=r"hungry needs .* for 2 pictures of 60 x 100 px .*a device that has more"):
         Allowance(hungry, planned=2 * NEED, here=2 * NEED - 1).together(2, 100, 60)
-    with pytest.raises(ProgramFault, match="a picture of 64 x 128 px"):
+    with pytest.raises(ProgramFault, match="a picture of 60 x 100 px"):
         Allowance(hungry, here=NEED - 1).together(1, 100, 60)
     assert Allowance(hungry, here=NEED).together(7, 100, 60) == 1
     assert Allowance(hungry).together(1, 1, 1) == 1

@@ -207,7 +207,7 @@ def test_a_node_that_does_not_see_what_it_needs_says_so(
 
 def test_a_node_with_other_weights_is_refused(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is named with both hashes: its maps would be others."""
-    loaded = Loaded({}, [{"weights": {"net.pth": "bb"}}], {}, 1, {})
+    loaded = Loaded({}, [{"weights": {"net.pth": "bb"}}], {}, 1, None, {})
     monkeypatch.setattr("condprep.building.on_ray.load", lambda *_: loaded)
     with pytest.raises(AnnotatorError, match=r"has other weights net\.pth \(sha256 bb\) than .* \(sha256 aa\)"):
         job(pictures, tmp_path / "ds", sha256={"net.pth": "aa"}).open(None)

@@ -34,7 +34,7 @@ BUILDS: dict[str, Any] = {
     "validation": 2, "limit": 0, "shard_rows": 0, "shard_bytes": 3, "batch_size": 0, "format": "x", "captions": "some",
     "condition_kind": "canny", "image_column": "x", "condition_column": "x", "caption_column": "x", "config": "x",
     "devices": "", "engine": "x", "address": "x", "actors": 2, "max_rejects": 3, "part": "x", "decode": "x",
-    "drop_empty": "x", "allow_truncated": "x",
+    "drop_empty": "x", "allow_truncated": "x", "network_memory": "x",
 }  # fmt: skip
 MISTAKES: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     *(("build", ("raw", "out", "canny"), {"resolution": 64, name: wrong}, name) for name, wrong in BUILDS.items()),
