@@ -74,7 +74,9 @@ def another(pipe: Any, name: str) -> Iterator[None]:
     own = getattr(pipe.controlnet, "nets", [pipe.controlnet])[0]  # FLUX.1's of several kinds is the only one of a list
     other = read_model(type(own), name, True)
     for key, found, expected in mismatches(other.config, own.config):
-        raise ModelError(f"{name} was made for another base: its {key} is {found}, not {expected}")
+        raise ModelError(
+            f"{name} was made for another base, or for other kinds of conditions: its {key} is {found}, not {expected}"
+        )
     other = other.to(own.device, own.dtype)
     if hasattr(other, "t_embedder"):  # Z-Image's, which borrows from the transformer
         other = type(other).from_transformer(other, pipe.transformer)

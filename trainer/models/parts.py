@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAME = (
     *("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type"),
     *("num_attention_heads", "attention_head_dim", "joint_attention_dim", "pooled_projection_dim", "patch_size"),
-    *("dim", "n_heads", "control_in_dim", "conditioning_channels"),
+    *("dim", "n_heads", "control_in_dim", "conditioning_channels", "num_mode"),
 )
 INDEX = "model_index.json"  # of a pipeline's folder
 LAYERS = 200  # in a row, more than any model of these families has

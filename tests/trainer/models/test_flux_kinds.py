@@ -16,6 +16,7 @@ from support.flow_models import save_flow_base
 from support.kinds import KINDS, kinds_batch
 
 from trainer.errors import ModelError
+from trainer.evaluation.pictures import another
 from trainer.models.families import Base, load_base
 from trainer.models.loss import draw_for_training, row_losses
 from trainer.models.packed import packed, unpacked
@@ -98,6 +99,13 @@ def test_the_pipeline_makes_the_trainers_pictures(base: Base, tmp_path: Path) ->
     assert np.allclose(ours, theirs, atol=1e-4)
     assert not np.allclose(ours, made(pipe, control_image={"canny": maps[0]}), atol=1e-4)
     assert type(pipe).__name__ == "FluxControlNetPipeline"
+    with another(pipe, str(tmp_path / "saved")):
+        assert pipe.controlnet.nets[0] is not controlnet
+        assert np.allclose(ours, made(pipe, control_image=dict(zip(("canny", "tile"), maps))), atol=1e-4)
+    assert pipe.controlnet.nets[0] is controlnet
+    FluxControlNetModel.from_config({**controlnet.config, "num_mode": None}).save_pretrained(tmp_path / "one")
+    with pytest.raises(ModelError, match="num_mode is None, not 3"), another(pipe, str(tmp_path / "one")):
+        pass
 
 
 def test_a_controlnet_to_go_on_from_has_the_kinds_of_the_recipe(folder: Path, base: Base, tmp_path: Path) -> None:
