@@ -29,6 +29,7 @@ from typing import Any
 
 import hypothesis
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 from skimage import data
@@ -64,6 +65,11 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("condprep")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of -n auto: one more than there are cores, for a fifth of its time a worker waits for what it has started; each has 5 GB."""
+    return max(1, min(usable_cores() + 1, psutil.virtual_memory().total // (5 << 30)))
 
 
 def _read_once(name: str) -> None:
