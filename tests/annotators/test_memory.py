@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import tiny_models
+from support import dwpose_models, tiny_models
 from support.fragile import Fragile
 from support.hungry import A_PIXEL, Hungry
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from condprep import load_annotator
 from condprep.annotators.depth.annotator import Depth, Normal
@@ -28,8 +29,10 @@ from condprep.annotators.lines.pidinet import PidiNetwork
 from condprep.annotators.lines.teed import Teed as TeedNetwork
 from condprep.annotators.memory import PLAIN, Allowance
 from condprep.annotators.normals.bae import BaeNetwork, NormalBae
+from condprep.annotators.openpose.annotator import Openpose
+from condprep.annotators.openpose.dwpose.annotator import Dwpose
 from condprep.annotators.runner import Runner
-from condprep.annotators.weighing import needed
+from condprep.annotators.weighing import Counting, needed
 from condprep.errors import ProgramFault, Rejected
 from condprep.weights.find import WeightFile
 
@@ -73,7 +76,7 @@ def picture(height: int, width: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("name", ["hed", "depth", "lineart", "teed"])
+@pytest.mark.parametrize("name", ["hed", pytest.param("depth", marks=pytest.mark.slow), "lineart", "teed"])
 def test_what_is_counted_is_what_torch_takes(name: str) -> None:
     """Within a fifth of the peak of torch's allocator, without a number computed; a second call of the annotator is as before."""
     annotator = MADE[name]()
@@ -83,6 +86,7 @@ def test_what_is_counted_is_what_torch_takes(name: str) -> None:
     assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_no_network_needs_more_than_plenty(name: str) -> None:
     """What is let through without counting would have been let through with it, and memory grows with the picture's pixels."""
@@ -93,6 +97,7 @@ def test_no_network_needs_more_than_plenty(name: str) -> None:
     assert many > 8 * few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["segformer", "mask2former", "oneformer"])
 def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None:
     """Any model that a user names: the classes at the picture's size are in it, a copy was counted, and the network's maps are as before."""
@@ -103,6 +108,33 @@ def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None
     assert needed(annotator, *SIZE) == pytest.approx(peak(annotator, picture(*SIZE)), rel=0.2)
     assert needed(annotator, 4000, 6000) > 10e9
     assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
+
+
+class Maps(nn.Module):
+    """OpenPose's answer, of nobody."""
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        maps = 0 * F.avg_pool2d(pictures, 8)[:, :1]
+        return maps.expand(-1, 19, -1, -1).contiguous(), maps.expand(-1, 38, -1, -1).contiguous()
+
+
+def _dwpose(folder: Path) -> Dwpose:
+    files = [dwpose_models.as_weights(dwpose_models.write_detector(folder / "a.onnx"))]
+    files.append(dwpose_models.as_weights(dwpose_models.write_landmarks(folder / "b.onnx")))
+    return Dwpose(*files, variant="dwpose", device="cpu", precision="fp32")
+
+
+@pytest.mark.parametrize("make", [lambda _: Openpose(Maps(), device="cpu"), _dwpose])
+def test_what_people_need_does_not_grow_with_their_picture(make: Callable[[Path], Any], tmp_path: Path) -> None:
+    """Their networks see pictures at sizes of their own, so a picture of any size is let in: where nobody is, it takes a few bytes a pixel."""
+    annotator = make(tmp_path)
+    most = []
+    for side in (256, 2048):
+        with Counting() as counting:
+            annotator(torch.full((1, 3, side, side), 90, dtype=torch.uint8), ["0" * 64])
+        most.append(counting.most)
+    assert most[1] - most[0] < 16 * 2048**2
+    assert Allowance(annotator, planned=1, here=1).together(4, 6000, 4000) == 4
 
 
 NEED = 128 * 64 * A_PIXEL  # of a picture of 100 x 60 px, rounded up to 64
