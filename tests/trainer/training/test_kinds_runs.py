@@ -28,6 +28,7 @@ from trainer.evaluation.evaluate import evaluate
 from trainer.recipe.recipe import Recipe
 from trainer.training.plan import plan_training
 
+pytestmark = pytest.mark.slow
 VALIDATED = {"every": 4, "samples": 3, "sampler_steps": 1, "loss_rows": 3, "fidelity": True, "fidelity_rows": 2}
 
 
