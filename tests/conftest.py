@@ -67,11 +67,6 @@ def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("condprep")
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Of -n auto: one more than there are cores, for a fifth of its time a worker waits for what it has started; each has 5 GB."""
-    return max(1, min(usable_cores() + 1, psutil.virtual_memory().total // (5 << 30)))
-
-
 def _read_once(name: str) -> None:
     """A photograph of scikit-image is decoded once in a process; each test gets a copy."""
     read = functools.cache(getattr(data, name))
@@ -91,8 +86,9 @@ os.fsync = _without_waiting  # a build waits thirty times for the disk: longer t
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: a process for each core that we may use, up to eight, each of which loads torch."""
-    return min(usable_cores(), 8)
+    """`-n auto`: one more than the cores that we may use, as a fifth of its time a worker waits for what it has started. Up
+    to eight, each of which loads torch and has up to five GB."""
+    return max(1, min(usable_cores() + 1, 8, psutil.virtual_memory().total // (5 << 30)))
 
 
 @pytest.hookimpl(wrapper=True)
