@@ -147,6 +147,7 @@ def there() -> dict[str, bytes]:
     return {name.removeprefix(PREFIX): file.getvalue() for name, file in store.items() if name.startswith(PREFIX)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_it_is_what_it_is_in_a_folder(
     before: Path, raw: Path, changed: Callable[[Any], dict[str, bytes]], change: Any, writes: Writes

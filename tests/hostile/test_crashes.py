@@ -63,11 +63,12 @@ def test_stopped_anywhere(tmp_path: Path, scenarios: Iterable[str], stride: int,
 @pytest.mark.slow
 def test_a_run_stopped_here_and_there(tmp_path: Path, warm: Warm) -> None:
     """The same of a whole training, whose imports would take longer than itself."""
-    code, said, errors = warm.run(tmp_path, "support.crash_scenarios", tmp_path, examples(84, 1), 0, *LONG)
+    seed = random.randrange(10_000)
+    code, said, errors = warm.run(tmp_path, "support.crash_scenarios", tmp_path, examples(120, 1), seed, *LONG)
     assert code == 0, errors
     found = json.loads(said)
     assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
-    assert sum(one["points"] for one in found.values()) >= 6
+    assert sum(one["points"] for one in found.values()) >= 4
 
 
 def test_a_dataset_in_the_middle_of_getting_columns_says_so(tmp_path: Path) -> None:
