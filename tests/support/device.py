@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from trainer.training.memory import StorageCounter, peak_of
+from condprep.runtime.storages import StorageCounter, peak_of
 
 DEVICE = os.environ.get("CONDPREP_TEST_DEVICE", "cuda")
 ON_CUDA = DEVICE == "cuda"

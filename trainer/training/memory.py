@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from condprep.runtime.storages import peak_of
 from trainer.models.quantized import quantize
 from trainer.training.optimizer import state_bytes
 from trainer.training.shards import block_names, gathered, parameters_of
@@ -151,40 +148,3 @@ def _pass(base: Base, controlnet: Any, batch: Batch, recipe: Recipe) -> None:
     timesteps = torch.zeros(rows, dtype=torch.float32 if base.prediction_type == "flow" else torch.int64)
     loss: Any = base.predict(autocast, noisy.to(precision), timesteps, batch).float().square().mean()
     loss.backward()
-
-
-def peak_of(run: Callable[[], object]) -> int:
-    """The most bytes that tensors made in `run` hold at once."""
-    counter = StorageCounter()
-    with counter:
-        run()
-    return counter.peak
-
-
-class StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts storages from the operation that makes them until the last tensor on them is gone."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.peak = 0
-        self._known: dict[int, Any] = {}
-
-    def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        result = operation(*arguments, **(named or {}))
-        before = {id(t.untyped_storage()) for t in tree_leaves((arguments, named)) if isinstance(t, Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in before:
-                self._add(tensor.untyped_storage())
-        return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key = id(storage)
-        if key not in self._known:
-            size = storage.nbytes()
-            self.now += size
-            self.peak = max(self.peak, self.now)
-            self._known[key] = weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self.now -= size
-        del self._known[key]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from support.trainer_models import save_base
 
+from condprep.runtime.storages import peak_of
 from trainer.errors import MachineError
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Recipe
-from trainer.training.memory import peak_of, predict_memory
+from trainer.training.memory import predict_memory
 from trainer.training.preflight import check_disk, check_micro_batch, largest_micro_batch, micro_batch_sizes
 from trainer.types import Batch
 

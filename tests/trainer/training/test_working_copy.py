@@ -11,10 +11,11 @@ from support.flow_models import FLOWS, save_flow_base
 from support.learners import RATE, make_batch, make_learner, split, stir, weights
 from support.trainer_models import save_base
 
+from condprep.runtime.storages import peak_of
 from trainer.models.families import load_base
 from trainer.recipe.recipe import Model, Recipe, Train
 from trainer.training import step
-from trainer.training.memory import peak_of, predict_memory
+from trainer.training.memory import predict_memory
 from trainer.training.state import read_state
 from trainer.training.step import Learner
 from trainer.training.working_copy import WorkingCopy, is_wanted
