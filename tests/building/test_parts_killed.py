@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from support.datasets import tree
 from support.pictures import encoded, smooth
+from support.thorough import examples
 
-KILLS = 30
+KILLS = examples(15, 300)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ from support.hostile_files import Write, records, sources, tables, tables_of_our
 from support.hostile_pictures import pictures
 from support.pictures import smooth
 
-import condprep
+from condprep.building.build import build
 from condprep.dataset.arrow import IMAGE
 
 Runs = Iterable[tuple[str, list[str]]]  # the input's name and the command's words
@@ -50,7 +50,7 @@ def make(folder: Path, wanted: Callable[[str], bool]) -> None:
             place.mkdir()
             write(place)
     Image.fromarray(smooth(64, 64)).save(folder / "in" / "raw" / "0.png")
-    condprep.build(folder / "in" / "raw", folder / "in" / "ds", "canny", resolution=64)
+    build(folder / "in" / "raw", folder / "in" / "ds", "canny", resolution=64)
     for write, place in _wanted(folder / "in" / "records", records() | tables_of_ours(), wanted):
         shutil.copytree(folder / "in" / "ds", place)
         write(place / ".condprep")

@@ -82,6 +82,7 @@ def test_maps_of_other_pictures_are_told(name: str) -> None:
         assert compare_pictured(picture, make(other), kind).verdict == "other picture"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("name", [name for name in MAPS if name not in COARSE])
 def test_defects_are_told(name: str, defect: str) -> None:
