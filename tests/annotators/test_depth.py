@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
+from support.aux_models import undrawn
 from support.network_states import depth_state
 from support.thorough import share
 from support.tiny_models import dpt, zoedepth
@@ -52,17 +53,20 @@ def weights(folder: Path) -> Weights:
 def reference(folder: Path) -> Any:
     from controlnet_aux import MidasDetector
 
-    return MidasDetector.from_pretrained(folder)
+    with undrawn(-0.3):
+        return MidasDetector.from_pretrained(folder)
 
 
 @pytest.fixture(scope="module")
 def depth(weights: Weights) -> Annotator:
-    return load_annotator("depth", params={"precision": "fp32"}, weights=weights)
+    with undrawn(0.3):
+        return load_annotator("depth", params={"precision": "fp32"}, weights=weights)
 
 
 @pytest.fixture(scope="module")
 def normal(weights: Weights) -> Annotator:
-    return load_annotator("normal:midas", params={"precision": "fp32"}, weights=weights)
+    with undrawn(0.3):
+        return load_annotator("normal:midas", params={"precision": "fp32"}, weights=weights)
 
 
 def photo(height: int, width: int) -> np.ndarray:

@@ -85,9 +85,9 @@ def test_any_size_in_any_batch(kind: str, models: dict[str, Annotator]) -> None:
     pictures = batch(*(np.roll(picture(37, 90), 7 * n, axis=1) for n in range(8)))
     whole = annotator(pictures, KEYS).maps
     assert whole.shape == (8, 3, 37, 90)
-    for count in (1, 3):
-        parts = torch.cat([annotator(part, KEYS[: len(part)]).maps for part in pictures.split(count)])
-        assert (parts != whole).any(1).float().mean() <= 1e-3
+    for count, some in ((1, slice(0, 2)), (3, slice(2, 8))):  # each picture once
+        parts = torch.cat([annotator(part, KEYS[: len(part)]).maps for part in pictures[some].split(count)])
+        assert (parts != whole[some]).any(1).float().mean() <= 1e-3
     for size in ((1, 1), (1, 40)):
         assert annotator(batch(picture(*size), picture(*size)), KEYS[:2]).maps.shape == (2, 3, *size)
 
