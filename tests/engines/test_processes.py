@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.datasets import tree
 from support.jobs import OneBreaks, dies, fails
+from support.thorough import examples
 
 from condprep import build
 from condprep.engines import processes
@@ -21,6 +22,7 @@ from condprep.runtime.progress import Progress
 
 SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 1}  # twelve shards
 CPUS = "cpu,cpu,cpu"
+KILLS = examples(3, 20)
 
 
 def ours() -> list[Any]:
@@ -43,14 +45,14 @@ def after_each_shard(do: Callable[[Any], None]) -> Any:
 def test_killed_again_and_again_they_make_the_bytes_of_one(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of three processes one is killed outright, six times: its shards are done by others, and nothing is lost or doubled."""
+    """Of three processes one is killed outright, again and again: its shards are done by others, and nothing is lost or doubled."""
     build(raw, tmp_path / "one", ["canny", "canny:random"], **SMALL)
     rng, kills = random.Random(0), 0
 
     def kill(pool: Any) -> None:
         nonlocal kills
         alive = ours()
-        if kills < 6 and len(alive) == len(pool._workers):  # the one before has been noticed
+        if kills < KILLS and len(alive) == len(pool._workers):  # the one before has been noticed
             killed = rng.choice(alive)
             killed.kill()
             killed.join()  # else others might die before this one is noticed: three in a row stop a build, rightly
@@ -65,7 +67,7 @@ def test_killed_again_and_again_they_make_the_bytes_of_one(
         assert tree(out) == tree(tmp_path / "one")
         assert {(state.stage, state.done) for state in seen} >= {("build", 12), ("finish", 12)}
         assert not ours()
-        if kills == 6:
+        if kills == KILLS:
             break
 
 
