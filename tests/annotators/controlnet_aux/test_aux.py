@@ -166,13 +166,13 @@ def test_binary_maps_hold_two_values(variant: str, checkpoints: Checkpoints) -> 
 
 @pytest.mark.parametrize("variant", variants(["mlsd", "pidinet", *WEIGHTLESS]))
 def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Checkpoints) -> None:
-    """Three pictures together and each alone: the same maps, and the pictures are left as they were."""
+    """Three pictures together and each alone: the same maps, PiDiNet's up to rounding, and the pictures are left as they were."""
     annotator = load(variant, checkpoints(variant))
     rgb = batch(picture(64, 128), np.flip(picture(64, 128), 1), np.flip(picture(64, 128), 0))
     before = rgb.clone()
     together = annotator(rgb, KEYS).maps
     alone = [annotator(one, [key]).maps for one, key in zip(rgb.split(1), KEYS)]
-    assert torch.equal(together, torch.cat(alone))
+    assert (together.int() - torch.cat(alone).int()).abs().max() <= (variant == "pidinet")
     assert torch.equal(rgb, before)
 
 
