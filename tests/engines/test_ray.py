@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,17 @@ def _running(Cluster: Any) -> Iterator[Any]:
 
 
 def actors(fleet: Any) -> list[int]:
-    """The processes of a fleet, wherever they are on this machine."""
-    title = f"ray::{fleet._name} "
-    found = psutil.process_iter(["pid", "cmdline"])
-    return [process.info["pid"] for process in found if (process.info["cmdline"] or [""])[0].startswith(title)]
+    """The processes of a fleet, on whichever node: by Ray's own table, as their titles change with what they are asked."""
+    known = ray._private.state.actors().values()
+    of_fleet = [one for one in known if one["Name"].startswith(f"{fleet._name} ") and one["State"] == "ALIVE"]
+    return [one["Pid"] for one in of_fleet if _lives(one["Pid"])]
+
+
+def _lives(pid: int) -> bool:
+    """Ray's table knows a while later."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def after_each_shard(do: Callable[[Any], None]) -> Any:
