@@ -77,6 +77,7 @@ def batch(*pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
+@pytest.mark.slow
 def test_maps_are_those_of_the_reference(reference: Any, depth: Annotator, normal: Annotator) -> None:
     """At sides that are multiples of 64 depth and normals are within one grey level of MidasDetector's, everywhere."""
     picture = photo(128, 192)

@@ -78,6 +78,7 @@ def test_the_classes_are_those_of_transformers(kind: str, models: dict[str, Anno
         assert (found != painted[expected]).any(2).mean() <= 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_size_in_any_batch(kind: str, models: dict[str, Annotator]) -> None:
     """Sizes that no network takes, down to 1 x 1, in batches of 1, 3 and 8: maps of the picture's size, and the same ones."""

@@ -73,6 +73,7 @@ def seen(annotator: Annotator, pictures: int) -> Waits:
     return counted
 
 
+@pytest.mark.slow
 def test_no_network_makes_the_host_wait(annotator: tuple[Annotator, int, int]) -> None:
     """Nothing is copied in but the pictures, and nothing asks the device: what is found is the one copy out.
 

@@ -267,6 +267,7 @@ def test_curate_and_merge_write_to_urls(before: Path, raw: Path, tmp_path: Path,
             makes(f"{URL.rpartition('/')[0]}")
 
 
+@pytest.mark.slow
 def test_faults_of_s3_lose_and_double_nothing(
     before: Path, raw: Path, changed: Callable[[Any], dict[str, bytes]], s3: S3Server
 ) -> None:

@@ -94,6 +94,7 @@ def test_processes_that_always_die_end_the_build() -> None:
     assert not ours()
 
 
+@pytest.mark.slow
 def test_an_error_in_a_process_is_that_of_the_build() -> None:
     """It comes out as it was raised, and the other processes end."""
     with pytest.raises(UsageError, match="no such weights"):
@@ -117,6 +118,7 @@ def test_one_device_of_several_that_fails_stops_the_build(
     assert tree(tmp_path / "ds") == tree(tmp_path / "one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "device", "says"),
     [

@@ -10,7 +10,6 @@ from support import surface
 from support.surface_runs import JSON_RUNS
 
 KEPT = json.loads(surface.LIST.read_text(encoding="utf-8"))
-HEAVY = {"trainer train", "trainer evaluate", "trainer fork"}  # of which the others are a part
 
 
 def test_the_public_names_are_what_they_were() -> None:
@@ -41,9 +40,8 @@ def test_every_verb_with_json_is_listed() -> None:
     assert KEPT["json"].keys() == JSON_RUNS.keys()
 
 
-@pytest.mark.parametrize(
-    "run", [pytest.param(run, marks=pytest.mark.slow) if run in HEAVY else run for run in JSON_RUNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("run", JSON_RUNS)
 def test_json_has_the_keys_that_it_had(run: str, tmp_path: Path) -> None:
     """`--json` of a real run: every key and the JSON type of its value."""
     assert surface.json_keys(run, tmp_path) == KEPT["json"][run]

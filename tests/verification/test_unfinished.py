@@ -130,6 +130,7 @@ def test_maps_that_a_network_made_again_are_kept_batch_by_batch(dataset: Path, m
     assert outcome(dataset) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["checks", "settings", "dataset", "user"])
 def test_another_question_begins_anew(
     dataset: Path, measured: list[int | None], monkeypatch: pytest.MonkeyPatch, other: str
