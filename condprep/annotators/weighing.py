@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from condprep.annotators.protocol import Weighed
 from condprep.runtime.storages import StorageCounter
+
+logger = logging.getLogger(__name__)
 
 _PACKETS = (torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d, torch.ops.aten.convolution)
 CONVOLUTIONS = {getattr(packet, name) for packet in _PACKETS for name in packet.overloads()}  # type: ignore[no-untyped-call]
@@ -26,8 +29,10 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
         try:
             rgb = torch.empty(1, height, width, 3, dtype=torch.uint8, device=annotator.device).permute(0, 3, 1, 2)
             annotator.weigh(rgb)
-        except Exception:  # DataDependentOutputException, and whatever code of others makes of such a tensor
-            pass
+        except Exception as error:  # DataDependentOutputException, and whatever code of others makes of such a tensor
+            logger.info(
+                "%s: what %d x %d px need was counted up to %.60r", annotator.name, width, height, str(error).strip()
+            )
     return counting.peak
 
 

@@ -176,11 +176,13 @@ def test_a_smaller_device_than_the_plan_s_is_the_device_s_fault() -> None:
     assert Allowance(hungry).together(1, 1, 1) == 1
 
 
-def test_what_cannot_be_counted_is_tried() -> None:
-    """An annotator of others that does not say what it computes, and one that ends at once."""
+def test_what_cannot_be_counted_is_tried(caplog: pytest.LogCaptureFixture) -> None:
+    """An annotator of others that does not say what it computes, and one that ends at once, which the log says."""
+    caplog.set_level("INFO", "condprep")
     hungry = Hungry()
     hungry.weigh = lambda rgb: rgb.numpy().sum()  # type: ignore[method-assign, assignment, return-value]
     assert Allowance(hungry, planned=10**6, here=10**6).together(4, 100, 60) == 4
+    assert "hungry: what 64 x 128 px need was counted up to" in caplog.text
     assert Allowance(Fragile(3), planned=1, here=1).together(4, 1000, 1000) == 4
 
 
