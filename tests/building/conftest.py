@@ -6,22 +6,19 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.built_in import among_built_in
 from support.datasets import tree
 from support.faulty import FIVE_SHARDS, pictures
 from support.fragile import Fragile
 from support.pictures import smooth
 
-from condprep import AnnotatorSpec, build
-from condprep.annotators import registry
+from condprep import build
 
 
 @pytest.fixture
 def fragile(monkeypatch: pytest.MonkeyPatch) -> Fragile:
     """The annotator `fragile`, among the built-in ones."""
-    annotator = Fragile(limit=3)
-    spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
-    return annotator
+    return among_built_in(monkeypatch, Fragile(limit=3))
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from support.built_in import among_built_in
 from support.datasets import tree
 from support.hungry import A_PIXEL, Hungry
 
-from condprep import AnnotatorSpec, add_columns, build, finish
-from condprep.annotators import memory, registry
+from condprep import add_columns, build, finish
+from condprep.annotators import memory
 from condprep.building import device_stage, load_annotators
 from condprep.engines import local, processes
 from condprep.errors import DatasetError, ProgramFault, UsageError
@@ -26,10 +27,7 @@ REASON = "hungry needs 0.08 GB for a picture of 320 x 256 px > limit 0.08 GB"
 @pytest.fixture
 def hungry(monkeypatch: pytest.MonkeyPatch) -> Hungry:
     """The annotator `hungry`, among the built-in ones."""
-    annotator = Hungry()
-    spec = AnnotatorSpec(name="hungry", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
-    return annotator
+    return among_built_in(monkeypatch, Hungry())
 
 
 @pytest.fixture(scope="module")

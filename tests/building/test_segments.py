@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from support.built_in import among_built_in
 from support.datasets import tree
 from support.pictures import encoded
 
-from condprep import AnnotatorSpec, Maps, build
-from condprep.annotators import registry
+from condprep import Maps, build
 from condprep.building import keeping
 from condprep.building.device_stage import DeviceStage
 from condprep.building.keeping import Keeper, Pace, Turn
@@ -61,8 +61,7 @@ class Sociable:
 
 def among_annotators(monkeypatch: pytest.MonkeyPatch) -> None:
     """The annotator `sociable` is built in; and few pictures may come while one waits."""
-    spec = AnnotatorSpec(name="sociable", summary="", load=lambda *_, **__: Sociable())
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
+    among_built_in(monkeypatch, Sociable())
     monkeypatch.setattr(DeviceStage, "pending", 4_000_000)
 
 

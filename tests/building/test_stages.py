@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.built_in import among_built_in
 from support.datasets import tree
 from support.fragile import Fragile
 
-from condprep import AnnotatorSpec, build
-from condprep.annotators import registry, transfer
+from condprep import build
+from condprep.annotators import transfer
 from condprep.building import device_stage, shard
 from condprep.building.device_stage import DeviceStage
 from condprep.building.picture import Draft, Found, Input, Item, PictureStage
@@ -52,10 +53,7 @@ class Watched(Fragile):
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     """The annotator `watched`, among the built-in ones."""
-    annotator = Watched()
-    spec = AnnotatorSpec(name="watched", summary="", load=lambda *_, **__: annotator)
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
-    return annotator
+    return among_built_in(monkeypatch, Watched())
 
 
 def test_the_device_goes_on_while_the_writer_is_stopped(

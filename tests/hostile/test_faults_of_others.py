@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.built_in import among_built_in
 from support.fragile import Fragile
 from support.pictures import smooth
 
 import condprep
-from condprep import AnnotatorSpec
 from condprep.annotators import registry
 from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import AnnotatorError, BuildFailed
@@ -92,8 +92,7 @@ class Leaving(Fragile):
 def test_an_annotator_cannot_end_a_build_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SystemExit(0) out of the code of others is a failure of the build, and nothing of the shard is kept."""
     picture(tmp_path / "raw" / "1.png")
-    spec = AnnotatorSpec(name="fragile", summary="", load=lambda *_, **__: Leaving(limit=3))
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
+    among_built_in(monkeypatch, Leaving(limit=3))
     with pytest.raises(BuildFailed, match="wanted to end the program"):
         condprep.build(tmp_path / "raw", tmp_path / "ds", "fragile", resolution=64)
     assert not (tmp_path / "ds" / "train").exists()

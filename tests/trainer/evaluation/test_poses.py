@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from support.built_in import among_built_in
 from support.painters import HOW, follower
 
-from condprep import AnnotatorSpec
-from condprep.annotators import registry
 from condprep.annotators.openpose.keypoints import KEYPOINTS, Pose, column_value
 from condprep.annotators.registry import load_annotator
 from condprep.images.geometry import Placement
@@ -40,8 +39,7 @@ def standing(right: float) -> Any:
 
 def test_poses_are_tried_by_their_people(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keypoints, not pixels, decide: OKS, PCK and AP are 1 for a ControlNet that follows, and AP is 0 at chance."""
-    spec = AnnotatorSpec(name="posed", summary="", load=lambda *_, **__: Posed())
-    monkeypatch.setattr(registry, "BUILTIN", (*registry.BUILTIN, spec))
+    among_built_in(monkeypatch, Posed())
     some = [
         Example(
             str(n), "", np.full((64, 64, 3), 40 * n, np.uint8), np.full((64, 64, 3), n, np.uint8), [standing(40 * n)]
