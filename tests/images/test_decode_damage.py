@@ -17,6 +17,7 @@ from support.pictures import encoded, jpeg_of_size, jpeg_with_segment, png, smoo
 from support.thorough import share
 
 from condprep.errors import Rejected
+from condprep.images.cost import _pairs
 from condprep.images.decode import Picture, decode
 from condprep.images.exif import jpeg_metadata
 from condprep.runtime.quiet import quiet_pillow
@@ -235,3 +236,9 @@ def test_threads_decode_what_one_thread_decodes() -> None:
         together = list(pool.map(lambda name: decode(GOOD[name]).rgb, names))
     for name, rgb in zip(names, together):
         assert np.array_equal(rgb, decode(GOOD[name]).rgb), name
+
+
+@given(st.lists(st.sampled_from([0xFF, 0xDA, 0]), max_size=40).map(bytes))
+def test_scans_are_counted_as_bytes_count_them(data: bytes) -> None:
+    """Wherever the two bytes of a scan's marker lie, at even places or odd ones, first or last."""
+    assert _pairs(data, b"\xff\xda") == data.count(b"\xff\xda")
