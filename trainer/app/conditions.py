@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from condprep.annotation.rows import png
-from condprep.annotation.session import Session
+from condprep.annotation.session import Session, described
 from condprep.annotators.protocol import full_name
 from condprep.errors import AnnotatorError, Rejected
 from condprep.types import IMPORTED, Reject
@@ -49,11 +49,13 @@ class Conditions:
         weights: Weights | None,
         trust: Sequence[str],
     ) -> Conditions:
-        """Those of a result. condition: its record. Raises what `condprep.Session(like=folder)` raises, and loads networks."""
+        """Those of a result. condition: its record, of several kinds what it says of one. Raises what `condprep.Session(like=folder)` raises, and loads networks."""
         transform = Transform(recipe.data.resolution, recipe.data.fit, (condition["kind"],))
         if not annotator_name(condition):
             return cls(None, transform)
-        session = Session(like=folder, device=device, weights=weights, trust_annotators=trust, workers=1)
+        column = condition["annotators"][0]["column"]
+        whole = Session(like=folder, device=device, weights=weights, trust_annotators=trust, workers=1).description
+        session = described(replace(whole, wanted={column: whole.wanted[column]}))
         try:
             session.load()
         except (

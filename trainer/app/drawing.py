@@ -34,9 +34,10 @@ class Asked(BaseModel):
 class Drawing:
     """Draws with a pipeline, for one caller at a time."""
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: Any, kind: str | None = None) -> None:
+        """kind: of the conditions, where the pipeline knows several."""
         pipe.set_progress_bar_config(disable=True)
-        self._pipe = pipe
+        self._pipe, self._kind = pipe, kind
         self._of_base: OrderedDict[tuple[Any, ...], Image.Image] = OrderedDict()
 
     def steps(self, condition: Image.Image, asked: Asked) -> int:
@@ -48,7 +49,7 @@ class Drawing:
 
         def made(strength: float) -> Image.Image:
             sampling = Sampling(asked.steps, asked.cfg, negative_prompt=asked.negative_prompt)
-            request = Request(asked.prompt, condition, asked.seed)
+            request = Request(asked.prompt, condition, asked.seed, self._kind)
             (picture,) = generate(self._pipe, [request], sampling, strength=strength, stepped=stepped)
             return picture
 

@@ -13,8 +13,8 @@ from trainer.app.markup import render
 from trainer.app.web import Page
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import result_folder
-from trainer.inference.pipeline import PrecisionName, WeightsName, open_pipeline, read_records
-from trainer.models.kinds import all_kinds, kinds_of
+from trainer.inference.pipeline import PrecisionName, WeightsName, chosen_kind, open_pipeline, read_records
+from trainer.models.kinds import kinds_of, of_kind
 from trainer.recipe.layout import RECIPE
 from trainer.recipe.toml import load_recipe
 from trainer.types import Say
@@ -38,25 +38,24 @@ def open_page(
     device: str = "auto",
     annotator_weights: Weights | None = None,
     trust: Sequence[str] = (),
+    kind: str | None = None,
     say: Say = lambda _: None,
 ) -> Page:
     """The page of a run's ControlNet, its networks loaded. base, checkpoint, weights, precision, device: as `load_pipeline` takes them.
 
-    annotator_weights, trust: of the annotator that is recorded. Raises ModelError where `output` holds no result, and
-    what a `condprep.Session` raises where its annotator cannot be had.
+    annotator_weights, trust: of the annotator that is recorded. kind: which of several kinds of conditions the page is for.
+    Raises ModelError where `output` holds no result or knows no such kind, and what a `condprep.Session` raises where its annotator cannot be had.
     """
     folder = result_folder(output, checkpoint, say)
     training, condition = read_records(folder)
     if not (output / RECIPE).is_file():
         raise ModelError(f"{output} holds no result of the trainer: {RECIPE} is missing")
-    if (kinds := all_kinds(kinds_of(condition))) and len(kinds_of(condition)) > 1:
-        raise ModelError(
-            f"{output} takes conditions of several kinds ({kinds}), and the page is for one: `python -m trainer sample --kind` tries each"
-        )
+    told = chosen_kind(kinds_of(condition), kind)
+    condition = of_kind(condition, told) if told else condition
     recipe = load_recipe(output / RECIPE)
     conditions = Conditions.of(folder, condition, recipe, device=device, weights=annotator_weights, trust=trust)
     pipe = open_pipeline(folder, base=base, weights=weights, precision=precision, device=device)
-    return Page(render(output, training, condition, recipe, base), conditions, Generations(Drawing(pipe), say))
+    return Page(render(output, training, condition, recipe, base), conditions, Generations(Drawing(pipe, told), say))
 
 
 def server(page: Page, host: str) -> uvicorn.Server:

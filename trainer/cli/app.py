@@ -11,6 +11,7 @@ from trainer.cli.options import (
     AnnotatorWeights,
     BaseName,
     Device,
+    Kind,
     Output,
     WhichCheckpoint,
     WhichPrecision,
@@ -25,6 +26,7 @@ Open = Annotated[bool, typer.Option("--open", help="open the page in the browser
 
 def app(
     output: Output,
+    kind: Kind = None,
     host: Host = "127.0.0.1",
     port: Port = 7860,
     open_browser: Open = False,
@@ -54,6 +56,7 @@ def app(
             device=device,
             annotator_weights=open_weights(annotator_weights, strict=True),
             trust=trust_annotators,
+            kind=kind,
             say=console.say,
         )
         if not is_local(host):

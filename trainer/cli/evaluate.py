@@ -12,6 +12,7 @@ from trainer.cli.options import (
     AnnotatorWeights,
     BaseName,
     Device,
+    Kind,
     Output,
     WhichCheckpoint,
     WhichPrecision,
@@ -33,7 +34,6 @@ ProtocolName = Annotated[str | None, typer.Option(help="settings by name: contro
 AnnotatorName = Annotated[
     str | None, typer.Option(help="looks at the pictures, instead of the one that made the dataset's maps")
 ]
-Kind = Annotated[str | None, typer.Option(help="of conditions that is looked at, where the ControlNet knows several")]
 ClipName = Annotated[
     str | None,
     typer.Option(help="CLIP model for CLIP scores, by folder or Hub name (default: clip-vit-base-patch16 if cached)"),

@@ -16,6 +16,7 @@ WhichCheckpoint = Annotated[
     int | None,
     typer.Option("--checkpoint", min=1, help="that of this update, as 500 (default: the result, else the newest)"),
 ]
+Kind = Annotated[str | None, typer.Option(help="which kind of conditions, where the ControlNet knows several")]
 BaseName = Annotated[str | None, typer.Option("--base", help="another base model than that of the training")]
 WhichWeights = Annotated[WeightsName, typer.Option("--weights", help="best: the averaged ones where there are any")]
 WhichPrecision = Annotated[PrecisionName, typer.Option("--precision", help="auto: bf16 on a GPU, fp32 on a CPU")]

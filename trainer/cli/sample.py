@@ -8,10 +8,18 @@ from typing import Annotated
 import typer
 
 from condprep.errors import UsageError
-from trainer.cli.options import BaseName, Device, Output, SamplerName, WhichCheckpoint, WhichPrecision, WhichWeights
+from trainer.cli.options import (
+    BaseName,
+    Device,
+    Kind,
+    Output,
+    SamplerName,
+    WhichCheckpoint,
+    WhichPrecision,
+    WhichWeights,
+)
 
 ConditionFile = Annotated[Path, typer.Option(help="a condition map, as `condprep annotate --like OUTPUT` makes it")]
-Kind = Annotated[str | None, typer.Option(help="which kind of conditions it is, where the ControlNet knows several")]
 Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
 PictureFile = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
 NegativePrompt = Annotated[str, typer.Option(help="what it shall not show")]

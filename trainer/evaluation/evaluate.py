@@ -20,7 +20,8 @@ from trainer.evaluation.result import CHANCE, Fidelity, Trained, conclude
 from trainer.evaluation.trial import Arm, Trial
 from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.generate import Sampling
-from trainer.inference.pipeline import PrecisionName, WeightsName, load_pipeline
+from trainer.inference.pipeline import PrecisionName, WeightsName, load_pipeline, read_records
+from trainer.models.kinds import all_kinds, kinds_of, recorded_kinds
 from trainer.recipe.layout import METRICS, RECIPE
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import load_recipe
@@ -68,6 +69,8 @@ def evaluate(
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
     folder = result_folder(Path(output), checkpoint, say)
+    if against:
+        _check_against(folder, against)
     trained, recipe = Trained.of(folder, Path(output) / METRICS, kind), _recipe(Path(output), dataset, named)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
@@ -179,6 +182,16 @@ def _check_dataset(recipe: Recipe, asked: str | None, split: str | None) -> None
         raise DataError(blamed if asked else f"{error}; --dataset names another") from None
     if not split:
         refuse_second_share(recipe.data, known)
+
+
+def _check_against(folder: Path, against: str) -> None:
+    """Raises ModelError for a second ControlNet to which the numbers of kinds mean others."""
+    own, other = kinds_of(read_records(folder)[1]), recorded_kinds(against)
+    if len(own) > 1 and other and other != own:
+        raise ModelError(
+            f"--against {against} was made for {all_kinds(other)}, and {folder} for {all_kinds(own)}: it must have the same"
+            " kinds in the same order"
+        )
 
 
 def _seen(recipe: Recipe, split: str | None, trained: Trained, most: int, progress: ShowProgress) -> list[Example]:

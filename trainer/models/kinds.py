@@ -27,22 +27,29 @@ def all_kinds(kinds: Sequence[str | None]) -> str | None:
     return ", ".join(kind for kind in kinds if kind) or None
 
 
-def check_order(init: str, kinds: Sequence[str | None]) -> None:
-    """Raises ModelError for a ControlNet of the trainer that was made for other kinds, or has them in another order.
+def of_kind(condition: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """What a record of several kinds says of that one, as the record of a ControlNet of one kind has it."""
+    column = next(one["column"] for one in condition["conditions"] if one["kind"] == kind)
+    made = [one for one in condition["annotators"] if one["column"] == column]
+    return {"kind": kind, "column": column, "annotators": made, "geometry": condition["geometry"]}
 
-    init: its folder, or that of its weights beside the record; of others' nothing is known.
-    """
-    for folder in (Path(init), Path(init).parent):
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            found = kinds_of(read_json(folder / CONDITION))
-            break
-    else:
-        return
-    if found != tuple(kinds):
+
+def check_order(init: str, kinds: Sequence[str | None]) -> None:
+    """Raises ModelError for the `model.init` of the trainer that was made for other kinds, or has them in another order."""
+    found = recorded_kinds(init)
+    if found and found != tuple(kinds):
         raise ModelError(
             f"model.init {init!r} was made for {all_kinds(found)}, and data.conditions has {all_kinds(kinds)}: say its"
             " kinds, in its order"
         )
+
+
+def recorded_kinds(controlnet: str) -> tuple[str | None, ...]:
+    """Of a ControlNet of the trainer: its folder, or that of its weights beside the record. Of others' nothing is known."""
+    for folder in (Path(controlnet), Path(controlnet).parent):
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            return kinds_of(read_json(folder / CONDITION))
+    return ()
 
 
 def condition_name(pipeline: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
-from shutil import copy
+from shutil import copy, copytree
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from diffusers import ControlNetModel, ControlNetUnionModel, FluxControlNetModel
 from PIL import Image
 from safetensors.torch import load_file
+from starlette.testclient import TestClient
 from support.flow_models import save_flow_base
 from support.kinds import COLUMNS, KINDS, build_kinds
 from support.learners import stir
@@ -168,8 +170,37 @@ def test_an_evaluation_is_of_one_kind(output: Path) -> None:
 
 
 def test_the_plan_names_all_kinds(place: Path, output: Path, tmp_path: Path) -> None:
-    """Of a run that could begin; the page of a finished one is for one kind, and says so."""
+    """Of a run that could begin."""
     several = plan_training(recipe_of(place, tmp_path / "out", 4))
     assert (several.family, several.kind) == ("sd", "canny, softedge, tile")
-    with pytest.raises(ModelError, match="conditions of several kinds"):
+
+
+def test_a_page_is_of_one_kind(place: Path, output: Path) -> None:
+    """Of the one that is asked for: its annotator alone makes the condition, and the ControlNet is told which kind it is."""
+    with pytest.raises(ModelError, match="trained on canny, softedge, tile: say with --kind which"):
         open_page(output)
+    picture = next((place / "ds-pictures").glob("*.png"))
+    (expected,) = condprep.annotate([picture], like=output)
+    assert isinstance(expected, Annotated)
+    application = open_page(output, kind="softedge", device="cpu").application("127.0.0.1")
+    with TestClient(application, base_url="http://127.0.0.1:7860") as client:
+        assert "softedge" in client.get("/").text
+        made = client.post("/photographs", content=picture.read_bytes()).json()
+        shown = Image.open(io.BytesIO(client.get(made["pictures"]["condition"]).content))
+        assert np.array_equal(np.asarray(shown.convert("L")), expected.maps[COLUMNS[KINDS.index("softedge")]])
+        asked = {"prompt": "a disc", "strength": 1, "seed": 0, "steps": 1, "cfg": 1, "photograph": made["name"]}
+        found = client.post("/generations", json=asked).json()
+        while found["state"] in ("waiting", "running"):
+            found = client.get(f"/generations/{found['name']}").json()
+        assert (found["state"], set(found["pictures"])) == ("done", {"controlnet", "base"})
+
+
+def test_what_a_result_is_held_against_knows_the_same_kinds(output: Path, tmp_path: Path) -> None:
+    """In the same order, or a channel of edges would be given something else; said before anything is loaded."""
+    other = copytree(output, tmp_path / "other")
+    record = json.loads((other / "condition.json").read_text())
+    record["conditions"].reverse()
+    (other / "condition.json").write_text(json.dumps(record))
+    message = "other was made for tile, softedge, canny, and .* for canny, softedge, tile: it must have the same kinds"
+    with pytest.raises(ModelError, match=message):
+        evaluate(output, rows=2, sampler_steps=1, kind="canny", against=other)
