@@ -84,11 +84,11 @@ BUILTIN = (
     ),
     AnnotatorSpec(
         name="normal",
-        summary="surface normals from MiDaS' depth, in the same pass of its network, or by a model of diffusers",
+        summary="surface normals from MiDaS' depth, in the same pass of its network, or by a model of diffusers or transformers",
         load="condprep.annotators.depth.annotator:load_normal",
         params="condprep.annotators.depth.annotator:NormalParams",
         variants={"": "MiDaS 3 DPT-hybrid", "midas": "the same"},
-        open_variant="a model of normals of diffusers (Marigold): Hub id (owner/model, owner/model@revision) or local folder",
+        open_variant="a model of normals of diffusers (Marigold) or transformers (TIPS 2, Sapiens 2): Hub id (owner/model, owner/model@revision) or local folder",
         licence="MIT (MiDaS); other models: their own",
         weights=dict.fromkeys(("", "midas"), ("dpt_hybrid-midas-501f0c75.pt",)),
     ),

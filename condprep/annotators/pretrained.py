@@ -51,6 +51,18 @@ class Pretrained:
         """A branch, tag or commit; None: what `main` is now, or what lies in the cache."""
         return None if self.local else self.variant.partition("@")[2] or None
 
+    def has(self, file: str) -> bool:
+        """Whether it has a file of that name, as far as that can be found out."""
+        from huggingface_hub import hf_hub_download
+
+        if self.local:
+            return Path(self.variant, file).is_file()
+        try:
+            hf_hub_download(self.name, file, revision=self.revision, local_files_only=self.offline)
+        except Exception:  # no such file, no network, no such model: loading says which
+            return False
+        return True
+
     def load(self, made: Callable[..., Any], needs: str, **options: Any) -> Any:
         """What `made`, a `from_pretrained`, makes of it. needs: what it is not, and which files that has, for messages.
 

@@ -203,3 +203,39 @@ def sam2(folder: Path, *, sure: bool = True) -> Path:
     model.save_pretrained(folder)
     Sam2ImageProcessor(size={"height": 64, "width": 64}, mask_size={"height": 16, "width": 16}).save_pretrained(folder)
     return folder
+
+
+def tips(folder: Path) -> Path:
+    """Normals of TIPS 2, whose pictures are stretched to a square."""
+    from transformers import (
+        Tipsv2DptConfig,
+        Tipsv2DptForNormalEstimation,
+        Tipsv2DptImageProcessor,
+        Tipsv2VisionConfig,
+    )
+
+    backbone = Tipsv2VisionConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=1, image_size=56, patch_size=14,
+        out_indices=[1, 2, 3, 4], reshape_hidden_states=False,
+    )  # fmt: skip
+    config = Tipsv2DptConfig(backbone_config=backbone, neck_hidden_sizes=[8] * 4, fusion_hidden_size=8)
+    lively(Tipsv2DptForNormalEstimation(config)).save_pretrained(folder)
+    Tipsv2DptImageProcessor(size={"height": 56, "width": 56}).save_pretrained(folder)
+    return folder
+
+
+def sapiens(folder: Path) -> Path:
+    """Normals of Sapiens 2, whose pictures get a border."""
+    from transformers import Sapiens2Config, Sapiens2ForNormalEstimation, Sapiens2HeadConfig, Sapiens2ImageProcessor
+
+    head = Sapiens2HeadConfig(
+        upsample_out_channels=[8] * 4, upsample_kernel_sizes=[3] * 4, conv_out_channels=[8], conv_kernel_sizes=[3],
+        use_pixel_shuffle=True,
+    )  # fmt: skip
+    config = Sapiens2Config(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=[64, 48],
+        num_first_full_attention_layers=1, num_last_full_attention_layers=1, num_labels=3, head_config=head,
+    )  # fmt: skip
+    lively(Sapiens2ForNormalEstimation(config)).save_pretrained(folder)
+    Sapiens2ImageProcessor(size={"height": 64, "width": 48}, do_pad=True).save_pretrained(folder)
+    return folder

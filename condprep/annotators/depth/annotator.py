@@ -13,10 +13,12 @@ from torch import Tensor
 
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.depth.models import DepthModel, TransformersDepth, load_midas
+from condprep.annotators.normals.estimated import Axes, EstimatedNormal
 from condprep.annotators.normals.marigold import DiffusedNormal, load_diffused
 from condprep.annotators.pixel_columns import png
 from condprep.annotators.precision import Precision, resolve_precision
 from condprep.annotators.pretrained import Pretrained
+from condprep.errors import AnnotatorError
 from condprep.types import Maps, Seen
 from condprep.weights.find import Weights
 
@@ -26,8 +28,8 @@ BACKGROUND = 0.1  # the depth (0..1) below which a normal faces the viewer: cont
 RAW = pa.struct({"png": pa.binary(), "low": pa.float32(), "high": pa.float32()})
 
 
-class NormalParams(BaseModel):
-    """How the depth network computes."""
+class NetworkParams(BaseModel):
+    """How the network computes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,7 +38,14 @@ class NormalParams(BaseModel):
     )
 
 
-class DepthParams(NormalParams):
+class NormalParams(NetworkParams):
+    axes: Axes = Field(
+        "auto",
+        description="where x, y and z of a model of transformers point, such as right-up-viewer; auto where that is known",
+    )
+
+
+class DepthParams(NetworkParams):
     keep_raw: bool = Field(False, description="also keep the depth in 65,536 levels, in the column depth_raw")
 
 
@@ -171,9 +180,19 @@ def load(variant: str, params: DepthParams, *, device: str, weights: Weights) ->
     return Depth(model, variant, device=device, precision=precision, keep_raw=params.keep_raw)
 
 
-def load_normal(variant: str, params: NormalParams, *, device: str, weights: Weights) -> Normal | DiffusedNormal:
-    """`normal` and `normal:midas` are the same; `normal:NAME` is a model of diffusers. Raises WeightsError."""
+def load_normal(
+    variant: str, params: NormalParams, *, device: str, weights: Weights
+) -> Normal | DiffusedNormal | EstimatedNormal:
+    """`normal` and `normal:midas` are the same; `normal:NAME` is a model of diffusers or transformers.
+
+    Raises WeightsError, and AnnotatorError for axes where they are known, or for none where they are not.
+    """
     precision = resolve_precision(params.precision, device)
+    named = Pretrained.of("normal", variant or "midas", weights)
+    if variant not in ("", "midas") and not named.has("model_index.json"):
+        return EstimatedNormal(named, device=device, precision=precision, axes=params.axes)
+    if params.axes != "auto":
+        raise AnnotatorError(f"normal.axes has no meaning for {named}, whose axes are known; leave it out")
     if variant not in ("", "midas"):
-        return load_diffused(Pretrained.of("normal", variant, weights), device=device, precision=params.precision)
+        return load_diffused(named, device=device, precision=params.precision)
     return Normal(load_midas(weights, device, precision), device=device, precision=precision)
