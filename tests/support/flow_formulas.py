@@ -119,7 +119,7 @@ def of_qwen_image(base: Base, controlnet: Any, noisy: Tensor, timesteps: Tensor,
         "img_shapes": [(1, height // 2, width // 2)] * rows,
         "return_dict": False,
     }
-    residuals = controlnet(controlnet_cond=pipe._pack_latents(image, rows, channels, height, width), **shared)
+    residuals = controlnet(controlnet_cond=pipe._pack_latents(image, rows, image.shape[1], height, width), **shared)
     output = base.denoiser(controlnet_block_samples=residuals, **shared)[0]
     unpacked: Tensor = pipe._unpack_latents(output, height * 8, width * 8, 8)
     return unpacked[:, :, 0]

@@ -28,7 +28,13 @@ class StableDiffusionOfKinds(StableDiffusion):
         return EACH * len(self.kinds)
 
     def condition(self, batch: Batch, dtype: torch.dtype) -> Tensor:
-        return in_channels((batch.conditions / 255).to(dtype), batch.given, self.kinds)
+        return self._in_channels((batch.conditions / 255).to(dtype), batch.given)
+
+    def _in_channels(self, maps: Tensor, given: Sequence[Sequence[int]]) -> Tensor:
+        """What is missing in a map is no grey."""
+        each = zip(maps.chunk(len(self.kinds), 1), self.kinds)
+        known = [with_missing(map_) if kind == KIND else map_ for map_, kind in each]
+        return in_channels(torch.cat(known, 1), given, len(self.kinds))
 
     def fitting(self, init: str, controlnet: ControlNetModel) -> ControlNetModel:
         """One of one kind is widened; that of another run must have the kinds in the same order."""
@@ -46,7 +52,7 @@ class StableDiffusionOfKinds(StableDiffusion):
             first = next(iter(prepared.values()))
             every = torch.cat([prepared.get(str(kind), torch.zeros_like(first)) for kind in self.kinds], 1)
             numbers = [number for number, kind in enumerate(self.kinds) if kind in maps]
-            return {condition_name(made): in_channels(every, [numbers] * len(first), self.kinds)}
+            return {condition_name(made): self._in_channels(every, [numbers] * len(first))}
 
         return by_kind(made, self.kinds, told, own=Tensor)
 
@@ -59,15 +65,14 @@ class StableDiffusionOfKinds(StableDiffusion):
         yield from (f"| {kind} | {EACH * n} to {EACH * n + 3} |" for n, kind in enumerate(kinds))
 
 
-def in_channels(maps: Tensor, given: Sequence[Sequence[int]], kinds: Sequence[str | None]) -> Tensor:
-    """Maps of K kinds, (B, 3 K, H, W) in [0, 1], and the numbers of those that each row is given -> (B, 4 K, H, W)."""
-    each = maps.chunk(len(kinds), 1)  # (B, 3, H, W), of each kind
-    there = torch.zeros(len(maps), len(kinds))
+def in_channels(maps: Tensor, given: Sequence[Sequence[int]], kinds: int) -> Tensor:
+    """Maps of K kinds, (B, C K, H, W), and the numbers of those that each row is given -> (B, (C + 1) K, H, W)."""
+    each = maps.chunk(kinds, 1)  # (B, C, H, W), of each kind
+    there = torch.zeros(len(maps), kinds)
     for row, numbers in enumerate(given):
         there[row, list(numbers)] = 1
     channels = []
-    for kind, map_, told in zip(kinds, each, there.to(maps).T[..., None, None, None], strict=True):
-        map_ = with_missing(map_) if kind == KIND else map_
+    for map_, told in zip(each, there.to(maps).T[..., None, None, None], strict=True):
         channels += [map_ * told, told.expand(-1, -1, *maps.shape[2:])]
     return torch.cat(channels, 1)
 

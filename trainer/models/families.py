@@ -22,7 +22,7 @@ class Family:
     pipelines: str  # what the class of its pipelines begins with
     controlnet: str
     condition: str = "control_image"  # of a pipeline's call
-    several: Family | None = None  # the same with one ControlNet for several kinds of conditions, where it can have one
+    several: Family | None = None  # the same with one ControlNet for several kinds of conditions
 
     @property
     def kind(self) -> Any:
@@ -32,6 +32,10 @@ class Family:
 
 
 _PLAIN = ("StableDiffusion", "ControlNetModel", "image")
+_SD3 = ("StableDiffusion3", "SD3ControlNetModel")
+_FLUX = ("Flux", "FluxControlNetModel")
+_QWEN_IMAGE = ("QwenImage", "QwenImageControlNetModel")
+_Z_IMAGE = ("ZImage", "ZImageControlNetModel")
 FAMILIES = {
     "sd": Family(
         *("trainer.models.sd:StableDiffusion", *_PLAIN),
@@ -41,13 +45,22 @@ FAMILIES = {
         *("trainer.models.sdxl:StableDiffusionXL", *_PLAIN),
         several=Family("trainer.models.union:StableDiffusionXLUnion", "StableDiffusion", "ControlNetUnionModel"),
     ),
-    "sd3": Family("trainer.models.sd3:StableDiffusion3", "StableDiffusion3", "SD3ControlNetModel"),
-    "flux": Family(
-        *("trainer.models.flux:Flux", "Flux", "FluxControlNetModel"),
-        several=Family("trainer.models.modes:FluxOfKinds", "Flux", "FluxControlNetModel"),
+    "sd3": Family(
+        *("trainer.models.sd3:StableDiffusion3", *_SD3),
+        several=Family("trainer.models.latents:StableDiffusion3OfKinds", *_SD3),
     ),
-    "qwen-image": Family("trainer.models.qwen_image:QwenImage", "QwenImage", "QwenImageControlNetModel"),
-    "z-image": Family("trainer.models.z_image:ZImage", "ZImage", "ZImageControlNetModel"),
+    "flux": Family(
+        *("trainer.models.flux:Flux", *_FLUX),
+        several=Family("trainer.models.modes:FluxOfKinds", *_FLUX),
+    ),
+    "qwen-image": Family(
+        *("trainer.models.qwen_image:QwenImage", *_QWEN_IMAGE),
+        several=Family("trainer.models.latents:QwenImageOfKinds", *_QWEN_IMAGE),
+    ),
+    "z-image": Family(
+        *("trainer.models.z_image:ZImage", *_Z_IMAGE),
+        several=Family("trainer.models.latents:ZImageOfKinds", *_Z_IMAGE),
+    ),
 }
 UNETS = ("sd", "sdxl")  # which their UNet tells apart
 PLAIN = Text()
@@ -63,13 +76,8 @@ def load_base(model: Model, text: Text = PLAIN, kinds: tuple[str | None, ...] = 
     family, parts = _opened(model)
     if model.family not in ("auto", family):
         raise ModelError(f'model.base {model.base!r} is of family "{family}", and model.family = "{model.family}"')
-    chosen = FAMILIES[family] if len(kinds) == 1 else FAMILIES[family].several
-    if chosen is None:
-        able = ", ".join(name for name, one in FAMILIES.items() if one.several)
-        raise ModelError(
-            f'data.conditions has several, and model.base {model.base!r} is of family "{family}", whose pipelines take one'
-            f" map: {able} can have several"
-        )
+    one = FAMILIES[family]
+    chosen = one.several or one if len(kinds) > 1 else one
     loaded: Base = chosen.kind.load(parts, model, text)
     loaded.set_kinds(kinds)
     return loaded

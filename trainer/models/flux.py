@@ -10,7 +10,6 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransform
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from trainer.errors import ModelError
 from trainer.models.packed import PATCH, PackedBase
 from trainer.models.transformer import without_unheard
 from trainer.types import Batch
@@ -77,13 +76,9 @@ class Flux(PackedBase):
         """Kinds of conditions that its ControlNet tells apart; None where it is made for one."""
         return None
 
-    def _check_controlnet(self, init: str, controlnet: Any) -> None:
-        super()._check_controlnet(init, controlnet)
-        if controlnet.config.num_mode != self.modes:
-            raise ModelError(
-                f"model.init {init!r} does not fit data.conditions: its num_mode is {controlnet.config.num_mode}, and it must be"
-                f" {self.modes}"
-            )
+    @property
+    def condition_config(self) -> Mapping[str, int | None]:
+        return {"num_mode": self.modes}
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """Of the blocks with two streams, none of those with one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,20 @@ def condition_name(pipeline: Any) -> str:
 
 
 def by_kind(
-    pipeline: Any, kinds: Sequence[str | None], told: Callable[[Mapping[str, Any], Given], Given], own: type = object
+    pipeline: Any,
+    kinds: Sequence[str | None],
+    told: Callable[[Mapping[str, Any], Given], Given],
+    own: type | tuple[type, ...] = object,
+    meanwhile: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Any:
     """The same pipeline of diffusers, which takes maps by their kinds, too: {"canny": map, "depth": map}, one of them or several.
 
     A map is what pipelines of one kind take, a picture or a list of them. told: arguments of the pipeline, of such maps and of
-    its other arguments. own: what it takes itself. Its calls raise ModelError for anything else, and for other kinds.
+    its other arguments. own: what it takes itself. meanwhile: holds for a call that has maps by kinds. Its calls raise ModelError for anything else, and for other kinds.
     """
     name = condition_name(pipeline)
 
-    def translated(given: Given) -> None:
+    def translated(given: Given) -> AbstractContextManager[None]:
         maps = given.get(name)
         if isinstance(maps, Mapping):
             unknown = [kind for kind in maps if kind not in kinds]
@@ -76,25 +80,27 @@ def by_kind(
                 found = f"maps of {unknown[0]}" if unknown else "no map"
                 raise ModelError(f"{found}: this ControlNet was trained on {all_kinds(kinds)}")
             given |= told(maps, given)
-        elif name in given and not isinstance(maps, own):
+            return meanwhile()
+        if name in given and not isinstance(maps, own):
             raise ModelError(
                 f'this ControlNet was trained on {all_kinds(kinds)}: say which of them a map is, {name}={{"{kinds[0]}": map}}'
             )
+        return nullcontext()
 
     return before_calls(pipeline, translated)
 
 
-def before_calls(pipeline: Any, change: Callable[[Given], None]) -> Any:
-    """The same pipeline, of a class of the same name, under which it is saved. change: sees the arguments of every call, and
-    may change them."""
+def before_calls(pipeline: Any, change: Callable[[Given], AbstractContextManager[None] | None]) -> Any:
+    """The same pipeline, of a class of the same name, under which it is saved. change: sees the arguments of every call, may
+    change them, and may give what holds while it lasts."""
     kind = type(pipeline)
     signature = inspect.signature(kind.__call__)
 
     @wraps(kind.__call__)
     def call(self: Any, *arguments: Any, **named: Any) -> Any:
         given = signature.bind_partial(self, *arguments, **named)
-        change(given.arguments)
-        return kind.__call__(*given.args, **given.kwargs)
+        with change(given.arguments) or nullcontext():
+            return kind.__call__(*given.args, **given.kwargs)
 
     pipeline.__class__ = type(kind.__name__, (kind,), {"__call__": call})
     return pipeline

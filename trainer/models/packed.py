@@ -36,9 +36,11 @@ class PackedBase(TransformerBase):
 
     def steering(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Any:
         """What a ControlNet adds to the base's blocks, of each (B, tokens, width); None where its base has no blocks for it."""
-        assert batch.hints is not None
-        hints = packed(batch.hints.to(noisy.dtype))
-        return self.residuals(controlnet(controlnet_cond=hints, **self.told(noisy, timesteps, batch)))
+        condition = self.condition(batch, noisy.dtype)
+        return self.residuals(controlnet(controlnet_cond=condition, **self.told(noisy, timesteps, batch)))
+
+    def for_controlnet(self, condition: Tensor) -> Tensor:
+        return packed(condition)
 
     def heard(self, blocks: int) -> int:
         return (self.layers - 1) // -(-self.layers // blocks) + 1

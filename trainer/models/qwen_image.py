@@ -53,6 +53,10 @@ class QwenImage(PackedBase):
     longest_text: ClassVar[int | None] = TOKENS
 
     @property
+    def condition_config(self) -> Mapping[str, int]:
+        return {"extra_condition_channels": (self.condition_channels - self.latent_channels) * PATCH**2}
+
+    @property
     def vae_channels(self) -> int:
         return int(self.vae.config.z_dim)
 
@@ -102,7 +106,7 @@ class QwenImage(PackedBase):
     def copied(self, transformer: Any, blocks: int) -> Any:
         """Also the text's norm, which from_transformer of diffusers forgets."""
         config = {name: transformer.config[name] for name in [*self.alike, "out_channels"]}
-        controlnet = QwenImageControlNetModel(num_layers=blocks, **config)
+        controlnet = QwenImageControlNetModel(num_layers=blocks, **self.condition_config, **config)
         for name in ("time_text_embed", "txt_norm", "img_in", "txt_in"):
             getattr(controlnet, name).load_state_dict(getattr(transformer, name).state_dict())
         for mine, theirs in zip(controlnet.transformer_blocks, transformer.transformer_blocks):

@@ -39,6 +39,10 @@ class StableDiffusion3(TransformerBase):
         "pooled_projection_dim",
     )
 
+    @property
+    def condition_config(self) -> Mapping[str, int]:
+        return {"extra_conditioning_channels": self.condition_channels - self.latent_channels}
+
     def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
         """Of a CLIP encoder the last layer but one and the projection; of T5 the last layer, padding included."""
         encoder, tokenizer = self.text_encoders[number], self.tokenizers[number]
@@ -66,16 +70,16 @@ class StableDiffusion3(TransformerBase):
 
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
         """timesteps: sigmas; the network counts in thousandths. A ControlNet of fewer blocks speaks to several each."""
-        assert batch.hints is not None
         shared = self.condition_kwargs(batch, noisy.dtype) | {"hidden_states": noisy, "timestep": timesteps * 1000}
-        (residuals,) = controlnet(controlnet_cond=batch.hints.to(noisy.dtype), return_dict=False, **shared)
+        (residuals,) = controlnet(controlnet_cond=self.condition(batch, noisy.dtype), return_dict=False, **shared)
         steered = [residual.to(noisy.dtype) for residual in residuals]
         prediction: Tensor = self.denoiser(block_controlnet_hidden_states=steered, return_dict=False, **shared)[0]
         return prediction
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """It hears the pooled text and takes shifted latents: without the flag its pipeline would give it neither."""
-        controlnet = SD3ControlNetModel.from_transformer(transformer, blocks, num_extra_conditioning_channels=0)
+        (further,) = self.condition_config.values()
+        controlnet = SD3ControlNetModel.from_transformer(transformer, blocks, num_extra_conditioning_channels=further)
         controlnet.register_to_config(force_zeros_for_pooled_projection=False)
         return without_unheard(controlnet, "ff_context", "attn.to_add_out")
 

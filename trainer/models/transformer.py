@@ -25,6 +25,7 @@ from trainer.models.parts import Parts, fingerprint, frozen, plain, read_model
 from trainer.models.samplers import AUTO, FLOWS, Make
 from trainer.models.text import hears_as_trained, one_below_the_other
 from trainer.recipe.recipe import Model, Text
+from trainer.types import Batch
 
 ENCODED = 16  # captions at a time
 
@@ -39,7 +40,8 @@ class TransformerBase(Base):
     optional_parts: ClassVar[Sequence[str]] = ()  # encoders that a base may lack
     usual_blocks: ClassVar[int]  # that a ControlNet copies
     alike: ClassVar[Sequence[str]]  # what the configurations of ControlNet and transformer have in common
-    theirs: ClassVar[Mapping[str, str]] = {}  # what the transformer calls some of them
+    noisy_argument: ClassVar[str] = "hidden_states"  # of a ControlNet's call
+    condition_argument: ClassVar[str] = "controlnet_cond"
     vae_settings: ClassVar[Sequence[str]] = ("scaling_factor", "shift_factor")  # of its configuration, for latents
     samplers: ClassVar[Mapping[str, Make]] = FLOWS
 
@@ -96,6 +98,29 @@ class TransformerBase(Base):
     def latent_channels(self) -> int:
         """Of the latents that the transformer takes."""
         return int(self.denoiser.config.in_channels)
+
+    @property
+    def condition_channels(self) -> int:
+        """Of the latents that a ControlNet takes as its condition."""
+        return self.latent_channels
+
+    @property
+    @abstractmethod
+    def condition_config(self) -> Mapping[str, int | None]:
+        """What a ControlNet's configuration says of its condition."""
+
+    def in_condition(self, hints: Tensor, given: Sequence[Sequence[int]]) -> Tensor:
+        """The latents of maps, (B, K C, h, w), and which each row is given -> (B, condition_channels, h, w)."""
+        return hints
+
+    def for_controlnet(self, condition: Tensor) -> Any:
+        """(B, condition_channels, h, w) as a ControlNet's call takes it."""
+        return condition
+
+    def condition(self, batch: Batch, dtype: torch.dtype) -> Any:
+        """What a ControlNet is shown of a batch that is complete."""
+        assert batch.hints is not None
+        return self.for_controlnet(self.in_condition(batch.hints.to(dtype), batch.given))
 
     @property
     def layers(self) -> int:
@@ -169,11 +194,12 @@ class TransformerBase(Base):
 
     def _check_controlnet(self, init: str, controlnet: Any) -> None:
         """Raises ModelError that names what does not fit."""
-        for key in self.alike:
-            found, expected = plain(controlnet.config[key]), plain(self.denoiser.config[self.theirs.get(key, key)])
-            if found != expected:
+        wanted = {**{key: self.denoiser.config[key] for key in self.alike}, **self.condition_config}
+        for key, expected in wanted.items():
+            if (found := plain(controlnet.config[key])) != (expected := plain(expected)):
+                misfit = "data.conditions" if key in self.condition_config else repr(self.model.base)
                 raise ModelError(
-                    f"model.init {init!r} does not fit {self.model.base!r}: its {key} is {found}, and it must be {expected}"
+                    f"model.init {init!r} does not fit {misfit}: its {key} is {found}, and it must be {expected}"
                 )
 
     def for_pipeline(self, controlnet: Any) -> Any:

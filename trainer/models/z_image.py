@@ -41,8 +41,9 @@ class ZImage(TransformerBase):
         ("text_encoder", "tokenizer", Qwen3Model, Qwen2Tokenizer),
     )
     usual_blocks: ClassVar[int] = 6  # of 30, as Z-Image-Turbo-Fun-Controlnet-Union has them
-    alike: ClassVar[Sequence[str]] = ("dim", "n_heads", "n_refiner_layers", "all_patch_size", "control_in_dim")
-    theirs: ClassVar[Mapping[str, str]] = {"control_in_dim": "in_channels"}
+    alike: ClassVar[Sequence[str]] = ("dim", "n_heads", "n_refiner_layers", "all_patch_size")
+    noisy_argument: ClassVar[str] = "x"
+    condition_argument: ClassVar[str] = "control_context"
     samplers: ClassVar[Mapping[str, Make]] = EULER
     longest_text: ClassVar[int | None] = TOKENS
 
@@ -53,6 +54,10 @@ class ZImage(TransformerBase):
     @property
     def longest_side(self) -> int | None:
         return int(min(self.denoiser.config.axes_lens[1:]) * PATCH * self.factor)
+
+    @property
+    def condition_config(self) -> Mapping[str, int]:
+        return {"control_in_dim": self.condition_channels}
 
     def encoded(self, number: int, captions: list[str]) -> Mapping[str, Tensor]:
         """Of Qwen3 the last layer but one, for the caption as what a user says in a chat."""
@@ -76,11 +81,9 @@ class ZImage(TransformerBase):
 
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
         """timesteps: sigmas; the network is told how much of the picture is there, and says the way from noise to picture."""
-        assert batch.hints is not None
         shared = self.condition_kwargs(batch, noisy.dtype)
         shared |= {"x": list(noisy.unsqueeze(2)), "t": (1000 - timesteps * 1000) / 1000}  # rounded as in the pipeline
-        hints = list(batch.hints.to(noisy.dtype).unsqueeze(2))
-        found = controlnet(control_context=hints, **shared)
+        found = controlnet(control_context=self.condition(batch, noisy.dtype), **shared)
         steered = {layer: residual.to(noisy.dtype) for layer, residual in found.items()}
         output = self.denoiser(controlnet_block_samples=steered, return_dict=False, **shared)[0]
         return -torch.stack(list(output)).squeeze(2)
@@ -107,14 +110,22 @@ class ZImage(TransformerBase):
         )
         controlnet = ZImageControlNetModel(
             control_layers_places=places,
-            control_in_dim=config.in_channels,
+            **self.condition_config,
             **{name: config[name] for name in alike},
         )
-        controlnet.control_all_x_embedder.load_state_dict(transformer.all_x_embedder.state_dict())
+        controlnet.control_all_x_embedder.load_state_dict(self.embedding(transformer))
         controlnet.control_noise_refiner.load_state_dict(transformer.noise_refiner.state_dict())
         for place, layer in zip(places, controlnet.control_layers):
             layer.load_state_dict(transformer.layers[place].state_dict(), strict=False)  # and projections of zeros
         return controlnet.train()
+
+    def embedding(self, transformer: Any) -> Mapping[str, Tensor]:
+        """What the embedding of the condition begins as: that of noisy tokens."""
+        return dict(transformer.all_x_embedder.state_dict())
+
+    def for_controlnet(self, condition: Tensor) -> list[Tensor]:
+        """Of each row a film of one frame."""
+        return list(condition.unsqueeze(2))
 
     def lend(self, controlnet: Any) -> None:
         vars(controlnet).update({name: getattr(self.denoiser, name) for name in LENT})

@@ -81,7 +81,7 @@ class Data(Table):
     condition_column: str = Field(default="conditioning_image", min_length=1, description="the condition maps")
     conditions: Strings = Field(
         default=(),
-        description="columns of maps of several kinds, all of which one ControlNet of SD, SDXL or FLUX.1 learns; empty: data.condition_column",
+        description="columns of maps of several kinds, all of which one ControlNet learns; empty: data.condition_column",
     )
     caption_column: str = Field(
         default="text", min_length=1, description="the captions: a string, or several to choose from"

@@ -291,12 +291,3 @@ def test_channels_of_a_controlnet_to_go_on_from_are_those_of_the_recipe(
     record(*KINDS[::-1])
     with pytest.raises(ModelError, match=r"was made for tile, softedge, canny, and data\.conditions has canny, so"):
         base.new_controlnet(str(weights))
-
-
-def test_families_whose_pipelines_take_one_map_are_refused(tmp_path: Path) -> None:
-    """Before anything is loaded, in words that say which could be."""
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "ZImagePipeline"}))
-    with pytest.raises(
-        ModelError, match='of family "z-image", whose pipelines take one map: sd, sdxl, flux can have several'
-    ):
-        load_base(Model(base=str(tmp_path)), kinds=KINDS)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusers import ControlNetModel, ControlNetUnionModel, FluxControlNetModel
+from diffusers import ControlNetModel, ControlNetUnionModel, FluxControlNetModel, SD3ControlNetModel
 from PIL import Image
 from safetensors.torch import load_file
 from starlette.testclient import TestClient
-from support.flow_models import save_flow_base
+from support.flow_models import FLOWS, save_flow_base
 from support.kinds import COLUMNS, KINDS, build_kinds
 from support.learners import stir
 from support.trainer_models import save_base
@@ -39,7 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kinds")
     save_base(folder / "base")
     save_base(folder / "sdxl", "sdxl")
-    save_flow_base(folder / "flux", "flux")
+    for family in FLOWS:
+        save_flow_base(folder / family, family)
     build_kinds(folder / "ds", rows=16)
     return folder
 
@@ -66,7 +67,7 @@ def others(place: Path) -> dict[str, Path]:
     """Of one update of families that have ways of their own."""
     return {
         family: train(recipe_of(place, place / f"of-{family}", 1, model={"base": str(place / family)})).path
-        for family in ("sdxl", "flux")
+        for family in ("sdxl", *FLOWS)
     }
 
 
@@ -110,6 +111,7 @@ def test_the_card_says_how_diffusers_takes_each_kind(output: Path, others: dict[
         (output, ControlNetModel, "image", "| softedge | 4 to 7 |"),
         (others["sdxl"], ControlNetUnionModel, "control_image", "| softedge | 2 |"),
         (others["flux"], FluxControlNetModel, "control_image", "| softedge | 1 |"),
+        (others["sd3"], SD3ControlNetModel, "control_image", "in this order:\ncanny, softedge, tile."),
     ):
         card = (folder / "README.md").read_text()
         assert "# ControlNet for canny, softedge, tile conditions" in card
