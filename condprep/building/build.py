@@ -14,7 +14,6 @@ from condprep.building.begin import begin
 from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
 from condprep.building.on_devices import OpenBuilder, parse_devices
-from condprep.building.on_ray import OnRay
 from condprep.building.options import BuildOptions, parse_options
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
@@ -103,7 +102,11 @@ def build(
         str(source), chosen, source_kind, layout, **columns, split=split, config=config, follow_links=links
     )
     everything = layout, pictures, chosen, weights or Weights()
-    cluster = OnRay(*everything, [source, *follow_links], device, address, actors, workers) if engine == "ray" else None
+    cluster = None
+    if engine == "ray":
+        from condprep.building.on_ray import OnRay
+
+        cluster = OnRay(*everything, [source, *follow_links], device, address, actors, workers)
     with (
         disk_errors(layout.root),
         at_target(layout, overwrite, break_lock),

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from condprep.runtime.thrift import read_struct
@@ -191,6 +190,8 @@ def _strings(table: Table, chunk: Chunk) -> tuple[int, int]:
     """Bytes of the longest row and of all rows of a column, found without spelling out what its values repeat."""
     if not chunk.strings or chunk.amplifying:
         return (chunk.values * max(8, chunk.longest),) * 2
+    import pyarrow.compute as pc  # an eighth of the time in which a build starts, which needs it for foreign tables alone
+
     longest = total = 0
     with _opened(table, read_dictionary=[chunk.column]) as file:
         for batch in file.iter_batches(MOST_ROWS, columns=[chunk.column]):

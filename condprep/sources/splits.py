@@ -12,9 +12,6 @@ from glob import has_magic
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
-from fsspec.spec import AbstractFileSystem
-
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.storage import Place
 from condprep.sources.base import read_regular
@@ -25,28 +22,6 @@ FEW = 1000  # names; of more, patterns are tried only where a name holds a word 
 _ROOT = "listed://root"
 
 Config = Mapping[str, Any]  # {"data_files": ..., "data_dir": ...}
-
-
-class _Names(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A file system that is a listing of names."""
-
-    protocol = "listed"
-    cachable = False
-
-    def __init__(self, names: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(**options)
-        self.files = {f"root/{name}": {"name": f"root/{name}", "size": 0, "type": "file"} for name in names}
-
-    def find(self, path: str, **_: Any) -> Mapping[str, Any]:
-        """Every file below `path`, as `glob` asks for them."""
-        return {name: info for name, info in self.files.items() if name.startswith(path)}
-
-    def info(self, path: str, **_: Any) -> Mapping[str, Any]:
-        """Of one file. Raises FileNotFoundError."""
-        found = self.files.get(self._strip_protocol(path))
-        if found is None:
-            raise FileNotFoundError(path)
-        return found
 
 
 def choose_split(splits: Mapping[str, Any], wanted: str | None, what: str) -> str:
@@ -66,7 +41,9 @@ def find_splits(root: Place, names: Sequence[str], config: Config) -> dict[str, 
     names: relative to `root`, of data files alone. Raises SourceError where `datasets` makes no splits of them, or the
     config leads elsewhere.
     """
-    fsspec.register_implementation("listed", _Names, clobber=True)
+    import fsspec
+
+    fsspec.register_implementation("listed", "condprep.sources.names.Names", clobber=True)
     try:
         if found := _resolve(names, config):
             return found

@@ -75,11 +75,12 @@ def test_help_imports_nothing_heavy(program: str, arguments: Sequence[str], furt
     assert ours <= OF_CONDPREP | further
 
 
-def test_a_canny_build_needs_neither_torch_nor_pandas(photo: Path, tmp_path: Path) -> None:
-    """Canny, resizing included, runs without the two seconds that importing them takes."""
+def test_a_canny_build_imports_nothing_that_it_does_not_need(photo: Path, tmp_path: Path) -> None:
+    """Canny of a folder, resizing included: neither torch and pandas, two seconds, nor what foreign tables and clusters need."""
     arguments = ["build", str(photo.parent), "--resolution", "64", "-a", "canny", "--out", str(tmp_path / "ds")]
     command = f"import sys; from condprep.cli.main import app; app({arguments}, standalone_mode=False)"
-    ended = python("-c", f"{command}\nprint({{'torch', 'pandas'}} & sys.modules.keys())")
+    needless = {"torch", "pandas", "pyarrow.compute", "fsspec", "condprep.engines.ray_fleet"}
+    ended = python("-c", f"{command}\nprint({needless} & sys.modules.keys())")
     assert ended.code == 0, ended.err
     if find_spec("cykooz_resizer"):
         assert ended.out.splitlines()[-1] == "set()"
