@@ -13,6 +13,7 @@ import pytest
 from datasets import load_from_disk
 from PIL import Image
 from support.pictures import size_of
+from support.thorough import slow_ones
 from torch import Tensor
 
 from condprep import AnnotatorSpec, Maps, annotate, build
@@ -85,7 +86,7 @@ def test_results_keep_the_order_and_rejects_their_place(raw: Path, photo: Path) 
     assert "truncated" in rejects[15].reason
 
 
-@pytest.mark.parametrize("fit", ["crop", "bucket", "pad", "keep"])
+@pytest.mark.parametrize("fit", ["crop", *slow_ones(["bucket", "pad", "keep"])])
 @pytest.mark.parametrize("annotators", [["canny"], ["canny", "canny:random"]])
 def test_like_repeats_the_dataset(raw: Path, tmp_path: Path, fit: str, annotators: list[str]) -> None:
     """For a dataset's own sources `like` gives its maps, pixel for pixel, drawn thresholds included."""

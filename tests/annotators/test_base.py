@@ -113,6 +113,7 @@ print(Hasher.hash(annotator), annotator is pickle.loads(bytes.fromhex(sys.argv[1
 """
 
 
+@pytest.mark.slow
 def test_another_process_loads_it_once_and_hashes_it_alike() -> None:
     """What `datasets` makes its fingerprints of is the same in every process, and unpickling twice loads once."""
     from datasets.fingerprint import Hasher

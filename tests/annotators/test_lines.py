@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.aux_models import OWN, Checkpoints, batch, picture, undrawn
+from support.thorough import slow_ones
 
 from condprep import load_annotator
 from condprep.annotators.kinds import kind_of_annotator
@@ -77,7 +78,7 @@ def test_a_picture_of_one_pixel_has_a_map(name: str, folder: Path) -> None:
         assert annotator(batch(picture(*size)), KEYS[:1]).maps.shape == (1, 1, *size)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES][-2:] + slow_ones([*NAMES][:-2]))
 def test_what_is_seen_and_drawn_is_what_a_call_returns(name: str, folder: Path) -> None:
     """A build draws in threads of the CPU what the network has seen: the same maps."""
     annotator, rgb = load(name, folder), batch(picture(40, 70), picture(110, 70)[70:])

@@ -12,6 +12,7 @@ import torch
 from support import dwpose_models, tiny_models
 from support.fragile import Fragile
 from support.hungry import A_PIXEL, Hungry
+from support.thorough import slow_ones
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -76,7 +77,7 @@ def picture(height: int, width: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("name", ["hed", pytest.param("depth", marks=pytest.mark.slow), "lineart", "teed"])
+@pytest.mark.parametrize("name", ["teed", *slow_ones(["hed", "depth", "lineart"])])
 def test_what_is_counted_is_what_torch_takes(name: str) -> None:
     """Within a fifth of the peak of torch's allocator, without a number computed; a second call of the annotator is as before."""
     annotator = MADE[name]()
@@ -124,6 +125,7 @@ def _dwpose(folder: Path) -> Dwpose:
     return Dwpose(*files, variant="dwpose", device="cpu", precision="fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda _: Openpose(Maps(), device="cpu"), _dwpose])
 def test_what_people_need_does_not_grow_with_their_picture(make: Callable[[Path], Any], tmp_path: Path) -> None:
     """Their networks see pictures at sizes of their own, so a picture of any size is let in: where nobody is, it takes a few bytes a pixel."""

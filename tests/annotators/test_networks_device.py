@@ -51,6 +51,7 @@ def test_maps_stay_on_the_device(name: str) -> None:
         assert (maps.dtype, maps.shape[0], maps.shape[2:]) == (torch.uint8, 2, (70, 100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [PidiNetwork, Teed, Drawing, MlsdNetwork])
 def test_networks_of_lines_stay_on_the_device(network: type[nn.Module]) -> None:
     """Lines and edges, too: what a network makes of its own weights is where these are."""

@@ -67,6 +67,7 @@ def test_a_network_added_later_is_the_network_of_a_build_with_both(raw: Path, tm
     assert raw_bytes(tmp_path / "added", "fragile") == raw_bytes(tmp_path / "both", "fragile")
 
 
+@pytest.mark.slow
 def test_a_process_for_each_device_makes_the_same_bytes(raw: Path, tmp_path: Path) -> None:
     """The columns that two processes add are those of one, file by file."""
     build(raw, tmp_path / "ds", "canny", **SMALL)

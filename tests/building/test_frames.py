@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from support.command import Command
+from support.thorough import slow_ones
 
 import condprep
 
@@ -56,7 +57,7 @@ def stacks(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return taken
 
 
-@pytest.mark.parametrize("options", [(), ("--workers", "1"), ("--fit", "keep"), ("--shard-size", "5")])
+@pytest.mark.parametrize("options", [(), *slow_ones([("--workers", "1"), ("--fit", "keep"), ("--shard-size", "5")])])
 def test_from_the_command_to_the_edges_are_at_most_eight_frames(
     command: Command, raw: Path, tmp_path: Path, stacks: list[list[str]], options: tuple[str, ...]
 ) -> None:

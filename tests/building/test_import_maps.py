@@ -21,6 +21,7 @@ from support.command import Command
 from support.datasets import OFFLINE, tree
 from support.paired_layouts import LAYOUTS, Row, as_arrow, as_folders, as_listing, as_parquet
 from support.pictures import encoded, png16, smooth, with_orientation
+from support.thorough import slow_ones
 
 import condprep
 from condprep.annotators.canny import canny
@@ -60,7 +61,7 @@ def errors(path: Path) -> dict[int | None, list[str]]:
     return dict(found)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS[:2] + slow_ones(LAYOUTS[2:]))
 def test_pairs_keep_their_bytes(tmp_path: Path, layout: Callable[[list[Row], Path], Path]) -> None:
     """Of any layout: a row for each pair in its order, with the very bytes of picture and map, and nothing to complain of."""
     result = condprep.build(layout(ROWS, tmp_path / "pairs"), tmp_path / "ds")
@@ -73,7 +74,7 @@ def test_pairs_keep_their_bytes(tmp_path: Path, layout: Callable[[list[Row], Pat
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("fit", ["keep", "crop"])
+@pytest.mark.parametrize("fit", ["keep", *slow_ones(["crop"])])
 def test_what_verify_calls_an_error_is_a_reject(
     tmp_path: Path, layout: Callable[[list[Row], Path], Path], fit: str
 ) -> None:
@@ -117,7 +118,7 @@ def test_orphans_are_rejects(tmp_path: Path) -> None:
     assert {line["source"] for line in lines} == {"image/alone.jpg", "canny/lost.png", "canny/1.webp"}
 
 
-@pytest.mark.parametrize("fit", ["crop", "bucket", "pad", "keep"])
+@pytest.mark.parametrize("fit", ["crop", "pad", *slow_ones(["bucket", "keep"])])
 def test_picture_and_map_share_their_transform(tmp_path: Path, fit: str) -> None:
     """A map that shows the very pixels of its picture still does after importing, whatever the fit."""
     pairs = [

@@ -121,7 +121,7 @@ def test_a_path_that_a_worker_does_not_see(
     ("side", "code", "words"),
     [
         ("source", "ExpiredToken", "may not be read .*aws sso login.*and run the same command again"),
-        ("source", "RequestTimeTooSkewed", "clock is wrong; set it right"),
+        pytest.param("source", "RequestTimeTooSkewed", "clock is wrong; set it right", marks=pytest.mark.slow),
         ("target", "ExpiredToken", "may not be written .*aws sso login.*the same command"),
         ("target", "AccessDenied", "may not be written .*aws configure.*the same command"),
     ],

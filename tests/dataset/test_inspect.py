@@ -196,6 +196,7 @@ def test_what_is_no_dataset_is_an_error(tmp_path: Path) -> None:
         summarize(tmp_path / "ds")
 
 
+@pytest.mark.slow
 def test_pictures_are_not_read(tmp_path: Path) -> None:
     """A summary costs the small columns alone: 200 MB of pictures add next to nothing to the process's memory."""
     big = [row() | {"image": {"bytes": bytes(1_000_000), "path": None}}] * 200

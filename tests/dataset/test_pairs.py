@@ -269,6 +269,7 @@ def test_a_listing_does_not_leave_its_folder(tmp_path: Path, name: str) -> None:
     assert len(contents(folder)) == 5
 
 
+@pytest.mark.slow
 def test_pictures_are_not_gathered_in_memory(tmp_path: Path) -> None:
     """Of a Parquet row group of 400 MB in small pages, a few rows are in memory at a time."""
     noise = np.random.default_rng(0).bytes(1 << 20)

@@ -84,6 +84,7 @@ def test_the_same_is_found_at_a_url(put: Put, made: Path, tmp_path: Path, cache:
     assert pq.read_table(far.scores).equals(pq.read_table(local.scores))
 
 
+@pytest.mark.slow
 def test_what_is_made_of_it_is_the_same(made: Path, tmp_path: Path) -> None:
     """curate copies the same rows, byte for byte (the fingerprint in state.json is of the files' times), and report shows them."""
     url = in_memory(made)
@@ -129,6 +130,7 @@ def test_the_cache_is_bounded(made: Path, cache: Path, monkeypatch: pytest.Monke
         condprep.verify(in_memory(made, "bucket/another"))
 
 
+@pytest.mark.slow
 def test_a_dataset_that_changed_is_seen_as_it_is_now(made: Path, tmp_path: Path) -> None:
     """What the cache has of a dataset that was replaced is forgotten, findings of the old one among it."""
     url = in_memory(made)

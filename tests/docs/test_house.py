@@ -58,6 +58,7 @@ def test_a_room_says_what_it_is_for_and_holds_nothing_else(path: Path):
     )
 
 
+@pytest.mark.slow
 def test_files_and_functions_stay_small():
     """No file has more than 350 lines; no function does more than 60 lines of work below its signature and docstring."""
     long = []

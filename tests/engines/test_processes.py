@@ -87,6 +87,7 @@ def test_an_interruption_ends_all_of_them(raw: Path, tmp_path: Path, monkeypatch
     assert tree(tmp_path / "ds") == tree(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_processes_that_always_die_end_the_build() -> None:
     """Nobody is started for ever: three deaths without a shard between them are an error that says what to try."""
     with pytest.raises(BuildFailed, match=r"3 processes died .* exit code 7 .*--batch-size"):

@@ -53,6 +53,7 @@ def parquet(path: Path, **columns: pa.Array) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_captions_that_all_rows_share_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     """16 GB of captions in half a kilobyte of Parquet: each batch stays within 128 MB."""
     path = parquet(tmp_path / "1.parquet", text=repeating(16_000))
@@ -80,6 +81,7 @@ def test_a_row_out_of_proportion_is_damage(tmp_path: Path, column: Callable[[], 
         next(batches(path, ["text"]))
 
 
+@pytest.mark.slow
 def test_a_listing_out_of_proportion_is_refused_in_a_zip_too(tmp_path: Path) -> None:
     """Pages that become 150 MB, and captions of 2 GB that all rows share: a listing that would take minutes is no listing."""
     names, (beside, within) = {"file_name": pa.array(["0.png"] * 2000)}, (tmp_path / "beside", tmp_path / "within")

@@ -12,6 +12,7 @@ import pytest
 import simplejpeg
 from PIL import Image, PngImagePlugin
 from support.pictures import ADOBE_RGB, encoded, jpeg_with_segment, pillow, rgb_profile, smooth
+from support.thorough import slow_ones
 
 from condprep.errors import Rejected
 from condprep.images.decode import decode
@@ -109,7 +110,7 @@ def test_a_missing_reader_is_named_with_the_remedy(data: bytes, module: str, ext
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("place", ["after", *slow_ones(["before"])])
 def test_a_png_with_a_workflow_of_megabytes_keeps_its_pixels(compressed: bool, place: str) -> None:
     """Text of any size, before the pixels or after them, packed or not; other readers refuse it, so its bytes are not kept."""
     info = PngImagePlugin.PngInfo()

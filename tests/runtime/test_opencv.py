@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from skimage import data
 from support.pictures import encoded, smooth
+from support.thorough import slow_ones
 
 import condprep
 from condprep.annotators.canny import Canny
@@ -96,7 +97,7 @@ os._exit(0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("threads", [4, *slow_ones([1])])
 def test_a_build_in_a_forked_child_of_who_used_opencv(tmp_path: Path, threads: int) -> None:
     """A pool's worker, or a DataLoader's, has a parent whose OpenCV has threads, and the child has none of them: a build in it
     neither waits for them nor dies of it, and the number is that of before."""

@@ -26,6 +26,7 @@ def test_it_is_a_set(numbers: list[int], recent: int, longest: int) -> None:
         assert [number for number in range(61) if f"{number}.jpg" in found] == sorted(known)
 
 
+@pytest.mark.slow
 def test_a_name_takes_ten_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Held at the end; while two runs become one it is no more than twice that."""
     monkeypatch.setattr(seen, "RECENT", 1 << 10)

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from support.command import Command
 from support.s3_server import BUCKET, S3Server
+from support.thorough import slow_ones
 
 import condprep
 from condprep.errors import BuildFailed, DatasetError, PassingFault, SourceError, StorageFault
@@ -162,7 +163,7 @@ def test_a_url_gives_the_dataset_that_a_disk_gives(
     assert built(url, tmp_path / "remote", **options) == built(source, tmp_path / "local", **options)
 
 
-@pytest.mark.parametrize("kind", ["folder", "webdataset", "parquet"])
+@pytest.mark.parametrize("kind", ["parquet", *slow_ones(["folder", "webdataset"])])
 def test_faults_that_pass_cost_nothing(kind: str, s3: S3Server, sources: Callable[[str], Path], tmp_path: Path) -> None:
     """500, 503, resets and short answers, in a fifth of the requests: nothing is lost, nothing doubled, the same bytes."""
     options = KINDS[kind][1]
@@ -239,7 +240,7 @@ def test_columns_that_are_not_asked_for_are_not_fetched(s3: S3Server, tmp_path: 
     assert sum(sent) < (tmp_path / "rows.parquet").stat().st_size / 4
 
 
-@pytest.mark.parametrize("kind", ["folder", "webdataset", "zip", "parquet"])
+@pytest.mark.parametrize("kind", ["webdataset", *slow_ones(["folder", "zip", "parquet"])])
 def test_credentials_that_expire_in_the_middle_stop_the_build(
     kind: str, s3: S3Server, sources: Callable[[str], Path], tmp_path: Path
 ) -> None:

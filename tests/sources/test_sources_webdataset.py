@@ -293,6 +293,7 @@ def test_workers_and_threads_read_the_same(tmp_path: Path) -> None:
     assert opened(tmp_path, tar(("a.jpg", PICTURES[0]))).identity != before
 
 
+@pytest.mark.slow
 def test_a_listing_takes_no_memory_per_member(tmp_path: Path) -> None:
     """5,000 members of one sample, the worst there is, are listed within 2 MB."""
     import tracemalloc

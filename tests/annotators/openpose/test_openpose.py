@@ -99,6 +99,7 @@ def test_half_precision_keeps_the_people(dm14):
     assert (np.concatenate(moved) <= 1).mean() >= 0.9
 
 
+@pytest.mark.slow
 @shared
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_an_empty_picture_gives_a_black_map(dm14, value):
@@ -165,6 +166,7 @@ def test_nothing_stands_in_where_that_is_not_wanted(stand_in, variant, strict):
         load(variant, Shelf(strict=strict))
 
 
+@pytest.mark.slow
 def test_cmu_is_loaded_and_recorded(tmp_path):
     """With the weights at hand plain `openpose` is cmu, quietly, and its provenance says what made the maps."""
     path = tmp_path / "body_pose_model.pth"

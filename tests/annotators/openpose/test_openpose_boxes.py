@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,6 +45,7 @@ def test_hands_are_looked_for_where_the_reference_looks(given):
     }
 
 
+@pytest.mark.slow
 @settings(max_examples=share(500), deadline=None)
 @given(bodies())
 def test_faces_are_looked_for_where_the_reference_looks(given):

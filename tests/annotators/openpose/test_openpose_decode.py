@@ -131,6 +131,7 @@ def test_what_is_left_out_holds_no_peak():
     assert places(find_peaks(heatmaps, matrices)) == [tuple(place) for place in everywhere.tolist()]
 
 
+@pytest.mark.slow
 def test_only_the_strongest_peaks_are_kept(monkeypatch):
     """Where noise has more peaks of a joint than the limit, those of the largest smoothed values stay, in their order."""
     frame = Frame.of(184, 184 * 4, 184)

@@ -50,6 +50,7 @@ def test_the_published_weights_give_the_reference_s_maps(checkpoint, tmp_path):
     assert torch.allclose(pafs, expected_pafs, rtol=1e-5, atol=1e-5 * float(expected_pafs.std()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["hand", "face"])
 def test_hands_and_faces_have_the_reference_s_networks(tmp_path, part):
     """Checkpoints under the published names load, and give the reference's heatmaps."""
@@ -68,6 +69,7 @@ def test_hands_and_faces_have_the_reference_s_networks(tmp_path, part):
     assert torch.allclose(maps, expected, rtol=1e-5, atol=1e-5 * float(expected.std()))
 
 
+@pytest.mark.slow
 def test_another_model_s_checkpoint_is_refused(checkpoint, tmp_path):
     """A checkpoint with a layer missing, too many, or of another shape is an error that names the file."""
     _, state = checkpoint

@@ -44,6 +44,7 @@ def test_the_matrices_are_the_reference_s_chain(reference, height, width, networ
         assert np.allclose(ours.numpy(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(max_examples=share(100), deadline=None)
 @given(sides, sides, network_heights)
 @example(184, 300, 184)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.openpose_parts import Blobs, Tints, photo
 from support.openpose_reference import _Model, hand_class, part_of_the_reference
-from support.thorough import examples
+from support.thorough import examples, slow_ones
 from support.waits import Waits
 
 from condprep.annotators.openpose.faces import Faces
@@ -113,7 +113,7 @@ def test_the_reference_s_own_resizing_is_what_ours_is_held_to(to):
     assert np.array_equal(util.smart_resize(enlarged, to), util.smart_resize.__wrapped__(enlarged, to))
 
 
-@pytest.mark.parametrize("side", [20, 97, 250])
+@pytest.mark.parametrize("side", [97, *slow_ones([20, 250])])
 def test_the_networks_see_what_the_reference_s_see(side):
     """Heatmaps that depend on the picture's colours give the same points: the inputs are the reference's, four times."""
     crop = crop_of(side, side)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.thorough import slow_ones
 from support.trainer_models import build_dataset, save_base, save_pictures
 from support.trainer_runs import silent
 
@@ -64,7 +65,7 @@ def ready(wanted: Recipe, base: Base, group: ProcessGroup = ONE_PROCESS) -> Spli
 OFF = {"latents": False, "text": False}
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sdxl", *slow_ones(["sd15"])])
 @pytest.mark.parametrize("dataset", ["ds", "buckets"])
 def test_cached_or_not_the_batches_are_the_same(
     family: str, dataset: str, folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
@@ -179,7 +180,7 @@ def test_grey_conditions_take_one_plane(folders: dict[str, Path], bases: dict[st
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-@pytest.mark.parametrize("stopped_after", [0, 1, 4, 5, 9])
+@pytest.mark.parametrize("stopped_after", [0, 4, *slow_ones([1, 5, 9])])
 def test_a_resumed_loader_goes_on_with_the_next_update(
     workers: int, stopped_after: int, folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def drawn(found: list[Batch]) -> list[tuple[str, int]]:
     return [pair for batch in found for pair in zip(batch.keys, batch.epochs)]
 
 
+@pytest.mark.slow
 def test_two_passes_are_those_without_streaming(dataset: Path, base: Base, tmp_path: Path) -> None:
     """20 files, 1 to 3 processes, a resume in the middle: one order, and every row as often as without streaming, twice."""
     split = opened(recipe_of(dataset, tmp_path), base)
@@ -179,6 +180,7 @@ def test_files_are_opened_when_a_window_needs_them(dataset: Path, base: Base, tm
     assert len([*tmp_path.glob("scan-*.json")]) == len(COUNTS)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(dataset: Path, base: Base, tmp_path: Path) -> None:
     """Choosing and reading the rows of 80 files takes, at its peak, no more than the pictures of two windows, one thirteenth of them."""
     (folder := tmp_path / "ds" / "train").mkdir(parents=True)

@@ -87,6 +87,7 @@ def test_ssim_keeps_its_laws(made: Map, wanted: Map) -> None:
     assert ssim(made, wanted) == pytest.approx(ssim(wanted, made), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [ssim, ms_ssim])
 def test_a_grey_map_is_one_of_three_equal_channels(measure: Any) -> None:
     """As an annotator gives it, held against what a dataset has stored of it, on either side."""

@@ -135,6 +135,7 @@ def test_kid_tells_sets_apart() -> None:
     assert 0 < darker.low < darker.high < black.low
 
 
+@pytest.mark.slow
 def test_the_interval_of_kid_is_that_of_sets_drawn_anew() -> None:
     """Its width is the scatter of KID over fresh pictures, within a third."""
     fresh = [mmd(pictures(30, 2 * n), pictures(30, 2 * n + 1, light=110)) for n in range(60)]
@@ -240,6 +241,7 @@ def test_inception_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found(pictures(LEAST), pictures(LEAST, 1), 0).rows == LEAST
 
 
+@pytest.mark.slow
 def test_an_evaluation_with_both(clip_folder: Path, tmp_path: Path) -> None:
     """CLIP scores for every arm with a caption of its own, row by row; KID for those with pictures of their own."""
     rows = [

@@ -64,6 +64,7 @@ def test_the_vae_round_trip_is_that_of_the_pipeline(place: Path, rows: list[Exam
     assert np.abs(ours.astype(int) - np.asarray(theirs)).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_vae_that_overflows_in_fp16_makes_its_round_trip_in_fp32(place: Path, rows: list[Example]) -> None:
     """As the pipeline decodes; afterwards it is in fp16 again, with the weights that it had."""
     pipe: Any = load_pipeline(place / "output")

@@ -40,6 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_evaluation_looks_at_the_rows_that_were_held_out(place: Path) -> None:
     """Those of the run, and none that it learned from; beside them rows that it did learn from. The report says which share."""
     train_rows, held_out = open_splits(recipe(place, place / "one" / "output"))

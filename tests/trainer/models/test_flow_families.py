@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from support.flow_formulas import CAPTIONS, a_batch, blocks, of_the_pipeline, plain_loss, trained
 from support.flow_models import FLOWS, save_flow_base
+from support.thorough import slow_ones
 
 from trainer.errors import ModelError
 from trainer.inference.generate import Request, Sampling, generate
@@ -97,7 +98,7 @@ def test_a_fresh_controlnet_changes_nothing(family: str, flow_bases: dict[str, B
 SILENT: dict[str, Any] = {"sd3": ([torch.zeros(())],), "flux": (None, None), "qwen-image": None, "z-image": {}}
 
 
-@pytest.mark.parametrize("weighting", ["none", "preconditioned"])
+@pytest.mark.parametrize("weighting", ["preconditioned", *slow_ones(["none"])])
 @pytest.mark.parametrize("family", FLOWS)
 def test_loss_and_gradients_are_those_of_the_plain_formula(
     family: str, weighting: str, flow_bases: dict[str, Base]
@@ -122,6 +123,7 @@ def compare_with_the_formula(base: Base, weighting: Any = "none") -> None:
         torch.testing.assert_close(mine, weight.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_flux_schnell_hears_no_guidance(flow_bases: dict[str, Base], tmp_path: Path) -> None:
     """A base of the family without it: its loss and gradients are those of the formula, its pipeline draws, and a ControlNet
     of FLUX.1-dev does not fit."""
@@ -240,7 +242,7 @@ def test_a_base_in_half_precision_is_loaded_as_it_is_stored(flow_folders: dict[s
 LAST = ("controlnet_blocks.0.weight", "control_layers.0.after_proj.weight")  # through which a ControlNet speaks
 
 
-@pytest.mark.parametrize("family", FLOWS)
+@pytest.mark.parametrize("family", [*FLOWS][:1] + slow_ones([*FLOWS][1:]))
 def test_a_base_in_eight_bits_predicts_about_the_same(family: str, flow_folders: dict[str, Path]) -> None:
     """`model.quantize`: the transformer's layers keep bytes, the prediction stays within a few percent, gradients go through."""
     base = load_base(Model(base=str(flow_folders[family])))

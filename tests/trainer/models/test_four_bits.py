@@ -104,6 +104,7 @@ def test_a_run_leaves_the_base_as_it_is(flows: Mapping[str, Path]) -> None:
     assert not all(mine.equal(old) for mine, old in zip(learner.weights("raw"), began))
 
 
+@pytest.mark.slow
 def test_the_prediction_counts_four_bits(flows: Mapping[str, Path]) -> None:
     """What is kept of the base is what a quantized transformer takes, and passes need no more of it than a layer's weight."""
     base, chosen = load_base(Model(base=str(flows["flux"]))), recipe(flows["flux"])

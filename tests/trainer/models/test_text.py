@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.thorough import slow_ones
 from support.trainer_models import FAMILIES, TOKENS, save_base
 
 from trainer.errors import ModelError, RecipeError
@@ -36,7 +37,7 @@ def test_one_chunk_is_the_tokenizers_own(folders: dict[str, Path]) -> None:
     assert token_chunks(base.tokenizers[0], base.text_encoders[0], captions, 1).equal(expected)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES][-1:] + slow_ones([*FAMILIES][:-1]))
 def test_a_long_caption_is_its_chunks_one_after_the_other(folders: dict[str, Path], family: str) -> None:
     """Each chunk is what its own tokens alone give; what is left over is empty chunks; pooled text is the first chunk's."""
     alone, two, three = (base_of(folders, family, max_tokens=75 * n) for n in (1, 2, 3))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.flow_models import FLOWS, save_flow_base
 from support.learners import RATE, make_batch, make_learner, weights
+from support.thorough import slow_ones
 from support.trainer_models import build_dataset, save_base
 from support.trainer_runs import make_recipe
 from torch._dynamo.utils import counters
@@ -100,7 +101,7 @@ def test_a_compiled_update_is_the_plain_one(tmp_path: Path) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("family", ["sd15", *FLOWS])
+@pytest.mark.parametrize("family", ["sd15", FLOWS[0], *slow_ones(FLOWS[1:])])
 def test_every_family_has_blocks_to_compile(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the frozen network and of the ControlNet, and none that is a part of another one."""
     compiled: list[torch.nn.Module] = []

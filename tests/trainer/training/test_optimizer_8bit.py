@@ -41,6 +41,7 @@ def test_its_states_take_a_byte_each(base: Path) -> None:
     assert (ours - theirs).abs().max() < 0.1 * 20 * 1e-3  # a tenth of the way that each weight could have gone
 
 
+@pytest.mark.slow
 def test_a_saved_learner_goes_on_exactly(base: Path, tmp_path: Path) -> None:
     """One update, saved, loaded by a new learner, and another: the weights of two updates, bit for bit."""
     whole, first = (make_learner(base, optimizer="adamw8bit") for _ in range(2))

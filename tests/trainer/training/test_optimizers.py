@@ -101,6 +101,7 @@ def test_a_saved_learner_goes_on_exactly(name: str, base: Path, tmp_path: Path) 
     assert second.rate == whole.rate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FURTHER)
 def test_a_rehearsal_leaves_no_trace(name: str, base: Path) -> None:
     """After a trial update the next ones are as without it: neither state nor what the optimizer says of itself remains."""

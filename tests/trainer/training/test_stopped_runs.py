@@ -129,6 +129,7 @@ def test_the_same_fork_goes_on_and_another_is_refused(output: Path) -> None:
             fork(output, settings, checkpoint=checkpoint)
 
 
+@pytest.mark.slow
 def test_a_fork_pushes_nothing_over_the_other_result(output: Path) -> None:
     """The repository on the Hub, and where to go on from, stay the other run's; a new one can be named."""
     text = (output / "recipe.toml").read_text()

@@ -84,6 +84,7 @@ def test_nothing_is_kept_twice(bases: dict[str, Path]) -> None:
     assert all(weight.grad is None for weight in narrow.values())
 
 
+@pytest.mark.slow
 def test_its_memory_is_predicted(bases: dict[str, Path]) -> None:
     """Two bytes for each weight that it copies, and a pass that holds what a real one holds, autocast's casts left out."""
     base = load_base(Model(base=str(bases["sd15"])))

@@ -95,6 +95,7 @@ def test_right_pairs_have_no_findings(
     assert result.notes[-1] == f"alignment: of {ROWS} rows compared {ROWS} with {how}"
 
 
+@pytest.mark.slow
 def test_two_pixels_are_told_with_the_annotator_alone(
     pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from skimage import data
 from support.drawings import body, drawn, photo, shifted
+from support.thorough import slow_ones
 
 from condprep.annotators.openpose.draw import draw_bodies
 from condprep.verification.alignment.comparison import Alignment, compare, compare_picture
@@ -125,7 +126,7 @@ def test_defects_are_told_from_the_map_made_again(annotate: Callable[..., np.nda
 
 
 @pytest.mark.parametrize("scale", [0.98, 1.02])
-@pytest.mark.parametrize("name", ["rocket", "cell", "brick", "coffee"])
+@pytest.mark.parametrize("name", ["rocket", *slow_ones(["cell", "brick", "coffee"])])
 def test_two_percent_are_told_where_the_pair_still_fits(name: str, scale: float) -> None:
     """A small map that is resized by 2 % and laid into the same corner: much of it fits as it is, or fits itself turned."""
     picture = photo(name, 256, 256)
@@ -148,7 +149,7 @@ def test_a_shift_is_not_called_a_scale(moved: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(512, 512), (448, 640)])
+@pytest.mark.parametrize("size", [(448, 640), *slow_ones([(512, 512)])])
 def test_right_pairs_are_left_alone(name: str, size: tuple[int, int]) -> None:
     """JPEG compression, other Canny thresholds, inverted lines and three channels are no defects of alignment."""
     picture = photo(name, *size)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.drawings import photo, shifted
 from support.pictures import encoded
+from support.thorough import slow_ones
 
 import condprep
 from condprep.annotators.filters import blur, color, intensity, luminance, tile
@@ -73,6 +74,7 @@ def test_right_maps_are_aligned(name: str) -> None:
         assert found.likeness > 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_of_other_pictures_are_told(name: str) -> None:
     """The map of another row does not belong to the picture."""
@@ -128,7 +130,7 @@ def test_tiny_pictures_are_compared_without_an_error() -> None:
             assert compare_pictured(noise, make(noise), kind).verdict in ("aligned", "unknown", "other picture")
 
 
-@pytest.mark.parametrize("annotator", ["inpaint", None])
+@pytest.mark.parametrize("annotator", [None, *slow_ones(["inpaint"])])
 def test_verify_tells_the_rows(tmp_path: Path, annotator: str | None) -> None:
     """A column that is called `inpaint` is held against the pixels of its pictures, and so it is with the annotator's name."""
     crops = [np.ascontiguousarray(photo(name)[y : y + SIDE, 60 : 60 + SIDE]) for name in NAMES for y in (10, 200)]

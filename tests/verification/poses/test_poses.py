@@ -161,6 +161,7 @@ def test_a_mirrored_person_in_the_middle_is_flipped() -> None:
     assert compare_poses(found, np.ascontiguousarray(found[:, ::-1])).verdict == "flipped"
 
 
+@pytest.mark.slow
 def test_other_colours_are_compared_as_drawings() -> None:
     """A drawing without a known joint is aligned or moved where it is the very same, else nothing is said."""
     found = drawn(*TWO_PEOPLE) // 2

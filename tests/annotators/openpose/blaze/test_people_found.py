@@ -70,6 +70,7 @@ def test_a_tripod_is_nobody(blaze: Blaze) -> None:
     assert len(people) == 1
 
 
+@pytest.mark.slow
 def test_people_of_coco_are_found(blaze: Blaze, shared: Path) -> None:
     """Of the 12 annotated people of four COCO pictures: an average precision of 0.6 and more, and hardly anybody else."""
     folder = shared / "data" / "people"

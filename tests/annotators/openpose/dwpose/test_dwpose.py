@@ -93,6 +93,7 @@ def test_nobody_and_everybody(tmp_path, landmarks):
         assert maps.maps.any() == bool(most)
 
 
+@pytest.mark.slow
 def test_a_result_does_not_depend_on_the_batch(ours):
     """The same bits alone and among others."""
     rgb = torch.cat([as_batch(photo(240, 320)), as_batch(photo(240, 320)).flip(3), as_batch(photo(240, 320)).flip(2)])
