@@ -43,10 +43,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from condprep import load_annotator
-from condprep.annotators.openpose.annotator import Openpose, resolve_precision
+from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.inputs import network_input
 from condprep.annotators.openpose.operators import Frame
-from condprep.annotators.precision import DTYPES, autocast
+from condprep.annotators.precision import DTYPES, autocast, resolve_precision
 from condprep.annotators.protocol import Annotator
 from condprep.images.encode import encode_map
 from condprep.weights.find import Weights
@@ -120,7 +120,7 @@ def depth(options: argparse.Namespace) -> Pair:
 
 
 def openpose(options: argparse.Namespace) -> Pair:
-    precision = resolve_precision(options.precision, options.device)
+    precision = resolve_precision(options.precision, options.device, "openpose")
     network = DM14()
     annotator = Openpose(network, device=options.device, precision=precision, height=HEIGHT)
     reference = Reference(DM14(), scale=1.0, device=options.device)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.padding import GRID, pad_to_grid
-from condprep.annotators.precision import Precision, autocast
+from condprep.annotators.precision import autocast
 from condprep.weights.find import WeightFile
 from condprep.weights.pins import pin
 
@@ -20,16 +19,6 @@ if TYPE_CHECKING:
 
 
 PLENTY = 8_000  # bytes a pixel; the hungriest of these networks, normalbae, needs less than half of it
-
-
-class ExactParams(BaseModel):
-    """How a network computes whose maps are the reference's in float32."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    precision: Precision = Field(
-        "fp32", description="fp32, bf16, fp16 or auto: bf16 where the device computes in it natively, else fp32"
-    )
 
 
 class Gridded(BaseAnnotator):

@@ -113,7 +113,7 @@ def _torch() -> Iterator[Observation]:
     from condprep.annotators.precision import resolve_precision
 
     yield Observation(
-        "ok", "cpu", f"networks use {torch.get_num_threads()} threads, in {resolve_precision('auto', 'cpu')}"
+        "ok", "cpu", f"networks use {torch.get_num_threads()} threads, in {resolve_precision('auto', 'cpu', 'hed')}"
     )
     if torch.cuda.is_available():
         yield from map(_gpu, range(torch.cuda.device_count()))
@@ -132,7 +132,9 @@ def _gpu(number: int) -> Observation:
     free, total = torch.cuda.mem_get_info(number)
     memory = f"{free / GB:.1f} of {total / GB:.1f} GB free"
     return Observation(
-        "ok", device, f"{torch.cuda.get_device_name(number)}, {memory}, computes in {resolve_precision('auto', device)}"
+        "ok",
+        device,
+        f"{torch.cuda.get_device_name(number)}, {memory}, computes in {resolve_precision('auto', device, 'hed')}",
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from condprep.annotators.base import BaseAnnotator
@@ -16,7 +16,7 @@ from condprep.annotators.depth.models import DepthModel, TransformersDepth, load
 from condprep.annotators.normals.estimated import Axes, EstimatedNormal
 from condprep.annotators.normals.marigold import DiffusedNormal, load_diffused
 from condprep.annotators.pixel_columns import png
-from condprep.annotators.precision import Precision, resolve_precision
+from condprep.annotators.precision import NetworkParams, resolve_precision
 from condprep.annotators.pretrained import Pretrained
 from condprep.errors import AnnotatorError
 from condprep.types import Maps, Seen
@@ -26,16 +26,6 @@ NORMAL_Z = 2 * np.pi  # the slope's scale against the raw depth, and
 BACKGROUND = 0.1  # the depth (0..1) below which a normal faces the viewer: controlnet_aux's defaults
 
 RAW = pa.struct({"png": pa.binary(), "low": pa.float32(), "high": pa.float32()})
-
-
-class NetworkParams(BaseModel):
-    """How the network computes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    precision: Precision = Field(
-        "auto", description="fp32, bf16, fp16 or auto: bf16 where the device computes in it natively, else fp32"
-    )
 
 
 class NormalParams(NetworkParams):
@@ -171,7 +161,7 @@ def raw_value(levels: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str
 
 def load(variant: str, params: DepthParams, *, device: str, weights: Weights) -> Depth:
     """`depth` is MiDaS; `depth:NAME` a depth model of transformers, by Hub id or local folder. Raises WeightsError."""
-    precision = resolve_precision(params.precision, device)
+    precision = resolve_precision(params.precision, device, "depth")
     model: DepthModel
     if variant in ("", "midas"):
         variant, model = "midas", load_midas(weights, device, precision)
@@ -187,7 +177,7 @@ def load_normal(
 
     Raises WeightsError, and AnnotatorError for axes where they are known, or for none where they are not.
     """
-    precision = resolve_precision(params.precision, device)
+    precision = resolve_precision(params.precision, device, "normal")
     named = Pretrained.of("normal", variant or "midas", weights)
     if variant not in ("", "midas") and not named.has("model_index.json"):
         return EstimatedNormal(named, device=device, precision=precision, axes=params.axes)

@@ -8,12 +8,12 @@ enlarging that it commutes with, and the parts that never reach the output are l
 from __future__ import annotations
 
 import re
-from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from condprep.annotators.precision import exact
 from condprep.weights.find import WeightFile, load_state_dict, network_with
 
 WIDTH, HEADS, LAYERS = 768, 12, 12  # ViT-B
@@ -213,11 +213,6 @@ class DptHybrid(nn.Module):
         square = patches.transpose(1, 2).reshape(1, WIDTH, 24, 24)
         stretched = F.interpolate(square, tuple(grid), mode="bilinear")
         return torch.cat((token, stretched.flatten(2).transpose(1, 2)), 1)
-
-
-def exact(x: Tensor) -> AbstractContextManager[object]:
-    """No autocast on x's device."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def enlarge(x: Tensor) -> Tensor:

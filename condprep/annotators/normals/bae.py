@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from condprep.annotators.gridded import ExactParams, Gridded
+from condprep.annotators.gridded import Gridded
 from condprep.annotators.normals.efficientnet import HEAD, EfficientNet
-from condprep.annotators.precision import resolve_precision
+from condprep.annotators.precision import NetworkParams, resolve_precision
 from condprep.types import Maps
 from condprep.weights.find import Weights, load_state_dict, network_with
 
@@ -119,10 +119,10 @@ class NormalBae(Gridded):
         return Maps((((self.answer(rgb) + 1) * 0.5).clamp(0, 1) * 255).byte())
 
 
-def load(variant: str, params: ExactParams, *, device: str, weights: Weights) -> NormalBae:
+def load(variant: str, params: NetworkParams, *, device: str, weights: Weights) -> NormalBae:
     """Raises WeightsError."""
     file = weights.get(FILE)
     state = load_state_dict(file, "model")
     used = {key: value for key, value in state.items() if not key.startswith("encoder.original_model.bn2.")}
-    network, precision = network_with(BaeNetwork, used, file), resolve_precision(params.precision, device)
+    network, precision = network_with(BaeNetwork, used, file), resolve_precision(params.precision, device, "normalbae")
     return NormalBae(network, variant, file=file, device=device, precision=precision, batch_size=8)

@@ -82,7 +82,7 @@ def load_diffused(named: Pretrained, *, device: str, precision: Precision) -> Di
     """
     if device == "cpu" and precision not in ("auto", "fp32"):
         raise AnnotatorError(f"{named} computes in fp32 on a CPU, not in {precision}; leave precision out")
-    used = "fp32" if device == "cpu" else resolve_precision(precision, device)
+    used = "fp32" if device == "cpu" else resolve_precision(precision, device, "normal")
     try:
         from diffusers import MarigoldNormalsPipeline
     except ImportError as error:

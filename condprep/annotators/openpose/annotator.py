@@ -17,7 +17,7 @@ from condprep.annotators.openpose.network import STRIDE
 from condprep.annotators.openpose.operators import Frame
 from condprep.annotators.openpose.parts import complete
 from condprep.annotators.openpose.people_annotator import PeopleAnnotator
-from condprep.annotators.precision import DTYPES, Precision
+from condprep.annotators.precision import DTYPES, Precision, resolve_precision
 
 HEIGHT = 184  # of the network's input: half of the 368 that it was trained at, as controlnet_aux runs it
 PIXELS = 32 * 184 * 280  # of the network's input in one forward: bounds the memory for pictures of any shape,
@@ -50,7 +50,7 @@ class Openpose(PeopleAnnotator):
         self.device = device
         self.batch_size = 4 if device == "cpu" else 32
         self.provenance = provenance or {}
-        self._dtype, self._height = DTYPES[resolve_precision(precision, device)], height
+        self._dtype, self._height = DTYPES[resolve_precision(precision, device, "openpose")], height
         self._threshold = threshold
         self._network = self._ready(network)
         pixels = PIXELS if device == "cpu" else PIXELS_ON_GPU
@@ -73,14 +73,3 @@ class Openpose(PeopleAnnotator):
     def _detect(self, rgb: Tensor, frame: Frame) -> list[list[Body]]:
         heatmaps, pafs = self._network(network_input(rgb, frame).to(self._dtype))
         return decode_poses(heatmaps, pafs, frame)
-
-
-def resolve_precision(precision: Precision, device: str) -> Precision:
-    """ "auto" -> "fp16" on a GPU, else "fp32"; the others are themselves.
-
-    A joint is a whole pixel, so it moves by one or not at all. Of 166 joints (a MobileNet of this kind, four COCO
-    pictures) fp16 moves 5 % and bf16 23 %, nearly all by one pixel: too many for bf16, even where a CPU is faster in it.
-    """
-    if precision != "auto":
-        return precision
-    return "fp16" if torch.device(device).type == "cuda" else "fp32"

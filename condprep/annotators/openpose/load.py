@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from condprep.annotators.precision import Precision
+from condprep.annotators.precision import Precision, resolve_precision
 from condprep.annotators.protocol import Annotator
 from condprep.errors import AnnotatorError, WeightsUnavailable
 
@@ -65,7 +65,7 @@ def load(variant: str, params: OpenposeParams, *, device: str, weights: Weights)
         return _cmu(loaded, {name: weights.get(name) for name in CMU[loaded]}, params, device)
     from condprep.annotators.openpose.dwpose.annotator import Dwpose
 
-    precision = "fp32" if params.precision == "auto" else params.precision
+    precision = resolve_precision(params.precision, device, "dwpose")
     files = [weights.get(name) for name in DWPOSE]
     return Dwpose(*files, variant=loaded, device=device, precision=precision, threshold=params.threshold)
 
@@ -87,12 +87,12 @@ def _plain(weights: Weights) -> str:
 
 
 def _cmu(variant: str, files: Mapping[str, WeightFile], params: OpenposeParams, device: str) -> Openpose:
-    from condprep.annotators.openpose.annotator import Openpose, resolve_precision
+    from condprep.annotators.openpose.annotator import Openpose
     from condprep.annotators.openpose.network import load_network
     from condprep.annotators.openpose.point_network import FACE_MAPS, HAND_MAPS, PointNetwork
     from condprep.weights.pins import pin
 
-    precision = resolve_precision(params.precision, device)
+    precision = resolve_precision(params.precision, device, "openpose")
     return Openpose(
         load_network(files[BODY]),
         hand=load_network(files[HAND], partial(PointNetwork, HAND_MAPS)) if HAND in files else None,

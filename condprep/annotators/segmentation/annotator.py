@@ -14,8 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from condprep.annotators.base import BaseAnnotator
-from condprep.annotators.gridded import ExactParams
-from condprep.annotators.precision import autocast, resolve_precision
+from condprep.annotators.precision import ExactParams, autocast, resolve_precision
 from condprep.annotators.pretrained import Pretrained, prepared, transformers
 from condprep.annotators.segmentation.palettes import Palette, class_names, colours
 from condprep.annotators.weighing import twin
@@ -151,7 +150,9 @@ class Segmentation(BaseAnnotator):
 def load(variant: str, params: SegmentationParams, *, device: str, weights: Weights) -> Segmentation:
     """`segmentation:OWNER/MODEL`, or a local folder. Raises WeightsError, and AnnotatorError for a palette that does not fit."""
     named = Pretrained.of("segmentation", variant, weights)
-    model = SegmentationModel(named, device=device, precision=resolve_precision(params.precision, device))
+    model = SegmentationModel(
+        named, device=device, precision=resolve_precision(params.precision, device, "segmentation")
+    )
     palette, painted = colours(params.palette, model.names)
     if palette == "voc" and params.palette == "auto":
         weights.say(

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from condprep.annotators.base import BaseAnnotator
-from condprep.annotators.gridded import ExactParams
-from condprep.annotators.precision import resolve_precision
+from condprep.annotators.precision import ExactParams, resolve_precision
 from condprep.annotators.pretrained import Pretrained, transformers
 from condprep.annotators.segmentation import parts
 from condprep.annotators.segmentation.annotator import NEEDS, SegmentationModel
@@ -56,7 +55,7 @@ class Mask(BaseAnnotator):
 
 def load(variant: str, params: ExactParams, *, device: str, weights: Weights) -> Mask | parts.Parts:
     """`mask:OWNER/MODEL`, or a local folder. Raises WeightsError, and AnnotatorError for a model that knows no background."""
-    named, precision = Pretrained.of("mask", variant, weights), resolve_precision(params.precision, device)
+    named, precision = Pretrained.of("mask", variant, weights), resolve_precision(params.precision, device, "mask")
     config = named.load(transformers("mask", variant).AutoConfig.from_pretrained, NEEDS)
     if config.model_type in parts.KINDS:
         return parts.load(named, device=device, precision=precision)

@@ -16,11 +16,12 @@ from support.shelf import Shelf
 
 from condprep.annotators.openpose import annotator as annotator_module
 from condprep.annotators.openpose import load as openpose
-from condprep.annotators.openpose.annotator import Openpose, resolve_precision
+from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.blaze import annotator as blaze
 from condprep.annotators.openpose.keypoints import KEYPOINTS, bodies
 from condprep.annotators.openpose.load import OpenposeParams
 from condprep.annotators.openpose.network import BodyNetwork
+from condprep.annotators.precision import resolve_precision
 from condprep.annotators.runner import Runner
 from condprep.errors import AnnotatorError, WeightsUnavailable
 from condprep.weights.find import WeightFile
@@ -131,9 +132,9 @@ def test_keypoints_fit_the_column(dm14):
 
 def test_automatic_precision_is_exact_on_a_cpu():
     """auto never moves a joint on a CPU; a GPU takes fp16; what the user asks for is what runs."""
-    assert resolve_precision("auto", "cpu") == "fp32"
-    assert resolve_precision("auto", "cuda:1") == "fp16"
-    assert resolve_precision("bf16", "cpu") == "bf16"
+    assert resolve_precision("auto", "cpu", "openpose") == "fp32"
+    assert resolve_precision("auto", "cuda:1", "openpose") == "fp16"
+    assert resolve_precision("bf16", "cpu", "openpose") == "bf16"
 
 
 @pytest.fixture
