@@ -125,7 +125,7 @@ class Pretrained:
         if "trust_remote_code" in str(error):
             return WeightsError(
                 f"{self} needs code of its repository (trust_remote_code), which condprep never runs; use a model that "
-                "transformers itself knows"
+                "transformers or diffusers itself knows"
             )
         if self.local or not isinstance(error, OSError):
             return WeightsError(f"{self} is no {needs} ({first})")

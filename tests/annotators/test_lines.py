@@ -70,12 +70,13 @@ def test_a_map_does_not_depend_on_its_batch(name: str, checkpoints: Checkpoints)
         assert differ(parts, whole[some], name) <= 1e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_picture_of_one_pixel_has_a_map(name: str, folder: Path) -> None:
+@pytest.mark.parametrize("name", [*NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in HEAVY)])
+def test_a_picture_of_one_pixel_has_a_map(name: str, checkpoints: Checkpoints) -> None:
     """So has a single row, and a column."""
-    annotator = load(name, folder)
+    annotator = load(name, checkpoints({**NAMES, **HEAVY}[name]))
     for size in ((1, 1), (1, 40), (40, 1)):
-        assert annotator(batch(picture(*size)), KEYS[:1]).maps.shape == (1, 1, *size)
+        maps = annotator(batch(picture(*size)), KEYS[:1]).maps
+        assert maps.shape == (1, 3 if name == "normalbae" else 1, *size)
 
 
 @pytest.mark.parametrize("name", [*NAMES][-2:] + slow_ones([*NAMES][:-2]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,19 @@ def test_another_pipeline_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     with pytest.raises(WeightsError, match=r"is no model of normals .*one of diffusers .* needs model_index\.json"):
         load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("part", ["unet", "_class_name"])
+def test_code_of_a_repository_is_never_run(folder: Path, tmp_path: Path, part: str) -> None:
+    """A model one of whose parts, or whose pipeline, is code of its own is refused by name, and the code is not imported."""
+    own = shutil.copytree(folder, tmp_path / "own")
+    for place in (own, own / "unet"):
+        (place / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n", encoding="utf-8")
+    index = json.loads((own / "model_index.json").read_text(encoding="utf-8"))
+    (own / "model_index.json").write_text(json.dumps({**index, part: ["code", "Own"]}), encoding="utf-8")
+    with pytest.raises(WeightsError, match="trust_remote_code"):
+        load(own)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_record_has_every_file(folder: Path, annotator: Any) -> None:

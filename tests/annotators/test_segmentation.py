@@ -171,7 +171,7 @@ def test_palettes_are_those_of_the_references() -> None:
         colours("auto", {})
 
 
-@pytest.mark.parametrize("door", ["segmentation", "depth"])
+@pytest.mark.parametrize("door", ["segmentation", "depth", "mask"])
 def test_code_of_a_repository_is_never_run(door: str, tmp_path: Path) -> None:
     """A model that wants `trust_remote_code` is refused by name, and its code is not imported."""
     with pytest.raises(WeightsError, match=rf"{door}:.* needs code of its repository \(trust_remote_code\)"):
@@ -221,6 +221,11 @@ def test_a_mask_is_what_is_no_background(labels: dict[int, str], tmp_path: Path)
         assert 0 < expected.float().mean() < 1, "a flat mask would equal anything"
         assert ((found[0] == 255) != expected).float().mean() <= 1e-3
     assert annotator(batch(picture(1, 1)), KEYS[:1]).maps.shape == (1, 1, 1, 1)
+    many = batch(*(np.roll(picture(37, 90), 7 * n, axis=1) for n in range(8)))
+    whole = annotator(many, KEYS).maps
+    for count in (1, 3):
+        parts = torch.cat([annotator(part, KEYS[: len(part)]).maps for part in many.split(count)])
+        assert (parts != whole).float().mean() <= 1e-3
 
 
 def test_a_model_without_a_background_makes_no_mask(folders: dict[str, Path]) -> None:

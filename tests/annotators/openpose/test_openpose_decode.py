@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.openpose_crowds import maps, random_people
+from support.openpose_crowds import STANDING, maps, random_people
 from support.openpose_dm14 import PEOPLE
 from support.openpose_reference import Reference, evenly
 from support.thorough import examples
@@ -110,6 +110,39 @@ def test_a_picture_does_not_depend_on_its_batch():
     together = decode_poses(torch.cat([h for h, _ in crowd]), torch.cat([p for _, p in crowd]), frame)
     for (heatmaps, pafs), bodies in zip(crowd, together):
         assert np.array_equal(decode_poses(heatmaps, pafs, frame)[0], bodies)
+
+
+@pytest.mark.slow
+def test_people_cut_off_upside_down_and_lying():
+    """Of people who leave the picture at each side, stand on their heads or lie, both decoders find the same, and most."""
+    moved = [STANDING * 0.4 + place for place in ((-0.1, 0.3), (0.7, 0.3), (0.3, -0.1), (0.3, 0.75))]
+    turned = [(1 - STANDING) * 0.4 + (0.05, 0.55), STANDING[:, ::-1] * 0.4 + (0.55, 0.05)]
+    rng = np.random.default_rng(2)
+    for people in (np.array(moved), np.array(turned)):
+        people += rng.uniform(-0.01, 0.01, people.shape)  # as they are, joints lie midway between two pixels: a tie
+        assert check(rng, Frame.of(90, 120, 184), people, 0.0) >= 2
+
+
+@pytest.mark.parametrize("size", [(1, 60), (60, 1), (1, 1)])
+def test_people_in_a_picture_of_one_row(size):
+    """Whoever a network sees there, no joint lies outside, and both decoders agree."""
+    frame, rng = Frame.of(*size, 184), np.random.default_rng(3)
+    [bodies] = decode_poses(*maps(rng, random_people(rng, 4), frame, 0.0), frame)
+    joints = np.concatenate([*(body[body[:, 2] > 0] for body in bodies), np.zeros((1, 3))])[:, :2]
+    assert (joints >= 0).all()
+    assert (joints <= (size[1], size[0])).all()
+
+
+@pytest.mark.slow
+def test_two_hundred_people():
+    """As many as there are peaks for are found, the same bits alone as beside a picture of one; what is beyond is left out."""
+    rng, frame = np.random.default_rng(4), Frame.of(184, 368, 184)
+    corners = np.stack(np.meshgrid(np.arange(20) / 20, np.arange(10) / 10), 2).reshape(-1, 1, 2)
+    many, one = (maps(rng, people, frame, 0.0) for people in (STANDING / (22, 11) + corners, STANDING[None] * 0.5))
+    together = decode_poses(torch.cat([many[0], one[0]]), torch.cat([many[1], one[1]]), frame)
+    assert MOST_PEAKS // 2 < len(together[0]) <= 2 * MOST_PEAKS
+    assert len(together[1]) == 1
+    assert np.array_equal(decode_poses(*many, frame)[0], together[0])
 
 
 def test_nobody():
