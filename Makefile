@@ -9,6 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist worksteal  # what one process compiles, hundreds read
 
 .PHONY: demo quickstart test test-all lint format bench clean
 
@@ -19,10 +20,10 @@ quickstart: $(INSTALLED)
 	$(BIN)/python examples/quickstart.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(PYTEST)
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow or not slow" --durations=10
+	$(PYTEST) -m "slow or not slow" --durations=10
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -31,6 +31,7 @@ import hypothesis
 import numpy as np
 import psutil
 import pytest
+import typer.main
 from PIL import Image
 from skimage import data
 from support import thorough
@@ -43,6 +44,7 @@ from support.warm import Warm
 
 import condprep
 from condprep.cli import main as cli
+from condprep.dataset import contact_sheet
 from condprep.runtime import local_copies
 from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.malloc import keep_freed_memory
@@ -75,6 +77,24 @@ def _read_once(name: str) -> None:
 
 for name in ("astronaut", "camera", "chelsea", "coffee", "rocket"):
     _read_once(name)
+
+# What a verb can be asked for is read from its signature once in a process: it takes longer than most mistakes.
+typer.main.get_params_from_function = functools.cache(typer.main.get_params_from_function)
+
+
+def _small_once() -> None:
+    """The previews of many datasets show the same pictures: each is decoded, and made small, once in a process."""
+    made = contact_sheet._open
+    kept = functools.lru_cache(200)(lambda stored, cell: made({"bytes": stored}, cell))
+
+    def small(value: dict[str, Any] | None, cell: int) -> contact_sheet.SheetPicture:
+        stored = (value or {}).get("bytes") or b""
+        return kept(stored, cell) if len(stored) < 1 << 20 else made(value, cell)
+
+    contact_sheet._open = small
+
+
+_small_once()
 
 
 def _without_waiting(descriptor: Any) -> None:
