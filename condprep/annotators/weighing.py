@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 _PACKETS = (torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d, torch.ops.aten.convolution)
 CONVOLUTIONS = {getattr(packet, name) for packet in _PACKETS for name in packet.overloads()}  # type: ignore[no-untyped-call]
+TRANSPOSED = {getattr(_PACKETS[1], name) for name in _PACKETS[1].overloads()}  # type: ignore[no-untyped-call]
 
 
 def needed(annotator: Weighed, height: int, width: int) -> int:
@@ -42,10 +43,12 @@ def twin(network: Any, rgb: Any) -> Any:
         return deepcopy(network)
 
 
-def _reordered(x: Tensor, out: Tensor) -> int:
-    """Bytes of the copies that a convolution works on where its picture's colours do not lie together."""
-    there = x.ndim < 4 or x.is_contiguous(memory_format=torch.channels_last)
-    return 0 if there else x.nbytes + out.nbytes
+def _copies(operation: Any, x: Tensor, weight: Tensor, out: Tensor) -> int:
+    """Bytes of what a convolution copies where its picture's colours do not lie together: that, its weights, what it makes; a
+    transposed one also the picture with a border."""
+    if x.ndim < 4 or x.is_contiguous(memory_format=torch.channels_last):
+        return 0
+    return x.nbytes * (2 if operation in TRANSPOSED else 1) + weight.nbytes + out.nbytes
 
 
 class Counting(StorageCounter):  # type: ignore[no-untyped-call]
@@ -54,5 +57,5 @@ class Counting(StorageCounter):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         out = super().__torch_dispatch__(operation, types, arguments, named)
         if operation in CONVOLUTIONS and isinstance(out, Tensor):
-            self.peak = max(self.peak, self.now + _reordered(arguments[0], out))
+            self.peak = max(self.peak, self.now + _copies(operation, arguments[0], arguments[1], out))
         return out

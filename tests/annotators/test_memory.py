@@ -77,7 +77,7 @@ def picture(height: int, width: int) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-@pytest.mark.parametrize("name", ["teed", *slow_ones(["hed", "depth", "lineart"])])
+@pytest.mark.parametrize("name", ["teed", *slow_ones(["hed", "depth", "lineart", "lineart_anime"])])
 def test_what_is_counted_is_what_torch_takes(name: str) -> None:
     """Within a fifth of the peak of torch's allocator, without a number computed; a second call of the annotator is as before."""
     annotator = MADE[name]()
@@ -85,6 +85,18 @@ def test_what_is_counted_is_what_torch_takes(name: str) -> None:
     counted = needed(annotator, *SIZE)
     assert counted == pytest.approx(peak(annotator, picture(*SIZE).flip(3)), rel=0.2)
     assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
+
+
+@pytest.mark.parametrize("name", ["pidinet", *slow_ones([name for name in MADE if name != "pidinet"])])
+def test_a_network_that_was_counted_first_is_as_before(name: str) -> None:
+    """What it makes of its weights when it first computes is made of numbers, though a picture was counted before any was seen."""
+    torch.manual_seed(0)
+    never = MADE[name]()
+    torch.manual_seed(0)
+    counted = MADE[name]()
+    needed(counted, 64, 64)
+    rgb = picture(64, 64)
+    assert torch.equal(counted(rgb, ["0" * 64]).maps, never(rgb, ["0" * 64]).maps)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from condprep.annotators.precision import exact
 
@@ -32,15 +33,20 @@ class Difference(nn.Module):
         super().__init__()
         self.kind, self.groups = kind, groups
         self.weight = nn.Parameter(torch.empty(channels, channels_in // groups, 3, 3))
-        self._kernel: Tensor | None = None
-        self._centre: Tensor | None = None
+        self._kept: tuple[Tensor, Tensor | None] | None = None  # its kernel, and the one of what is taken away
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._kernel is None or self._kernel.device != x.device:
-            self._kernel = self._made()
-            self._centre = self.weight.sum((2, 3), keepdim=True) if self.kind == "centre" else None
-        found = F.conv2d(x, self._kernel, padding=self._kernel.shape[-1] // 2, groups=self.groups)
-        return found if self._centre is None else found - F.conv2d(x, self._centre, groups=self.groups)
+        kernel, centre = self._kernels(x)
+        found = F.conv2d(x, kernel, padding=kernel.shape[-1] // 2, groups=self.groups)
+        return found if centre is None else found - F.conv2d(x, centre, groups=self.groups)
+
+    def _kernels(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._kept and self._kept[0].device == x.device:
+            return self._kept
+        made = self._made(), self.weight.sum((2, 3), keepdim=True) if self.kind == "centre" else None
+        if not isinstance(x, FakeTensor):  # whose kernels have no numbers either
+            self._kept = made
+        return made
 
     def _made(self) -> Tensor:
         flat = self.weight.flatten(2)
@@ -138,15 +144,12 @@ class PidiNetwork(nn.Module):
         Under autocast the coarsest scale stays in float32: of patterns as fine as a pixel its values are three times fp16's largest.
         """
         x, edges = self.init_block(rgb.flip(1) / 255), []
-        for scale in range(len(BLOCKS)):
+        for scale, blocks in enumerate(BLOCKS):
             with exact(x) if scale == COARSEST else nullcontext():
-                x, seen = self._at(scale, x.float() if scale == COARSEST else x)
+                x = x.float() if scale == COARSEST else x
+                for number in range(1, blocks + 1):
+                    x = self.get_submodule(f"block{scale + 1}_{number}")(x)
+                seen = self.conv_reduces[scale](self.attentions[scale](self.dilations[scale](x)))
             edges.append(F.interpolate(seen, rgb.shape[-2:], mode="bilinear"))
         logits: Tensor = self.classifier(torch.cat(edges, 1))
         return logits
-
-    def _at(self, scale: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of one scale, and its edges."""
-        for number in range(1, BLOCKS[scale] + 1):
-            x = self.get_submodule(f"block{scale + 1}_{number}")(x)
-        return x, self.conv_reduces[scale](self.attentions[scale](self.dilations[scale](x)))
