@@ -71,6 +71,16 @@ def test_any_size_in_any_batch(folders: dict[str, Path], name: str) -> None:
     assert annotator(batch(picture(1, 1)), KEYS[:1]).maps.shape == (1, 3, 1, 1)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_in_bf16_the_normals_are_nearly_the_same(folders: dict[str, Path], name: str) -> None:
+    """What auto is where a device computes in it: on average within two levels of fp32's, of random weights."""
+    rgb = batch(picture(60, 50))
+    exact, half = (
+        load(folders[name], axes=MODELS[name][1], precision=how)(rgb, KEYS[:1]).maps.int() for how in ("fp32", "bf16")
+    )
+    assert 0 < (half - exact).abs().float().mean() < 2
+
+
 def test_what_it_needs_is_counted(folders: dict[str, Path]) -> None:
     """More for a larger picture, and the count ends where the map is."""
     from condprep.annotators.weighing import needed
