@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.chromium import Page, find
 from support.datasets import HOSTILE, OFFLINE, rows_of, written
+from support.thorough import slow_ones
 
 import condprep
 
@@ -31,7 +32,7 @@ def report(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module", params=["light", "dark", "phone"])
+@pytest.fixture(scope="module", params=["light", *slow_ones(["dark", "phone"])])
 def tab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """A browser of a reader who wants it light or dark, or has a phone."""
     if not (browser := find()):
