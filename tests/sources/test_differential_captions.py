@@ -16,6 +16,7 @@ import pandas
 import pyarrow.json
 import pytest
 from support.differential import CASES, WORDS, compare, put, quiet
+from support.thorough import slow_ones
 
 from condprep.sources.metadata import csv_rows, json_rows
 from condprep.sources.text import UNTOLD, read_captions
@@ -137,7 +138,7 @@ def make_json(random: random.Random, root: Path) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("listed", [False, *slow_ones([True])])
 def test_json_is_read_as_pyarrow_reads_it(tmp_path: Path, listed: bool) -> None:
     """300 random files: lines, pretty-printed objects; and the same as one list, which pyarrow does not read, as Python does."""
 

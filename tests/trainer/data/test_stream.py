@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.noise import png, save_shards
+from support.thorough import slow_ones
 from support.trainer_models import save_base
 from support.trainer_runs import silent
 
@@ -148,7 +149,7 @@ def parquet(dataset: Path, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("where", ["parquet", "url", "parquet at a url"])
+@pytest.mark.parametrize("where", ["parquet", "url", *slow_ones(["parquet at a url"])])
 def test_rows_come_from_any_storage(
     where: str, dataset: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +208,7 @@ def copy_of(dataset: Path, tmp_path: Path) -> Path:
     return tmp_path / "ds"
 
 
-@pytest.mark.parametrize("harm", ["gone", "changed"])
+@pytest.mark.parametrize("harm", ["gone", *slow_ones(["changed"])])
 def test_a_file_that_goes_in_the_middle_is_named(harm: str, dataset: Path, base: Base, tmp_path: Path) -> None:
     """Updates before it are made; then the run says which file it is, and that it can be put back: then the rest follows."""
     path = copy_of(dataset, tmp_path)
