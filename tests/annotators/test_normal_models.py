@@ -81,6 +81,7 @@ def test_in_bf16_the_normals_are_nearly_the_same(folders: dict[str, Path], name:
     assert 0 < (half - exact).abs().float().mean() < 2
 
 
+@pytest.mark.slow
 def test_what_it_needs_is_counted(folders: dict[str, Path]) -> None:
     """More for a larger picture, and the count ends where the map is."""
     from condprep.annotators.weighing import needed
