@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from condprep.images.decode import Pixels
 from condprep.types import PICTURED
-from condprep.verification.alignment.comparison import OTHER, Alignment, compare_picture
+from condprep.verification.alignment.comparison import LINE_KINDS, OTHER, Alignment, compare_picture
 from condprep.verification.alignment.offsets import Descriptor, Offsets, describe
 from condprep.verification.alignment.pictured import EXPLAINED, compare_pictured
 from condprep.verification.alignment.shared_shift import SharedShift
@@ -27,6 +27,7 @@ EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
     "descriptors": (None, None),
 }
 FINEST = 1.5  # pixels of a shift that gradients may tell
+UNCLEAR = "unclear"  # a kind that nobody tells
 THIN = 0.5  # share of the brightness in thin structures from which a map of no clear kind is one of lines
 
 
@@ -62,10 +63,11 @@ def _compared(picture: Pixels, stored: Pixels, kind: str) -> Alignment:
 
 
 def _kind(opened: OpenedPair, context: Context) -> str:
-    """What the dataset says, else what the map looks like: what matters is whether it draws lines."""
+    """What the dataset says, else what the map looks like, where that is clear: soft edges may look like depth."""
     assert opened.features is not None
     looks = opened.inverted or classify(opened.features)
-    return context.said or looks or ("lineart" if opened.features.thin >= THIN else "depth")
+    clear = looks if looks in ("pose", "normal", *LINE_KINDS) else None
+    return context.said or clear or ("lineart" if looks is None and opened.features.thin >= THIN else UNCLEAR)
 
 
 def _scores(found: Alignment, compared_with: str) -> Scores:

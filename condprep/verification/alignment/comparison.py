@@ -12,12 +12,13 @@ from typing import Literal
 import numpy as np
 
 from condprep.images.decode import Pixels
-from condprep.verification.alignment.multiscale import Fit, MultiscalePair
-from condprep.verification.alignment.registration import FLIPS, UPRIGHT, lines, steps
+from condprep.verification.alignment.multiscale import Fit, MultiscalePair, View
+from condprep.verification.alignment.registration import FLIPS, UPRIGHT, lines
 from condprep.verification.alignment.search import COARSE, Rules, confirmed, suspect
 
 Verdict = Literal["aligned", "shifted", "flipped", "turned", "scaled", "cropped", "other picture", "unknown"]
-LINE_KINDS = ("canny", "scribble", "softedge", "lineart")  # their maps draw lines, those of all others have steps
+LINE_KINDS = ("canny", "scribble", "softedge", "lineart")  # their maps may be of lines
+STEP_KINDS = ("depth", "normal", "segmentation")  # theirs never are
 
 # Of a map's score with itself. Made again from a JPEG or with other thresholds it scores 0.15 to 1 in its place, another
 # picture's map up to 0.05 there; anywhere else a map moved on purpose 0.48 to 1, another picture's up to 0.17
@@ -71,7 +72,7 @@ def compare(
     rules = Rules(
         512, tolerance, here=SIMILAR * full, elsewhere=same * full, scales=(0.97, 1.03), turns=pair.orientations
     )
-    found = _judge(pair, rules)
+    found = _judge(pair.at(rules.side), rules)
     return replace(found, likeness=found.here / full if full else None)
 
 
@@ -85,26 +86,35 @@ def compare_picture(picture: Pixels, stored: Pixels, kind: str, tolerance: float
     """A picture (H, W, 3) uint8 RGB against its map (H, W[, C]) uint8 of a kind, whoever made the map.
 
     Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 5 % on and maps of other pictures.
-    kind: LINE_KINDS draw lines, "depth", "normal", "segmentation" and any other kind have steps. A pose has too
-    little to do with the edges of its picture: "unknown"; find poses in the picture and use `poses.comparison.compare_poses`.
+    kind: maps of STEP_KINDS have steps; any other has lines or steps, whichever fit its picture better: line art may
+    fill what is dark, and a soft edge can be as wide as a thing. A pose has too little to do with the edges of its
+    picture: "unknown"; find poses in the picture and use `poses.comparison.compare_poses`.
     """
     if kind == "pose":
         return Alignment("unknown", "a pose map can only be compared with poses found in the picture")
     # Hardly a scene but a disc fits itself turned by a quarter: FLIPS will do where the pair fits as it is.
     # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
     rules = Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
-    pair = MultiscalePair(picture, stored, lines if kind in LINE_KINDS else steps)
-    found = _judge(pair, rules)
-    if found.wrong and found.score < SURE and pair.at(rules.side).evidence() < EVIDENCE:
+    view = _as_drawn(MultiscalePair(picture, stored).at(rules.side), kind)
+    found = _judge(view, rules)
+    if found.wrong and found.score < SURE and view.evidence() < EVIDENCE:
         return Alignment("unknown", "the condition shows too little", score=found.score, here=found.here)
     return found
 
 
-def _judge(pair: MultiscalePair, rules: Rules) -> Alignment:
+def _as_drawn(view: View, kind: str) -> View:
+    """The map as lines or as steps: as what it fits its picture better, moved perhaps."""
+    if kind in STEP_KINDS or view.pair.lies:
+        return view.drawn(lines) if kind in LINE_KINDS else view
+    return max(view.drawn(lines), view, key=lambda way: way.fit().score)
+
+
+def _judge(view: View, rules: Rules) -> Alignment:
     """The verdict. An alarm of the working size must hold in full size, where texture counts that the other has lost."""
+    pair = view.pair
     if not pair.alike:
         return Alignment("unknown", "the condition has another shape than the picture")
-    coarse, view = pair.at(COARSE), pair.at(rules.side)
+    coarse = pair.at(COARSE)
     if coarse.empty():
         return Alignment("unknown", "picture or condition has too few edges to be compared")
     better, here = suspect(pair, coarse, view, rules), view.here()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -94,7 +95,15 @@ class View:
         size = max(1, round(height / self.ratio)), max(1, round(width / self.ratio))
         self.picture = resized(pair.picture, *size)
         self.stored = resized(pair.stored, *(size[::-1] if pair.lies else size))
-        self._pair, self._shape = pair, fast_shape(size)
+        self.pair, self._shape = pair, fast_shape(size)
+
+    def drawn(self, field: Callable[[Pixels], Field]) -> View:
+        """The same look, where the map becomes a field in another way."""
+        other = copy(self)
+        other.pair = replace(self.pair, field=field)
+        for name in ("_edges", "_as_it_is"):
+            other.__dict__.pop(name, None)
+        return other
 
     @cached_property
     def _gradients(self) -> Tensor:
@@ -106,7 +115,7 @@ class View:
 
     @cached_property
     def _edges(self) -> Field:
-        return self._pair.field(self.stored)
+        return self.pair.field(self.stored)
 
     @cached_property
     def _as_it_is(self) -> NDArray[np.float32]:
@@ -114,7 +123,7 @@ class View:
 
     def _field(self, orientation: Orientation, scale: float) -> Field:
         """The field of the map, once it is turned upright and scaled back."""
-        scaled = self._edges if scale == 1 else self._pair.field(unscaled(self.stored, scale))
+        scaled = self._edges if scale == 1 else self.pair.field(unscaled(self.stored, scale))
         return orientation.undo(scaled)
 
     def _surface(self, orientation: Orientation, scale: float) -> NDArray[np.float32]:
@@ -134,7 +143,7 @@ class View:
 
     def here(self, reach: int = 1) -> float:
         """How well the map fits as it is, give or take `reach` pixels of the working size."""
-        return 0.0 if self._pair.lies else score_here(self._as_it_is, reach)
+        return 0.0 if self.pair.lies else score_here(self._as_it_is, reach)
 
     def itself(self) -> float:
         """How well the picture fits itself: as well as anything can."""
