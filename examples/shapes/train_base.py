@@ -29,6 +29,7 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDPMScheduler,
+    DiffusionPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
     UniPCMultistepScheduler,
@@ -283,6 +284,10 @@ def save(folder: Path, work: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    write(pipeline, folder)
+
+
+def write(pipeline: DiffusionPipeline, folder: Path) -> None:
     pipeline.save_pretrained(folder)
     for path in folder.rglob("config.json"):
         config = json.loads(path.read_text())
