@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from condprep.building.append import append_inputs, check_append
 from condprep.building.begin import begin
@@ -29,6 +29,9 @@ from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.sources.chosen import FirstInputs
 from condprep.weights.find import Weights
+
+if TYPE_CHECKING:
+    from condprep.building.on_ray import OnRay
 
 
 def build(
@@ -102,11 +105,9 @@ def build(
         str(source), chosen, source_kind, layout, **columns, split=split, config=config, follow_links=links
     )
     everything = layout, pictures, chosen, weights or Weights()
-    cluster = None
-    if engine == "ray":
-        from condprep.building.on_ray import OnRay
-
-        cluster = OnRay(*everything, [source, *follow_links], device, address, actors, workers)
+    cluster = (
+        _on_ray(*everything, [source, *follow_links], device, address, actors, workers) if engine == "ray" else None
+    )
     with (
         disk_errors(layout.root),
         at_target(layout, overwrite, break_lock),
@@ -138,6 +139,13 @@ def build(
         result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
     check_rejects(result, max_rejects)
     return result
+
+
+def _on_ray(*told: Any) -> OnRay:
+    """Its modules are loaded by who asks for a cluster alone."""
+    from condprep.building.on_ray import OnRay
+
+    return OnRay(*told)
 
 
 def _check_together(

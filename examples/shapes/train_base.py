@@ -115,15 +115,19 @@ def train_vae(pixels: Tensor, held_out: Tensor, log: Log) -> AutoencoderKL:
     schedule, generator = one_cycle(optimizer, VAE_STEPS), torch.Generator().manual_seed(0)
     for step, rows in enumerate(batches(len(pixels), VAE_BATCH, VAE_STEPS, generator)):
         wanted = as_input(pixels[rows])
-        posterior = vae.encode(wanted).latent_dist
-        made = vae.decode(posterior.sample(generator=generator)).sample
-        sharp = sum(F.l1_loss(made.diff(dim=d), wanted.diff(dim=d)) for d in (2, 3))
-        loss = F.l1_loss(made, wanted) + F.mse_loss(made, wanted) + sharp + 2e-6 * posterior.kl().mean()
+        loss = vae_loss(vae, wanted, generator)
         learn(loss, vae, optimizer, schedule)
         if step % 250 == 249:
             log(f"vae {step + 1}: loss {loss.item():.4f}, held out {psnr(vae, held_out):.2f} dB")
     vae.register_to_config(scaling_factor=1 / encode(vae, pixels[:2000]).std().item())
     return vae
+
+
+def vae_loss(vae: AutoencoderKL, wanted: Tensor, generator: torch.Generator) -> Tensor:
+    posterior = vae.encode(wanted).latent_dist
+    made = vae.decode(posterior.sample(generator=generator)).sample
+    sharp = sum(F.l1_loss(made.diff(dim=d), wanted.diff(dim=d)) for d in (2, 3))
+    return F.l1_loss(made, wanted) + F.mse_loss(made, wanted) + sharp + 2e-6 * posterior.kl().mean()
 
 
 def train_decoder(vae: AutoencoderKL, pixels: Tensor, held_out: Tensor, log: Log, squared: float, seed: int) -> None:

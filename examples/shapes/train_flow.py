@@ -27,7 +27,6 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Qwen2Tokenizer, Qwen3Config, Qwen3Model
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -44,6 +43,7 @@ from train_base import (
     one_cycle,
     parameters,
     psnr,
+    vae_loss,
     write,
 )
 from words import make_chat_tokenizer
@@ -89,10 +89,7 @@ def train_vae(pixels: Tensor, held_out: Tensor, log: Log) -> AutoencoderKL:
     for step, rows in enumerate(batches(len(pixels), VAE_BATCH, VAE_STEPS, generator)):
         wanted = as_input(torch.cat([pixels[rows[MAPS:]], maps[rows[:MAPS]]]))
         wanted = wanted.contiguous(memory_format=torch.channels_last)
-        posterior = vae.encode(wanted).latent_dist
-        made = vae.decode(posterior.sample(generator=generator)).sample
-        sharp = sum(F.l1_loss(made.diff(dim=d), wanted.diff(dim=d)) for d in (2, 3))
-        loss = F.l1_loss(made, wanted) + F.mse_loss(made, wanted) + sharp + 2e-6 * posterior.kl().mean()
+        loss = vae_loss(vae, wanted, generator)
         learn(loss, vae, optimizer, schedule)
         if step % 250 == 249:
             shown = f"held out {psnr(vae, held_out):.2f} dB, maps {psnr(vae, held_maps):.2f} dB"

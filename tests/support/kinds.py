@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers import ControlNetUnionModel
 from support.trainer_models import save_pictures
@@ -14,7 +15,8 @@ from torch import Tensor
 
 import condprep
 from trainer.models.families import Base
-from trainer.types import Batch
+from trainer.models.loss import row_losses
+from trainer.types import Batch, Draws
 
 COLUMNS = ["canny", "hed", "tile"]
 KINDS = ("canny", "softedge", "tile")
@@ -40,6 +42,26 @@ def kinds_batch(base: Base, side: int = 64) -> Batch:
     keys, captions = [f"row{n}" for n in range(4)], ["a disc", "a red box", "", "discs"]
     bare = Batch(keys, [0] * 4, captions, maps, pixels=pixels, time_ids=times, given=GIVEN)
     return replace(base.complete(bare), pixels=None)
+
+
+def learns_as(
+    base: Base, batch: Batch, controlnet: Any, plain: Any, draws: Draws, said: Callable[[Tensor, int], Tensor]
+) -> None:
+    """A row's loss is that of what `said` makes with `plain` of the noisy latents and a row; so are the gradients."""
+    losses = row_losses(base, controlnet, base.objective, batch, draws)
+    assert batch.latents is not None
+    latents = batch.latents.sample(draws.posterior)
+    noisy = base.objective.add_noise(latents, draws.noise, draws.timesteps)
+    target = draws.noise - latents if base.hints else draws.noise  # of a flow, or the noise itself
+    for row in range(len(batch)):
+        wanted = (said(noisy, row) - target[row]).square().mean()
+        assert losses[row].item() == pytest.approx(wanted.item(), rel=1e-5)
+        wanted.backward()
+    losses.sum().backward()
+    for (name, mine), theirs in zip(controlnet.named_parameters(), plain.parameters(), strict=True):
+        if mine.requires_grad:
+            assert mine.grad is not None, name
+            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
 
 def told(controlnet: Any, maps: Mapping[str, Tensor]) -> dict[str, Any]:

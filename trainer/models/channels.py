@@ -49,10 +49,7 @@ class StableDiffusionOfKinds(StableDiffusion):
         def told(maps: Mapping[str, Any], given: Given) -> Given:
             size = given.get("height"), given.get("width")
             prepared = {kind: made.control_image_processor.preprocess(map_, *size) for kind, map_ in maps.items()}
-            first = next(iter(prepared.values()))
-            every = torch.cat([prepared.get(str(kind), torch.zeros_like(first)) for kind in self.kinds], 1)
-            numbers = [number for number, kind in enumerate(self.kinds) if kind in maps]
-            return {condition_name(made): self._in_channels(every, [numbers] * len(first))}
+            return {condition_name(made): self._in_channels(*behind_each_other(prepared, self.kinds))}
 
         return by_kind(made, self.kinds, told, own=Tensor)
 
@@ -63,6 +60,16 @@ class StableDiffusionOfKinds(StableDiffusion):
         yield "red, green and blue, 0 to 1, and one that is 1; all four are 0 for a map that is not given."
         yield from ("", "| kind | channels |", "|---|---|")
         yield from (f"| {kind} | {EACH * n} to {EACH * n + 3} |" for n, kind in enumerate(kinds))
+
+
+def behind_each_other(
+    maps: Mapping[str, Tensor], kinds: Sequence[str | None]
+) -> tuple[Tensor, Sequence[Sequence[int]]]:
+    """Maps by kind, (B, C, H, W) each -> those of all K kinds, (B, C K, H, W), 0 where there is none, and for each row the
+    numbers of those that there are."""
+    first = next(iter(maps.values()))
+    every = torch.cat([maps.get(str(kind), torch.zeros_like(first)) for kind in kinds], 1)
+    return every, [[number for number, kind in enumerate(kinds) if kind in maps]] * len(first)
 
 
 def in_channels(maps: Tensor, given: Sequence[Sequence[int]], kinds: int) -> Tensor:

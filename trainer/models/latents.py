@@ -16,7 +16,7 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from trainer.models.channels import in_channels
+from trainer.models.channels import behind_each_other, in_channels
 from trainer.models.kinds import Given, by_kind, check_order, condition_name
 from trainer.models.qwen_image import QwenImage
 from trainer.models.samplers import AUTO
@@ -77,10 +77,7 @@ class LatentsOfKinds(TransformerBase):
             kind: self.encode_pixels((map_.to(self.vae.device).float() + 1) * 127.5).mean
             for kind, map_ in prepared.items()
         }
-        first = next(iter(hints.values()))
-        every = torch.cat([hints.get(str(kind), torch.zeros_like(first)) for kind in self.kinds], 1)
-        numbers = [number for number, kind in enumerate(self.kinds) if kind in hints]
-        return self.in_condition(every, [numbers] * len(first))
+        return self.in_condition(*behind_each_other(hints, self.kinds))
 
     @staticmethod
     def usage(kinds: Sequence[str]) -> Iterator[str]:

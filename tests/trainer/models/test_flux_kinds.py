@@ -13,12 +13,13 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxMultiCont
 from PIL import Image
 from support.flow_formulas import trained
 from support.flow_models import save_flow_base
-from support.kinds import KINDS, kinds_batch
+from support.kinds import KINDS, kinds_batch, learns_as
+from torch import Tensor
 
 from trainer.errors import ModelError
 from trainer.evaluation.pictures import another
 from trainer.models.families import Base, load_base
-from trainer.models.loss import draw_for_training, row_losses
+from trainer.models.loss import draw_for_training
 from trainer.models.packed import packed, unpacked
 from trainer.recipe.recipe import Model, Train
 
@@ -40,12 +41,9 @@ def test_loss_and_gradients_are_those_of_plain_calls(base: Base) -> None:
     plain = FluxControlNetModel.from_config(controlnet.config)
     plain.load_state_dict(controlnet.state_dict())
     draws = draw_for_training(batch, Train(seed=1), base.objective)
-    losses = row_losses(base, controlnet, base.objective, batch, draws)
-    assert batch.latents is not None
-    latents = batch.latents.sample(draws.posterior)
-    noisy = base.objective.add_noise(latents, draws.noise, draws.timesteps)
-    for row, given in enumerate(batch.given):
-        one = batch.take([row])
+
+    def said(noisy: Tensor, row: int) -> Tensor:
+        one, given = batch.take([row]), batch.given[row]
         shared = base.condition_kwargs(one, noisy.dtype) | {
             "hidden_states": packed(noisy[row : row + 1]),
             "timestep": draws.timesteps[row : row + 1],
@@ -58,15 +56,9 @@ def test_loss_and_gradients_are_those_of_plain_calls(base: Base) -> None:
             conditioning_scale=[1.0] * len(given),
             **shared,
         )
-        said = unpacked(base.denoiser(controlnet_block_samples=double, **shared)[0], (8, 8))
-        wanted = (said - (draws.noise - latents)[row]).square().mean()
-        assert losses[row].item() == pytest.approx(wanted.item(), rel=1e-5)
-        wanted.backward()
-    losses.sum().backward()
-    for (name, mine), theirs in zip(controlnet.named_parameters(), plain.parameters(), strict=True):
-        if mine.requires_grad:
-            assert mine.grad is not None, name
-            torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+        return unpacked(base.denoiser(controlnet_block_samples=double, **shared)[0], (8, 8))
+
+    learns_as(base, batch, controlnet, plain, draws, said)
 
 
 def test_it_begins_as_the_base(base: Base) -> None:

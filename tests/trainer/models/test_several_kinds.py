@@ -20,14 +20,15 @@ from diffusers import (
     StableDiffusionXLControlNetUnionPipeline,
 )
 from PIL import Image
-from support.kinds import KINDS, NUMBERS, alone, kinds_batch, told
+from support.kinds import KINDS, NUMBERS, alone, kinds_batch, learns_as, told
 from support.learners import stir
 from support.trainer_models import save_base
+from torch import Tensor
 
 from trainer.errors import ModelError
 from trainer.inference.generate import Request, Sampling, generate
 from trainer.models.families import Base, load_base
-from trainer.models.loss import draw, row_losses
+from trainer.models.loss import draw
 from trainer.models.objectives.diffusion import among
 from trainer.recipe.recipe import Model, Recipe
 
@@ -78,25 +79,19 @@ def test_loss_and_gradients_are_those_of_plain_calls(base: Base) -> None:
     plain = type(controlnet).from_config(controlnet.config)
     plain.load_state_dict(controlnet.state_dict())
     draws = draw(batch, seed=1, times=among(range(1000)))
-    losses = row_losses(base, controlnet, base.objective, batch, draws)
-    assert batch.latents is not None
-    noisy = base.objective.add_noise(batch.latents.sample(draws.posterior), draws.noise, draws.timesteps)
-    for row in range(4):
+
+    def said(noisy: Tensor, row: int) -> Tensor:
         down, mid = alone(plain, base, noisy, draws.timesteps, batch, row)
         one = base.condition_kwargs(batch.take([row]), noisy.dtype)
-        said = base.denoiser(
+        output: Tensor = base.denoiser(
             *(noisy[row : row + 1], draws.timesteps[row : row + 1]),
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
             **one,
         ).sample
-        wanted = (said - draws.noise[row : row + 1]).square().mean()
-        assert losses[row].item() == pytest.approx(wanted.item(), rel=1e-5)
-        wanted.backward()
-    losses.sum().backward()
-    for (name, mine), theirs in zip(controlnet.named_parameters(), plain.parameters(), strict=True):
-        assert mine.grad is not None, name
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-5)
+        return output
+
+    learns_as(base, batch, controlnet, plain, draws, said)
 
 
 def test_it_begins_as_the_base(base: Base) -> None:
