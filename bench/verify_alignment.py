@@ -1,11 +1,12 @@
 """Recall and false alarms of the alignment checks of `condprep verify`, through `verify` itself.
 
-    python -m bench verify-alignment [--kinds canny hed depth] [--rows 504] [--side 512] [--defects none "shift 4" ...]
-                                     [--pictures DIR] [--hed-weights DIR] [--cache DIR]
+    python -m bench verify-alignment [--kinds canny hed pidinet lineart depth] [--told known picture unsaid]
+                                     [--rows 504] [--side 512] [--defects none "shift 4" ...]
+                                     [--pictures DIR] [--hed-weights DIR] [--weights DIR] [--cache DIR]
 
 Pairs are crops of scikit-image's photographs and of the shared test data, in an order in which neighbours are of different
 photographs; pictures are stored as JPEG (quality 95), maps were made of the pixels before. A defect is planted into every
-row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not. Depth is measured, not annotated: crops of scikit-image's stereo pair and of
+row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not, and `unsaid` not even the kind of the maps. Depth is measured, not annotated: crops of scikit-image's stereo pair and of
 an RGB-D recording of the shared data. Poses have `verify-poses`. What a network made of a picture is kept in --cache, so that
 a run that was stopped goes on where it was, and some defects can be measured now, others later. `--pictures` measures with
 other photographs, which no threshold has seen.
@@ -91,11 +92,15 @@ DEFECTS: Mapping[str, Plant] = {
     "turn 90": turned,
     "turn 180": lambda stored, rng: stored[::-1, ::-1],
     "scale 2 %": partial(scaled, by=0.02),
+    "scale 3 %": partial(scaled, by=0.03),
     "scale 5 %": partial(scaled, by=0.05),
 }
 
 
 OTHERS = ("wrong map", "off by one", "shuffled")
+FURTHER = {"pidinet": "pidinet", "lineart": "aux:lineart_standard"}
+TOLD = ("known", "picture", "unsaid")
+UNSAID = "conditioning_image"  # a column whose name is that of no kind
 
 
 def column(pairs: Sequence[tuple[str, bytes, Picture]], defect: str) -> list[Picture]:
@@ -179,14 +184,14 @@ class Remembering:
 class Remembered:
     """The annotators, loaded once each, that remember what they made."""
 
-    def __init__(self, folder: Path, hed_weights: Path | None) -> None:
-        self.folder, self.hed_weights = folder, hed_weights
+    def __init__(self, folder: Path, hed_weights: Path | None, weights: Path | None) -> None:
+        self.folder, self.hed_weights, self.weights = folder, hed_weights, weights
         self.soft = "hed" if hed_weights else "hed:tensor"
 
     @cache  # noqa: B019  there is one, and it lives as long as the program
     def __call__(self, name: str) -> Remembering:
         params = {"precision": "bf16"} if name == self.soft else None
-        weights = Weights(self.hed_weights if name == self.soft else None)
+        weights = Weights(self.hed_weights if name == self.soft else self.weights)
         return Remembering(load_annotator(name, params=params, weights=weights), self.folder)
 
 
@@ -201,6 +206,11 @@ def sets(options: argparse.Namespace, remembered: Remembered) -> Iterator[Set]:
         soft = [(n, jpeg(p), annotate(remembered(remembered.soft), p)) for n, p in photos]
         yield Set("hed, known", "hed", soft, {"annotator": remembered.soft})
         yield Set("hed, picture", "hed", soft, {})
+        yield Set("hed, unsaid", UNSAID, soft, {})
+    for kind, name in FURTHER.items():
+        if kind in options.kinds:
+            drawn = [(n, jpeg(p), annotate(remembered(name), p)) for n, p in photos]
+            yield Set(f"{name}, unsaid", UNSAID, drawn, {})
     if "depth" in options.kinds:
         scenes = [one for one in depth_pairs(options.rows // 3) if not one[0].startswith("TUM")]
         depth = [(n, jpeg(p), m) for n, p, m in scenes if m.shape[0] == m.shape[1]]
@@ -209,15 +219,20 @@ def sets(options: argparse.Namespace, remembered: Remembered) -> Iterator[Set]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="*", default=["canny", "depth", "hed"])
+    parser.add_argument(
+        "--kinds", nargs="*", choices=["canny", "depth", "hed", *FURTHER], default=["canny", "depth", "hed"]
+    )
+    parser.add_argument("--told", nargs="*", choices=TOLD, default=TOLD, help="what verify is told of the maps")
     parser.add_argument("--rows", type=int, default=504)
     parser.add_argument("--side", type=int, default=512, help="pixels of the crops, but for depth")
     parser.add_argument("--defects", nargs="*", default=[*DEFECTS, *OTHERS])
     parser.add_argument("--pictures", type=Path, help="a folder of other photographs (.jpg)")
     parser.add_argument("--hed-weights", type=Path, help="a folder with ControlNetHED.pth; default: hed:tensor")
+    parser.add_argument("--weights", type=Path, help="a folder with the other networks' weights")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "condprep-bench")
     options = parser.parse_args()
-    original, remembered = reannotate.load_annotator, Remembered(options.cache, options.hed_weights)
+    original, remembered = reannotate.load_annotator, Remembered(options.cache, options.hed_weights, options.weights)
     reannotate.load_annotator = lambda name, **how: remembered(name) if name != "canny" else original(name)
     for one in sets(options, remembered):
-        measure(one, options.defects)
+        if one.title.rpartition(", ")[2] in options.told:
+            measure(one, options.defects)
