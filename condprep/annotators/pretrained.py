@@ -6,12 +6,14 @@ Only safetensors are read, and no code of a repository is run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights, sha256
@@ -149,6 +151,8 @@ def transformers(door: str, variant: str) -> Any:
 
 def prepared(processor: Any, rgb: Tensor, **further: Any) -> Mapping[str, Any]:
     """(B, 3, H, W) uint8 -> the network's inputs on the same device; a processor that can compute there does."""
+    if isinstance(rgb, FakeTensor):
+        processor = deepcopy(processor)  # it remembers mean and deviation, which have no numbers here
     kinds = {kind.__name__ for kind in type(getattr(processor, "image_processor", processor)).__mro__}
     on_device = not kinds.isdisjoint(("TorchvisionBackend", "BaseImageProcessorFast"))
     images = list(rgb if on_device else rgb.cpu())

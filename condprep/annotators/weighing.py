@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._export.utils import _compiling_state_context
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from condprep.annotators.protocol import Weighed
@@ -26,7 +27,10 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
     What depends on the numbers in a picture, as who is in it, is not known from its shape: counting ends there.
     """
     counting = Counting()
-    with FakeTensorMode(allow_non_fake_inputs=True), counting, torch.inference_mode():
+    # While something is compiled, functions of transformers and diffusers that remember what they made for a size do not:
+    # they would give it to the pictures that follow.
+    remembering_nothing = _compiling_state_context()
+    with FakeTensorMode(allow_non_fake_inputs=True), counting, remembering_nothing, torch.inference_mode():
         try:
             rgb = torch.empty(1, height, width, 3, dtype=torch.uint8, device=annotator.device).permute(0, 3, 1, 2)
             annotator.weigh(rgb)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,14 @@ MADE: dict[str, Callable[[], Any]] = {
     "mlsd": lambda: _gridded(Mlsd, MlsdNetwork, "mlsd_large_512_fp32.pth"),
 }
 
+DOORS = {  # of models that a user names
+    **dict.fromkeys(["segformer", "mask2former", "oneformer"], "segmentation"),
+    **dict.fromkeys(["sapiens", "tips"], "normal"),
+    **dict.fromkeys(["dpt", "zoedepth"], "depth"),
+    "sam2": "mask",
+}
+LABELS = {"segformer": [tiny_models.ADE], "mask2former": [tiny_models.COCO], "oneformer": [tiny_models.ADE]}
+
 
 def peak(annotator: Any, rgb: Tensor) -> int:
     """Bytes that torch's own allocator of the CPU has given away at once in a call, as its profiler saw."""
@@ -99,6 +109,26 @@ def test_a_network_that_was_counted_first_is_as_before(name: str) -> None:
     assert torch.equal(counted(rgb, ["0" * 64]).maps, never(rgb, ["0" * 64]).maps)
 
 
+@pytest.mark.parametrize("kind", ["sapiens", *slow_ones([kind for kind in DOORS if kind != "sapiens"])])
+def test_what_is_remembered_for_a_size_has_numbers(kind: str, tmp_path: Path) -> None:
+    """Functions of transformers keep what they made for a size, for every network: never what a count of memory made."""
+    getattr(tiny_models, kind)(tmp_path, *LABELS.get(kind, ()))
+    asked = {"axes": "right-up-viewer"} if kind == "sapiens" else {}
+    made = []
+    for counted in (True, False):
+        for one in gc.get_objects():
+            if isinstance(one, functools._lru_cache_wrapper):
+                one.cache_clear()  # of other tests
+        annotator: Any = load_annotator(
+            f"{DOORS[kind]}:{tmp_path}", device="cpu", params={"precision": "fp32", **asked}
+        )
+        if counted:
+            needed(annotator, *SIZE)
+        made.append(annotator(picture(*SIZE), ["0" * 64]).maps)
+    assert made[0].float().std() > 0
+    assert torch.equal(*made)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_no_network_needs_more_than_plenty(name: str) -> None:
@@ -114,8 +144,7 @@ def test_no_network_needs_more_than_plenty(name: str) -> None:
 @pytest.mark.parametrize("kind", ["segformer", "mask2former", "oneformer"])
 def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None:
     """Any model that a user names: the classes at the picture's size are in it, a copy was counted, and the network's maps are as before."""
-    labels = tiny_models.COCO if kind == "mask2former" else tiny_models.ADE
-    getattr(tiny_models, kind)(tmp_path, labels)
+    getattr(tiny_models, kind)(tmp_path, *LABELS[kind])
     annotator: Any = load_annotator(f"segmentation:{tmp_path}", device="cpu")
     before = annotator(picture(*SIZE), ["0" * 64]).maps
     assert needed(annotator, *SIZE) == pytest.approx(peak(annotator, picture(*SIZE)), rel=0.2)
