@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from condprep.building.paired_source import PairedSource
 from condprep.building.parts import Part, parse_part, refuse_with_part
 from condprep.building.plan_by_one import plan_by_one
 from condprep.building.result import BuildResult, build_result, check_rejects, check_share, part_counts
+from condprep.building.shard import ShardBuilder
 from condprep.dataset.layout import Layout
 from condprep.dataset.shards import Counts
 from condprep.engines.choose import check_engine, engine_for
@@ -35,110 +38,130 @@ if TYPE_CHECKING:
 
 
 def build(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    annotators: str | Sequence[str] = (),
-    *,
-    source_kind: str | None = None,
-    image_column: str | None = None,
-    condition_column: str | None = None,
-    caption_column: str | None = None,
-    split: str | None = None,
-    config: str | None = None,
+    source: str | os.PathLike[str], out: str | os.PathLike[str], annotators: str | Sequence[str] = (), *,
+    source_kind: str | None = None, image_column: str | None = None, condition_column: str | None = None,
+    caption_column: str | None = None, split: str | None = None, config: str | None = None,
     follow_links: Sequence[str | os.PathLike[str]] = (),
-    workers: int | None = None,
-    device: str = "auto",
-    devices: str | Sequence[str] | None = None,
-    engine: str = "local",
-    address: str | None = None,
-    actors: int | None = None,
-    weights: Weights | None = None,
-    overwrite: bool = False,
-    break_lock: bool = False,
-    append: bool = False,
-    replace: bool = False,
-    max_rejects: float | None = None,
-    part: str | tuple[int, int] | None = None,
-    retry_rejects: str | Sequence[str] = (),
-    progress: Callable[[Progress], None] = lambda _: None,
-    **options: Any,
-) -> BuildResult:
+    workers: int | None = None, device: str = "auto", devices: str | Sequence[str] | None = None,
+    engine: str = "local", address: str | None = None, actors: int | None = None, weights: Weights | None = None,
+    overwrite: bool = False, break_lock: bool = False, append: bool = False, replace: bool = False,
+    max_rejects: float | None = None, part: str | tuple[int, int] | None = None, retry_rejects: str | Sequence[str] = (),
+    progress: Callable[[Progress], None] = lambda _: None, **options: Any,
+) -> BuildResult:  # fmt: skip
     """Turn the pictures of `source` into a Hugging Face dataset of training pairs at `out`.
 
-    source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id), WebDataset tars or zips.
-    config: of a dataset with several. follow_links: folders outside of the source that its links and rows may lead to.
-    annotators: names as `canny` or `openpose:blaze`; each gives a column. None: the source is a dataset of pairs as `verify`
-    reads them, and its maps, in `condition_column`, are checked and imported. options: the fields of BuildOptions
-    (resolution=512, fit="crop", ...) and `precision`. workers: threads (default: the cores). device: "auto", "cpu", "cuda", ...
-    devices: a process for each of several instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes.
-    engine: who runs the shard jobs; "local", this machine, or "ray", a cluster, whose address and number of actors may be given.
-    part: "0/4" or (0, 4): only the shards 0, 4, 8, ... of the plan, while other processes build the other parts in the same
-    folder; `condprep.finish` makes the dataset of them.
-    out: a folder, or a URL (s3://, gs://): shards go there as they are finished, and the working folder in the cache stays small.
-    break_lock: take over a target at a URL from a build that is gone.
-    append: the dataset at `out` is finished, and what the source has by now besides becomes further shards of it.
-    replace: then rows whose picture changed are made anew in their places, and those whose picture is gone are taken away.
-    retry_rejects: codes of rejects, or "all": those inputs are tried again, and may have changed meanwhile.
-    A build that was interrupted goes on where it stopped when the same call is made again.
+    source: a folder, an imagefolder with metadata, a Hugging Face dataset (folder, parquet, Hub id), WebDataset tars or
+    zips. config: of a dataset with several. follow_links: folders outside of it that its links and rows may lead to.
+    out: a folder, or a URL (s3://, gs://): shards go there as they are finished, and the working folder stays small.
+    annotators: names as `canny` or `openpose:blaze`; each gives a column. None: the source is a dataset of pairs as
+    `verify` reads them, and its maps, in `condition_column`, are checked and imported.
+    options: the fields of BuildOptions (resolution=512, fit="crop", ...) and `precision`.
+    workers: threads (default: the cores). device: "auto", "cpu", "cuda", ... devices: a process for each of several
+    instead, "all", "cuda:0,cuda:1" or a list; the dataset is the same bytes. engine: who runs the shard jobs; "local",
+    this machine, or "ray", a cluster, whose address and number of actors may be given. part: "0/4" or (0, 4): only the
+    shards 0, 4, 8, ... of the plan, while other processes build the other parts; `condprep.finish` makes the dataset.
+    break_lock: take over a target at a URL from a build that is gone. append: the dataset at `out` is finished, and what
+    the source has by now besides becomes further shards of it. replace: then rows whose picture changed are made anew in
+    their places, and those whose picture is gone are taken away. retry_rejects: codes of rejects, or "all": those inputs
+    are tried again, and may have changed meanwhile. What was interrupted goes on when the same call is made again.
 
     Raises UsageError (or its children) for what the caller got wrong and BuildFailed when no row came out, more than
     `max_rejects` (a share, 0..1) of the inputs were rejected, or the disk is full.
     """
-    began = time.monotonic()
-    if not str(source):
-        raise UsageError('the source is "", which names nothing; give "." for the current folder')
     check_share(max_rejects)
     check_engine(engine, devices=devices, part=part, append=append, address=address, actors=actors)
-    chosen, several = parse_options(annotators, **options), parse_devices(devices, device)
-    mine = parse_part(part)
-    retry = (retry_rejects,) if isinstance(retry_rejects, str) else tuple(retry_rejects)
-    bounded = max_rejects is not None
-    _check_together(
-        chosen, mine, overwrite=overwrite, append=append, replace=replace, retry=bool(retry), bounded=bounded
-    )
+    chosen, mine, several = parse_options(annotators, **options), parse_part(part), parse_devices(devices, device)
+    given = {"--overwrite": overwrite, "--retry-rejects": bool(retry_rejects), "--append": append}
+    _check_together(chosen, mine, given | {"--max-rejects": max_rejects is not None}, replace)
+    layout = _place(source, out, mine)
+    columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
+    links = [Path(folder) for folder in follow_links]
+    read = columns | {"split": split, "config": config, "follow_links": links}
+    pictures = _opened(str(source), chosen, source_kind, layout, **read)
+    everything = layout, pictures, chosen, weights or Weights()
+    cluster = _on_ray(*everything, [source, *links], device, address, actors, workers) if engine == "ray" else None
+    building = _Building(*everything, device, several, cluster, workers, mine, progress)
+    with building.held(overwrite, break_lock):
+        if append:
+            result = building.append(replace)
+        else:
+            build_shards = building.begin(overwrite, retry_rejects)  # called here: a build is as deep as its engine
+            result = building.finish(build_shards())
+    if not mine:
+        check_rejects(result, max_rejects)
+    return result
+
+
+@dataclass
+class _Building:
+    """One call of `build`, in the order of its methods."""
+
+    layout: Layout
+    pictures: Source
+    options: BuildOptions
+    weights: Weights
+    device: str
+    several: list[str]  # devices, each of which gets a process
+    cluster: OnRay | None
+    workers: int | None
+    mine: Part | None
+    progress: Callable[[Progress], None]
+    builder: ShardBuilder | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @contextmanager
+    def held(self, overwrite: bool, break_lock: bool) -> Iterator[None]:
+        """Nobody else builds there."""
+        place = at_target(self.layout, overwrite, break_lock)
+        with disk_errors(self.layout.root), place, locked(self.layout, self.mine), self.cluster or nullcontext():
+            yield
+
+    def append(self, anew: bool) -> BuildResult:
+        everything = self.layout, self.pictures, self.options, self.weights
+        return append_inputs(*everything, self.several or [self.device], self.workers, self.progress, anew=anew)
+
+    def begin(self, overwrite: bool, retry: str | Sequence[str]) -> Callable[[], Counts]:
+        """What builds the shards that are missing."""
+        retry = (retry,) if isinstance(retry, str) else tuple(retry)
+        how: dict[str, Any] = {"overwrite": overwrite, "weights": self.weights, "retry": retry, "cluster": self.cluster}
+        how["device"] = (self.several or [self.device])[0]
+        with plan_by_one(self.layout, self.mine, self.progress) as told:
+            builder = begin(self.layout, self.pictures, self.options, progress=told, **how)
+            if builder:
+                self.layout.begin()
+        self.builder = builder
+        if not builder:
+            return Counts
+        if self.mine:
+            builder.keep_to(self.mine.shards(builder.plan.shards))
+        job = OpenBuilder(self.layout, self.pictures, self.options, self.weights, builder.columns)
+        build_shards = engine_for(builder, job, self.several, self.workers or usable_cores(), self.cluster)
+        return partial(build_shards, builder.pending)
+
+    def finish(self, built: Counts) -> BuildResult:
+        """built: what this run built."""
+        if self.builder and self.mine:
+            counts = part_counts(self.layout, self.builder.plan, self.mine)
+            return build_result(self.layout, self.builder, counts, built, self._seconds, self.mine)
+        if self.builder:
+            if self.cluster:
+                self.layout.gather()
+            finish(self.builder)
+        return build_result(self.layout, self.builder, finished(self.layout), built, self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
+
+
+def _place(source: str | os.PathLike[str], out: str | os.PathLike[str], mine: Part | None) -> Layout:
+    """Where the dataset is to be. Raises UsageError where that is no place for one of `source`."""
+    if not str(source):
+        raise UsageError('the source is "", which names nothing; give "." for the current folder')
     layout = layout_of(out, mine)
     check_target(str(source), layout)
     check_folders(Path(source), layout.root)
-    columns = {"image_column": image_column, "condition_column": condition_column, "caption_column": caption_column}
-    links = [Path(folder) for folder in follow_links]
-    pictures = _opened(
-        str(source), chosen, source_kind, layout, **columns, split=split, config=config, follow_links=links
-    )
-    everything = layout, pictures, chosen, weights or Weights()
-    cluster = (
-        _on_ray(*everything, [source, *follow_links], device, address, actors, workers) if engine == "ray" else None
-    )
-    with (
-        disk_errors(layout.root),
-        at_target(layout, overwrite, break_lock),
-        locked(layout, mine),
-        cluster or nullcontext(),
-    ):
-        first, built = several[0] if several else device, Counts()
-        how: dict[str, Any] = {"overwrite": overwrite, "device": first, "weights": everything[-1], "retry": retry}
-        if append:
-            added = append_inputs(*everything, several or [device], workers, progress, anew=replace)
-            check_rejects(added, max_rejects)
-            return added
-        with plan_by_one(layout, mine, progress) as told:
-            builder = begin(layout, pictures, chosen, progress=told, cluster=cluster, **how)
-            if builder:
-                layout.begin()
-        if builder:
-            if mine:
-                builder.keep_to(mine.shards(builder.plan.shards))
-            job = OpenBuilder(*everything, builder.columns)
-            build_shards = engine_for(builder, job, several, workers or usable_cores(), cluster)
-            built = build_shards(builder.pending)
-            if mine:
-                counts = part_counts(layout, builder.plan, mine)
-                return build_result(layout, builder, counts, built, time.monotonic() - began, mine)
-            if cluster:
-                layout.gather()
-            finish(builder)
-        result = build_result(layout, builder, finished(layout), built, time.monotonic() - began)
-    check_rejects(result, max_rejects)
-    return result
+    return layout
 
 
 def _on_ray(*told: Any) -> OnRay:
@@ -148,27 +171,11 @@ def _on_ray(*told: Any) -> OnRay:
     return OnRay(*told)
 
 
-def _check_together(
-    chosen: BuildOptions,
-    mine: Part | None,
-    *,
-    overwrite: bool,
-    append: bool,
-    replace: bool,
-    retry: bool,
-    bounded: bool,
-) -> None:
-    """What excludes what. mine: the part that this process builds. bounded: by --max-rejects. Raises UsageError."""
-    given = {
-        "--overwrite": overwrite,
-        "--retry-rejects": retry,
-        "--max-rejects": bounded,
-        "--append": append,
-        "--format webdataset": chosen.format == "webdataset",
-    }
-    refuse_with_part(mine, given)
-    others = overwrite or retry or bool(chosen.limit)
-    check_append(append, others, replace=replace, form=chosen.format)
+def _check_together(chosen: BuildOptions, mine: Part | None, given: dict[str, bool], replace: bool) -> None:
+    """What excludes what. mine: the part that this process builds. given: options. Raises UsageError."""
+    refuse_with_part(mine, given | {"--format webdataset": chosen.format == "webdataset"})
+    others = given["--overwrite"] or given["--retry-rejects"] or bool(chosen.limit)
+    check_append(given["--append"], others, replace=replace, form=chosen.format)
 
 
 def _opened(source: str, chosen: BuildOptions, kind: str | None, layout: Layout, **how: Any) -> Source:

@@ -1,5 +1,7 @@
 """`condprep build`: its options, and what it shows at the end."""
 
+# ruff: noqa: B006 - typer copies a default
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -161,61 +163,25 @@ INTO = {  # the options that `--into` heeds
 
 
 def build(
-    context: Context,
-    source: Source,
-    annotator: Annotators = [],  # noqa: B006
-    out: Out = None,
-    into: Into = False,
-    append: Append = False,
-    replace: Replace = False,
-    overwrite: Overwrite = False,
-    break_lock: BreakLock = False,
+    context: Context, source: Source, annotator: Annotators = [], out: Out = None, into: Into = False,
+    append: Append = False, replace: Replace = False, overwrite: Overwrite = False, break_lock: BreakLock = False,
     as_json: Json = False,
-    settings: Settings = [],  # noqa: B006
-    keep_raw: KeepRaw = False,
-    precision: Precision = None,
-    primary: Primary = None,
+    settings: Settings = [], keep_raw: KeepRaw = False, precision: Precision = None, primary: Primary = None,
     drop_empty: DropEmpty = False,
-    source_kind: SourceKind = None,
-    split: Split = None,
-    image_column: ImageColumn = None,
-    condition_column: ConditionColumn = None,
-    condition_kind: KindOfCondition = None,
-    caption_column: CaptionColumn = None,
-    config: Config = None,
-    follow_links: FollowLinks = [],  # noqa: B006
-    limit: Limit = None,
-    captions: Captions = "first",
-    max_pixels: MaxPixels = 200_000_000,
-    allow_truncated: AllowTruncated = False,
+    source_kind: SourceKind = None, split: Split = None, image_column: ImageColumn = None,
+    condition_column: ConditionColumn = None, condition_kind: KindOfCondition = None,
+    caption_column: CaptionColumn = None, config: Config = None, follow_links: FollowLinks = [], limit: Limit = None,
+    captions: Captions = "first", max_pixels: MaxPixels = 200_000_000, allow_truncated: AllowTruncated = False,
     decode: Decode = "auto",
-    resolution: Resolution = 512,
-    fit: Fit = None,
-    max_upscale: MaxUpscale = 2.0,
-    format: Format = "arrow",
-    shard_size: ShardSize = "1000,500MB",
-    validation: Validation = 0.0,
-    image_format: FormatOfImages = "jpeg",
-    image_quality: ImageQuality = 95,
-    max_rejects: MaxRejects = None,
-    retry_rejects: RetryRejects = [],  # noqa: B006
-    push_to_hub: PushToHub = None,
-    private: Private = False,
-    batch_size: BatchSize = None,
-    network_memory: NetworkMemory = None,
-    workers: Workers = None,
-    device: Device = "auto",
-    devices: Devices = None,
-    engine: Engine = "local",
-    address: Address = None,
-    actors: Actors = None,
-    part: Part = None,
-    parts: Parts = None,
-    submit: Submit = False,
-    slurm_option: SlurmOptions = [],  # noqa: B006
-    weights: WeightsFolder = None,
-    strict_weights: StrictWeights = False,
-) -> None:
+    resolution: Resolution = 512, fit: Fit = None, max_upscale: MaxUpscale = 2.0,
+    format: Format = "arrow", shard_size: ShardSize = "1000,500MB", validation: Validation = 0.0,
+    image_format: FormatOfImages = "jpeg", image_quality: ImageQuality = 95, max_rejects: MaxRejects = None,
+    retry_rejects: RetryRejects = [], push_to_hub: PushToHub = None, private: Private = False,
+    batch_size: BatchSize = None, network_memory: NetworkMemory = None, workers: Workers = None,
+    device: Device = "auto", devices: Devices = None, engine: Engine = "local", address: Address = None,
+    actors: Actors = None, part: Part = None, parts: Parts = None, submit: Submit = False,
+    slurm_option: SlurmOptions = [], weights: WeightsFolder = None, strict_weights: StrictWeights = False,
+) -> None:  # fmt: skip
     """Turn pictures into a dataset of training pairs."""
     if check_slurm(context):
         _check_options(context.params)

@@ -85,12 +85,7 @@ def curate(
     pictures upright, leave out what cannot be read. settings: thresholds of the checks. The other arguments are those of
     `verify` and `build`. dry_run: decide and count, and write nothing, for which `out` may be None. Raises UsageError (or its children) for what the caller got wrong, BuildFailed where no row stays.
     """
-    began = time.monotonic()
-    names = check_names([drop] if isinstance(drop, str) else drop)
-    if not names and not fix:
-        raise UsageError("nothing is to be done: name what to leave out with --drop, or say --fix")
-    if keep not in KEEP:
-        raise UsageError(f"--keep {keep}: it must be one of {', '.join(KEEP)}")
+    began, names = time.monotonic(), _names(drop, fix, keep)
     if out is None and not dry_run:
         raise UsageError("give --out for the new dataset, or --dry-run to see what would be left out")
     out = out or f"{os.fspath(dataset).rstrip('/')}-curated"
@@ -119,6 +114,16 @@ def curate(
             f"none of the {made['inputs']} rows of {os.fspath(dataset)} stays; drop less, or look with `condprep verify`"
         )
     return CurateResult(layout.root, **made, resumed=run.resumed, seconds=time.monotonic() - began, url=layout.url)
+
+
+def _names(drop: str | Sequence[str], fix: bool, keep: str) -> tuple[str, ...]:
+    """What is to be left out. Raises UsageError."""
+    names = check_names([drop] if isinstance(drop, str) else drop)
+    if not names and not fix:
+        raise UsageError("nothing is to be done: name what to leave out with --drop, or say --fix")
+    if keep not in KEEP:
+        raise UsageError(f"--keep {keep}: it must be one of {', '.join(KEEP)}")
+    return names
 
 
 class _Run:

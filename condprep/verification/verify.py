@@ -77,51 +77,52 @@ def verify(
     Raises UsageError (or its children) where there is no dataset of pairs, and for a check, a threshold or an annotator
     that does not exist.
     """
-    began = time.monotonic()
-    if scores:
-        check_suffix(Path(scores), [".parquet"], "a table of scores")
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit {limit}: it is how many rows are looked at, from 1 on")
+    began, place = time.monotonic(), place_of_scores(path, scores, limit)
     limits, wanted_annotator = _sorted_out(settings or {}, annotator)
     known = configure(all_groups(), limits)
     chosen = choose_groups(known, checks)
     wanted = {"image": image_column, "condition": condition_column, "caption": caption_column}
-    pairs = reopen(os.fspath(path), wanted, config, [Path(folder) for folder in follow_links])
-    notes = list(pairs.notes)
-    if limit:
-        pairs = FirstPairs(pairs, limit)
-        notes.append(f"only the first {limit:,} rows were looked at")
-    weights = weights or Weights()
+    pairs, notes = _opened(path, wanted, config, follow_links, limit)
+    weights, comparer = weights or Weights(), None
     tokens = _token_counter(weights, notes if pairs.captioned else [])
-    aligned = ALIGNMENT.name in [group.name for group in chosen]
-    comparer = (
-        find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators) if aligned else None
-    )
-    place = place_of_scores(path, scores, limit)
-    question: dict[str, Any] = {"stamp": pairs.stamp, "read": dict(pairs.identity), "columns": wanted}
-    question |= {"limits": limits, "notes": notes}
-    question |= {"checks": [one.name for one in chosen], "comparer": comparer and comparer.question}
+    if aligned := ALIGNMENT.name in [group.name for group in chosen]:
+        comparer = find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
-    with Unfinished(place, {"condprep": __version__, **question}) as unfinished:
+    question = {"columns": wanted, "limits": limits, "notes": notes} | run.question(pairs)
+    with Unfinished(place, question) as unfinished:
         commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores(), unfinished))
-        if not run.rows and not run.findings:
-            remove(place)
-            raise UsageError(f"{path} has 0 rows: there is nothing to verify")
+        run.check_rows(path, place)
         notes += _compared(place, comparer) if aligned else []
         not_run = tuple(group.name for group in known if group not in chosen)
-        result = VerifyResult(
-            os.fspath(path), run.rows, run.all_findings(place), notes, place, time.monotonic() - began, not_run
-        )
+        seconds = time.monotonic() - began
+        result = VerifyResult(os.fspath(path), run.rows, run.all_findings(place), notes, place, seconds, not_run)
         keep(result, pairs.stamp, wanted)
         unfinished.forget()
     return result
 
 
+def _opened(
+    path: str | os.PathLike[str],
+    wanted: Mapping[str, str | None],
+    config: str | None,
+    follow_links: Sequence[str | os.PathLike[str]],
+    limit: int | None,
+) -> tuple[Pairs, list[str]]:
+    """The pairs that are looked at, and what is to be said of them. wanted: names of columns."""
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: it is how many rows are looked at, from 1 on")
+    pairs = reopen(os.fspath(path), dict(wanted), config, [Path(folder) for folder in follow_links])
+    if limit:
+        return FirstPairs(pairs, limit), [*pairs.notes, f"only the first {limit:,} rows were looked at"]
+    return pairs, list(pairs.notes)
+
+
 def place_of_scores(
     path: str | os.PathLike[str], scores: str | os.PathLike[str] | None = None, limit: int | None = None
 ) -> Path:
-    """Where the scores of a verification go."""
+    """Where the scores of a verification go. Raises UsageError."""
     if scores:
+        check_suffix(Path(scores), [".parquet"], "a table of scores")
         return Path(scores)
     place = scores_path(here(path))
     return place.with_suffix(".first.parquet") if limit else place
@@ -144,6 +145,17 @@ class _Run:
         self.surveys = [(group.name, survey) for group in groups for survey in group.fresh_surveys()]
         self.findings: list[Finding] = []
         self.rows = 0
+
+    def question(self, pairs: Pairs) -> dict[str, Any]:
+        """What is asked of whom: a run that was stopped goes on where both are the same."""
+        made = {"comparer": self.comparer and self.comparer.question, "checks": [one.name for one in self.groups]}
+        return {"condprep": __version__, "stamp": pairs.stamp, "read": dict(pairs.identity)} | made
+
+    def check_rows(self, path: str | os.PathLike[str], scores: Path) -> None:
+        """Raises UsageError where there was nothing to look at."""
+        if not self.rows and not self.findings:
+            remove(scores)
+            raise UsageError(f"{path} has 0 rows: there is nothing to verify")
 
     def write(self, pairs: Pairs, path: Path, workers: int, unfinished: Unfinished) -> None:
         """Measure and judge every pair, the scores into a Parquet file."""

@@ -50,7 +50,11 @@ Report = Annotated[
 ]
 
 
+OURS = ("protocol", "annotator_weights", "report", "as_json")  # the others are arguments of the function
+
+
 def evaluate(
+    context: typer.Context,
     output: Output,
     dataset: DatasetName = None,
     split: SplitName = None,
@@ -89,31 +93,10 @@ def evaluate(
         check_own(output, [folder.name])
     check_folder(folder)
     with console.progress() as progress:
+        asked = {name: value for name, value in context.params.items() if name not in OURS}
+        weights_of_annotator = open_weights(annotator_weights, strict=True)
         found = run(
-            output,
-            dataset,
-            split=split,
-            rows=rows,
-            seed=seed,
-            sampler=sampler,
-            sampler_steps=sampler_steps,
-            cfg=cfg,
-            pictures_per_prompt=pictures_per_prompt,
-            against=against,
-            protocol_name=protocol,
-            annotator=annotator,
-            annotator_weights=open_weights(annotator_weights, strict=True),
-            kind=kind,
-            clip=clip,
-            inception=inception,
-            batch=batch,
-            base=base,
-            checkpoint=checkpoint,
-            weights=weights,
-            precision=precision,
-            device=device,
-            say=console.say,
-            progress=progress,
+            **asked, protocol_name=protocol, annotator_weights=weights_of_annotator, say=console.say, progress=progress
         )
     write_report(found, folder)
     show(found, folder, as_json)

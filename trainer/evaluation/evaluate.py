@@ -87,15 +87,9 @@ def evaluate(
     total = sampling.pictures * ((3 + bool(against)) * len(held_out) + len(seen))
     trial = Trial(pipe, looks, looks.kind or trained.kind, sampling, _Counter(progress, total), networks)
     arms = make_arms(trial, held_out, seen, against)
-    settings = {
-        "protocol": protocol_name,
-        **_settings(recipe, split),
-        "against": against,
-        "sampler": drawn_by,
-        **asdict(sampling),
-    }
+    settings = {"protocol": protocol_name, **_settings(recipe, split), "against": against, "sampler": drawn_by}
     measure = named.measures.get(trial.kind or "") if named else None
-    return conclude(trial, arms, trained, settings, time.perf_counter() - began, measure)
+    return conclude(trial, arms, trained, settings | asdict(sampling), time.perf_counter() - began, measure)
 
 
 def _instead(annotator: str | None, named: EvaluationProtocol | None, kind: str | None) -> AnnotatorChoice | None:
