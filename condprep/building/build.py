@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,7 @@ def build(
     Raises UsageError (or its children) for what the caller got wrong and BuildFailed when no row came out, more than
     `max_rejects` (a share, 0..1) of the inputs were rejected, or the disk is full.
     """
+    began = time.monotonic()
     check_share(max_rejects)
     check_engine(engine, devices=devices, part=part, append=append, address=address, actors=actors)
     chosen, mine, several = parse_options(annotators, **options), parse_part(part), parse_devices(devices, device)
@@ -80,7 +81,7 @@ def build(
     pictures = _opened(str(source), chosen, source_kind, layout, **read)
     everything = layout, pictures, chosen, weights or Weights()
     cluster = _on_ray(*everything, [source, *links], device, address, actors, workers) if engine == "ray" else None
-    building = _Building(*everything, device, several, cluster, workers, mine, progress)
+    building = _Building(*everything, device, several, cluster, workers, mine, progress, began)
     with building.held(overwrite, break_lock):
         if append:
             result = building.append(replace)
@@ -106,8 +107,8 @@ class _Building:
     workers: int | None
     mine: Part | None
     progress: Callable[[Progress], None]
+    began: float
     builder: ShardBuilder | None = None
-    began: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def held(self, overwrite: bool, break_lock: bool) -> Iterator[None]:
