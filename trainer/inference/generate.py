@@ -51,7 +51,7 @@ def generate(
     for batch in _batches(requests, how.batch):
         width, height = batch[0].condition.size
         with torch.random.fork_rng():
-            torch.manual_seed(batch[0].seed)  # that of SD 3 draws the condition's latents without the generators
+            torch.manual_seed(batch[0].seed)  # should a pipeline draw anything without the generators
             made = pipe(
                 [request.prompt for request in batch],
                 **_conditions(pipe, batch),

@@ -229,6 +229,16 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, list | tuple) else value
 
 
+def another_of(network: Any) -> Any:
+    """A network of diffusers of the same class and configuration, whose weights are still to come.
+
+    What was written into the configuration later counts, too: `from_config` takes the class's defaults for what had been left to
+    them, whatever has been registered since.
+    """
+    known = {name: value for name, value in network.config.items() if name != "_use_default_values"}
+    return type(network).from_config(known)
+
+
 def frozen(network: Any) -> Any:
     return network.requires_grad_(False).eval()
 

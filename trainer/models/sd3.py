@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 import torch
-from diffusers import SD3ControlNetModel, SD3Transformer2DModel, StableDiffusion3ControlNetPipeline
+from diffusers import (
+    DiffusionPipeline,
+    SD3ControlNetModel,
+    SD3Transformer2DModel,
+    StableDiffusion3ControlNetPipeline,
+)
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
+from trainer.models.kinds import Given, before_calls
+from trainer.models.samplers import AUTO
 from trainer.models.transformer import TransformerBase, without_unheard
 from trainer.types import Batch
 
@@ -83,6 +91,18 @@ class StableDiffusion3(TransformerBase):
         controlnet.register_to_config(force_zeros_for_pooled_projection=False)
         return without_unheard(controlnet, "ff_context", "attn.to_add_out")
 
+    def pipeline(self, controlnet: Any, sampler: str = AUTO) -> DiffusionPipeline:
+        """It draws the condition's latents by the seeds of the call's generators, where diffusers' own takes them from nowhere:
+        so a picture is the same alone and in a batch."""
+        made = super().pipeline(controlnet, sampler)
+
+        def change(given: Given) -> AbstractContextManager[None] | None:
+            generators = given.get("generator") or []
+            each = generators if isinstance(generators, list) else [generators]
+            return _drawn_by([one.initial_seed() for one in each], made.vae) if each else None
+
+        return before_calls(made, change)
+
     def heard(self, blocks: int) -> int:
         """The last block is not steered, so that of more blocks than half the last would not be heard."""
         return int((self.layers - 2) / (self.layers / blocks)) + 1
@@ -90,3 +110,22 @@ class StableDiffusion3(TransformerBase):
     @property
     def longest_side(self) -> int | None:
         return int(self.denoiser.config.pos_embed_max_size * self.denoiser.config.patch_size * self.factor)
+
+
+@contextmanager
+def _drawn_by(seeds: Sequence[int], vae: Any) -> Iterator[None]:
+    """While it lasts, each row of what the VAE makes is drawn by its own seed; of more rows, as guidance has them, the seeds begin anew."""
+    encode = vae.encode
+
+    def encoded(*arguments: Any, **named: Any) -> Any:
+        found = encode(*arguments, **named)
+        sample, rows = found.latent_dist.sample, len(found.latent_dist.mean)
+        of_rows = [seeds[row % len(seeds)] for row in range(rows)]
+        found.latent_dist.sample = lambda: sample([torch.Generator().manual_seed(seed) for seed in of_rows])
+        return found
+
+    vae.encode = encoded
+    try:
+        yield
+    finally:
+        del vae.encode

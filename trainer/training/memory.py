@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from condprep.runtime.storages import peak_of
+from trainer.models.parts import another_of
 from trainer.models.quantized import quantize
 from trainer.training.optimizer import state_bytes
 from trainer.training.shards import block_names, gathered, parameters_of
@@ -66,7 +67,7 @@ def predict_memory(base: Base, recipe: Recipe, size: tuple[int, int], micro_batc
             copied = width * max(gathered(fake.denoiser, names, stay), gathered(controlnet, names))
             _share_gradients(controlnet, shares)
         elif is_wanted(recipe.train, processes=1):
-            working = WorkingCopy(controlnet, type(controlnet).from_config(controlnet.config))  # fake, as all is here
+            working = WorkingCopy(controlnet, another_of(controlnet))  # fake, as all is here
             computing, copied = working.model, working.nbytes
         fake.lend(computing)
         batch = _batch(base, text, size, micro_batch)
@@ -98,7 +99,7 @@ def _share_gradients(controlnet: nn.Module, shares: int) -> None:
 def _without_bytes(base: Base, recipe: Recipe) -> tuple[Base, Any]:
     """The base with a UNet, and a ControlNet, whose weights are shapes alone."""
     with torch.device("meta"):
-        fake = replace(base, denoiser=type(base.denoiser).from_config(base.denoiser.config))
+        fake = replace(base, denoiser=another_of(base.denoiser))
         controlnet = fake.new_controlnet("unet").train()
     if recipe.train.gradient_checkpointing:
         fake.denoiser.enable_gradient_checkpointing()

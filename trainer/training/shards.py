@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from trainer.models.parts import buffers
+from trainer.models.parts import another_of, buffers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -69,7 +69,7 @@ def outline(network: Network) -> Network:
     from accelerate import init_empty_weights
 
     with init_empty_weights():
-        empty: Network = type(network).from_config(network.config)  # type: ignore[attr-defined]
+        empty: Network = another_of(network)
     for name, tensor in buffers(network).items():
         module, _, key = name.rpartition(".")
         empty.get_submodule(module)._buffers[key] = tensor

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import ControlNetModel
 from support.flow_models import save_flow_base
 from support.kinds import KINDS
 from support.sharded import learned
@@ -19,11 +20,12 @@ from support.trainer_runs import lines, make_recipe, on_processes, run_task, wei
 from support.warm import Warm
 from torch import Tensor
 
+from trainer.models.channels import widened
 from trainer.models.families import load_base
 from trainer.recipe.recipe import Model, Recipe
 from trainer.training import sharing
 from trainer.training.memory import Memory, predict_memory
-from trainer.training.shards import parameters_of
+from trainer.training.shards import outline, parameters_of
 from trainer.training.train import train
 
 CASES: Mapping[str, tuple[str, dict[str, Any], int]] = {  # family, keys of [train], processes
@@ -64,6 +66,19 @@ def pair(bases: dict[str, Path], warm: Warm, tmp_path_factory: pytest.TempPathFa
 
 def difference(one: list[Tensor], other: list[Tensor]) -> float:
     return max((a.float() - b.float()).abs().max().item() for a, b in zip(one, other, strict=True))
+
+
+def test_what_was_registered_in_a_configuration_stays(bases: dict[str, Path]) -> None:
+    """What is validated, and what a run that shares its weights writes, has the configuration of what is trained: SD 3's word to its
+    pipeline, and the channels of a ControlNet whose file says nothing of them, where diffusers' from_config takes the defaults."""
+    plain = ControlNetModel(
+        block_out_channels=(8,), down_block_types=("DownBlock2D",), norm_num_groups=4, layers_per_block=1
+    )
+    for network in (load_base(Model(base=str(bases["sd3"]))).new_controlnet("unet"), widened(plain, 2)):
+        found = outline(network).config
+        assert {key: found[key] for key in network.config if not key.startswith("_")} == {
+            key: value for key, value in network.config.items() if not key.startswith("_")
+        }
 
 
 @pytest.mark.slow

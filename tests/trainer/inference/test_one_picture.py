@@ -1,0 +1,95 @@
+"""One picture of a run: what its validation draws is what its result draws, by every way and in any company."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.flow_models import FLOWS, save_flow_base
+from support.kinds import COLUMNS, build_kinds
+from support.thorough import slow_ones
+from support.trainer_models import FAMILIES, build_dataset, save_base
+from support.trainer_runs import lines, make_recipe
+
+from trainer import evaluate, load_pipeline, sample, train
+from trainer.app.drawing import Asked, Drawing
+from trainer.inference.generate import Request, Sampling, generate
+from trainer.training.samples import Samples
+
+HOW = Sampling(steps=2, cfg=3.0, batch=1)
+QUICK = "sd3"  # whose pipeline draws the condition's latents by itself, and is told by the ControlNet what to hear
+SEVERAL = tuple(f"{family} of kinds" for family in ("sd15", "sdxl", *FLOWS))
+
+
+@pytest.fixture(
+    scope="module", params=[QUICK, *slow_ones([*(name for name in FAMILIES + FLOWS if name != QUICK), *SEVERAL])]
+)
+def run(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Request], list[Image.Image]]:
+    """A run of one update of a family, and the pictures of its last validation with what was asked for."""
+    family, _, several = request.param.partition(" ")
+    folder = tmp_path_factory.mktemp(family)
+    (save_base if family in FAMILIES else save_flow_base)(folder / "base", family)
+    (build_kinds if several else build_dataset)(folder / "ds", 16)
+    drawn: list[tuple[Sequence[Request], list[Image.Image]]] = []
+    generated = Samples.generate
+
+    def noted(self: Samples, pipe: Any, requests: Sequence[Request]) -> list[Image.Image]:
+        drawn.append((requests, generated(self, pipe, requests)))
+        return drawn[-1][1]
+
+    recipe = make_recipe(
+        folder,
+        folder / "output",
+        data={"conditions": COLUMNS if several else []},
+        train={"steps": 1, "schedule": "constant", "lr": 1e-2},
+        eval={"every": 1, "samples": 3, "sampler_steps": HOW.steps, "cfg": HOW.cfg, "loss_rows": 0}
+        | {"fidelity": not several, "fidelity_rows": 3},
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Samples, "generate", noted)
+        train(recipe)
+    requests, pictures = drawn[-1]
+    return folder / "output", [*requests], pictures
+
+
+def apart(pictures: Sequence[Image.Image], others: Sequence[Image.Image]) -> float:
+    """Grey levels, on average, of the two that differ most."""
+    pairs = zip(pictures, others, strict=True)
+    return max(float(np.abs(np.asarray(a, int) - np.asarray(b, int)).mean()) for a, b in pairs)
+
+
+def test_a_result_draws_what_its_validation_drew(run: tuple[Path, list[Request], list[Image.Image]]) -> None:
+    """The same condition, caption and seed give the same picture: in the last validation, by `load_pipeline` one by one, all in a batch and
+    in another order, by `sample`, and on the page; within a hundredth of a level, which is rounding."""
+    out, requests, validated = run
+    pipe = load_pipeline(out, device="cpu")
+    pipe.set_progress_bar_config(disable=True)
+    assert apart(generate(pipe, requests, HOW), validated) < 0.01
+    together = Sampling(HOW.steps, HOW.cfg, batch=len(requests))
+    assert apart(generate(pipe, requests, together), validated) < 0.01
+    assert apart(generate(pipe, requests[::-1], together)[::-1], validated) < 0.01
+    first, found = requests[0], dict[str, Image.Image]()
+    how: dict[str, Any] = {"steps": HOW.steps, "cfg": HOW.cfg, "seed": first.seed, "kind": first.kind}
+    assert apart([sample(out, first.condition, first.prompt, device="cpu", **how)], validated[:1]) < 0.01
+    asked = Asked(prompt=first.prompt, strength=1, seed=first.seed, steps=HOW.steps, cfg=HOW.cfg)
+    Drawing(pipe, first.kind)(first.condition, asked, lambda: None, lambda arm, one: found.update({arm: one}))
+    assert apart([found["controlnet"]], validated[:1]) < 0.01
+    assert apart([found["base"]], validated[:1]) > 0.01, "the ControlNet changes nothing: the test shows nothing"
+
+
+@pytest.mark.slow
+def test_an_evaluation_measures_what_the_last_validation_measured(
+    run: tuple[Path, list[Request], list[Image.Image]],
+) -> None:
+    """Fidelity, its chance and its ceiling are those of `evaluate` on the same rows, whose pictures share other batches."""
+    out, requests, _ = run
+    if requests[0].kind:
+        pytest.skip("fidelity is measured of one kind")
+    last = next(line for line in reversed(lines(out)) if "fidelity_f1_2px" in line)
+    arms = evaluate(out, rows=3, batch=2, device="cpu").arms
+    for name, arm in (("f1_2px", "controlnet"), ("chance", "other map"), ("ceiling", "vae"), ("real", "real")):
+        assert last[f"fidelity_{name}"] == pytest.approx(float(np.mean(arms[arm].values("f1_2px"))), abs=0.01), name
