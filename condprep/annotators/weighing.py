@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._export.utils import _compiling_state_context
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from condprep.annotators.protocol import Weighed
@@ -27,10 +28,7 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
     What depends on the numbers in a picture, as who is in it, is not known from its shape: counting ends there.
     """
     counting = Counting()
-    # While something is compiled, functions of transformers and diffusers that remember what they made for a size do not:
-    # they would give it to the pictures that follow.
-    remembering_nothing = _compiling_state_context()
-    with FakeTensorMode(allow_non_fake_inputs=True), counting, remembering_nothing, torch.inference_mode():
+    with FakeTensorMode(allow_non_fake_inputs=True), counting, _nothing_remembered(), torch.inference_mode():
         try:
             rgb = torch.empty(1, height, width, 3, dtype=torch.uint8, device=annotator.device).permute(0, 3, 1, 2)
             annotator.weigh(rgb)
@@ -39,6 +37,18 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
                 "%s: what %d x %d px need was counted up to %.60r", annotator.name, width, height, str(error).strip()
             )
     return counting.peak
+
+
+@contextmanager
+def _nothing_remembered() -> Iterator[None]:
+    """Functions of transformers and diffusers that keep what they made for a size would give it to the pictures that follow; they
+    do not while something is compiled, and torch's exporter, which runs them on such tensors, too, says so in this way."""
+    before = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
 
 
 def twin(network: Any, rgb: Any) -> Any:
