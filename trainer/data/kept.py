@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.data.old_caches import cache_name, make_room
-from trainer.data.transform import NEAREST
+from trainer.data.transform import way_of
 from trainer.errors import MachineError, readable_bytes
 from trainer.models.base import Base
 from trainer.recipe.recipe import Recipe
@@ -50,14 +50,13 @@ def latents_folder(
     recipe: Recipe, base: Base, form: str, kinds: Sequence[str | None], mirror: bool, keypoints: bool, **depends: Any
 ) -> Path:
     """Called by all that latents and conditions depend on. form: of its files, beside arrays of many rows; kinds: of conditions."""
-    nearest = [kind in NEAREST for kind in kinds]
     return keyed(
         cache_folder(recipe),
         cache_name("latents") + form,
         vae=base.fingerprints["vae"],
         precision=str(base.vae.dtype),
         dtype=recipe.cache.dtype,
-        place=[recipe.data.resolution, recipe.data.fit, _one_or_all(nearest)],
+        place=[recipe.data.resolution, recipe.data.fit, _one_or_all([*map(way_of, kinds)])],
         mirror=mirror and [_one_or_all(kinds), keypoints],
         **depends,
         **({"hints": True} if base.hints else {}),

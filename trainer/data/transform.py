@@ -69,6 +69,11 @@ class Transform:
         return resize(seen, self.place((pixels.shape[0], pixels.shape[1]), at))
 
 
+def way_of(kind: str | None) -> bool | str:
+    """What a kind does to the pixels of a map that is resampled: kinds of one way give the same."""
+    return kind if kind == "inpaint" else kind in NEAREST
+
+
 def _placed(kind: str | None, condition: Pixels, placement: Placement, picture: Pixels) -> Pixels:
     """A map of that kind, the way of its picture. picture: placed."""
     if kind not in NEAREST or placement.content == placement.box[2:]:
