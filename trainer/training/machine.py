@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING
@@ -19,6 +21,26 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PLAIN = ("NO", "MULTI_CPU", "MULTI_GPU", "MULTI_XPU", "MULTI_NPU")  # each process has the whole model
+
+
+@contextmanager
+def accelerated(recipe: Recipe) -> Iterator[Accelerator]:
+    """`make_accelerator`'s, for as long as this lasts: afterwards accelerate's state and the random numbers of torch are those of
+    before, since this may be somebody's notebook. Raises as it does."""
+    import torch
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
+    states = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in states]
+    try:
+        accelerator = make_accelerator(recipe)
+        device = accelerator.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield accelerator
+    finally:
+        for state, values in zip(states, before):
+            state.clear()
+            state.update(values)
 
 
 def make_accelerator(recipe: Recipe) -> Accelerator:

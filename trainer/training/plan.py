@@ -18,7 +18,7 @@ from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
 from trainer.training.checkpoint import Checkpoints, refuse_another_base
 from trainer.training.folder import check_free
-from trainer.training.machine import make_accelerator
+from trainer.training.machine import accelerated
 from trainer.training.memory import predict_memory
 from trainer.training.preflight import check_room
 from trainer.training.step import is_sharded
@@ -62,7 +62,11 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
 
     Raises what training would raise: DataError, ModelError, MachineError, CheckpointError.
     """
-    processes = make_accelerator(recipe).num_processes
+    with accelerated(recipe) as accelerator:
+        return _planned(recipe, accelerator.num_processes)
+
+
+def _planned(recipe: Recipe, processes: int) -> TrainingPlan:
     check_free(Path(recipe.save.dir))
     train, validation = open_splits(recipe)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)

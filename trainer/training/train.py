@@ -11,7 +11,7 @@ from trainer.inference.export import push, save_result
 from trainer.recipe.recipe import Recipe
 from trainer.training.folder import own
 from trainer.training.loop import TrainingLoop
-from trainer.training.machine import make_accelerator
+from trainer.training.machine import accelerated
 from trainer.training.prepare import prepare
 from trainer.types import Measured, Say, ShowProgress
 
@@ -41,17 +41,17 @@ def train(
     TrainingStopped for a loss that is not finite or a full disk.
     """
     began = time.perf_counter()
-    accelerator = make_accelerator(recipe)
-    if not accelerator.is_main_process:
-        say, progress = lambda _: None, lambda *_: None
-    folder = Path(recipe.save.dir)
-    alone = own(folder) if accelerator.is_main_process else nullcontext()
-    with alone, closing(prepare(recipe, accelerator, say, progress)) as loop:
-        loop.measured = measured if accelerator.is_main_process else loop.measured
-        finished = loop.run()
-        if finished:
-            export(loop)
-        accelerator.wait_for_everyone()
+    with accelerated(recipe) as accelerator:
+        if not accelerator.is_main_process:
+            say, progress = lambda _: None, lambda *_: None
+        folder = Path(recipe.save.dir)
+        alone = own(folder) if accelerator.is_main_process else nullcontext()
+        with alone, closing(prepare(recipe, accelerator, say, progress)) as loop:
+            loop.measured = measured if accelerator.is_main_process else loop.measured
+            finished = loop.run()
+            if finished:
+                export(loop)
+            accelerator.wait_for_everyone()
     return TrainResult(folder, loop.update, finished, time.perf_counter() - began, loop.metrics)
 
 
