@@ -85,8 +85,10 @@ class Pretrained:
             raise self._unusable(error, needs) from error
 
     def network(self, made: Any, needs: str) -> Any:
-        """The same of a network, ready to be used; what its file lacks is said."""
-        network, told = self.load(made.from_pretrained, needs, use_safetensors=True, output_loading_info=True)
+        """The same of a network, ready to be used; what its file lacks is said, and random, but the same in every process."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network, told = self.load(made.from_pretrained, needs, use_safetensors=True, output_loading_info=True)
         if missing := sorted(told.get("missing_keys", ())):
             more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             self.say(f"{self}: its file lacks {', '.join(missing[:SHOWN])}{more}; they are random")
@@ -153,8 +155,18 @@ def prepared(processor: Any, rgb: Tensor, **further: Any) -> Mapping[str, Any]:
     """(B, 3, H, W) uint8 -> the network's inputs on the same device; a processor that can compute there does."""
     if isinstance(rgb, FakeTensor):
         processor = deepcopy(processor)  # it remembers mean and deviation, which have no numbers here
-    kinds = {kind.__name__ for kind in type(getattr(processor, "image_processor", processor)).__mro__}
+    looking = getattr(processor, "image_processor", processor)
+    kinds = {kind.__name__ for kind in type(looking).__mro__}
     on_device = not kinds.isdisjoint(("TorchvisionBackend", "BaseImageProcessorFast"))
     images = list(rgb if on_device else rgb.cpu())
     inputs = processor(images, **further, input_data_format="channels_first", return_tensors="pt")
+    if isinstance(rgb, FakeTensor):
+        _forget_normalisation(looking)
     return {name: value.to(rgb.device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
+
+
+def _forget_normalisation(processor: Any) -> None:
+    """What its class remembers of all processors, the copy among them."""
+    remembering: Any = getattr(type(processor), "_fuse_mean_std_and_rescale_factor", None)
+    if hasattr(remembering, "cache_clear"):
+        remembering.cache_clear()

@@ -94,6 +94,11 @@ def canonical(text: str) -> str:
     return f"{spec.name}:{variant}" if variant else spec.name
 
 
+def canonical_family(text: str) -> str:
+    """The same of what parameters are given to: "segmentation", too, which without a variant is no annotator."""
+    return text if text in specs() else canonical(text)
+
+
 def load_annotator(
     name: str,
     *,

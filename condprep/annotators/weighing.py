@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 
 from condprep.annotators.protocol import Weighed
+from condprep.errors import AnnotatorError
+from condprep.runtime.fork import Lock
 from condprep.runtime.storages import StorageCounter
 
 logger = logging.getLogger(__name__)
 
 _PACKETS = (torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d, torch.ops.aten.convolution)
 CONVOLUTIONS = {getattr(packet, name) for packet in _PACKETS for name in packet.overloads()}  # type: ignore[no-untyped-call]
+DEPTH = 4  # of what a function remembers: its table, the entry, a tuple and what is in that
 TRANSPOSED = {getattr(_PACKETS[1], name) for name in _PACKETS[1].overloads()}  # type: ignore[no-untyped-call]
+
+
+_one_at_a_time = Lock()  # whether something is compiled is a state of the process, which two threads would leave wrong
 
 
 def needed(annotator: Weighed, height: int, width: int) -> int:
     """Bytes beside the weights that are alive at once while the network looks at one picture of that size.
 
-    What depends on the numbers in a picture, as who is in it, is not known from its shape: counting ends there.
+    What depends on the numbers in a picture, as who is in it, is not known from its shape: counting ends there. Raises
+    AnnotatorError where something keeps a tensor without numbers, which it might give to the pictures that follow.
     """
     counting = Counting()
+    with _one_at_a_time:
+        _count(counting, annotator, height, width)
+    if counting.alive:
+        gc.collect()
+    if counting.alive:
+        _forget()
+    if counting.alive:
+        raise AnnotatorError(
+            f"{annotator.name} keeps {counting.alive} tensor(s) without numbers of a count of its memory: its maps would be wrong; `weigh` must "
+            "keep nothing of what it computes"
+        )
+    return counting.peak
+
+
+def _count(counting: Counting, annotator: Weighed, height: int, width: int) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True), counting, _nothing_remembered(), torch.inference_mode():
         try:
             rgb = torch.empty(1, height, width, 3, dtype=torch.uint8, device=annotator.device).permute(0, 3, 1, 2)
@@ -36,7 +61,22 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
             logger.info(
                 "%s: what %d x %d px need was counted up to %.60r", annotator.name, width, height, str(error).strip()
             )
-    return counting.peak
+
+
+def _forget() -> None:
+    """What functions remember of tensors without numbers, whosever they are: it is made again where it is wanted."""
+    for one in gc.get_objects():
+        if type(one) is functools._lru_cache_wrapper and _holds(one, DEPTH):
+            one.cache_clear()
+    gc.collect()
+
+
+def _holds(thing: object, depth: int) -> bool:
+    """Whether a tensor without numbers is in it, or in what it refers to."""
+    if isinstance(thing, FakeTensor):
+        return True
+    inside = gc.get_referents(thing) if depth and not isinstance(thing, FunctionType | ModuleType | type) else ()
+    return any(_holds(one, depth - 1) for one in inside)
 
 
 @contextmanager

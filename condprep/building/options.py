@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from condprep.annotators.registry import canonical, parameters, parse, validate
+from condprep.annotators.registry import canonical, canonical_family, parameters, parse, validate
 from condprep.dataset.shards import Form
 from condprep.errors import UsageError
 from condprep.images.geometry import Geometry
@@ -125,7 +125,7 @@ def parse_options(
     names = tuple(map(canonical, (annotators,) if isinstance(annotators, str) else annotators))
     if values.get("primary"):
         values["primary"] = canonical(values["primary"])
-    settings = {canonical(name): dict(given) for name, given in (params or {}).items()}
+    settings = {canonical_family(name): dict(given) for name, given in (params or {}).items()}
     for spec in (parse(name)[0] for name in names):
         if precision and "precision" in parameters(spec):
             settings.setdefault(spec.name, {}).setdefault("precision", precision)

@@ -28,6 +28,11 @@ class StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: dict[int, Any] = {}
 
+    @property
+    def alive(self) -> int:
+        """Storages that somebody still has."""
+        return len(self._known)
+
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         result = operation(*arguments, **(named or {}))
         before = {id(t.untyped_storage()) for t in tree_leaves((arguments, named)) if isinstance(t, Tensor)}

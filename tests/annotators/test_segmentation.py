@@ -22,7 +22,8 @@ from condprep.annotators.recorded import Recorded
 from condprep.annotators.runner import Runner
 from condprep.annotators.segmentation.annotator import SegmentationModel
 from condprep.annotators.segmentation.palettes import colours
-from condprep.errors import AnnotatorError, WeightsError, WeightsUnavailable
+from condprep.building.options import parse_options
+from condprep.errors import AnnotatorError, UsageError, WeightsError, WeightsUnavailable
 from condprep.weights.find import Weights
 
 KEYS = [sha256(bytes([n])).hexdigest() for n in range(8)]
@@ -157,6 +158,14 @@ def test_classes_without_a_palette(tmp_path: Path) -> None:
         AnnotatorError, match=r"segmentation\.palette = 'ade20k' has 150 colours and the model 5 classes"
     ):
         load(tmp_path, palette="ade20k")
+
+
+@pytest.mark.parametrize(("name", "params"), [("segmentation", {"palette": "voc"}), ("mask", {"precision": "bf16"})])
+def test_what_has_no_plain_variant_takes_parameters(name: str, params: dict[str, str]) -> None:
+    """`--set segmentation.palette=voc` is for segmentation:OWNER/MODEL, whichever model it is; of nobody else."""
+    assert parse_options(f"{name}:owner/model", {name: params}).params == {name: params}
+    with pytest.raises(UsageError, match=f"parameters for '{name}', which is not among the annotators canny"):
+        parse_options("canny", {name: params})
 
 
 def test_palettes_are_those_of_the_references() -> None:

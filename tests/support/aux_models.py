@@ -134,6 +134,12 @@ def _mobile_sam() -> Any:
     }
 
 
+def _sam() -> Any:
+    from controlnet_aux.segment_anything.build_sam import sam_model_registry
+
+    return sam_model_registry["vit_h"]().state_dict()
+
+
 MAKE: dict[str, Callable[[], Any]] = {
     "sk_model.pth": _lineart,
     "sk_model2.pth": _lineart,
@@ -147,6 +153,7 @@ MAKE: dict[str, Callable[[], Any]] = {
     "latest_net_G.pth": _merger,
     "ZoeD_M12_N.pt": _zoe,
     "mobile_sam.pt": _mobile_sam,
+    "sam_vit_h_4b8939.pth": _sam,
 }
 BESIDE = {"leres": {"latest_net_G.pth"}}  # what the reference opens and does not use
 Checkpoints = Callable[[str], Path]  # a variant -> a folder with its weights
@@ -182,9 +189,32 @@ def _small() -> Iterator[None]:
     from controlnet_aux.leres.pix2pix.models import networks
 
     define = networks.define_G
+    if network_auxi.resnext101_stride32x8d is network_auxi.resnet50_stride32:
+        yield  # as it is already
+        return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "define_G", lambda ins, outs, width, *rest: define(ins, outs, width // 8, *rest))
         patch.setattr(network_auxi, "resnext101_stride32x8d", network_auxi.resnet50_stride32)
+        yield
+
+
+@contextmanager
+def small_trunks() -> Iterator[None]:
+    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS' depths of half the size.
+
+    The mask with which LeReS merges has 300 pixels a side and not 3,000, and is enlarged where it is used, as ever.
+    """
+    detectors()
+    from controlnet_aux import zoe
+    from controlnet_aux.leres.leres import depthmap
+
+    mask, estimate = depthmap.generatemask, depthmap.estimateleres
+    config = zoe.get_config("zoedepth", "infer")
+    config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [192, 256]
+    with _small(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(depthmap, "generatemask", lambda size: mask(tuple(side // 10 for side in size)))
+        patch.setattr(depthmap, "estimateleres", lambda *seen: estimate(*seen[:-2], *(side // 2 for side in seen[-2:])))
+        patch.setattr(zoe, "get_config", lambda *names: config)
         yield
 
 

@@ -107,7 +107,7 @@ def load(variant: str, params: None, *, device: str, weights: Weights) -> Aux:
     how = DETECTORS[variant]
     _require(variant, how)
     files = {name: weights.get(name) for name in how.weights}
-    with _quiet():
+    with _quiet(), torch.random.fork_rng(devices=[]):  # its networks begin at random
         detector = _build(getattr(_import(variant), how.cls), how, files, device)
     warnings.filterwarnings("ignore", module=r"controlnet_aux\.")  # when it is called, by any thread
     return Aux(detector, variant, files=list(files.values()), device=device)

@@ -14,6 +14,7 @@ from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.precision import DTYPES, Precision, resolve_precision
 from condprep.annotators.pretrained import Pretrained
 from condprep.errors import AnnotatorError, Rejected, WeightsError
+from condprep.runtime.fork import Lock
 from condprep.types import Maps
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class DiffusedNormal(BaseAnnotator):
     def __init__(self, pipe: Any, variant: str, record: Mapping[str, Any], *, device: str, precision: str) -> None:
         """pipe: a MarigoldNormalsPipeline on the device. record: weights, licence, commercial."""
         self.pipe, self.variant, self.device = pipe, variant, device
+        self._one = Lock()  # a scheduler knows at which step it is
         self.batch_size = 2 if device == "cpu" else 8
         self.columns: Mapping[str, pa.DataType] = {}
         # A consistency model draws new noise between its steps, of torch's own generator: it is asked for one.
@@ -48,14 +50,15 @@ class DiffusedNormal(BaseAnnotator):
         if self.side and min(rgb.shape[2:]) * self.side < max(rgb.shape[2:]):
             reason = f"{self.name}:{self.variant} sees {self.side} px of the long side; {rgb.shape[3]} x {rgb.shape[2]} has no short one there"
             raise Rejected("annotate", reason, code="annotator-rejected")
-        found = self.pipe(
-            rgb.to(self.pipe.dtype) / 255,
-            num_inference_steps=self.steps,
-            processing_resolution=self.side,
-            batch_size=len(rgb),
-            latents=self._noise(rgb.shape[2], rgb.shape[3], keys),
-            output_type="pt",
-        ).prediction.float()
+        with self._one:
+            found = self.pipe(
+                rgb.to(self.pipe.dtype) / 255,
+                num_inference_steps=self.steps,
+                processing_resolution=self.side,
+                batch_size=len(rgb),
+                latents=self._noise(rgb.shape[2], rgb.shape[3], keys),
+                output_type="pt",
+            ).prediction.float()
         turned = found * found.new_tensor((-1.0, 1.0, 1.0)).view(1, 3, 1, 1)  # its x is to the right
         return Maps((turned * 127.5 + 127.5).clamp(0, 255).byte())
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from support import aux_models, doors
 from support.aux_models import (
     GRID,
     HOW,
@@ -25,6 +27,7 @@ from support.aux_models import (
 )
 from support.thorough import slow_ones
 
+from condprep import load_annotator
 from condprep.annotators.controlnet_aux import builders
 from condprep.annotators.controlnet_aux.adapter import Aux
 from condprep.errors import AnnotatorError, Rejected
@@ -71,24 +74,9 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
 
 
 @pytest.fixture
-def small_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS' depths of half the size.
-
-    The mask with which LeReS merges has 300 pixels a side and not 3,000, and is enlarged where it is used, as ever.
-    """
-    detectors()
-    from controlnet_aux import zoe
-    from controlnet_aux.leres.leres import depthmap
-
-    mask, estimate = depthmap.generatemask, depthmap.estimateleres
-    monkeypatch.setattr(depthmap, "generatemask", lambda size: mask(tuple(side // 10 for side in size)))
-    monkeypatch.setattr(
-        depthmap, "estimateleres", lambda *seen: estimate(*seen[:-2], *(side // 2 for side in seen[-2:]))
-    )
-
-    config = zoe.get_config("zoedepth", "infer")
-    config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [192, 256]
-    monkeypatch.setattr(zoe, "get_config", lambda *names: config)
+def small_trunks() -> Iterator[None]:
+    with aux_models.small_trunks():
+        yield
 
 
 @pytest.mark.slow
@@ -176,6 +164,22 @@ def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Checkpoin
     alone = [annotator(one, [key]).maps for one, key in zip(rgb.split(1), KEYS)]
     assert (together.int() - torch.cat(alone).int()).abs().max() <= (variant == "pidinet")
     assert torch.equal(rgb, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_trunks")
+@pytest.mark.parametrize("variant", ["sam", "mobile_sam", "zoe"])
+def test_the_heavy_ones_take_a_picture_of_one_pixel(
+    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pixel, a row and a column: a map of that size, which is the same when it is asked for again."""
+    doors.stand_ins(monkeypatch)
+    annotator = load_annotator(f"aux:{variant}", weights=doors.fill(tmp_path, f"aux:{variant}"))
+    for height, width in ((1, 1), (1, 70), (70, 1)):
+        rgb = batch(picture(height, width))
+        found = annotator(rgb, KEYS[:1]).maps
+        assert found.shape == (1, HOW[variant].channels, height, width)
+        assert torch.equal(annotator(rgb, KEYS[:1]).maps, found)
 
 
 def test_shuffle_is_drawn_by_the_key_alone() -> None:

@@ -1,0 +1,187 @@
+"""What an annotator leaves behind: nothing that the next one, another thread or what runs beside it would notice."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from skimage import data
+from support import aux_models, doors, tiny_models
+from support.thorough import slow_ones
+from torch import Tensor
+
+from condprep import load_annotator
+from condprep.annotators.weighing import needed
+from condprep.errors import AnnotatorError
+from condprep.weights.find import Weights
+
+KEYS = [f"{number:064x}" for number in range(6)]
+MODELS = {kind: door for door, kinds in doors.MODELS.items() for kind in kinds}
+NAMES = [*doors.FILTERS, *doors.LINES, *doors.HED, *doors.DWPOSE, *doors.PEOPLE, *doors.SEGMENTS, *MODELS, "sam2"]
+QUICK = {"canny:random", "inpaint", "teed", "aux:shuffle", "dpt"}
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    doors.stand_ins(monkeypatch)
+    with aux_models.small_trunks():
+        yield
+
+
+def loaded(name: str, folder: Path) -> Any:
+    if name in MODELS or name == "sam2":
+        (name,) = doors.tiny(folder, {MODELS.get(name, "mask"): (name,)})
+    weights = doors.fill(folder, name)
+    return load_annotator(name, device="cpu", params=doors.params([name]).get(doors.base(name)), weights=weights)
+
+
+def pictures() -> list[Tensor]:
+    """Six of three sizes, one by one."""
+    man, cup = data.astronaut(), data.coffee()
+    some = [man[:384:3, 100:356:4], man[40:168, 200:136:-1], cup[:100, 200:270], cup[100:200, 100:170]]
+    some += [man[:131, 150:220], man[128:192, 128:192]]
+    return [torch.from_numpy(np.ascontiguousarray(one)).permute(2, 0, 1)[None] for one in some]
+
+
+def state() -> dict[str, Any]:
+    """What of this process changes what others compute."""
+    backends = torch.backends
+    numbers = np.random.get_state(legacy=False)
+    return {
+        "random": random.getstate(),
+        "numpy's random": json.dumps(numbers, default=str),
+        "torch's random": torch.get_rng_state().numpy().tobytes(),
+        "numpy's errors": np.geterr(),
+        "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "defaults": (torch.get_default_dtype(), torch.get_default_device(), torch.get_float32_matmul_precision()),
+        "cuDNN": (backends.cudnn.enabled, backends.cudnn.benchmark, backends.cudnn.deterministic),
+        "TF32": (backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_cache_enabled()),
+        "compiling": torch.compiler.is_compiling(),
+        "threads": (torch.get_num_threads(), cv2.getNumThreads()),
+        "environment": dict(os.environ),
+    }
+
+
+@pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
+def test_loading_and_calling_leave_all_as_it_was(name: str, tmp_path: Path) -> None:
+    """Generators of random numbers, flags of torch, autocast, the environment; the pictures themselves; and what was counted first changes no map."""
+    doors.fill(tmp_path, name) if name not in {*MODELS, "sam2"} else loaded(name, tmp_path)  # what making weights draws
+    pair = torch.cat(pictures()[:2])
+    rgb, before = pair.clone(memory_format=torch.preserve_format), state()
+    annotator = loaded(name, tmp_path)
+    if name not in {*MODELS, "sam2"}:
+        assert state() == before
+    before = state()
+    annotator(rgb, KEYS[:2])
+    assert state() == before
+    assert torch.equal(rgb, pair)
+
+
+@pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
+def test_threads_that_share_one_get_its_maps(name: str, tmp_path: Path) -> None:
+    """Four threads at once, with pictures of several sizes: the maps that each picture has alone."""
+    annotator, some = loaded(name, tmp_path), pictures()
+    alone = [annotator(rgb, [key]).maps for rgb, key in zip(some, KEYS)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda n: annotator(some[n % 6], [KEYS[n % 6]]).maps, range(18)))
+    assert [n for n, maps in enumerate(made) if not torch.equal(maps, alone[n % 6])] == []
+
+
+def test_a_consistency_model_for_several_threads(tmp_path: Path) -> None:
+    """Its scheduler counts steps: each picture gets its own, whoever else asks at the time."""
+    from diffusers import LCMScheduler
+
+    tiny_models.marigold(tmp_path)
+    index = json.loads((tmp_path / "model_index.json").read_text(encoding="utf-8"))
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "LCMScheduler"]}))
+    LCMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "scheduler")
+    annotator, some = load_annotator(f"normal:{tmp_path}", device="cpu"), pictures()
+    alone = [annotator(rgb, [key]).maps for rgb, key in zip(some, KEYS)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda n: annotator(some[n % 6], [KEYS[n % 6]]).maps, range(24)))
+    assert [n for n, maps in enumerate(made) if not torch.equal(maps, alone[n % 6])] == []
+
+
+class Remembering:
+    """A network whose count can be told what to do."""
+
+    name, device, plenty = "remembering", "cpu", 0
+
+    def __init__(self, weigh: Any) -> None:
+        self.weigh = weigh
+
+
+def test_two_counts_at_once_leave_nothing(tmp_path: Path) -> None:
+    """Of two threads that count, one waits: what is compiling in this process is afterwards what it was."""
+    entered, done = Event(), Event()
+
+    def second(rgb: Tensor) -> None:
+        entered.set()
+        done.wait(60)
+
+    other = Thread(target=needed, args=(Remembering(second), 64, 64))
+
+    def first(rgb: Tensor) -> None:
+        other.start()
+        assert not entered.wait(0.2)
+
+    needed(Remembering(first), 64, 64)
+    done.set()
+    other.join()
+    assert entered.is_set()
+    assert not torch.compiler.is_compiling()
+
+
+def test_what_a_function_remembers_of_a_count_is_made_again() -> None:
+    """Whoever's function it is: pictures that follow get numbers."""
+
+    @functools.lru_cache
+    def ramp(size: int) -> tuple[Tensor, ...]:
+        return torch.arange(size), torch.arange(size) * 2
+
+    assert needed(Remembering(lambda rgb: [len(ramp(size)) for size in (8, 9)]), 64, 64) > 0
+    assert ramp.cache_info().currsize == 0
+    assert ramp(8)[1].tolist() == list(range(0, 16, 2))
+
+
+def test_who_keeps_what_was_counted_is_named() -> None:
+    """An annotator that keeps a tensor without numbers stops the build, as its maps might be made with it."""
+    kept: list[Tensor] = []
+    with pytest.raises(AnnotatorError, match=r"remembering keeps 1 tensor.* `weigh` must keep nothing"):
+        needed(Remembering(lambda rgb: kept.append(rgb.float())), 64, 64)
+
+
+def test_what_a_model_s_file_lacks_is_the_same_everywhere(tmp_path: Path) -> None:
+    """It is random, and said; but two processes of a build have the same numbers, and who draws beside it notices nothing."""
+    tiny_models.dpt(tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    state = load_file(file)
+    del state["head.head.4.weight"]
+    save_file(state, file, {"format": "pt"})
+    said: list[str] = []
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        annotator: Any = load_annotator(
+            f"depth:{tmp_path}", device="cpu", weights=Weights(offline=True, say=said.append)
+        )
+        following = torch.rand(1)
+        torch.manual_seed(seed)
+        assert torch.equal(torch.rand(1), following)
+        made.append(annotator.model.model.head.head[4].weight)
+    assert torch.equal(*made)
+    assert len(said) == 2
+    assert "its file lacks head.head.4.weight" in said[0]
