@@ -54,6 +54,7 @@ class Sample:
     columns: Mapping[str, Any] | None = None
     condition: bytes | None = None  # the encoded map, of a source of pairs
     note: str | None = None  # what has to be said of how its captions were read
+    split: str | None = None  # that a row has already, and keeps
 
 
 @dataclass(frozen=True)

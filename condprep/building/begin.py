@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from condprep.building.plan import Plan, check_config, check_inputs, make_plan
 from condprep.building.retry_rejects import ask_again, take_back
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.layout import Layout
-from condprep.errors import DatasetError, SourceError
+from condprep.dataset.splits import group_of
+from condprep.errors import DatasetError, SourceError, UsageError
 from condprep.runtime.progress import Progress
 from condprep.sources.base import Source
 from condprep.sources.chosen import InOrder
@@ -75,7 +77,7 @@ def begin(
     else:
         of_device = {"batch_size": loaded.batch_size, "network_memory": loaded.network_memory}
         config = {"condprep": __version__, "requested": requested} | of_device | made
-        plan = _write_plan(layout, source, config, options.shard_rows, progress, sizes)
+        plan = _write_plan(layout, source, config, options, progress, sizes)
         for said in (kind for kind in plan.notes if kind.startswith(OFFER)):  # at once, not only at the end
             weights.say(said)
     columns = loaded.columns(options, existing)
@@ -93,14 +95,26 @@ def _write_plan(
     layout: Layout,
     source: Source,
     config: Mapping[str, Any],
-    shard_rows: int,
+    options: BuildOptions,
     progress: Callable[[Progress], None],
     sizes: Sequence[int],
 ) -> Plan:
     """A new plan, in the place of whatever was built there."""
     layout.clear()
-    plan = make_plan(layout.private, source, config, shard_rows, lambda n: progress(Progress("list", n, None)), sizes)
+    rows = options.shard_rows
+    plan = make_plan(layout.private, source, config, rows, lambda n: progress(Progress("list", n, None)), sizes)
     if not plan.inputs:
         layout.clear()
         raise SourceError("the source holds no pictures; give a folder, tar, parquet or dataset that does")
+    if options.validation_by and not sizes and _is_one_group(plan):
+        layout.clear()
+        raise UsageError(
+            "all inputs come from one folder or tar, and --validation-by group would part none; leave it out"
+        )
     return plan
+
+
+def _is_one_group(plan: Plan) -> bool:
+    entries = chain.from_iterable(plan.entries(shard) for shard in range(plan.shards))
+    first = group_of(next(entries).name)
+    return all(group_of(entry.name) == first for entry in entries)

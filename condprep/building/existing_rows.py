@@ -66,7 +66,8 @@ class ExistingRows:
         """The options of the build that adds to this dataset."""
         options = self._requested["options"]
         kept = ("captions", "format", "validation", "shard_rows", "shard_bytes", "max_pixels")
-        return {name: options[name] for name in kept} | {"fit": "keep", "beside": tuple(self.columns)}
+        by = {"validation_by": options.get("validation_by")}
+        return {name: options[name] for name in kept} | by | {"fit": "keep", "beside": tuple(self.columns)}
 
     @property
     def columns(self) -> dict[str, pa.DataType]:
@@ -115,7 +116,7 @@ class ExistingRows:
         picture = (columns["image"] or {}).get("bytes")
         if picture is None:
             raise Rejected("read", "there is no picture in 'image'", code="no-picture")
-        return Sample(columns["source"], picture, tuple(text), columns)
+        return Sample(columns["source"], picture, tuple(text), columns, split=self.files[number]["split"])
 
     def merge(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """The dataset's provenance with that of the added columns."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, fi
 
 from condprep.annotators.registry import canonical, canonical_family, parameters, parse, validate
 from condprep.dataset.shards import Form
+from condprep.dataset.splits import split_by
 from condprep.errors import UsageError
 from condprep.images.geometry import Geometry
 from condprep.types import IMPORTED, ConditionKind, DecodeMode, FitMode, ImageFormat
@@ -39,6 +40,7 @@ class BuildOptions(BaseModel):
     drop_empty: bool = False  # reject pictures whose conditioning_image shows nothing
     captions: Literal["first", "list"] = "first"
     validation: float = Field(0.0, ge=0, lt=1)
+    validation_by: Literal["group"] | None = None  # whole folders and tars are held out; default: each by its key
     limit: int | None = Field(None, ge=1)  # inputs: only the first so many; default: all
     shard_rows: int = Field(1000, ge=1)
     shard_bytes: int = Field(500 * MEGA, ge=MEGA)
@@ -99,6 +101,10 @@ class BuildOptions(BaseModel):
     @property
     def geometry(self) -> Geometry:
         return Geometry(self.resolution, self.fit, self.max_upscale, self.decode)
+
+    def split_of(self, key: str, source: str) -> str:
+        """Where a row goes."""
+        return split_by(self.validation_by or "key", key, source, self.validation)
 
     def columns(self) -> dict[str, str]:
         """annotator -> the column of its map: its name, with the variant where that is taken."""

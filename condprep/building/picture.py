@@ -25,7 +25,6 @@ from condprep.building.keeping import Turn
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
 from condprep.dataset.shards import Row, size_of
-from condprep.dataset.splits import split_of
 from condprep.errors import DatasetError, PassingFault, Rejected
 from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
@@ -81,6 +80,7 @@ class Draft:
     undrawn: dict[str, tuple[Runner, Undrawn]] = field(default_factory=dict)  # what networks have seen, by column
     held: int = 0  # bytes that it takes, at most, from its preparation until it is written
     kept: bool = False  # a row of a dataset to which columns are added: it stays, come what may
+    split: str | None = None  # where such a row lies
     without: dict[str, Rejected] = field(default_factory=dict)  # columns of maps that such a row does not get, and why
 
     def lose(self, input: Input, column: str, why: Rejected) -> Draft | Reject:
@@ -219,7 +219,7 @@ class PictureStage:
         if columns["empty"] and self.options.drop_empty:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
             return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
-        split = split_of(draft.key, self.options.validation)
+        split = draft.split or self.options.split_of(draft.key, columns["source"])
         without = tuple(f"{column}: {why.code}" for column, why in draft.without.items())
         enlarged = max(draft.placement.scale) > 1
         return Row(columns, split, enlarged, draft.untouched, draft.captioned, draft.note, without)
@@ -257,7 +257,7 @@ class PictureStage:
             "transform": placement.transform,
         }
         made = dict(sample.columns or columns | came)
-        return Draft(key, rgb, placement, made, untouched, any(text), sample.note, kept=kept)
+        return Draft(key, rgb, placement, made, untouched, any(text), sample.note, kept=kept, split=sample.split)
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)

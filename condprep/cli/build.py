@@ -110,6 +110,9 @@ Format = Annotated[
 ]
 ShardSize = Annotated[str, of_output(help="rows, bytes or both: 1000, 500MB, 1000,500MB")]
 Validation = Annotated[float, of_output(help="share of the rows for validation, chosen by key")]
+ValidationBy = Annotated[
+    Literal["group"] | None, of_output(help="hold out whole folders, or tars, instead of single pictures")
+]
 FormatOfImages = Annotated[ImageFormat, of_output(help="of pictures that are changed; others keep their bytes")]
 ImageQuality = Annotated[int, of_output(help="of JPEG (4:4:4) and WebP")]
 RetryRejects = Annotated[
@@ -175,6 +178,7 @@ def build(
     decode: Decode = "auto",
     resolution: Resolution = 512, fit: Fit = None, max_upscale: MaxUpscale = 2.0,
     format: Format = "arrow", shard_size: ShardSize = "1000,500MB", validation: Validation = 0.0,
+    validation_by: ValidationBy = None,
     image_format: FormatOfImages = "jpeg", image_quality: ImageQuality = 95, max_rejects: MaxRejects = None,
     retry_rejects: RetryRejects = [], push_to_hub: PushToHub = None, private: Private = False,
     batch_size: BatchSize = None, network_memory: NetworkMemory = None, workers: Workers = None,

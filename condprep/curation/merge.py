@@ -91,10 +91,17 @@ class _Run:
                 raise UsageError(
                     f"{first.dataset} and {part.dataset} differ in the column {name!r}: {kinds}; build both alike"
                 )
+            if self._padded(records) != self._padded(self.records[0]):
+                raise UsageError(
+                    f"of {first.dataset} and {part.dataset} one was built with --fit pad, and has black borders; build both alike"
+                )
             if (other := self._made(records)) != made:
                 raise UsageError(
                     f"the maps of {first.dataset} and {part.dataset} were made in different ways: {made} and {other}; build both alike"
                 )
+
+    def _padded(self, records: Records) -> bool:
+        return bool(records.provenance) and records.provenance["geometry"]["fit"] == "pad"  # type: ignore[index]
 
     def _made(self, records: Records) -> list[dict[str, Any]] | None:
         found = records.provenance

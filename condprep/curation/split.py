@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from condprep.building.add_columns import take_places
 from condprep.building.output_folder import changing, disk_errors, layout_of
@@ -26,13 +26,11 @@ from condprep.dataset.columns import check_named, check_own
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.reader import batches, schema
 from condprep.dataset.shards import Counts, Row
-from condprep.dataset.splits import group_of, split_of
+from condprep.dataset.splits import BY, By, group_of, split_by
 from condprep.errors import DatasetError, UsageError
 from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.own import make_folder, remove, remove_tree
 from condprep.runtime.progress import Progress
-
-By = Literal["key", "group"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ def split(
     began = time.monotonic()
     if not 0 <= validation < 1:
         raise UsageError(f"validation = {validation}: it must be a share, 0 to below 1; 0.02 is one row in 50")
-    if by not in get_args(By):
-        raise UsageError(f"by = {by!r}: it must be {' or '.join(get_args(By))}")
+    if by not in BY:
+        raise UsageError(f"by = {by!r}: it must be {' or '.join(BY)}")
     layout = layout_of(dataset)
     with disk_errors(layout.root), changing(layout, break_lock, "make one of it with `condprep build` first"):
         staging = Layout(layout.private / "into")
@@ -131,8 +129,7 @@ class _Run:
             return now
         key, source = row["key"], row["source"]
         check_named(str(self.layout.root), key, source)
-        decides = key if self.by == "key" else sha256(group_of(source).encode()).hexdigest()
-        return split_of(decides, self.validation)
+        return split_by(self.by, key, source, self.validation)
 
     def copy(self) -> None:
         """Every shard that is not there yet, of the same rows in the same order."""
@@ -176,6 +173,6 @@ class _Run:
     def _plan(self) -> dict[str, Any]:
         """That of the build, whose command with this share finds its dataset finished."""
         plan: dict[str, Any] = read_json(self.layout.private / "plan.json")
-        if self.by == "key":
-            plan["config"]["requested"]["options"]["validation"] = self.validation
+        held_out = {"validation": self.validation, "validation_by": None if self.by == "key" else self.by}
+        plan["config"]["requested"]["options"] |= held_out
         return plan

@@ -204,7 +204,7 @@ def place_files(
     _move(moves)
     if form == "arrow":
         for split in total.rows:
-            _describe_split(layout, split, total, features, plan_id)
+            _describe_split(layout, split, total, features, _content(layout, plan_id))
         commit_json(layout.root / "dataset_dict.json", {"splits": [split for split in SPLITS if total.rows[split]]})
     return total
 
@@ -241,14 +241,20 @@ def _join(layout: Layout, shards: int, rejects: bytes, partial: Path) -> None:
             joined.write((layout.shard(number) / "rejects.jsonl").read_bytes())
 
 
-def _describe_split(layout: Layout, split: str, total: Counts, features: Mapping[str, Any], plan_id: str) -> None:
+def _content(layout: Layout, plan_id: str) -> str:
+    """What is in the dataset: of the inputs of a plan those that are no rejects, which may be others once they are tried again."""
+    rejects = (layout.private / "rejects.jsonl").read_bytes()
+    return f"{plan_id} {sha256(rejects).hexdigest()}"
+
+
+def _describe_split(layout: Layout, split: str, total: Counts, features: Mapping[str, Any], content: str) -> None:
     """`dataset_info.json` and `state.json`, as `Dataset.save_to_disk` writes them."""
     folder = layout.root / split
     empty = dict.fromkeys(("citation", "description", "homepage", "license"), "")
     commit_json(folder / "dataset_info.json", empty | {"features": dict(features)})
     state: dict[str, Any] = {
         "_data_files": [{"filename": Path(file["name"]).name} for file in total.files if file["split"] == split],
-        "_fingerprint": sha256(f"{plan_id} {split}".encode()).hexdigest()[:16],
+        "_fingerprint": sha256(f"{content} {split}".encode()).hexdigest()[:16],
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,

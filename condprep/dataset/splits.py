@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from math import ceil
+from typing import Literal, get_args
+
+By = Literal["key", "group"]  # what decides where a row goes: its own key, or the group that it is of
+BY: tuple[By, ...] = get_args(By)
 
 
 def split_of(key: str, validation: float) -> str:
     """key: sha256, hex. validation: the share of all keys that is held out; a larger one holds the same ones out, and more."""
     return "validation" if int(key[:16], 16) < validation * 2**64 else "train"
+
+
+def split_by(by: By, key: str, source: str, validation: float) -> str:
+    """The same, for all pictures of a group alike where `by` says so."""
+    return split_of(key if by == "key" else sha256(group_of(source).encode()).hexdigest(), validation)
 
 
 def enough(rows: int) -> float:

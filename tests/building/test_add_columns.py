@@ -10,9 +10,12 @@ import cv2
 import numpy as np
 import pytest
 from datasets import load_dataset, load_from_disk
+from PIL import Image
 from support.datasets import raw_bytes, tree
 from support.fragile import Fragile
+from support.pictures import smooth
 
+import condprep
 from condprep import add_columns, annotate, build
 from condprep.annotation.pictures import Annotated
 from condprep.errors import UsageError
@@ -152,6 +155,35 @@ def test_the_same_addition_again_has_nothing_to_do(raw: Path, tmp_path: Path) ->
     assert not (tmp_path / "ds" / ".condprep" / "into").exists()
     with pytest.raises(UsageError, match="has a column 'canny_random' already"):
         add_columns(tmp_path / "ds", "canny:random", batch_size=3)
+
+
+@pytest.mark.parametrize("how", ["by group", "replaced", "merged", "test"])
+def test_no_row_changes_its_split(raw: Path, tmp_path: Path, how: str) -> None:
+    """Every row stays where it lies, whatever put it there: a split by group, a file that was replaced, a merge, a split `test`."""
+    ds = tmp_path / "ds"
+    build(raw, ds, "canny", **SMALL)
+    if how == "by group":
+        condprep.split(ds, 0.6, by="group")
+    elif how == "replaced":
+        for number, path in enumerate(sorted(raw.rglob("*.png"))):
+            Image.fromarray(smooth(90, 90, number)).save(path)
+        build(raw, ds, "canny", append=True, replace=True, **SMALL)
+    elif how == "merged":
+        build(raw, tmp_path / "whole", "canny", **SMALL | {"validation": 0})
+        condprep.merge([ds, tmp_path / "whole"], tmp_path / "both")
+        ds = tmp_path / "both"
+    else:
+        (ds / "validation").rename(ds / "test")
+        for name in ("done.json", "shards.json"):
+            path = ds / ".condprep" / name
+            path.write_text(path.read_text().replace("validation", "test"))
+        (ds / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    before = {name: part["source"][:] for name, part in load_from_disk(str(ds)).items()}
+    assert set(before) == {"train", "test" if how == "test" else "validation"}
+    result = add_columns(ds, "gray")
+    after = load_from_disk(str(ds))
+    assert {name: part["source"][:] for name, part in after.items()} == before
+    assert result.rows == {name: len(part) for name, part in before.items()}
 
 
 def test_what_cannot_be_added_to(raw: Path, tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from datasets import load_from_disk
 from PIL import Image
 from support.command import Command
 from support.datasets import tree
@@ -43,6 +46,26 @@ def test_a_mended_input_becomes_a_row_of_a_finished_dataset(tmp_path: Path, brok
     build(broken, tmp_path / "new", "canny", **how)
     assert tree(tmp_path / "ds") == tree(tmp_path / "new")
     assert build(broken, tmp_path / "ds", "canny", **how).resumed == 14
+
+
+def test_what_was_computed_of_fewer_rows_is_not_taken_for_all(tmp_path: Path, broken: Path) -> None:
+    """A file that is mended with its size and time has no other plan, and yet `datasets` knows that its rows are others: what
+    `map` has cached of the rows before is not given for those that are there now."""
+    good = (broken / "05.png").read_bytes()
+    (broken / "05.png").write_bytes(b"x" * len(good))
+    os.utime(broken / "05.png", (1, 1))
+    build(broken, tmp_path / "ds", "canny", **SMALL)
+    assert len(load_from_disk(str(tmp_path / "ds"))["train"].map(_named)) == 11
+    (broken / "05.png").write_bytes(good)
+    os.utime(broken / "05.png", (1, 1))
+    build(broken, tmp_path / "ds", "canny", retry_rejects="unknown-format", **SMALL)
+    found = load_from_disk(str(tmp_path / "ds"))["train"].map(_named)
+    assert found["name"][:] == found["source"][:]
+    assert len(found) == 12
+
+
+def _named(row: dict[str, Any]) -> dict[str, Any]:
+    return {"name": row["source"]}
 
 
 def test_one_code_is_tried_again_alone(tmp_path: Path, broken: Path, command: Command) -> None:

@@ -83,6 +83,16 @@ def test_what_cannot_be_one_dataset_is_refused(
     assert not (tmp_path / "both").exists()
 
 
+def test_black_borders_are_not_mixed_in(place: Path, tmp_path: Path) -> None:
+    """A dataset of `--fit pad` and one without borders are refused, in either order: what adds columns would take the borders for
+    pictures."""
+    condprep.build(place / "raw-b", tmp_path / "pad", "canny", fit="pad", **HOW)
+    for datasets in ([place / "a", tmp_path / "pad"], [tmp_path / "pad", place / "a"]):
+        with pytest.raises(UsageError, match="one was built with --fit pad"):
+            condprep.merge(datasets, tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
 def test_other_datasets_are_another_merge(place: Path, tmp_path: Path, command: Command) -> None:
     """The folder of a merge is that of these datasets, in this order; the command says what it made."""
     ended = command("merge", place / "a", place / "b", "-o", tmp_path / "both")

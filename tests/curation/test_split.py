@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 from datasets import load_dataset, load_from_disk
+from PIL import Image
 from support.command import Command
 from support.datasets import tree
+from support.pictures import smooth
 
 from condprep import build, split, verify
 from condprep.dataset.splits import group_of
@@ -66,6 +68,45 @@ def test_groups_stay_together(ds: Path) -> None:
     found = {name: {row["source"].rpartition("/")[0] for row in part} for name, part in rows(ds).items()}
     assert found["train"] | found["validation"] == {"group0", "group1", "group2"}
     assert not found["train"] & found["validation"]
+
+
+def test_what_is_added_goes_with_its_group(ds: Path, raw: Path, tmp_path: Path) -> None:
+    """A dataset that was split by group is that of a build which holds groups out, and so are rows that are added: none lies on
+    both sides. Its build's command without that says what differs."""
+    split(ds, 0.6, by="group")
+    how: dict[str, Any] = {"validation": 0.6, "validation_by": "group", **SMALL}
+    build(raw, tmp_path / "other", "canny", **how)
+    assert rows(ds) == rows(tmp_path / "other")
+    for number in range(3):
+        Image.fromarray(smooth(80, 80, number)).save(raw / f"group{number}" / "new.png")
+    with pytest.raises(DatasetError, match=r"options\.validation_by: 'group' there, None now"):
+        build(raw, ds, "canny", append=True, **SMALL)
+    assert build(raw, ds, "canny", append=True, **how).changes == {"added": 3}
+    found = {name: {row["source"].rpartition("/")[0] for row in part} for name, part in rows(ds).items()}
+    assert not found["train"] & found["validation"]
+    split(ds, 0.6)
+    assert build(raw, ds, "canny", append=True, validation=0.6, **SMALL).changes == {"added": 0}
+
+
+def test_a_build_holds_groups_out_where_there_are_several(raw: Path, tmp_path: Path, command: Command) -> None:
+    """Of pictures in one folder it says so, and leaves nothing behind; the command takes the option, too."""
+    how = (
+        "-a",
+        "canny",
+        "-o",
+        tmp_path / "ds",
+        "--resolution",
+        "64",
+        "--validation",
+        "0.6",
+        "--validation-by",
+        "group",
+    )
+    ended = command("build", raw / "group1", *how)
+    assert ended.code == 2
+    assert "come from one folder or tar" in ended.err
+    assert command("build", raw, *how).code == 0
+    assert set(rows(tmp_path / "ds")) == {"train", "validation"}
 
 
 @pytest.mark.parametrize(
