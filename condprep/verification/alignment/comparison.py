@@ -85,7 +85,7 @@ def _contradict(remade: Pixels, stored: Pixels) -> bool:
 def compare_picture(picture: Pixels, stored: Pixels, kind: str, tolerance: float = 3) -> Alignment:
     """A picture (H, W, 3) uint8 RGB against its map (H, W[, C]) uint8 of a kind, whoever made the map.
 
-    Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 5 % on and maps of other pictures.
+    Tells shifts from about `tolerance` pixels on (at 512), flips, turns, scales from 2 to 3 % on and maps of other pictures.
     kind: maps of STEP_KINDS have steps; any other has lines or steps, whichever fit its picture better: line art may
     fill what is dark, and a soft edge can be as wide as a thing. A pose has too little to do with the edges of its
     picture: "unknown"; find poses in the picture and use `poses.comparison.compare_poses`.
@@ -94,7 +94,7 @@ def compare_picture(picture: Pixels, stored: Pixels, kind: str, tolerance: float
         return Alignment("unknown", "a pose map can only be compared with poses found in the picture")
     # Hardly a scene but a disc fits itself turned by a quarter: FLIPS will do where the pair fits as it is.
     # Different scenes score up to 4.5 as they are, and now and then 8 somewhere; the same scene from 7 on
-    rules = Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS)
+    rules = Rules(256, tolerance, here=5, elsewhere=8, scales=(0.95, 1.05), turns=FLIPS, parts=True)
     view = _as_drawn(MultiscalePair(picture, stored).at(rules.side), kind)
     found = _judge(view, rules)
     if found.wrong and found.score < SURE and view.evidence() < EVIDENCE:

@@ -30,6 +30,7 @@ from condprep.verification.alignment.registration import (
     tensor,
     unscaled,
 )
+from condprep.verification.alignment.stretching import REACH, SLACK, Blocks, Stretch, blocks, stretch
 
 SPARSE = 0.002  # share of edge pixels below which there is nothing to compare
 SHAPE = 1.1  # how many times wider, for its height, a map may be than its picture, or narrower, to be compared at all
@@ -48,6 +49,11 @@ class Fit:
     def distance(self) -> float:
         """The larger part of the shift."""
         return max(map(abs, self.shift))
+
+    @property
+    def near(self) -> bool:
+        """Whether the map is upright, and hardly scaled."""
+        return self.orientation == UPRIGHT and abs(self.scale - 1) <= REACH
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,10 @@ class View:
 
     def drawn(self, field: Callable[[Pixels], Field]) -> View:
         """The same look, where the map becomes a field in another way."""
+        assert len(self._ground)  # of the picture, which both have
         other = copy(self)
         other.pair = replace(self.pair, field=field)
-        for name in ("_edges", "_as_it_is"):
+        for name in ("_edges", "_spectrum", "_as_it_is", "stretch"):
             other.__dict__.pop(name, None)
         return other
 
@@ -114,12 +121,20 @@ class View:
         return spectrum(steps_of(self._gradients), self._shape)
 
     @cached_property
+    def _ground(self) -> Blocks:
+        return blocks(self._target, self.picture.shape[:2])
+
+    @cached_property
     def _edges(self) -> Field:
         return self.pair.field(self.stored)
 
     @cached_property
+    def _spectrum(self) -> Field:
+        return spectrum(self._edges, self._shape)
+
+    @cached_property
     def _as_it_is(self) -> NDArray[np.float32]:
-        return self._surface(UPRIGHT, 1)
+        return correlation(self._target, self._spectrum)
 
     def _field(self, orientation: Orientation, scale: float) -> Field:
         """The field of the map, once it is turned upright and scaled back."""
@@ -140,6 +155,13 @@ class View:
         """The scores of the best shifts for orientations and scales. Faster than one by one where the size is small."""
         spectra = np.stack([spectrum(self._field(*way), self._shape) for way in ways])
         return [peak(surface).score for surface in correlation(self._target, spectra)]
+
+    @cached_property
+    def stretch(self) -> Stretch:
+        """How the map seems to be scaled about its centre, where it is hardly shifted."""
+        if self.pair.lies or self.fit().distance > SLACK * self.ratio:
+            return Stretch()
+        return stretch(self._ground, blocks(self._spectrum, self.picture.shape[:2]))
 
     def here(self, reach: int = 1) -> float:
         """How well the map fits as it is, give or take `reach` pixels of the working size."""

@@ -106,6 +106,11 @@ def spectrum(edges: Field, shape: tuple[int, int]) -> Field:
     return np.asarray(fft.fft2(edges, shape), np.complex64)
 
 
+def whitened(a: Field) -> Field:
+    """A spectrum -> the field, so that the plain correlation of two is that of `correlation`, but for the unit."""
+    return np.asarray(fft.ifft2(a / (np.sqrt(np.abs(a)) + np.float32(1e-3))), np.complex64)
+
+
 def correlation(a: Field, b: Field) -> NDArray[np.float32]:
     """Two spectra -> (H, W) float32: how well b, moved back by (dy, dx), matches a, in units of the noise.
 

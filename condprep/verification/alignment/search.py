@@ -14,7 +14,7 @@ from condprep.verification.alignment.registration import UPRIGHT, Orientation
 
 BETTER = 1.1  # how many times better than upright another orientation or scale must fit
 MARGIN = 4.0  # and by how much better than as it is: the best of a few dozen ways gains 3 by chance
-CLEARLY = 0.5  # how much better another shift must fit
+CLEARLY = 0.5  # how much better another shift must fit, or a scale that the parts of the map tell
 COARSE = 128  # longer side in pixels at which other orientations and scales are tried first
 PLAUSIBLE = 5.0  # score at COARSE that different scenes hardly reach anywhere
 CHANCE = 8.0  # score that different scenes hardly reach anywhere in full
@@ -32,8 +32,9 @@ class Rules:
     tolerance: float  # shift in pixels of the full picture that is none
     here: float  # score from which the map counts as the picture's as it is
     elsewhere: float  # score from which it counts as the picture's in another way
-    scales: Sequence[float]  # tried even where the pair fits
+    scales: Sequence[float]  # tried even where the pair fits, unless its parts tell one
     turns: Sequence[Orientation]  # as well
+    parts: bool = False  # whether the parts of the map are asked for its scale
 
 
 def suspect(pair: MultiscalePair, coarse: View, view: View, rules: Rules) -> Fit | None:
@@ -41,11 +42,13 @@ def suspect(pair: MultiscalePair, coarse: View, view: View, rules: Rules) -> Fit
     here = view.here()
     upright = [] if pair.lies else [view.fit()]
     best = max([here, *(fit.score for fit in upright)])
-    others = [] if pair.lies else _doubtful(coarse, view, rules)
+    near = _stretched(view) if rules.parts else []
+    others = [] if pair.lies else _doubtful(coarse, view, rules.turns, [] if near else rules.scales)
     if here < 2 * rules.here and best < 2 * rules.elsewhere:  # may resemble itself, moved or scaled
         others += _everything(pair, coarse, view, rules)
     better = max(BETTER * best, here + MARGIN)
     fits = [fit for fit in others if fit.score > better] + [fit for fit in upright if fit.distance >= SUSPECT]
+    fits += [fit for fit in near if fit.score >= best + CLEARLY]
     # What fits as it is shows the same scene, and then better than chance is enough
     least = rules.elsewhere if here < rules.here else min(rules.elsewhere, CHANCE)
     return max((fit for fit in fits if fit.score >= least), key=lambda fit: fit.score, default=None)
@@ -56,17 +59,24 @@ def confirmed(suspect: Fit, full: View, tolerance: float) -> Fit | None:
     fit, here = full.fit(suspect.orientation, suspect.scale), full.here()
     if suspect.orientation == UPRIGHT and suspect.scale == 1:
         return fit if fit.distance >= tolerance and fit.score >= here + CLEARLY else None
-    return replace(suspect, shift=fit.shift) if max(fit.score, suspect.score) > BETTER * here else None
+    least = here + CLEARLY if suspect.near else BETTER * here
+    return replace(suspect, shift=fit.shift) if max(fit.score, suspect.score) > least else None
 
 
-def _doubtful(coarse: View, view: View, rules: Rules) -> list[Fit]:
+def _doubtful(coarse: View, view: View, turns: Sequence[Orientation], scales: Sequence[float]) -> list[Fit]:
     """Other orientations and scales of a pair that fits upright, where a coarse look cannot rule them out."""
     least, best = DOUBT * coarse.fit().score, DOUBT * view.fit().score
-    ways = [*((turned, 1.0) for turned in rules.turns), *((UPRIGHT, scale) for scale in rules.scales)]
+    ways = [*((turned, 1.0) for turned in turns), *((UPRIGHT, scale) for scale in scales)]
     doubtful = [way for way, score in zip(ways, coarse.scores(ways)) if score > least]
     fits = [view.fit(turned) for turned, scale in doubtful if scale == 1]
     near = [scale for _, scale in doubtful if scale != 1]
     return fits + _scaled(view, [scale for scale in near if view.fit(scale=scale).score > best])
+
+
+def _stretched(view: View) -> list[Fit]:
+    """The best fit around the scale that the parts of the map tell, where they do."""
+    told = view.stretch
+    return _scaled(view, [told.scale] if told.gain >= CLEARLY and abs(told.scale - 1) >= SCALING else [])
 
 
 def _everything(pair: MultiscalePair, coarse: View, view: View, rules: Rules) -> list[Fit]:
