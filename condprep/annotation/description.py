@@ -64,8 +64,7 @@ class Description:
         annotator = wanted.load(self.device, self.weights, self.trust)
         here: Mapping[str, str] = annotator.provenance["weights"]
         expected = self.found.get(column, {})
-        names = {file: Path(file).name for file in expected}
-        if {file: here.get(names[file]) for file in expected} != expected:
+        if {file: here.get(file) for file in expected} != expected:
             raise AnnotatorError(
                 f"{wanted.name}: the session that was handed over has the weights {dict(expected)}, here are {dict(here)}: "
                 "give every process the same files, with weights=condprep.Weights(FOLDER) or CONDPREP_WEIGHTS"

@@ -96,15 +96,9 @@ class Pretrained:
 
     def provenance(self, commit: str | None) -> dict[str, Any]:
         """What a record says of it: a folder's files and their sha256 or the Hub id and its commit, and the card's licence."""
-        files = self._fingerprints() or {self.name: f"commit {commit}"}
+        files = fingerprints(Path(self.variant)) if self.local else {self.name: f"commit {commit}"}
         licence = self._licence(commit)
         return {"weights": files, "licence": licence or f"see {self.name}", "commercial": licence in FREE}
-
-    def _fingerprints(self) -> dict[str, str]:
-        if not self.local:
-            return {}
-        found = sorted(Path(self.variant).rglob("*.safetensors"))
-        return {path.relative_to(self.variant).as_posix(): sha256(path) for path in found}
 
     def _licence(self, commit: str | None) -> str:
         """As the model's card names it; "" where there is no card, or it names none."""
@@ -140,6 +134,12 @@ class Pretrained:
 
     def __str__(self) -> str:
         return f"{self.door}:{self.variant}"
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """A model's files that its maps depend on, and their sha256: weights, and the settings of network, pictures and steps."""
+    found = [path.relative_to(folder) for kind in ("*.safetensors", "*.json") for path in sorted(folder.rglob(kind))]
+    return {path.as_posix(): sha256(folder / path) for path in found if not path.parts[0].startswith(".")}
 
 
 def transformers(door: str, variant: str) -> Any:

@@ -153,11 +153,11 @@ def find_weights(name: str, weights: Weights) -> dict[str, str | None]:
 
     What is not on this machine is fetched.
     """
-    from condprep.weights.find import sha256
-
     spec, variant = parse(name)
     if variant and variant not in spec.variants:  # a model of transformers: a folder, or a name on the Hub
-        return {str(path): sha256(path) for path in sorted(Path(variant).glob("*.safetensors"))}
+        from condprep.annotators.pretrained import fingerprints
+
+        return dict(fingerprints(Path(variant)))
     files = spec.weights.get(variant) or next(iter(spec.weights.values()), ())
     return {file: _sha256(file, weights) for file in files}
 

@@ -41,7 +41,9 @@ class NodeJob:
     folder: Path  # to which paths are relative
     paths: tuple[Path, ...]  # that must be there
     mark: str  # what stands in the lock file of the output
-    sha256: Mapping[str, str] = field(default_factory=dict)  # of the weights that the driver has
+    sha256: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # column -> of the weights files that the driver has
 
     def open(self, begun: Begun | None) -> OpenedJob:
         """Raises UsageError where this node does not see what it needs, AnnotatorError where it has other weights."""
@@ -52,12 +54,14 @@ class NodeJob:
                 raise UsageError(f"does not see {path}: all nodes need it under the same path")
         layout = self._layout()
         loaded = load(self.source, self.options, begun, self.device, self.weights)
-        for name, here in ((file, sha) for one in loaded.described for file, sha in one["weights"].items()):
-            if self.sha256.get(name, here) != here:
-                raise AnnotatorError(
-                    f"has other weights {name} (sha256 {here}) than the machine where the build was begun "
-                    f"(sha256 {self.sha256[name]}): give all nodes the same file, with --weights FOLDER or CONDPREP_WEIGHTS"
-                )
+        for one in loaded.described:
+            driver = self.sha256.get(one["column"], {})
+            for name, here in one["weights"].items():
+                if driver.get(name, here) != here:
+                    raise AnnotatorError(
+                        f"has other weights {name} (sha256 {here}) than the machine where the build was begun "
+                        f"(sha256 {driver[name]}): give all nodes the same file, with --weights FOLDER or CONDPREP_WEIGHTS"
+                    )
         return OpenedJob(self, layout, loaded)
 
     def _change_folder(self) -> None:
@@ -175,10 +179,8 @@ class OnRay:
         """Have the first actor load the annotators, and say what it has loaded. Raises what `connected` and a node raise."""
         names = self._names(begun)
         sha256 = {
-            Path(file).name: sha
-            for name in names
-            for file, sha in find_weights(name, self._weights).items()
-            if sha is not None
+            column: {file: sha for file, sha in find_weights(name, self._weights).items() if sha is not None}
+            for name, column in zip(names, self._options.columns().values())
         }
         ray = self._ending.enter_context(connected(self._address))
         network = not all(parse(name)[0].cpu_only for name in names)

@@ -86,6 +86,15 @@ class BuildOptions(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_column_each(self) -> BuildOptions:
+        columns = list(self.columns().values())
+        twice = [text for text, column in self.columns().items() if columns.count(column) > 1]
+        if twice:
+            column = self.columns()[twice[0]]
+            raise ValueError(f"{' and '.join(twice)} would both be the column {column!r}; give one folder another name")
+        return self
+
+    @model_validator(mode="after")
     def _importable(self) -> BuildOptions:
         if self.annotators and self.condition_kind:
             raise ValueError("--condition-kind is about maps that come with the pictures; leave it out, or --annotator")

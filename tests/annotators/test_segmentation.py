@@ -123,10 +123,11 @@ def test_the_column_says_what_is_there(models: dict[str, Annotator]) -> None:
 
 
 def test_the_record_has_file_palette_and_licence(folders: dict[str, Path], models: dict[str, Annotator]) -> None:
-    """The file's sha256, the card's licence and whether it is for commerce; without a card the licence is to be looked up."""
+    """The sha256 of its weights and of its settings, the card's licence and whether it is for commerce; without a card the licence is to be looked up."""
     made = models["segformer"].provenance
     file = folders["segformer"] / "model.safetensors"
-    assert made["weights"] == {file.name: sha256(file.read_bytes()).hexdigest()}
+    names = ("model.safetensors", "config.json", "preprocessor_config.json")
+    assert made["weights"] == {name: sha256((file.parent / name).read_bytes()).hexdigest() for name in names}
     assert made["parameters"] == {"precision": "fp32", "palette": "ade20k"}
     assert (made["licence"], made["commercial"]) == ("apache-2.0", True)
     other = models["mask2former"].provenance

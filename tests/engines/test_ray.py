@@ -213,12 +213,13 @@ def test_a_node_that_does_not_see_what_it_needs_says_so(
 
 
 def test_a_node_with_other_weights_is_refused(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is named with both hashes: its maps would be others."""
-    loaded = Loaded({}, [{"weights": {"net.pth": "bb"}}], {}, 1, None, {})
+    """The file is named with both hashes: its maps would be others. Another annotator's file of the same name is another one."""
+    loaded = Loaded({}, [{"column": "net", "weights": {"net.pth": "bb"}}], {}, 1, None, {})
     monkeypatch.setattr("condprep.building.on_ray.load", lambda *_: loaded)
     with pytest.raises(AnnotatorError, match=r"has other weights net\.pth \(sha256 bb\) than .* \(sha256 aa\)"):
-        job(pictures, tmp_path / "ds", sha256={"net.pth": "aa"}).open(None)
-    assert job(pictures, tmp_path / "same", sha256={"net.pth": "bb"}).open(None).loaded is loaded
+        job(pictures, tmp_path / "ds", sha256={"net": {"net.pth": "aa"}}).open(None)
+    for number, same in enumerate(({"net": {"net.pth": "bb"}}, {"other": {"net.pth": "aa"}})):
+        assert job(pictures, tmp_path / f"same{number}", sha256=same).open(None).loaded is loaded
 
 
 def test_options_of_another_engine_are_refused(pictures: Path, tmp_path: Path) -> None:
