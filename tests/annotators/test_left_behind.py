@@ -29,7 +29,8 @@ from condprep.weights.find import Weights
 
 KEYS = [f"{number:064x}" for number in range(6)]
 MODELS = {kind: door for door, kinds in doors.MODELS.items() for kind in kinds}
-NAMES = [*doors.FILTERS, *doors.LINES, *doors.HED, *doors.DWPOSE, *doors.PEOPLE, *doors.SEGMENTS, *MODELS, "sam2"]
+NAMES = [*doors.FILTERS, *doors.LINES, *doors.HED, *doors.DWPOSE, *doors.PEOPLE, "aux:sam", *MODELS, "sam2"]
+HEAVY = {"aux:sam", "sam2"}
 QUICK = {"canny:random", "inpaint", "teed", "aux:shuffle", "dpt"}
 
 
@@ -93,13 +94,23 @@ def test_loading_and_calling_leave_all_as_it_was(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
 def test_threads_that_share_one_get_its_maps(name: str, tmp_path: Path) -> None:
     """Four threads at once, with pictures of several sizes: the maps that each picture has alone."""
-    annotator, some = loaded(name, tmp_path), pictures()
+    some = pictures()[: 2 if name in HEAVY else None]
+    shared_by_threads(loaded(name, tmp_path), some, 6 if name in HEAVY else 18)
+
+
+def shared_by_threads(annotator: Any, some: list[Tensor], times: int) -> None:
+    """Whoever asks gets what each picture has alone."""
     alone = [annotator(rgb, [key]).maps for rgb, key in zip(some, KEYS)]
+
+    def again(number: int) -> bool:
+        which = number % len(some)
+        return torch.equal(annotator(some[which], KEYS[which : which + 1]).maps, alone[which])
+
     with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda n: annotator(some[n % 6], [KEYS[n % 6]]).maps, range(18)))
-    assert [n for n, maps in enumerate(made) if not torch.equal(maps, alone[n % 6])] == []
+        assert all(pool.map(again, range(times)))
 
 
+@pytest.mark.slow
 def test_a_consistency_model_for_several_threads(tmp_path: Path) -> None:
     """Its scheduler counts steps: each picture gets its own, whoever else asks at the time."""
     from diffusers import LCMScheduler
@@ -108,11 +119,7 @@ def test_a_consistency_model_for_several_threads(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "model_index.json").read_text(encoding="utf-8"))
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", "LCMScheduler"]}))
     LCMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "scheduler")
-    annotator, some = load_annotator(f"normal:{tmp_path}", device="cpu"), pictures()
-    alone = [annotator(rgb, [key]).maps for rgb, key in zip(some, KEYS)]
-    with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda n: annotator(some[n % 6], [KEYS[n % 6]]).maps, range(24)))
-    assert [n for n, maps in enumerate(made) if not torch.equal(maps, alone[n % 6])] == []
+    shared_by_threads(load_annotator(f"normal:{tmp_path}", device="cpu"), pictures(), 24)
 
 
 class Remembering:

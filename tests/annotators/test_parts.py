@@ -49,7 +49,7 @@ def test_the_parts_are_those_of_the_pipeline(tmp_path: Path) -> None:
     assert annotator(batch(picture(1, 1)), KEYS[:1]).maps.shape == (1, 3, 1, 1)
     assert not annotator.binary
     assert kind_of_annotator("mask", str(folder)) == "segmentation"
-    assert list(annotator.provenance["weights"])[0] == "model.safetensors"
+    assert next(iter(annotator.provenance["weights"])) == "model.safetensors"
 
 
 def test_a_picture_in_which_nothing_is_found_is_black(tmp_path: Path) -> None:

@@ -54,9 +54,16 @@ class Parts(BaseAnnotator):
 
         pictures = map(Image.fromarray, rgb.permute(0, 2, 3, 1).contiguous().cpu().numpy())
         with autocast(self.precision, self.device):
-            found = [self.pipeline(picture)["masks"] for picture in pictures]
+            found = [self._masks(picture) for picture in pictures]
         painted = np.stack([paint([np.asarray(mask) for mask in masks], rgb.shape[2], rgb.shape[3]) for masks in found])
         return Maps(torch.from_numpy(painted).permute(0, 3, 1, 2).to(rgb.device))
+
+    def _masks(self, picture: Any) -> Any:
+        """As `pipeline(picture)` finds them, which would take numbers of torch's generator for a DataLoader of one picture."""
+        pipe = self.pipeline
+        return pipe.run_single(picture, pipe._preprocess_params, pipe._forward_params, pipe._postprocess_params)[
+            "masks"
+        ]
 
     def weigh(self, rgb: Tensor) -> Tensor:
         """The masks that transformers has at once in the picture's size; the network sees pictures of one size."""
