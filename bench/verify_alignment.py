@@ -1,15 +1,17 @@
 """Recall and false alarms of the alignment checks of `condprep verify`, through `verify` itself.
 
-    python -m bench verify-alignment [--kinds canny hed pidinet lineart depth] [--told known picture unsaid]
+    python -m bench verify-alignment [--kinds canny hed pidinet lineart xdog depth] [--told known picture unsaid]
                                      [--rows 504] [--side 512] [--defects none "shift 4" ...]
                                      [--pictures DIR] [--hed-weights DIR] [--weights DIR] [--cache DIR]
 
 Pairs are crops of scikit-image's photographs and of the shared test data, in an order in which neighbours are of different
 photographs; pictures are stored as JPEG (quality 95), maps were made of the pixels before. A defect is planted into every
-row of a copy; an alarm is a row with a finding. `known` names the annotator, `picture` does not, and `unsaid` not even the kind of the maps. Depth is measured, not annotated: crops of scikit-image's stereo pair and of
-an RGB-D recording of the shared data. Poses have `verify-poses`. What a network made of a picture is kept in --cache, so that
-a run that was stopped goes on where it was, and some defects can be measured now, others later. `--pictures` measures with
-other photographs, which no threshold has seen.
+row of a copy; an alarm is a row with a finding; what is said of all rows together (out-of-step, shared-shift) stands behind.
+`all 2 px` and the like move all rows in the same way. `known` names the annotator, `picture` does not, and `unsaid` not even
+the kind of the maps. Depth is measured, not annotated: crops of scikit-image's stereo pair and of an RGB-D recording of the
+shared data. Poses have `verify-poses`. What a network made of a picture is kept in --cache, so that a run that was stopped
+goes on where it was, and some defects can be measured now, others later. `--pictures` measures with other photographs, which
+no threshold has seen.
 """
 
 from __future__ import annotations
@@ -69,6 +71,11 @@ def squares(name: str, picture: Picture, count: int, side: int) -> Iterator[Pict
 def moved(stored: Picture, rng: np.random.Generator, by: int) -> Picture:
     """Shifted by so many pixels along one axis or both; what comes in is black."""
     dx, dy = [(by, 0), (-by, 0), (0, by), (0, -by), (by, -by), (-by, by)][rng.integers(6)]
+    return placed(stored, dx, dy)
+
+
+def placed(stored: Picture, dx: int, dy: int) -> Picture:
+    """So many pixels to the right and down."""
     matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
     return cv2.warpAffine(stored, matrix, stored.shape[1::-1], flags=cv2.INTER_NEAREST)
 
@@ -94,11 +101,15 @@ DEFECTS: Mapping[str, Plant] = {
     "scale 2 %": partial(scaled, by=0.02),
     "scale 3 %": partial(scaled, by=0.03),
     "scale 5 %": partial(scaled, by=0.05),
+    "all 2 px": lambda stored, rng: placed(stored, 2, 0),
+    "all 3 px": lambda stored, rng: placed(stored, 0, -3),
+    "all 1.5 %": lambda stored, rng: unscaled(stored, 1 / 1.015),
 }
 
 
 OTHERS = ("wrong map", "off by one", "shuffled")
-FURTHER = {"pidinet": "pidinet", "lineart": "aux:lineart_standard"}
+TOGETHER = ("out-of-step", "shared-shift")  # rules about rows together
+FURTHER = {"pidinet": "pidinet", "lineart": "aux:lineart_standard", "xdog": "scribble:xdog"}
 TOLD = ("known", "picture", "unsaid")
 UNSAID = "conditioning_image"  # a column whose name is that of no kind
 
@@ -143,7 +154,7 @@ def told(pairs: Sequence[tuple[str, bytes, Picture]]) -> list[tuple[str, bytes, 
 
 
 def measure(one: Set, defects: Sequence[str]) -> None:
-    """A line for each defect: rows with a finding, those of which nothing is known, runs out of step, rows a second."""
+    """A line for each defect: rows with a finding, those of which nothing is known, rows a second, what is told of all together."""
     pairs = told(one.pairs)
     print(f"\n{one.title}: {len(pairs)} pairs", flush=True)
     for defect in defects:
@@ -152,8 +163,8 @@ def measure(one: Set, defects: Sequence[str]) -> None:
             path = write(pairs, maps, one.column, Path(folder))
             found = condprep.verify(path, checks=["alignment"], sample="all", weights=Weights(offline=True), **one.how)
             verdicts = pq.read_table(found.scores, columns=["alignment"])["alignment"].to_pylist()
-        alarms = {finding.row for finding in found.findings if finding.rule != "out-of-step"}
-        runs = [finding.reason for finding in found.findings if finding.rule == "out-of-step"]
+        alarms = {finding.row for finding in found.findings if finding.rule not in TOGETHER}
+        runs = [finding.reason for finding in found.findings if finding.rule in TOGETHER]
         line = f"{len(alarms) / len(maps):7.1%}  unknown {verdicts.count('unknown'):3}"
         print(f"  {defect:11} {line}  {len(maps) / found.seconds:5.0f} rows/s  {'; '.join(runs)}", flush=True)
 

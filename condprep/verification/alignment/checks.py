@@ -25,6 +25,7 @@ EMPTY: Scores = {  # of a row whose picture or map cannot be decoded
     **dict.fromkeys(("alignment", "compared_with", "misfit", "shift_x", "shift_y", "orientation")),
     **dict.fromkeys(("scale", "fit", "here", "likeness")),
     "descriptors": (None, None),
+    "lean": None,
 }
 FINEST = 1.5  # pixels of a shift that gradients may tell
 UNCLEAR = "unclear"  # a kind that nobody tells
@@ -44,7 +45,7 @@ Reannotate = Callable[[OpenedPair], Reannotated | None]  # None: of this row no 
 
 
 def measure(opened: OpenedPair, context: Context, reannotate: Reannotate | None = None) -> Scores:
-    """The scores below: shifts in pixels, degrees of fit in units of noise. And the row's descriptors, for OutOfStep."""
+    """The scores below: shifts in pixels, degrees of fit in units of noise. And for surveys the row's descriptors and lean."""
     picture, stored = opened.image.rgb, opened.map
     if picture is None or stored is None:
         return EMPTY
@@ -54,7 +55,7 @@ def measure(opened: OpenedPair, context: Context, reannotate: Reannotate | None 
     made: Descriptor | None = describe(picture) if kind != "pose" else reannotated.made if reannotated else None
     by = "made again" if reannotated and reannotated.own else "other poses" if reannotated else "picture"
     by = "own pixels" if kind in PICTURED else by
-    return {**_scores(alignment, by), "descriptors": (made, describe(stored, kind))}
+    return {**_scores(alignment, by), "lean": alignment.lean, "descriptors": (made, describe(stored, kind))}
 
 
 def _compared(picture: Pixels, stored: Pixels, kind: str) -> Alignment:

@@ -1,4 +1,4 @@
-"""A shift that all maps of a dataset share: too small for a row, it shows in the median over many."""
+"""A shift or a scale that all maps of a dataset share: too small for a row, it shows in the median over many."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ LEAST = {
     "own pixels": 1,
     "other poses": 3,
 }  # pixels: two annotators mean other places by the same joint
+LEAST_SCALING = 0.0099  # difference from 1: right maps of five annotators and measured depth share none
 
 
 class Median(NamedTuple):
@@ -39,40 +40,75 @@ def median(values: NDArray[np.floating]) -> Median:
     return Median(float(np.median(ordered)), float(ordered[outside]), float(ordered[-1 - outside]))
 
 
+class Sample:
+    """The rows that were compared in one way. 12 bytes a row."""
+
+    def __init__(self, first: int) -> None:
+        self.first, self.least = first, 0.0
+        self._lie = array("f")
+
+    def add(self, x: float, y: float, scale: float, least: float) -> None:
+        self._lie.extend((x, y, scale))
+        self.least = max(self.least, least)
+
+    def reason(self) -> str | None:
+        """What the rows share, where the interval of its median lies beyond what can be chance or an annotator's nature."""
+        lie = np.array(self._lie, np.float64).reshape(-1, 3)
+        if len(lie) < FEWEST:
+            return None
+        across, down, scale = (median(values) for values in lie.T)
+        over = f"over {len(lie):,} rows"
+        told = []
+        if any(_beyond(axis, 0, self.least) for axis in (across, down)):
+            found = f"shifted by {_vector(across.value, down.value)} px, {_interval(across, down)} {over}"
+            told.append(f"{found}: moved by {_vector(-across.value, -down.value)} px they would lie right")
+        if _beyond(scale, 1, LEAST_SCALING):
+            found = f"scaled by {scale.value:.3g} about their centre, 95 % interval of the median {scale.low:.3g} to {scale.high:.3g}"
+            told.append(f"{found} {over}: scaled by {1 / scale.value:.3g} they would lie right")
+        return f"the maps together are {'; and '.join(told)}" if told else None
+
+
 class SharedShift:
-    """Maps that are all shifted in the same way, as maps made again show it. 8 bytes a row."""
+    """Maps that are all shifted, or scaled, in the same way, as maps made again show it, or their pictures."""
 
     name: ClassVar[str] = "shared-shift"
     severity: ClassVar[Severity] = "error"
 
     def __init__(self) -> None:
-        self._shifts, self._least = array("i"), 0
-        self._first, self._rows = 0, 0
+        self._samples: dict[str, Sample] = {}
+        self._rows = 0
 
     def add(self, scores: Scores) -> None:
-        least = LEAST.get(scores["compared_with"])
-        if least and scores["alignment"] in ("aligned", "shifted"):
-            self._first = self._first if self._shifts else self._rows
-            self._shifts.extend((scores["shift_x"], scores["shift_y"]))
-            self._least = max(self._least, least)
+        way, lean = scores["compared_with"], scores["lean"]
+        if lean:
+            self._of(way).add(lean.x, lean.y, lean.scale, lean.finest)
+        elif way in LEAST and scores["alignment"] in ("aligned", "shifted"):
+            self._of(way).add(scores["shift_x"], scores["shift_y"], 1.0, LEAST[way])
         self._rows += 1
 
     def finish(self) -> Iterator[tuple[int, str]]:
-        """One finding, at the first row that was compared, where the interval of an axis lies beyond what can be chance."""
-        shifts = np.array(self._shifts, np.float64).reshape(-1, 2)
-        if len(shifts) < FEWEST:
-            return
-        across, down = axes = median(shifts[:, 0]), median(shifts[:, 1])
-        if any(min(abs(axis.low), abs(axis.high)) >= self._least and axis.low * axis.high > 0 for axis in axes):
-            where = f"({_signed(across.value)}, {_signed(down.value)}) px"
-            yield (
-                self._first,
-                f"the maps together are shifted by {where}, {_interval(across, down)} over {len(shifts):,} rows",
-            )
+        """One finding for each way of comparing, at the first row that was compared so."""
+        for sample in self._samples.values():
+            if reason := sample.reason():
+                yield sample.first, reason
+
+    def _of(self, way: str) -> Sample:
+        return self._samples.setdefault(way, Sample(self._rows))
+
+
+def _beyond(found: Median, nothing: float, least: float) -> bool:
+    """Whether the whole interval lies on one side of what is nothing, and as far from it."""
+    low, high = found.low - nothing, found.high - nothing
+    return min(abs(low), abs(high)) >= least and low * high > 0
+
+
+def _vector(x: float, y: float) -> str:
+    return f"({_signed(x)}, {_signed(y)})"
 
 
 def _signed(pixels: float) -> str:
-    return f"{pixels:+g}" if pixels else "0"
+    tenths = round(pixels, 1)
+    return f"{tenths:+g}" if tenths else "0"
 
 
 def _interval(across: Median, down: Median) -> str:

@@ -101,11 +101,32 @@ def test_two_pixels_are_told_with_the_annotator_alone(
 ) -> None:
     """A map made again tells 2 px in every row; the picture alone does not, unless its threshold is lowered."""
     rows = [(picture, moved(stored, 0, 2)) for picture, stored in pairs]
-    known = [one for one in verified(rows, tmp_path, "canny").findings if one.rule != "shared-shift"]
-    assert {one.reason for one in known} == {"condition is shifted by (0, +2) px"}
-    assert len(known) == ROWS
-    assert not verified(rows, tmp_path).findings
-    assert len(verified(rows, tmp_path, settings={"alignment": {"min_shift": 2}}).findings) == ROWS
+
+    def told(annotator: str | None = None, **how: Any) -> list[str]:
+        return [one.reason for one in verified(rows, tmp_path, annotator, **how).findings if one.rule == "shifted"]
+
+    assert told("canny") == ["condition is shifted by (0, +2) px"] * ROWS
+    assert told() == []
+    assert len(told(settings={"alignment": {"min_shift": 2}})) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("plant", "words"),
+    [
+        (lambda m: moved(m, 0, 2), "shifted by (0, +2) px, "),
+        (lambda m: unscaled(m, 1 / 1.015), "scaled by 1.01"),
+    ],
+)
+def test_all_rows_together_tell_what_none_of_them_shows(
+    pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path, plant: Callable[[np.ndarray], np.ndarray], words: str
+) -> None:
+    """A shift of 2 px or a scale of 1.5 % that all share is one finding of them together, with no annotator at hand."""
+    found = verified([(picture, plant(stored)) for picture, stored in pairs], tmp_path).findings
+    ((row, reason),) = [(one.row, one.reason) for one in found if one.rule == "shared-shift"]
+    assert row == 0
+    assert reason.startswith(f"the maps together are {words}")
+    assert f"over {ROWS} rows" in reason
+    assert reason.endswith("they would lie right")
 
 
 def test_parameters_of_the_annotator_are_heeded(pairs: list[tuple[np.ndarray, np.ndarray]], tmp_path: Path) -> None:

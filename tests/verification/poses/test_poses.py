@@ -23,6 +23,7 @@ from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.draw import draw_bodies, draw_poses
 from condprep.annotators.openpose.keypoints import Pose
 from condprep.verification import reannotate
+from condprep.verification.alignment.comparison import Lean
 from condprep.verification.alignment.registration import FLIPS, TURNS, UPRIGHT, Orientation, unscaled
 from condprep.verification.alignment.shared_shift import SharedShift, median
 from condprep.verification.poses.comparison import compare_poses
@@ -189,9 +190,9 @@ def test_the_interval_is_one_of_95_percent() -> None:
 
 def surveyed(shifts: np.ndarray, by: str = "made again") -> list[tuple[int, str]]:
     survey = SharedShift()
-    survey.add({"alignment": "aligned", "compared_with": "picture", "shift_x": 0, "shift_y": 0})
+    survey.add({"alignment": "aligned", "compared_with": "picture", "shift_x": 0, "shift_y": 0, "lean": None})
     for x, y in shifts.tolist():
-        survey.add({"alignment": "aligned", "compared_with": by, "shift_x": x, "shift_y": y})
+        survey.add({"alignment": "aligned", "compared_with": by, "shift_x": x, "shift_y": y, "lean": None})
     return list(survey.finish())
 
 
@@ -204,6 +205,37 @@ def test_a_shared_shift_is_told_though_no_row_shows_it() -> None:
     assert "over 200 rows" in reason
     assert surveyed(wobble) == []
     assert surveyed(wobble[:19] + 9) == []
+
+
+def leaning(lie: np.ndarray, finest: float = 1.25) -> list[str]:
+    """What the survey says of rows that were compared with their pictures: x, y, scale each."""
+    survey = SharedShift()
+    for x, y, scale in lie.tolist():
+        survey.add({"alignment": "aligned", "compared_with": "picture", "lean": Lean(x, y, scale, finest)})
+    return [reason for _, reason in survey.finish()]
+
+
+@settings(max_examples=share(50), deadline=None)
+@given(st.integers(5, 500), st.floats(-0.8, 0.8), st.floats(-0.8, 0.8), st.integers(0, 2**32 - 1))
+def test_right_maps_share_nothing(rows: int, x: float, y: float, seed: int) -> None:
+    """5 to 500 rows that lean by less than a pixel, and wobble by half a one and by half a percent, are no finding."""
+    rng = np.random.default_rng(seed)
+    wobble = rng.standard_t(3, (rows, 3)) * [0.25, 0.25, 0.0025]
+    assert leaning(wobble + np.array([x, y, 1])) == []
+
+
+def test_pictures_tell_what_their_maps_share() -> None:
+    """Two pixels, or 1.5 %, shared by rows that wobble by half as much, and what puts them right; not in 19 rows, nor where
+    more than that is not sure."""
+    wobble = np.random.default_rng(0).normal(0, 1, (200, 3)) * [1, 1, 0.0075]
+    (moved,), (scaled,) = leaning(wobble + np.array([2, 0, 1])), leaning(wobble + np.array([0, 0, 1.015]))
+    assert "shifted by (+" in moved
+    assert "moved by (-" in moved
+    assert "scaled" not in moved
+    assert "scaled by 1.01" in scaled
+    assert "shifted" not in scaled
+    assert leaning(wobble[:19] + np.array([2, 0, 1.03])) == []
+    assert leaning(wobble + np.array([2, 0, 1]), finest=2.5) == []
 
 
 def test_two_annotators_share_a_shift_only_from_three_pixels_on() -> None:
