@@ -10,7 +10,7 @@ Between the last two, networks look at batches of prepared pictures (see `device
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from threading import Event
@@ -24,7 +24,7 @@ from condprep.annotators.runner import Drawn, Result, Runner, Undrawn
 from condprep.building.keeping import Turn
 from condprep.building.options import BuildOptions
 from condprep.dataset.columns import further_column
-from condprep.dataset.shards import Row, size_of
+from condprep.dataset.shards import Row, size_of, stored_row
 from condprep.errors import DatasetError, PassingFault, Rejected
 from condprep.images.decode import decode, pixels_of
 from condprep.images.encode import encode_map, encode_picture
@@ -219,8 +219,10 @@ class PictureStage:
         if columns["empty"] and self.options.drop_empty:
             reason = f"empty map: {self.annotators[condition].name} found nothing"
             return Reject(columns["source"], "annotate", reason, "empty-map", draft.key)
-        split = draft.split or self.options.split_of(draft.key, columns["source"])
         without = tuple(f"{column}: {why.code}" for column, why in draft.without.items())
+        if draft.split:
+            return replace(stored_row(columns, draft.split), without=without)
+        split = self.options.split_of(draft.key, columns["source"])
         enlarged = max(draft.placement.scale) > 1
         return Row(columns, split, enlarged, draft.untouched, draft.captioned, draft.note, without)
 

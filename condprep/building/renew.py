@@ -195,14 +195,14 @@ class Renewal:
 
     def _describe(self, before: Plan, now: Mapping[str, Entry], staged: Sequence[Path]) -> None:
         """Rejects, shards, plan and counts of the dataset as it will be, the counts last. staged: the shards of what changed."""
-        rejected = [line for shard in staged for line in _lines(shard / "rejects.jsonl")]
+        rejected = [line for shard in staged for line in _lines((shard / "rejects.jsonl").read_bytes())]
         noted = [Counts.load(shard / "counts.json").notes for shard in staged]
         known = (self.layout.private / "shards.json").exists()
         shards = load_shards(self.layout) if known else [Counts.load(self.layout.done)]
         places = built_places(self.layout, shards) if known else ((..., 0, one["name"]) for one in self._files)
         at = {(shard, name): place for place, (_, shard, name) in enumerate(places)}
         names = [{one.name for one in before.entries(shard)} for shard in range(before.shards)]
-        lines, kept = iter(read_rejects(self.layout.private).decode().splitlines(keepends=True)), list[str]()
+        lines, kept = iter(_lines(read_rejects(self.layout.private))), list[bytes]()
         total = Counts(files=[one for number in range(len(self._files)) if (one := self._now(number))["rows"]])
         for number, shard in enumerate(shards):
             old = list(islice(lines, shard.rejects.total()))
@@ -215,7 +215,7 @@ class Renewal:
         for notes in noted:
             Notes(total.notes).merge(notes)
         self._check(total)
-        commit_text(self.rejects, "".join(kept))
+        commit_text(self.rejects, b"".join(kept).decode())
         if known:
             commit_json(self.shards, [vars(shard) for shard in shards if shard.inputs])
         revise(before, self.folder, now, frozenset(self.removed))
@@ -286,11 +286,12 @@ def _read(path: Path, columns: Sequence[str], runs: Sequence[Sequence[int]]) -> 
         yield from take(path, columns, numbers)
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines(keepends=True)
+def _lines(rejects: bytes) -> list[bytes]:
+    """As they are: names in them may hold letters that end a line of text, but of no file."""
+    return rejects.splitlines(keepends=True)
 
 
-def _of(line: str) -> dict[str, Any]:
+def _of(line: bytes) -> dict[str, Any]:
     return dict(json.loads(line))
 
 

@@ -287,9 +287,9 @@ class _Run:
     def _join_repairs(self) -> Counter[str]:
         """All shards' repairs in one file, and how many of each there are."""
         files = [self.layout.shard(shard) / "repairs.jsonl" for shard in range(self.plan.shards)]
-        lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines(keepends=True)]
+        lines = [line for file in files for line in file.read_bytes().splitlines(keepends=True)]
         if lines:
-            commit_text(self.layout.private / "repairs.jsonl", "".join(lines))
+            commit_text(self.layout.private / "repairs.jsonl", b"".join(lines).decode())
         return Counter(json.loads(line)["repair"].partition(":")[0] for line in lines)
 
     def _made(self, total: Counts, repairs: Counter[str]) -> dict[str, Any]:

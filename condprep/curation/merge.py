@@ -18,6 +18,7 @@ from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row
 from condprep.dataset.card import write_card
+from condprep.dataset.inspect import reject_code
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.reader import batches
 from condprep.dataset.shards import Counts, Row
@@ -151,7 +152,7 @@ class _Run:
             first = self.parts[0]
             rejects = b"".join(records.rejects for records in self.records)
             total = place_files(self.layout, self.copy.counts(), first.features, first.form, self.plan.id, rejects)
-            total.rejects = sum((self._before(records).rejects for records in self.records), Counter())
+            total.rejects = Counter(map(reject_code, rejects.splitlines()))
             repeated, leaks = self._repeated()
             datasets = [sum(lengths) for lengths in self.lengths]
             commit_json(made, {"rows": dict(total.rows), "datasets": datasets, "repeated": repeated, "leaks": leaks})
@@ -160,9 +161,6 @@ class _Run:
             self.layout.publish(file["name"] for file in total.files)
         remove_tree(self.layout.shards, ignore_errors=True)
         return dict(read_json(made))
-
-    def _before(self, records: Records) -> Counts:
-        return Counts.load(records.layout.done) if records.layout.done.exists() else Counts()
 
     def _repeated(self) -> tuple[int, int]:
         """Rows whose key an earlier row has, and how many of those lie in another split than that one."""

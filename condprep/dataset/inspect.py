@@ -224,7 +224,7 @@ def reject_lines(path: Path) -> Iterator[str]:
                 return
 
 
-def reject_code(line: str) -> str:
+def reject_code(line: str | bytes) -> str:
     """A line of rejects.jsonl -> the code that it is counted with."""
     try:
         return str(json.loads(line)["code"])

@@ -59,7 +59,7 @@ def members(row: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
         yield name + _extension(data), data
         if rest := {key: one for key, one in value.items() if key not in ("bytes", "png", "path")}:
             said[column] = rest  # of raw depth: its range
-    captions = row["text"] if isinstance(row["text"], list) else [row["text"]]
+    captions = [" ".join(one.splitlines()) for one in row["text"]] if isinstance(row["text"], list) else [row["text"]]
     yield "txt", "\n".join(captions).encode()
     yield "json", json.dumps(said, ensure_ascii=False, sort_keys=True).encode()
 

@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, Protocol
 from condprep.errors import SourceError
 from condprep.runtime.parquet_pages import check_total, sound_rows
 from condprep.runtime.retry import as_fault, is_passing
+from condprep.runtime.text import lines_of
 from condprep.sources.kinds import is_picture
 from condprep.sources.text import bom, encoding_of
 
@@ -217,7 +218,7 @@ def _object(value: Any) -> dict[str, Any] | str:
 def _runs_over_lines(head: str) -> bool:
     """Whether a text of JSON is not one value a line: its first line is none, or is a list of objects."""
     try:
-        first = json.loads(head.splitlines()[0]) if head else {}
+        first = json.loads(lines_of(head)[0]) if head else {}
     except (ValueError, RecursionError):
         return re.match(r'\[\s*\{|\{\s*"', head) is not None and _begins_with_value(head)
     return isinstance(first, list) and bool(first) and isinstance(first[0], dict)

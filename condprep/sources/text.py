@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from condprep.errors import Rejected
+from condprep.runtime.text import lines_of
 
 MAX_CAPTION = 1 << 16  # bytes of one caption file that are read; what follows is cut
 MAX_DESCRIPTION = 1 << 20  # bytes of a picture's .json; a larger one is not read
@@ -75,8 +76,8 @@ def captions(data: bytes, *, each_line: bool = True) -> tuple[str, ...]:
 def read_captions(data: bytes, *, each_line: bool = True) -> Captions:
     """The same, with what has to be said of the encoding. Cut at MAX_CAPTION bytes."""
     text, note = _text(data[:MAX_CAPTION], cut=len(data) >= MAX_CAPTION)
-    lines = clean(text.splitlines())
-    return Captions(lines if each_line else clean([" ".join(lines)]), note)
+    each = clean([" ".join(line.splitlines()) for line in lines_of(text)])  # other separators are white space
+    return Captions(each if each_line else clean([" ".join(each)]), note)
 
 
 def read_values(value: Any) -> Captions:

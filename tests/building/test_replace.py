@@ -139,6 +139,18 @@ def test_rejects_come_and_go(place: Path) -> None:
     }
 
 
+def test_rejects_of_any_name_stay_rejects(place: Path) -> None:
+    """A separator of Unicode in a name ends no line of rejects.jsonl: rows are replaced beside such a reject."""
+    for name in ("a\u2028b.png", "c\x85d.png"):
+        (place / "raw" / name).write_bytes(b"no picture")
+    build(place / "raw", place / "ds", "canny", append=True, **HOW)
+    change(place, changed="03")
+    result = build(place / "raw", place / "ds", "canny", append=True, replace=True, **HOW)
+    assert (result.changes["replaced"], result.rejects) == (1, {"unknown-format": 3})
+    lines = (place / "ds" / ".condprep" / "rejects.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == [BROKEN, "a\u2028b.png", "c\x85d.png"]
+
+
 def test_a_replaced_row_keeps_its_split(place: Path) -> None:
     """A picture's key says where its row would lie: where another row of it lay, it takes that one's place and split."""
     condprep.split(place / "ds", 0.6)

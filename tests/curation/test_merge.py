@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,19 @@ def test_what_cannot_be_one_dataset_is_refused(
     with pytest.raises(error, match=said):
         condprep.merge([place / "a", *(place / name for name in others)], tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_inputs_are_rows_and_rejects_whatever_was_done_before(place: Path, tmp_path: Path) -> None:
+    """Also where columns were added since: card and provenance count every reject of both, and what rows are."""
+    for name in ("a", "b"):
+        shutil.copytree(place / name, tmp_path / name)
+        added = condprep.add_columns(tmp_path / name, "gray")
+        before = json.loads((place / name / ".condprep" / "done.json").read_text())
+        assert (added.untouched, added.enlarged) == (before["untouched"], before["enlarged"])
+    condprep.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    counts = json.loads((tmp_path / "both" / ".condprep" / "provenance.json").read_text())["counts"]
+    assert (counts["inputs"], counts["rows"], counts["rejects"]) == (10, {"train": 8}, {"unknown-format": 2})
+    assert "10 inputs, 2 rejected" in (tmp_path / "both" / "README.md").read_text()
 
 
 def test_black_borders_are_not_mixed_in(place: Path, tmp_path: Path) -> None:

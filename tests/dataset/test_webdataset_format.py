@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,19 @@ def test_several_captions_are_lines(photographs: Path, tmp_path: Path) -> None:
     (sample,) = samples(tmp_path / "ds", "train")
     assert sample["txt"] == b"one\ntwo"
     assert json.loads(sample["json"])["text"] == ["one", "two"]
+
+
+def test_a_caption_is_one_line(photographs: Path, tmp_path: Path) -> None:
+    """A caption of a listing that goes over lines is one line of the .txt, so that whoever reads the tar has as many captions."""
+    captions = ["a cup\nof espresso", "coffee"]
+    picture = next(path for path in sorted(photographs.rglob("*")) if path.is_file())
+    (tmp_path / "raw").mkdir()
+    shutil.copy(picture, tmp_path / "raw")
+    (tmp_path / "raw" / "metadata.jsonl").write_text(json.dumps({"file_name": picture.name, "text": captions}))
+    condprep.build(tmp_path / "raw", tmp_path / "ds", "canny", format="webdataset", captions="list", resolution=64)
+    (sample,) = samples(tmp_path / "ds", "train")
+    assert json.loads(sample["json"])["text"] == captions
+    assert sample["txt"].decode().split("\n") == ["a cup of espresso", "coffee"]
 
 
 def test_what_reads_tables_says_what_they_are(tars: Path, tmp_path: Path, command: Command) -> None:

@@ -154,6 +154,13 @@ def test_a_sidecar_gives_one_caption_a_line(tmp_path: Path) -> None:
     assert texts == [("a cat", "ein Hündchen", "!"), ()]
 
 
+def test_a_line_of_captions_ends_where_a_line_of_a_file_does(tmp_path: Path) -> None:
+    """Unicode's separators, which text copied from a page has, part no caption in two: they are white space in it."""
+    put(tmp_path, "a.jpg")
+    (tmp_path / "a.txt").write_text("a cat\u2028on\x85a\x0bmat\r\na dog\n", newline="")
+    assert FolderSource(tmp_path).read(next(FolderSource(tmp_path).entries())).text == ("a cat on a mat", "a dog")
+
+
 def test_a_giant_sidecar_is_cut(tmp_path: Path) -> None:
     """No more than MAX_CAPTION bytes of a caption file are read."""
     put(tmp_path, "a.jpg")

@@ -176,6 +176,16 @@ def test_every_bad_line_is_one_problem_entry_with_its_number(folder: Path) -> No
         assert text in problems[line], line
 
 
+def test_a_separator_within_a_caption_ends_no_line(folder: Path) -> None:
+    """JSON lines are lines of the file, whatever separators of Unicode a caption holds: a bad line costs itself alone."""
+    lines = [
+        json.dumps({"file_name": f"{name}.jpg", "text": "a\u2028b\x85c"}, ensure_ascii=False) for name in ("a", "sub/b")
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join([lines[0], '{"broken', lines[1]]))
+    found = [name for name, _ in listed(open_source(folder))]
+    assert found == ["a.jpg", "metadata.jsonl:2", "sub/b.jpg"]
+
+
 def test_bad_lines_of_csv_are_problems_too(folder: Path) -> None:
     """Too few or too many fields, and a field beyond any caption: one problem each; quoted newlines are no lines."""
     giant = "z" * 200_000
