@@ -15,9 +15,12 @@ from typing import Any
 
 from condprep.building.keeping import segments_of
 from condprep.building.plan import Plan, add_to_digest, changed_since, make_plan
+from condprep.dataset.columns import check_named
 from condprep.dataset.layout import SPLITS, Layout
+from condprep.dataset.reader import batches
 from condprep.dataset.records import read_record
 from condprep.dataset.shards import Counts
+from condprep.dataset.splits import By, split_by
 from condprep.errors import REJECTS, DatasetError, UsageError
 from condprep.runtime.files import commit_json, commit_text, read_json
 from condprep.runtime.own import make_folder, move, remove, remove_tree
@@ -44,6 +47,7 @@ def ask_again(layout: Layout, plan: Plan, source: Source, codes: Collection[str]
     sources = {one["source"] for _, one in found}
     if layout.done.exists():
         _check_places(layout)
+        _check_splits(layout, plan, {shard for shard, _ in found})
     for shard in layout.begun():  # not finished: what is kept of it is made again
         segments = segments_of(layout, plan, shard, plan.id)
         if any(ALL in codes or code in codes for code in segments.look().codes):
@@ -120,6 +124,24 @@ def _check_places(layout: Layout) -> None:
     built = {final.relative_to(layout.root).as_posix() for final, _, _ in built_places(layout, load_shards(layout))}
     if {file["name"] for file in Counts.load(layout.done).files} != built:
         raise DatasetError(f"{layout.root} was changed since it was built (split, curated, ...); build it anew")
+
+
+def _check_splits(layout: Layout, plan: Plan, shards: Collection[int]) -> None:
+    """Raises DatasetError where a row of these shards would come into another split, as one that replaced another might."""
+    options = plan.config["requested"]["options"]
+    by: By = "group" if options.get("validation_by") else "key"
+    for path, number, name in built_places(layout, load_shards(layout)):
+        if number not in shards or path.suffix == ".tar":
+            continue
+        split = name.partition("-")[0]
+        for batch in batches(path, ["key", "source"]):
+            for row in batch.to_pylist():
+                check_named(str(path), **row)
+                if split_by(by, row["key"], row["source"], options["validation"]) != split:
+                    raise DatasetError(
+                        f"{row['source']!r} was replaced and kept its split, which it would lose if what was built with it is built again; "
+                        "give the rejected files another time (touch), and --append --replace tries them again"
+                    )
 
 
 def load_shards(layout: Layout) -> list[Counts]:

@@ -41,6 +41,7 @@ SEPARATOR = "#"  # between the names of a zip and of its member: no name of a zi
 MAX_LISTING = 256 << 20  # bytes of a metadata file in a zip, which is held in memory
 TWICE = Rejected("source", "the zip holds two members of this name", code="listed-twice")
 UNLISTED = "left out: pictures that no listing names"
+_Members = Mapping[str, Found | None]  # by their names
 
 
 @dataclass(frozen=True)
@@ -153,16 +154,16 @@ class ZipSource:
             return Captions((), "caption left out: its file in the zip cannot be read")
         return read_sidecar(sidecar.name, data[: sidecar_limit(sidecar.name)], each_line=self.gather)
 
-    def _listed(self, listings: list[Listing], found: Mapping[str, Found], note: Note) -> Iterator[Entry]:
+    def _listed(self, listings: list[Listing], found: _Members, note: Note) -> Iterator[Entry]:
         seen = Seen()
         listed = Listed(listings, self.image_column, self.caption_column, self.gather)
         listed.check_columns()
         yield from listed.entries(note, seen)
-        for picture in found.values():
+        for picture in filter(None, found.values()):
             if picture.name not in seen and is_picture(picture.name):
                 note(UNLISTED, picture.name)
 
-    def _listing(self, zip_name: str, path: Place, member: Member | str, found: Mapping[str, Found]) -> Listing:
+    def _listing(self, zip_name: str, path: Place, member: Member | str, found: _Members) -> Listing:
         assert isinstance(member, Member)
         full = f"{zip_name}{SEPARATOR}{portable(member.name)}"
         if member.problem or member.size > MAX_LISTING:
@@ -173,11 +174,11 @@ class ZipSource:
             raise SourceError(f"{full} cannot be read: {rejected.reason}") from None
         return Listing(full, held, partial(_find, found, posixpath.dirname(member.name)))
 
-    def _by_name(self, zips: Mapping[str, Place]) -> dict[str, Found]:
-        """Member -> where it lies; of two with one name the first."""
-        found: dict[str, Found] = {}
+    def _by_name(self, zips: Mapping[str, Place]) -> _Members:
+        """Member -> where it lies; of two in one zip with one name the first, and None for a name that several zips have."""
+        found: dict[str, Found | None] = {}
         for name, path in zips.items():
-            now = stamp(path)
+            now, own = stamp(path), dict[str, Found]()
             for member in _visible(path, unsaid):
                 if (
                     isinstance(member, Member)
@@ -185,15 +186,20 @@ class ZipSource:
                     and not is_metadata(posixpath.basename(member.name))
                 ):
                     full = name_of(name, f"{name}{SEPARATOR}{member.name}")
-                    found.setdefault(member.name, Found(full, now, member.offset, member.size))
+                    own.setdefault(member.name, Found(full, now, member.offset, member.size))
+            found |= {member: None if member in found else one for member, one in own.items()}
         return found
 
 
-def _find(members: Mapping[str, Found], folder: str, name: str) -> Found:
-    """Raises Rejected for what the zip does not hold."""
+def _find(members: _Members, folder: str, name: str) -> Found:
+    """Raises Rejected for what the zip does not hold, and for what several zips do."""
     for one in (name, name.replace("\\", "/")):
-        if found := members.get(posixpath.normpath(posixpath.join(folder, one))):
+        path = posixpath.normpath(posixpath.join(folder, one))
+        if found := members.get(path):
             return found
+        if path in members:
+            reason = f"several zips have a {name!r}, and the listing does not say which: put one into each zip"
+            raise Rejected("source", reason, code="listed-twice")
     raise Rejected("source", f"{name!r} is not in the zip", code="missing-file")
 
 

@@ -139,6 +139,21 @@ def test_rejects_come_and_go(place: Path) -> None:
     }
 
 
+def test_a_replaced_row_is_not_moved_by_a_retry(place: Path) -> None:
+    """Its shard is not built again where that would bring it into the split of its new key; what is said instead does it."""
+    change(place, changed="00 01 02 03 04 06 07")
+    build(place / "raw", place / "ds", "canny", append=True, replace=True, **HOW)
+    before = rows(place / "ds")
+    picture(place / "raw" / BROKEN, 5)
+    with pytest.raises(DatasetError, match="was replaced and kept its split"):
+        build(place / "raw", place / "ds", "canny", retry_rejects="all", **HOW)
+    assert rows(place / "ds") == before
+    build(place / "raw", place / "ds", "canny", append=True, replace=True, **HOW)
+    after = rows(place / "ds")
+    assert {source: after[source] for source in before} == before
+    assert after.keys() - before.keys() == {BROKEN}
+
+
 def test_rejects_of_any_name_stay_rejects(place: Path) -> None:
     """A separator of Unicode in a name ends no line of rejects.jsonl: rows are replaced beside such a reject."""
     for name in ("a\u2028b.png", "c\x85d.png"):

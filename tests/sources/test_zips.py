@@ -73,6 +73,17 @@ def test_metadata_names_the_members(tmp_path: Path, inside: bool) -> None:
     assert notes.found["left out: pictures that no listing names"]["names"][0] == "a.zip#0.jpg"
 
 
+def test_a_name_that_several_zips_have_names_none_of_them(tmp_path: Path) -> None:
+    """A listing beside zips: a picture of which it cannot be told where it lies is a reject, and no other one gets its caption."""
+    (tmp_path / "a.zip").write_bytes(zipped(("1.jpg", PICTURES[0]), ("2.jpg", PICTURES[1])))
+    (tmp_path / "b.zip").write_bytes(zipped(("1.jpg", PICTURES[2]), ("3.jpg", PICTURES[2])))
+    rows = [{"file_name": f"{number}.jpg", "text": str(number)} for number in (1, 2, 3)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    twice, *others = open_source(tmp_path).entries()
+    assert (twice.name, twice.code) == ("metadata.jsonl:1", "listed-twice")
+    assert [(one.name, one.text) for one in others] == [("a.zip#2.jpg", ("2",)), ("b.zip#3.jpg", ("3",))]
+
+
 def test_zips_are_splits(tmp_path: Path) -> None:
     """train.zip and test.zip: one is chosen."""
     for split, picture in (("train", PICTURES[0]), ("test", PICTURES[1])):
