@@ -288,8 +288,12 @@ def snapshot(
     names = [name for name, _ in controlnet.named_parameters()]
     # a copy even where the dtype is the same: assign would share the tensors with the training
     place = place or controlnet.device  # an average may lie elsewhere
-    state = {name: tensor.to(place, copy=True) for name, tensor in buffers(controlnet).items()}
-    state |= {name: weight.detach().to(place, dtype, copy=True) for name, weight in zip(names, weights)}
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(place, dtype if tensor.is_floating_point() else None, copy=True)
+
+    state = {name: copied(tensor) for name, tensor in buffers(controlnet).items()}  # rounded, as a pipeline has them
+    state |= {name: copied(weight) for name, weight in zip(names, weights)}
     copy.load_state_dict(state, assign=True)
     frozen: ControlNetModel = copy.requires_grad_(False).eval()
     return frozen
