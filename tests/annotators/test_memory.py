@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from support import dwpose_models, tiny_models
+from support.aux_models import save_checkpoints
 from support.fragile import Fragile
 from support.hungry import A_PIXEL, Hungry
 from support.thorough import slow_ones
@@ -37,7 +39,7 @@ from condprep.annotators.openpose.dwpose.annotator import Dwpose
 from condprep.annotators.runner import Runner
 from condprep.annotators.weighing import Counting, needed
 from condprep.errors import ProgramFault, Rejected
-from condprep.weights.find import WeightFile
+from condprep.weights.find import WeightFile, Weights
 
 SIZE = 192, 128
 
@@ -66,7 +68,7 @@ MADE: dict[str, Callable[[], Any]] = {
 
 DOORS = {  # of models that a user names
     **dict.fromkeys(["segformer", "mask2former", "oneformer"], "segmentation"),
-    **dict.fromkeys(["sapiens", "tips"], "normal"),
+    **dict.fromkeys(["sapiens", "tips", "marigold"], "normal"),
     **dict.fromkeys(["dpt", "zoedepth"], "depth"),
     "sam2": "mask",
 }
@@ -149,6 +151,31 @@ def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None
     before = annotator(picture(*SIZE), ["0" * 64]).maps
     assert needed(annotator, *SIZE) == pytest.approx(peak(annotator, picture(*SIZE)), rel=0.2)
     assert needed(annotator, 4000, 6000) > 10e9
+    assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", [0, 96])
+def test_normals_by_diffusion_are_counted(side: int, tmp_path: Path) -> None:
+    """As they are, in one step: at the picture's own size where the model names none, else at that size, and enlarged."""
+    index = json.loads((tiny_models.marigold(tmp_path) / "model_index.json").read_text(encoding="utf-8"))
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"default_processing_resolution": side}))
+    annotator: Any = load_annotator(f"normal:{tmp_path}", device="cpu")
+    before = annotator(picture(384, 320), ["0" * 64]).maps
+    assert needed(annotator, 384, 320) == pytest.approx(peak(annotator, picture(384, 320)), rel=0.2)
+    assert torch.equal(annotator(picture(384, 320), ["0" * 64]).maps, before)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::FutureWarning")  # the mean of no pixels; scikit-image
+def test_a_detector_that_looks_at_all_of_a_picture_is_counted(tmp_path: Path) -> None:
+    """aux:anyline's network sees pictures at their own size: one of 24 megapixels is too large before it is tried."""
+    annotator: Any = load_annotator("aux:anyline", weights=Weights(save_checkpoints(tmp_path, "anyline")))
+    before = annotator(picture(*SIZE), ["0" * 64]).maps
+    taken = peak(annotator, picture(*SIZE))
+    assert taken <= needed(annotator, *SIZE) <= 1.2 * taken
+    assert 2 * needed(annotator, *SIZE) < annotator.plenty * SIZE[0] * SIZE[1]
+    with pytest.raises(Rejected, match=r"aux needs 1\d\.\d+ GB for a picture of 6000 x 4000 px"):
+        Allowance(annotator, planned=8 * 10**9).together(1, 4000, 6000)
     assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
 
 

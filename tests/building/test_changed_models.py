@@ -12,6 +12,7 @@ from PIL import Image
 from skimage import data
 from support import tiny_models
 from support.datasets import OFFLINE
+from support.thorough import slow_ones
 
 from condprep import Session, annotate, build
 from condprep.annotation import session
@@ -62,6 +63,7 @@ def test_a_build_does_not_go_on_with_other_settings(model: Path, raw: Path, tmp_
     assert build(raw, tmp_path / "ds", f"depth:{model}", shard_rows=2, **HOW).rows == {"train": 4}
 
 
+@pytest.mark.slow
 def test_what_is_on_record_is_the_same_settings(model: Path, raw: Path, tmp_path: Path) -> None:
     """`--like` refuses a folder whose settings are others; a record of before, which has weights alone, is taken at its word."""
     build(raw, tmp_path / "ds", f"depth:{model}", **HOW)
@@ -79,7 +81,7 @@ def test_what_is_on_record_is_the_same_settings(model: Path, raw: Path, tmp_path
     assert annotate([raw / "0.png"], trust_annotators=trusted, **again)
 
 
-@pytest.mark.parametrize("kind", ["dpt", "marigold"])
+@pytest.mark.parametrize("kind", ["dpt", *slow_ones(["marigold"])])
 def test_a_session_that_was_handed_over_has_the_same_files(
     kind: str, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

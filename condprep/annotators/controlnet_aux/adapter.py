@@ -22,7 +22,9 @@ import torch
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.controlnet_aux.builders import build_detector
 from condprep.annotators.controlnet_aux.detectors import DETECTORS, AuxDetector
+from condprep.annotators.gridded import PLENTY
 from condprep.annotators.padding import pad_to_grid
+from condprep.annotators.weighing import twin
 from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.runtime.fork import Lock
 from condprep.types import Maps
@@ -86,6 +88,16 @@ class Aux(BaseAnnotator):
         return found[..., : self.how.channels]
 
 
+class AuxOfWhole(Aux):
+    """One whose network sees all of a picture at its own size: what it needs grows with it."""
+
+    plenty = PLENTY
+
+    def weigh(self, rgb: Tensor) -> object:
+        """What the network answers; what is made of it on the host takes less."""
+        return twin(getattr(self.detector, self.how.whole), rgb)(pad_to_grid(rgb).contiguous().float())
+
+
 @contextmanager
 def seeded(key: str) -> Iterator[None]:
     """numpy's global generator, from which controlnet_aux draws, seeded by the key; afterwards as it was."""
@@ -110,7 +122,7 @@ def load(variant: str, params: None, *, device: str, weights: Weights) -> Aux:
     with _quiet(), torch.random.fork_rng(devices=[]):  # its networks begin at random
         detector = _build(getattr(_import(variant), how.cls), how, files, device)
     warnings.filterwarnings("ignore", module=r"controlnet_aux\.")  # when it is called, by any thread
-    return Aux(detector, variant, files=list(files.values()), device=device)
+    return (AuxOfWhole if how.whole else Aux)(detector, variant, files=list(files.values()), device=device)
 
 
 def _require(variant: str, how: AuxDetector) -> None:

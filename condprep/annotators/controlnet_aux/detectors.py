@@ -24,6 +24,7 @@ class AuxDetector:
     least: int = 1  # pixels of a picture's long side, below which its code fails
     needs: str = ""  # a package beside controlnet_aux, as pip is told
     kind: str = ""  # which of its class's networks, where there are several
+    whole: str = ""  # where it has its network, if that sees all of a picture at its own size
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -47,7 +48,10 @@ SEGMENTS = "segments of anything, in colours drawn per key"
 DETECTORS = {
     "lineart_standard": AuxDetector("LineartStandardDetector", "what is darker than its surroundings; no network"),
     "anyline": AuxDetector(
-        "AnylineDetector", "TEED edges in three levels, with dark lines", files={"filename": "MTEED.pth"}
+        "AnylineDetector",
+        "TEED edges in three levels, with dark lines",
+        files={"filename": "MTEED.pth"},
+        whole="model",
     ),
     "zoe": AuxDetector("ZoeDetector", "depth of rooms, near is white", files={"filename": "ZoeD_M12_N.pt"}),
     "leres": AuxDetector("LeresDetector", "depth, near is white", files=LERES),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from condprep.annotators.base import BaseAnnotator
 from condprep.annotators.precision import DTYPES, Precision, resolve_precision
 from condprep.annotators.pretrained import Pretrained
+from condprep.annotators.weighing import twin
 from condprep.errors import AnnotatorError, Rejected, WeightsError
 from condprep.runtime.fork import Lock
 from condprep.types import Maps
@@ -29,6 +32,7 @@ class DiffusedNormal(BaseAnnotator):
 
     name = "normal"
     binary = False
+    plenty = 0  # it resizes pictures, small ones too
 
     def __init__(self, pipe: Any, variant: str, record: Mapping[str, Any], *, device: str, precision: str) -> None:
         """pipe: a MarigoldNormalsPipeline on the device. record: weights, licence, commercial."""
@@ -51,16 +55,23 @@ class DiffusedNormal(BaseAnnotator):
             reason = f"{self.name}:{self.variant} sees {self.side} px of the long side; {rgb.shape[3]} x {rgb.shape[2]} has no short one there"
             raise Rejected("annotate", reason, code="annotator-rejected")
         with self._one:
-            found = self.pipe(
-                rgb.to(self.pipe.dtype) / 255,
-                num_inference_steps=self.steps,
-                processing_resolution=self.side,
-                batch_size=len(rgb),
-                latents=self._noise(rgb.shape[2], rgb.shape[3], keys),
-                output_type="pt",
-            ).prediction.float()
-        turned = found * found.new_tensor((-1.0, 1.0, 1.0)).view(1, 3, 1, 1)  # its x is to the right
-        return Maps((turned * 127.5 + 127.5).clamp(0, 255).byte())
+            return Maps(self._maps(self.pipe, rgb, keys, self.steps))
+
+    def weigh(self, rgb: Tensor) -> Tensor:
+        """The map after one step: each takes the same memory."""
+        return self._maps(_without_numbers(self.pipe, rgb), rgb, ["0" * 64], 1)
+
+    def _maps(self, pipe: Any, rgb: Tensor, keys: Sequence[str], steps: int) -> Tensor:
+        found = pipe(
+            rgb.to(pipe.dtype) / 255,
+            num_inference_steps=steps,
+            processing_resolution=self.side,
+            batch_size=len(rgb),
+            latents=self._noise(rgb.shape[2], rgb.shape[3], keys),
+            output_type="pt",
+        ).prediction.float()
+        turned: Tensor = found * found.new_tensor((-1.0, 1.0, 1.0)).view(1, 3, 1, 1)  # its x is to the right
+        return (turned * 127.5 + 127.5).clamp(0, 255).byte()
 
     def _noise(self, height: int, width: int, keys: Sequence[str]) -> Tensor:
         """As large as the pipeline will want it for pictures of this size; drawn on the CPU, where it is the same everywhere."""
@@ -71,6 +82,16 @@ class DiffusedNormal(BaseAnnotator):
         shape = (self.pipe.vae.config.latent_channels, -(-height // scale), -(-width // scale))
         noise = torch.stack([torch.randn(shape, generator=_generator(key)) for key in keys])
         return noise.to(self.device, self.pipe.dtype)
+
+
+def _without_numbers(pipe: Any, rgb: Tensor) -> Any:
+    """The pipeline for a tensor without numbers: its networks have none either, and nobody asks for them."""
+    made, made.image_processor, made.scheduler = (copy(one) for one in (pipe, pipe.image_processor, pipe.scheduler))
+    for part in ("unet", "vae", "text_encoder"):
+        setattr(made, part, twin(getattr(pipe, part), rgb))
+    made.image_processor.check_image_values_range = lambda image: None
+    made.scheduler.step = lambda noise, time, latents, **how: SimpleNamespace(prev_sample=latents)
+    return made
 
 
 def _generator(key: str) -> torch.Generator:
