@@ -84,7 +84,7 @@ class _Run:
         """Raises UsageError where they are not of one kind, and says what differs."""
         first, made = self.parts[0], self._made(self.records[0])
         for part, records in zip(self.parts[1:], self.records[1:]):
-            here, there = ({column.name: str(column.type) for column in one.schema} for one in (first, part))
+            here, there = (_kinds(one) for one in (first, part))
             differing = sorted(name for name in here | there if here.get(name) != there.get(name))
             if differing:
                 name = differing[0]
@@ -183,3 +183,12 @@ class _Run:
         counts = {"inputs": sum(one["counts"]["inputs"] for one in found)} | total.figures()
         source = {"kind": "merge", "datasets": [one["source"] for one in found]}
         write_card(self.layout, found[0] | {"counts": counts, "source": source})
+
+
+def _kinds(part: StoredRows) -> dict[str, str]:
+    """The type of each column; of numbers that stand for names these, too."""
+    kinds = {column.name: str(column.type) for column in part.schema}
+    for name, feature in part.features.items():
+        if isinstance(feature, Mapping) and isinstance(names := feature.get("names"), list):
+            kinds[name] += f" of the names {names}"
+    return kinds

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import load_from_disk
+from datasets import ClassLabel, Dataset, Features, load_from_disk
+from datasets import Image as ImageFeature
 from PIL import Image
 from support.command import Command
-from support.pictures import smooth
+from support.pictures import encoded, smooth
 
 import condprep
 from condprep.errors import DatasetError, UsageError
@@ -83,6 +84,21 @@ def test_what_cannot_be_one_dataset_is_refused(
     with pytest.raises(error, match=said):
         condprep.merge([place / "a", *(place / name for name in others)], tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_labels_keep_their_names(tmp_path: Path) -> None:
+    """Numbers that stand for other names in the second dataset are refused: a "cat" there would be called a "dog"."""
+    picture = {"bytes": encoded(smooth(64, 64, 0)), "path": None}
+    for name, labels in {"a": ["cat", "dog"], "b": ["dog", "cat"], "c": ["cat", "dog"]}.items():
+        kinds = Features(
+            {"image": ImageFeature(), "conditioning_image": ImageFeature(), "label": ClassLabel(names=labels)}
+        )
+        row = {"image": picture, "conditioning_image": picture, "label": 0}
+        Dataset.from_list([row], features=kinds).save_to_disk(tmp_path / name)
+    with pytest.raises(UsageError, match=r"differ in the column 'label': int64 of the names \['cat', 'dog'\] and"):
+        condprep.merge([tmp_path / "a", tmp_path / "b"], tmp_path / "both")
+    condprep.merge([tmp_path / "a", tmp_path / "c"], tmp_path / "both")
+    assert load_from_disk(str(tmp_path / "both"))["train"].features["label"].names == ["cat", "dog"]
 
 
 def test_inputs_are_rows_and_rejects_whatever_was_done_before(place: Path, tmp_path: Path) -> None:
