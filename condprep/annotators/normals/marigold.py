@@ -89,7 +89,7 @@ def _without_numbers(pipe: Any, rgb: Tensor) -> Any:
     made, made.image_processor, made.scheduler = (copy(one) for one in (pipe, pipe.image_processor, pipe.scheduler))
     for part in ("unet", "vae", "text_encoder"):
         setattr(made, part, twin(getattr(pipe, part), rgb))
-    made.image_processor.check_image_values_range = lambda image: None
+    vars(made.image_processor)["check_image_values_range"] = lambda image: None
     made.scheduler.step = lambda noise, time, latents, **how: SimpleNamespace(prev_sample=latents)
     return made
 
