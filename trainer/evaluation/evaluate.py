@@ -72,6 +72,7 @@ def evaluate(
     if against:
         _check_against(folder, against)
     trained, recipe = Trained.of(folder, Path(output) / METRICS, kind), _recipe(Path(output), dataset, named)
+    recipe = recipe if dataset else _of_kind(recipe, trained.kind)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
     drawn_by = sampler or ("auto" if named else recipe.eval.sampler)
@@ -149,6 +150,13 @@ def _recipe(output: Path, dataset: str | None, named: EvaluationProtocol | None)
     asked: dict[str, Any] = {"path": dataset or recipe.data.path}
     asked |= {"resolution": named.resolution} if named else {}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=asked)})
+
+
+def _of_kind(recipe: Recipe, kind: str | None) -> Recipe:
+    """With the kind that the training took its maps for, which a few held-out ones might not look like: it says how they are resampled."""
+    data = recipe.data
+    known = {"kind": kind} if data.kind == "auto" and kind and not data.conditions else {}
+    return recipe.model_copy(update={"data": data.model_copy(update=known)})
 
 
 def _sampling(
