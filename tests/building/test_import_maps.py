@@ -118,6 +118,21 @@ def test_orphans_are_rejects(tmp_path: Path) -> None:
     assert {line["source"] for line in lines} == {"image/alone.jpg", "canny/lost.png", "canny/1.webp"}
 
 
+def test_a_map_is_that_of_the_picture_of_its_very_name(tmp_path: Path) -> None:
+    """Of pictures, or maps, that differ in the extension alone none takes what has another's whole name, whichever comes first."""
+    folder = tmp_path / "pairs"
+    for name in ("image", "canny"):
+        (folder / name).mkdir(parents=True)
+    for name, number in {"0.bmp": 3, "0.png": 0, "1.png": 1, "2.jpg": 2}.items():
+        (folder / "image" / name).write_bytes(PICTURES[number])
+    for name, number in {"0.png": 0, "1.bmp": 4, "1.png": 1, "2.png": 2}.items():
+        (folder / "canny" / name).write_bytes(MAPS[number])
+    result = condprep.build(folder, tmp_path / "ds")
+    assert (result.inputs, result.rejects) == (5, {"no-map": 1, "second-map": 1})
+    found = {row["source"]: row["conditioning_image"]["bytes"] for row in stored(tmp_path / "ds")}
+    assert found == {"image/0.png": MAPS[0], "image/1.png": MAPS[1], "image/2.jpg": MAPS[2]}
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", *slow_ones(["bucket", "keep"])])
 def test_picture_and_map_share_their_transform(tmp_path: Path, fit: str) -> None:
     """A map that shows the very pixels of its picture still does after importing, whatever the fit."""

@@ -30,7 +30,7 @@ from condprep.sources.base import (
     rejected_entry,
     stamp,
 )
-from condprep.sources.folder import FolderSource
+from condprep.sources.folder import FolderSource, walk
 from condprep.sources.kinds import is_picture, listing
 from condprep.sources.metadata import read_rows
 from condprep.sources.reach import Reach
@@ -95,24 +95,29 @@ class FolderPairs:
         return sum(entry.condition is not None for entry in self.entries())
 
     def entries(self) -> Iterator[Entry]:
-        """Those with a map have its path; pictures without one, maps without a picture and second maps have a problem."""
+        """Those with a map have its path; pictures without one, maps without a picture and second maps have a problem.
+
+        A map is that of the picture of its very name, else of the first one that differs in the extension.
+        """
         image, condition = portable(self.image), portable(self.condition)
         images, conditions = FolderSource(self.root / self.image), FolderSource(self.root / self.condition)
-        maps, doubles = _by_stem(conditions)
+        same, maps, doubles = _by_name(conditions, _names(self.root / self.image))
         for entry in images.entries():
             stem, name = _stem(entry.name), f"{image}/{entry.name}"
-            if found := maps.pop(stem, None):
+            if found := entry.name if entry.name in same else maps.pop(stem, None):
                 now = f"{entry.stamp} {stamp(conditions.root / native(found))}"
                 yield replace(entry, name=name, stamp=now, condition=f"{condition}/{found}")
             else:
                 alone = f"{name} has no map of its own: there is no {condition}/{stem}.*"
                 problem, code = (entry.problem, entry.code) if entry.problem else (alone, "no-map")
                 yield replace(entry, name=name, problem=problem, code=code)
+        taken = set(map(_stem, same))
+        doubles += [maps.pop(stem) for stem in taken & maps.keys()]
         for stem, found in maps.items():
             name = f"{condition}/{found}"
             alone = f"{name} has no picture of its own: there is no {image}/{stem}.*"
             yield rejected_entry(name, Rejected("source", alone, code="no-picture"))
-        for found in doubles:
+        for found in sorted(doubles):
             name = f"{condition}/{found}"
             second = f"{name} is a second map of the same picture"
             yield rejected_entry(name, Rejected("source", second, code="second-map"))
@@ -126,12 +131,20 @@ class FolderPairs:
         return replace(found, condition=condition)
 
 
-def _by_stem(source: FolderSource) -> tuple[dict[str, str], list[str]]:
-    """stem -> file name, in order, and those files whose stem was taken."""
-    found: dict[str, str] = {}
-    names = (entry.name for entry in source.entries())
-    doubles = [name for name in names if found.setdefault(_stem(name), name) != name]
-    return found, doubles
+def _by_name(maps: FolderSource, pictures: Container[str]) -> tuple[set[str], dict[str, str], list[str]]:
+    """Files called as pictures are; of the others stem -> file name, in order; and those whose stem was taken."""
+    same, found, doubles = set[str](), dict[str, str](), list[str]()
+    for entry in maps.entries():
+        if entry.name in pictures:
+            same.add(entry.name)
+        elif found.setdefault(_stem(entry.name), entry.name) != entry.name:
+            doubles.append(entry.name)
+    return same, found, doubles
+
+
+def _names(folder: Path) -> set[str]:
+    """Of all files below."""
+    return {portable(below + name) for below, names in walk(folder) for name in names}
 
 
 def _stem(name: str) -> str:
