@@ -113,11 +113,12 @@ def compare_picture(picture: Pixels, stored: Pixels, kind: str, tolerance: float
     if found.wrong and found.score < SURE and view.evidence() < EVIDENCE:
         return Alignment("unknown", "the condition shows too little", score=found.score, here=found.here)
     lies = found.verdict in ("aligned", "shifted", "scaled")
-    return replace(found, lean=_lean(view)) if lies else found
+    return replace(found, lean=_lean(found, view)) if lies else found
 
 
-def _lean(view: View) -> Lean:
-    return Lean(*view.fit().shift, view.stretch.scale, max(LEANING, view.ratio / 2))
+def _lean(found: Alignment, view: View) -> Lean:
+    scale = found.scale if found.verdict == "scaled" else view.stretch.scale
+    return Lean(*view.fit().shift, scale, max(LEANING, view.ratio / 2))
 
 
 def _as_drawn(view: View, kind: str) -> View:

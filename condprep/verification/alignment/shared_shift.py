@@ -63,8 +63,8 @@ class Sample:
             found = f"shifted by {_vector(across.value, down.value)} px, {_interval(across, down)} {over}"
             told.append(f"{found}: moved by {_vector(-across.value, -down.value)} px they would lie right")
         if _beyond(scale, 1, LEAST_SCALING):
-            found = f"scaled by {scale.value:.3g} about their centre, 95 % interval of the median {scale.low:.3g} to {scale.high:.3g}"
-            told.append(f"{found} {over}: scaled by {1 / scale.value:.3g} they would lie right")
+            found = f"scaled by {scale.value:.4g} about their centre, 95 % interval of the median {scale.low:.4g} to {scale.high:.4g}"
+            told.append(f"{found} {over}: scaled by {1 / scale.value:.3f} they would lie right")
         return f"the maps together are {'; and '.join(told)}" if told else None
 
 

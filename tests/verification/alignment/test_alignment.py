@@ -114,7 +114,7 @@ def test_two_pixels_are_told_with_the_annotator_alone(
     ("plant", "words"),
     [
         (lambda m: moved(m, 0, 2), "shifted by (0, +2) px, "),
-        (lambda m: unscaled(m, 1 / 1.015), "scaled by 1.01"),
+        (lambda m: unscaled(m, 1 / 1.015), "scaled by 1.015 about their centre, "),
     ],
 )
 def test_all_rows_together_tell_what_none_of_them_shows(
