@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -152,6 +154,47 @@ def test_a_replaced_row_is_not_moved_by_a_retry(place: Path) -> None:
     after = rows(place / "ds")
     assert {source: after[source] for source in before} == before
     assert after.keys() - before.keys() == {BROKEN}
+
+
+def test_each_map_of_a_listed_picture_is_a_row_of_its_own(tmp_path: Path) -> None:
+    """A listing may name a picture with several maps: rows have names of their own, so that nothing is found to do, what has come
+    is added, and what changed is replaced by what it is now."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    listed = []
+    for name, seed, low in (("a", 1, 20), ("b", 2, 20), ("a", 1, 60)):
+        pixels = cv2.resize(
+            np.random.default_rng(seed).integers(0, 255, (20, 20, 3), np.uint8),
+            (100, 100),
+            interpolation=cv2.INTER_NEAREST,
+        )
+        Image.fromarray(pixels).save(raw / f"{name}.png")
+        Image.fromarray(cv2.Canny(pixels, 5 * low, 10 * low)).save(raw / f"{name}-{low}.png")
+        listed.append({"source": f"{name}-{low}.png", "target": f"{name}.png", "prompt": f"{name} {low}"})
+
+    def imported(**how: bool) -> dict[str, tuple[str, bytes]]:
+        (raw / "prompt.json").write_text("\n".join(map(json.dumps, listed)))
+        result = build(raw, tmp_path / "ds", workers=1, **how)
+        assert not result.rejects
+        assert result.changes == changes
+        return {
+            name: (row["text"], row["conditioning_image"]["bytes"]) for name, (_, row) in rows(tmp_path / "ds").items()
+        }
+
+    changes: dict[str, int] = {}
+    found = imported()
+    maps = {
+        f"{name}-{low}": (raw / f"{name}-{low}.png").read_bytes() for name, low in (("a", 20), ("b", 20), ("a", 60))
+    }
+    expected = {"a.png": ("a 20", maps["a-20"]), "b.png": ("b 20", maps["b-20"]), "a.png#2": ("a 60", maps["a-60"])}
+    assert found == expected
+    changes = {"added": 0}
+    assert imported(append=True, replace=True) == expected
+    listed[2]["prompt"] = "changed"
+    listed.append({"source": "a-20.png", "target": "a.png", "prompt": "third"})
+    changes = {"added": 1, "replaced": 1, "removed": 0}
+    expected |= {"a.png#2": ("changed", maps["a-60"]), "a.png#3": ("third", maps["a-20"])}
+    assert imported(append=True, replace=True) == expected
 
 
 def test_rejects_of_any_name_stay_rejects(place: Path) -> None:

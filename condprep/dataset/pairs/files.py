@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
 )
 from condprep.errors import Rejected, SourceError
+from condprep.runtime.seen import Seen
 from condprep.sources.base import (
     check_as_listed,
     name_in,
@@ -202,12 +204,16 @@ class ListedPairs:
         return sum(1 for _ in read_rows(self.listing))
 
     def entries(self) -> Iterator[Entry]:
-        """A row that cannot be used is a problem entry called `prompt.json:LINE`."""
+        """A row that cannot be used is a problem entry called `prompt.json:LINE`; the second row of a picture `1.jpg#2`."""
+        seen, times = Seen(), Counter[str]()
         for number, values in read_rows(self.listing):
             try:
                 if isinstance(values, str):
                     raise Rejected("source", values, code="bad-listing")
-                yield self._entry(values)
+                entry = self._entry(values)
+                while not seen.add(entry.name + _again(time := times[entry.name])):
+                    times[entry.name] = max(1, time) + 1
+                yield replace(entry, name=entry.name + _again(time), offset=time)
             except Rejected as rejected:
                 yield rejected_entry(f"{self.listing.name}:{number}", rejected)
 
@@ -219,7 +225,8 @@ class ListedPairs:
         return Entry(name_in(self.listing, name), now, text=text, condition=portable(of_map))
 
     def sample(self, entry: Entry) -> Sample:
-        named = {self.columns.image: native(entry.name), self.columns.condition: native(entry.condition or "")}
+        name = entry.name.removesuffix(_again(entry.offset))
+        named = {self.columns.image: native(name), self.columns.condition: native(entry.condition or "")}
         image, condition = (self._file(named, column) for column in (self.columns.image, self.columns.condition))
         return Sample(entry.name, image, entry.text or (), condition=condition)
 
@@ -249,6 +256,11 @@ class ListedPairs:
             reason = f"{column} {name!r:.200} is outside the folder of {self.listing.name}"
             raise Rejected("read", reason, code="outside-source")
         return real
+
+
+def _again(time: int) -> str:
+    """What tells the row from those of the same picture before it; 0: nothing, it is the first."""
+    return f"#{time}" if time else ""
 
 
 def open_listing(path: Path, wanted: Mapping[str, str | None], also: tuple[Path, ...] = ()) -> ListedPairs:
