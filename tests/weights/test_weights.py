@@ -122,3 +122,14 @@ def test_finding_weights_needs_no_torch() -> None:
     code = "import sys, json, condprep.weights.find; print(json.dumps(list(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
     assert not {"torch", "huggingface_hub", "safetensors", "numpy"} & set(modules)
+
+
+def test_a_file_that_changes_is_another_one(tmp_path: Path) -> None:
+    """One `Weights` that is used for long: what is loaded is what its sha256 is of, and the user's own file is told once for each content."""
+    said: list[str] = []
+    weights = Weights(tmp_path, offline=True, say=said.append)
+    for content in (b"one", b"other"):
+        (tmp_path / "sk_model.pth").write_bytes(content)
+        for _ in range(2):
+            assert weights.get("sk_model.pth").sha256 == hashlib.sha256(content).hexdigest()
+    assert len(said) == 2
