@@ -39,7 +39,10 @@ class BaseAnnotator(ABC):
         """(B, 3, H, W) uint8 RGB on `device`, B keys -> maps (B, C, H, W) uint8. Raises AnnotatorError for other input."""
         if problem := _problem(rgb, keys, self.device):
             raise AnnotatorError(f"{self.name}: {problem}")
-        return self.annotate(rgb, keys)
+        from condprep.annotators.precision import by_itself  # and with it torch, which filters of numpy do without
+
+        with by_itself(self.device):
+            return self.annotate(rgb, keys)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Loaded by name it pickles, and so is hashed, as what to load, and never as its weights."""

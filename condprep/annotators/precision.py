@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Literal
 
 import torch
@@ -64,6 +64,15 @@ def autocast(precision: str, device: str) -> AbstractContextManager[object]:
     """Convolutions and matrix products in `precision` ("fp32", "bf16", "fp16"); parameters stay float32."""
     kind = torch.device(device).type
     return torch.autocast(kind, DTYPES[precision], enabled=precision != "fp32")
+
+
+@contextmanager
+def by_itself(device: str) -> Iterator[None]:
+    """No autocast of whoever calls, on that device or on the CPU: an annotator computes as its record says, also amid a training step."""
+    with ExitStack() as ending:
+        for kind in {"cpu", torch.device(device).type}:
+            ending.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 def exact(x: Tensor) -> AbstractContextManager[object]:

@@ -145,8 +145,10 @@ class Runner:
         return pixels, columns
 
     def _see(self, rgb: Tensor, keys: Sequence[str]) -> list[Undrawn]:
+        from condprep.annotators.precision import by_itself
+
         draw: Callable[[Sequence[np.ndarray], Any], Drawn] = _as_it_is
-        with self._one:
+        with self._one, by_itself(self.annotator.device):
             if isinstance(self.annotator, Drawer):
                 seen, draw = self.annotator.see(rgb, keys), self.annotator.draw
                 if any(len(part) != len(keys) for part in (*seen.tensors, seen.found)):

@@ -63,7 +63,9 @@ class Weights:
         self.strict = strict
         self.offline = offline
         self.say = say or logger.warning
-        self._found: dict[tuple[str, Stamp], WeightFile] = {}  # so that a file is hashed, and a user's own one told, once
+        self._found: dict[
+            tuple[str, Stamp], WeightFile
+        ] = {}  # so that a file is hashed, and a user's own one told, once
 
     def __repr__(self) -> str:
         return f"Weights({self.folder and str(self.folder.absolute())!r}, strict={self.strict}, offline={self.offline})"

@@ -23,8 +23,9 @@ from support.thorough import slow_ones
 from torch import Tensor
 
 from condprep import load_annotator
+from condprep.annotators.runner import Runner
 from condprep.annotators.weighing import needed
-from condprep.errors import AnnotatorError
+from condprep.errors import AnnotatorError, Rejected
 from condprep.weights.find import Weights
 
 KEYS = [f"{number:064x}" for number in range(6)]
@@ -96,6 +97,19 @@ def test_threads_that_share_one_get_its_maps(name: str, tmp_path: Path) -> None:
     """Four threads at once, with pictures of several sizes: the maps that each picture has alone."""
     some = pictures()[: 2 if name in HEAVY else None]
     shared_by_threads(loaded(name, tmp_path), some, 6 if name in HEAVY else 18)
+
+
+@pytest.mark.parametrize("name", ["aux:anyline", *slow_ones(name for name in NAMES if name != "aux:anyline")])
+def test_a_caller_s_autocast_changes_no_map(name: str, tmp_path: Path) -> None:
+    """Amid a training step in bf16, called by itself or in a session: the map is that of the precision on its record."""
+    annotator, pair = loaded(name, tmp_path), torch.cat(pictures()[:2])
+    alone = annotator(pair, KEYS[:2]).maps
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(annotator(pair, KEYS[:2]).maps, alone)
+        drawn = Runner(annotator)(pair, KEYS[:2])
+    for one, expected in zip(drawn, alone.permute(0, 2, 3, 1).numpy()):
+        assert not isinstance(one, Rejected)
+        assert np.array_equal(one[0].reshape(expected.shape), expected)
 
 
 def shared_by_threads(annotator: Any, some: list[Tensor], times: int) -> None:

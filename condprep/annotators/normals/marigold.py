@@ -80,7 +80,7 @@ class DiffusedNormal(BaseAnnotator):
             largest = max(height, width)
             height, width = (side * self.side // largest for side in (height, width))
         shape = (self.pipe.vae.config.latent_channels, -(-height // scale), -(-width // scale))
-        noise = torch.stack([torch.randn(shape, generator=_generator(key)) for key in keys])
+        noise = torch.stack([torch.randn(shape, generator=_generator(key), dtype=torch.float32) for key in keys])
         return noise.to(self.device, self.pipe.dtype)
 
 
