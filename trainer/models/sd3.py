@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -25,7 +26,10 @@ T5_TOKENS = 256  # max_sequence_length of StableDiffusion3ControlNetPipeline
 CLIPS = 2  # the first of the text encoders
 
 
+@dataclass
 class StableDiffusion3(TransformerBase):
+    bare: bool = False  # its ControlNet, one of others, hears no pooled text and takes latents that are not shifted
+
     family: ClassVar[str] = "sd3"
     four_bits: ClassVar[bool] = True
     denoiser_kind: ClassVar[Any] = SD3Transformer2DModel
@@ -79,10 +83,21 @@ class StableDiffusion3(TransformerBase):
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
         """timesteps: sigmas; the network counts in thousandths. A ControlNet of fewer blocks speaks to several each."""
         shared = self.condition_kwargs(batch, noisy.dtype) | {"hidden_states": noisy, "timestep": timesteps * 1000}
-        (residuals,) = controlnet(controlnet_cond=self.condition(batch, noisy.dtype), return_dict=False, **shared)
+        told = shared | ({"pooled_projections": torch.zeros_like(shared["pooled_projections"])} if self.bare else {})
+        (residuals,) = controlnet(controlnet_cond=self.condition(batch, noisy.dtype), return_dict=False, **told)
         steered = [residual.to(noisy.dtype) for residual in residuals]
         prediction: Tensor = self.denoiser(block_controlnet_hidden_states=steered, return_dict=False, **shared)[0]
         return prediction
+
+    def in_condition(self, hints: Tensor, given: Sequence[Sequence[int]]) -> Tensor:
+        config = self.vae.config
+        return hints + (config.shift_factor or 0.0) * config.scaling_factor if self.bare else hints
+
+    def new_controlnet(self, init: str) -> Any:
+        """One that is read learns with what its pipeline will give it, as its own configuration says."""
+        controlnet = super().new_controlnet(init)
+        self.bare = bool(controlnet.config.force_zeros_for_pooled_projection)
+        return controlnet
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """It hears the pooled text and takes shifted latents: without the flag its pipeline would give it neither."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from support.flow_formulas import CAPTIONS, a_batch, blocks, of_the_pipeline, plain_loss, trained
 from support.flow_models import FLOWS, save_flow_base
@@ -272,3 +273,33 @@ def test_a_text_encoder_that_is_missing_is_named(family: str, flow_folders: dict
         base = load_base(Model(base=str(folder)))
         made = of_the_pipeline(family, base.pipeline(base.new_controlnet(COPIED)), CAPTIONS)
         torch.testing.assert_close(base.encode_text(CAPTIONS)["prompt_embeds"], made["prompt_embeds"])
+
+
+@pytest.mark.parametrize("bare", [True, False])
+def test_a_controlnet_learns_with_what_its_pipeline_gives_it(
+    bare: bool, flow_folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SD 3: one of others, whose configuration has no pooled text and latents that are not shifted, or one of ours, is told in training
+    what the pipeline tells it: the same text, and the same latents of a condition."""
+    base = load_base(Model(base=str(flow_folders["sd3"])))
+    controlnet = base.new_controlnet(COPIED)
+    controlnet.register_to_config(force_zeros_for_pooled_projection=bare)
+    controlnet.save_pretrained(tmp_path)
+    controlnet = base.new_controlnet(str(tmp_path)).eval()
+    assert controlnet.config.force_zeros_for_pooled_projection == bare
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, *_: self.mean)
+    heard: list[tuple[torch.Tensor, torch.Tensor]] = []
+    controlnet.register_forward_pre_hook(
+        lambda _, given, named: heard.append((named["pooled_projections"], named["controlnet_cond"])), with_kwargs=True
+    )
+    batch = a_batch(base, rows=1)
+    draws = draw(batch, seed=0, times=base.objective.band(0, 1))
+    with torch.no_grad():
+        row_losses(base, controlnet, base.objective, batch, draws)
+    condition = Image.fromarray(batch.conditions[0].permute(1, 2, 0).numpy())
+    pipeline: Any = base.pipeline(controlnet)
+    pipeline.set_progress_bar_config(disable=True)
+    generate(pipeline, [Request(batch.captions[0], condition, 3)], Sampling(steps=1, cfg=1.0))
+    for learned, used in zip(*heard[:2], strict=True):
+        torch.testing.assert_close(learned, used)
+    assert heard[0][0].any() != bare
