@@ -259,7 +259,8 @@ class PictureStage:
             "transform": placement.transform,
         }
         made = dict(sample.columns or columns | came)
-        return Draft(key, rgb, placement, made, untouched, any(text), sample.note, kept=kept, split=sample.split)
+        own = untouched and len(stored) == len(sample.data)  # nothing lay behind its end
+        return Draft(key, rgb, placement, made, own, any(text), sample.note, kept=kept, split=sample.split)
 
     def _encode_picture(self, rgb: np.ndarray) -> bytes:
         return encode_picture(rgb, self.options.image_format, self.options.image_quality)

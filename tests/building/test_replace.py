@@ -197,6 +197,19 @@ def test_each_map_of_a_listed_picture_is_a_row_of_its_own(tmp_path: Path) -> Non
     assert imported(append=True, replace=True) == expected
 
 
+def test_what_is_counted_is_that_of_a_new_build(tmp_path: Path) -> None:
+    """Also of pictures behind whose end something lies, which do not hold their source's own bytes: replaced, and taken away."""
+    (tmp_path / "raw").mkdir()
+    for number in range(4):
+        picture(path := tmp_path / "raw" / f"{number}.png", number)
+        path.write_bytes(path.read_bytes() + b"more" * (number % 2))
+    assert build(tmp_path / "raw", tmp_path / "ds", "canny", fit="keep").untouched == 2
+    picture(tmp_path / "raw" / "1.png", 9)
+    (tmp_path / "raw" / "3.png").unlink()
+    result = build(tmp_path / "raw", tmp_path / "ds", "canny", fit="keep", append=True, replace=True)
+    assert result.untouched == build(tmp_path / "raw", tmp_path / "new", "canny", fit="keep").untouched == 3
+
+
 def test_rejects_of_any_name_stay_rejects(place: Path) -> None:
     """A separator of Unicode in a name ends no line of rejects.jsonl: rows are replaced beside such a reject."""
     for name in ("a\u2028b.png", "c\x85d.png"):
