@@ -41,7 +41,7 @@ GROUPS: dict[str, Sequence[str]] = {  # what is built together
     "heavy": doors.HEAVY,
 }
 CHEAP = {"few", "filters"}  # of which there are more pictures, and all ways;
-DEAR = {"segments", "heavy"}  # of which there are builds alone
+DEAR = {"large", "segments", "heavy"}  # of which there are builds alone
 SIZES = ((192, 128), (150, 140), (131, 70))  # height, width: on the grid of networks, off it, and by itself
 
 
