@@ -48,9 +48,10 @@ def generate(
 ) -> list[Image.Image]:
     """A picture for each request, RGB. strength: of the ControlNet, 0 is the base alone. stepped: may raise, to stop it."""
     pictures: list[Image.Image] = []
+    mine = [pipe.device] if pipe.device.type == "cuda" else []  # else every GPU of the machine would be opened
     for batch in _batches(requests, how.batch):
         width, height = batch[0].condition.size
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(mine):
             torch.manual_seed(batch[0].seed)  # should a pipeline draw anything without the generators
             made = pipe(
                 [request.prompt for request in batch],
