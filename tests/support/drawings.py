@@ -7,6 +7,7 @@ import numpy as np
 from skimage import data
 
 from condprep.annotators.openpose.draw import draw_bodies
+from condprep.verification.alignment.registration import unscaled
 
 
 def photo(name: str, height: int = 512, width: int = 512) -> np.ndarray:
@@ -39,3 +40,28 @@ def body(x: float, y: float, size: float, lean: float = 0.3) -> np.ndarray:
 def drawn(*people: tuple[float, ...]) -> np.ndarray:
     """(512, 512, 3): people as `body` places them, drawn as OpenPose draws."""
     return draw_bodies([body(*person) for person in people], 512, 512)
+
+
+def canny(picture: np.ndarray, low: int = 100, high: int = 200) -> np.ndarray:
+    return cv2.Canny(picture, low, high)
+
+
+def soft(picture: np.ndarray) -> np.ndarray:
+    """A map of thick grey lines: the gradient of the smoothed picture."""
+    grey = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32), (0, 0), 3)
+    strength = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return np.clip(strength / np.percentile(strength, 99) * 255, 0, 255).astype(np.uint8)
+
+
+def filled(picture: np.ndarray) -> np.ndarray:
+    """Line art that fills what is darker than its surroundings."""
+    darker = (cv2.GaussianBlur(picture, (0, 0), 6).astype(np.float32) - picture).min(2).clip(0)
+    return np.clip(darker / max(16, np.median(darker[darker > 8])) * 127, 0, 255).astype(np.uint8)
+
+
+def jpeg(picture: np.ndarray, quality: int = 95) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def enlarged(picture: np.ndarray, scale: float) -> np.ndarray:
+    return unscaled(picture, 1 / scale)

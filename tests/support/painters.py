@@ -40,6 +40,8 @@ def read_some(place: Path, number: int = 12) -> list[Example]:
 class Painter:
     """Stands for a pipeline: `paint` makes the picture of a condition and a prompt, and the VAE changes nothing."""
 
+    device = torch.device("cpu")
+
     def __init__(self, paint: Callable[[Image.Image, str], Image.Image]) -> None:
         self.paint = paint
         self.controlnet = None
