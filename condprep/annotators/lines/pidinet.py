@@ -33,6 +33,7 @@ class Difference(nn.Module):
         super().__init__()
         self.kind, self.groups = kind, groups
         self.weight = nn.Parameter(torch.empty(channels, channels_in // groups, 3, 3))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)  # as torch's own convolutions begin
         self._kept: tuple[Tensor, Tensor | None] | None = None  # its kernel, and the one of what is taken away
 
     def forward(self, x: Tensor) -> Tensor:
