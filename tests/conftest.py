@@ -271,3 +271,20 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
         monkeypatch.setenv(name, value)
     s3_server.fail()
     return s3_server
+
+
+@pytest.fixture
+def small_trunks() -> Iterator[None]:
+    """Of the large networks of controlnet_aux small ones."""
+    from support import aux_models
+
+    with aux_models.small_trunks():
+        yield
+
+
+@pytest.fixture
+def stand_ins(small_trunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks wherever the real ones are large."""
+    from support import doors
+
+    doors.stand_ins(monkeypatch)

@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 
 _PACKETS = (torch.ops.aten.conv2d, torch.ops.aten.conv_transpose2d, torch.ops.aten.convolution)
 CONVOLUTIONS = {getattr(packet, name) for packet in _PACKETS for name in packet.overloads()}  # type: ignore[no-untyped-call]
-DEPTH = 4  # of what a function remembers: its table, the entry, a tuple and what is in that
 TRANSPOSED = {getattr(_PACKETS[1], name) for name in _PACKETS[1].overloads()}  # type: ignore[no-untyped-call]
-
+DEPTH = 4  # of what a function remembers: its table, the entry, a tuple and what is in that
 
 _one_at_a_time = Lock()  # whether something is compiled is a state of the process, which two threads would leave wrong
 

@@ -6,7 +6,6 @@ import functools
 import json
 import os
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
@@ -18,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from skimage import data
-from support import aux_models, doors, tiny_models
+from support import doors, tiny_models
 from support.thorough import slow_ones
 from torch import Tensor
 
@@ -28,18 +27,13 @@ from condprep.annotators.weighing import needed
 from condprep.errors import AnnotatorError, Rejected
 from condprep.weights.find import Weights
 
+pytestmark = pytest.mark.usefixtures("stand_ins")
+
 KEYS = [f"{number:064x}" for number in range(6)]
 MODELS = {kind: door for door, kinds in doors.MODELS.items() for kind in kinds}
 NAMES = [*doors.FILTERS, *doors.LINES, *doors.HED, *doors.DWPOSE, *doors.PEOPLE, "aux:sam", *MODELS, "sam2"]
 HEAVY = {"aux:sam", "sam2"}
 QUICK = {"canny:random", "inpaint", "teed", "aux:shuffle", "dpt"}
-
-
-@pytest.fixture(autouse=True)
-def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    doors.stand_ins(monkeypatch)
-    with aux_models.small_trunks():
-        yield
 
 
 def loaded(name: str, folder: Path) -> Any:

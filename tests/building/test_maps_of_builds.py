@@ -15,7 +15,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 from PIL import Image
 from skimage import data
-from support import aux_models, doors
+from support import doors
 from support.command import Command
 from support.thorough import slow_ones
 
@@ -26,6 +26,8 @@ from condprep.building.options import parse_options
 from condprep.dataset.columns import further_column
 from condprep.runtime.progress import Progress
 from condprep.weights.find import Weights
+
+pytestmark = pytest.mark.usefixtures("stand_ins")
 
 GROUPS: dict[str, Sequence[str]] = {  # what is built together
     "few": ("canny:random", "inpaint", "teed", "aux:shuffle"),
@@ -72,13 +74,6 @@ def photographs(many: bool) -> list[np.ndarray]:
         some += [cup[100 : 100 + tall, 100 : 100 + wide], man[: small[0], 150 : 150 + small[1]]]
         some.append(man[:height, 150 : 150 + width])
     return [np.ascontiguousarray(one) for one in some]
-
-
-@pytest.fixture(autouse=True)
-def _stand_ins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    doors.stand_ins(monkeypatch)
-    with aux_models.small_trunks():
-        yield
 
 
 def grouped(which: str, folder: Path) -> Group:

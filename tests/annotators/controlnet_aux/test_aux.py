@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import aux_models, doors
+from support import doors
 from support.aux_models import (
     GRID,
     HOW,
@@ -71,12 +70,6 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
     assert np.array_equal(ours, reference("pidinet", folder)(rgb)[..., 0])
     assert ours.max() > 200
     assert np.median(ours) < 30
-
-
-@pytest.fixture
-def small_trunks() -> Iterator[None]:
-    with aux_models.small_trunks():
-        yield
 
 
 @pytest.mark.slow
@@ -167,13 +160,10 @@ def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Checkpoin
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_trunks")
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("variant", ["sam", "mobile_sam", "zoe"])
-def test_the_heavy_ones_take_a_picture_of_one_pixel(
-    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_heavy_ones_take_a_picture_of_one_pixel(variant: str, tmp_path: Path) -> None:
     """One pixel and a column: a map of that size, which is the same when it is asked for again."""
-    doors.stand_ins(monkeypatch)
     annotator = load_annotator(f"aux:{variant}", weights=doors.fill(tmp_path, f"aux:{variant}"))
     for height, width in ((1, 1), (70, 1)):
         rgb = batch(picture(height, width))
