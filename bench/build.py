@@ -1,6 +1,6 @@
 """Pictures per second and peak memory of a canny build at 512, against what people do today, in one run.
 
-    python -m bench build [--pictures 2000] [--megapixels 1] [--threads 2] [--rounds 3] [--json]
+    python -m bench build [--pictures 2000] [--megapixels 1] [--threads 2] [--rounds 3] [--against CHECKOUT] [--json]
 
 Makes JPEGs of about 1 Mpx (or as cameras make them, 12 and 24) from real photographs, then times, each in a process of its own and with the same cores:
 
@@ -9,6 +9,7 @@ Makes JPEGs of about 1 Mpx (or as cameras make them, 12 and 24) from real photog
     peer         datasets' imagefolder + map(controlnet_aux's CannyDetector, num_proc) + save_to_disk, start-up included;
                  it adds a map to each picture and leaves the picture at its size
     peer, fitted the same, but written so that it stores the rows that condprep stores: pictures cropped to 512 x 512 px
+    earlier      with --against: condprep as it is in another checkout of it, with the same packages
 
 and prints what every stage costs. Speeds on shared machines wander: everything is run in several rounds, the ratios are
 those within a round, and the median is shown with the lowest and the highest.
@@ -149,17 +150,21 @@ RUNS: dict[str, Callable[[Path, Path, int], None]] = {
 }
 
 
-def measure(name: str, raw: Path, out: Path, threads: int) -> dict[str, float]:
-    """Seconds and peak memory (MB, all processes; pages shared by several are counted in each) of a run."""
+def measure(name: str, raw: Path, out: Path, threads: int, checkout: Path = CHECKOUT) -> dict[str, float]:
+    """Pictures a second and peak memory (MB, all processes; pages shared by several are counted in each) of a run."""
     command = [sys.executable, "-m", "bench", "build", "--run", name, "--raw", raw, "--out", out, "--threads", threads]
-    if name == "condprep":
+    if name not in RUNS:
         command = [sys.executable, "-m", "condprep", "build", raw, "--out", out, "-a", "canny", "--workers", threads]
     os.sync()  # or what the run before has written is timed, too
     for picture in filter(Path.is_file, raw.rglob("*")):
         picture.read_bytes()  # from now on in the system's cache, for everybody
     began, peak = time.perf_counter(), 0
     process = subprocess.Popen(
-        list(map(str, command)), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        list(map(str, command)),
+        cwd=checkout,
+        env=environment(PYTHONPATH=str(checkout)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     while process.returncode is None:
         peak = max(peak, resident(process.pid))
@@ -223,6 +228,7 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path, help="another checkout of condprep")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--run", choices=RUNS, help=argparse.SUPPRESS)
     parser.add_argument("--raw", type=Path, help=argparse.SUPPRESS)
@@ -231,13 +237,16 @@ def main() -> None:
     if arguments.run:
         RUNS[arguments.run](arguments.raw, arguments.out, arguments.threads)
         return
-    compileall.compile_dir(CHECKOUT / "condprep", quiet=1)  # as pip does it with what it installs
+    checkouts = {"condprep": CHECKOUT} | ({"earlier": arguments.against.resolve()} if arguments.against else {})
+    for checkout in checkouts.values():
+        compileall.compile_dir(checkout / "condprep", quiet=1)  # as pip does it with what it installs
+    runs = {name: partial(measure, name, checkout=checkouts.get(name, CHECKOUT)) for name in (*checkouts, *RUNS)}
     rounds = []
     with tempfile.TemporaryDirectory() as folder:
         raw, out = Path(folder) / "raw", Path(folder) / "out"
         make_pictures(raw, arguments.pictures, megapixels=arguments.megapixels)
         for _ in range(arguments.rounds):
-            rounds.append({name: measure(name, raw, out / name, arguments.threads) for name in ("condprep", *RUNS)})
+            rounds.append({name: run(raw, out / name, arguments.threads) for name, run in runs.items()})
             shutil.rmtree(out)
         costs = stage_costs(raw)
     if arguments.json:
