@@ -122,7 +122,7 @@ class ExistingRows:
         """The dataset's provenance with that of the added columns."""
         before, added = self.provenance, provenance
         counts = before["counts"] | {name: added["counts"][name] for name in ("rows", "bytes")}
-        counts["without_map"] = Counter(before["counts"].get("without_map")) + Counter(added["counts"]["without_map"])
+        counts["without_map"] = Counter(before["counts"]["without_map"]) + Counter(added["counts"]["without_map"])
         counts["rejects"] = Counter(before["counts"]["rejects"]) + Counter(added["counts"]["rejects"])
         return {
             **before,

@@ -23,9 +23,9 @@ from condprep.building.output_folder import at_target, check_folders, check_targ
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, source_scores
 from condprep.curation.decisions import Decision, load, store
-from condprep.curation.drops import KEEP, Drop, Keep, check_names, decide, needed_checks
+from condprep.curation.drops import KEEP, REPEATS, Drop, Keep, check_names, decide, needed_checks
 from condprep.curation.repairs import REPAIRS, Repairer, repair_of
-from condprep.curation.rows import Records, StoredRow, StoredRows, as_row
+from condprep.curation.rows import Records, StoredRow, StoredRows, as_row, without_map
 from condprep.dataset.card import write_card
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.shards import Counts, Row
@@ -216,8 +216,10 @@ class _Run:
     def _decisions(self, result: VerifyResult) -> dict[int, Decision]:
         answers = [(one, repair_of(one, self.annotated) if self.fix else None) for one in result.findings]
         names = (*self.names, *(("unreadable",) if self.fix else ()))
-        left = decide([one for one, repair in answers if not repair], names, self.keep, result.scores)
-        otherwise = decide([one for one, _ in answers], names, self.keep, result.scores) if self.fix else {}
+        mended = {one.row for one, repair in answers if repair and one.row is not None}
+        left = decide([one for one, repair in answers if not repair], names, self.keep, result.scores, mended)
+        single = [one for one in result.findings if one.rule not in REPEATS]  # of repeats the others are left out
+        otherwise = decide(single, names, self.keep, result.scores) if mended else {}
         repairs: dict[int, set[str]] = {}
         for one, repair in answers:
             if repair and one.row is not None and one.row not in left:
@@ -258,8 +260,8 @@ class _Run:
         try:
             values = retried(partial(repairer, row.values, decision.repairs), f"row {row.number}")
         except Rejected as failed:
-            if decision.otherwise:
-                return self._reject(row, decision.otherwise), []
+            if (drop := decision.otherwise) is not None:
+                return self._reject(row, Drop(drop.name, f"{drop.reason}; not repaired: {failed.reason}")), []
             return as_row(row, self.rows), [f"not repaired: {failed.reason}"]
         return as_row(StoredRow(row.number, row.split, values), self.rows), list(decision.repairs)
 
@@ -277,6 +279,8 @@ class _Run:
             total = place_files(
                 self.layout, self._copy.counts(), self.rows.features, self.rows.form, self.plan.id, self.records.rejects
             )
+            if before := self.records.provenance:
+                total.without_map = without_map(total.without_map, before["counts"]["without_map"])
             commit_json(made, self._made(total, repairs))
             self._describe(total, read_json(made))
             commit_json(self.layout.done, vars(total))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,23 +65,25 @@ def needed_checks(names: Iterable[str]) -> set[str]:
     return {check for name in names for check, _ in DROPS[name]}
 
 
-def decide(findings: Sequence[Finding], names: Sequence[str], keep: Keep, scores: Path) -> dict[int, Drop]:
+def decide(
+    findings: Sequence[Finding], names: Sequence[str], keep: Keep, scores: Path, mended: Collection[int] = ()
+) -> dict[int, Drop]:
     """row -> why it is left out.
 
-    Of rows that show the same picture one stays, unless all are left out for another reason. keep: the first; the
-    largest, in pixels; or the best: of the fewest other findings, then of the most detail, which is the pixels times
-    the sharpness twice. scores: verify.parquet.
+    Of rows that show the same picture one stays, unless all are left out for another reason: one of the first split that has
+    it; one that is not to be `mended`, which may fail; and of those the first; the largest, in pixels; or the best: of the
+    fewest other findings, then of the most detail, which is the pixels times the sharpness twice. scores: verify.parquet.
     """
     drops: dict[int, Drop] = {}
     for one in findings:
         if one.row is not None and (one.twin is None or one.rule not in REPEATS) and (name := _name(one, names)):
             drops.setdefault(one.row, Drop(name, one.reason))
     repeats = [one for one in findings if one.rule in REPEATS and _name(one, names)]
-    prefer = _preference(keep, findings, scores) if repeats else None
+    prefer = _preference(keep, findings, scores, mended) if repeats else None
     for rows, called in _groups(repeats, names):
         if prefer and (left := [row for row in rows if row not in drops]):
             best = min(left, key=prefer)
-            reason = f"row {best} shows the same, or nearly, and stays"
+            reason = f"row {best} shows the same, or nearly, and stays" + " if it can be repaired" * (best in mended)
             drops |= {row: Drop(called[row], reason) for row in left if row != best}
     return drops
 
@@ -108,17 +110,20 @@ def _groups(repeats: Sequence[Finding], names: Sequence[str]) -> Iterable[tuple[
         yield [root, *rows], {root: name[rows[0]]} | name
 
 
-def _preference(keep: Keep, findings: Sequence[Finding], scores: Path) -> Callable[[int], tuple[float, ...]]:
+def _preference(
+    keep: Keep, findings: Sequence[Finding], scores: Path, mended: Collection[int]
+) -> Callable[[int], tuple[float, ...]]:
     """The smaller, the rather a row stays."""
-    if keep == "first":
-        return lambda row: (row,)
-    table: dict[str, Any] = pq.read_table(scores, columns=["image_width", "image_height", "sharpness"]).to_pydict()
-    width, height, sharpness = table.values()
+    columns = ["split", "image_width", "image_height", "sharpness"]
+    table: dict[str, Any] = pq.read_table(scores, columns=columns).to_pydict()
+    split, width, height, sharpness = table.values()
+    splits = {name: number for number, name in enumerate(dict.fromkeys(split))}  # rows lie split by split
     faults = Counter(one.row for one in findings if one.rule not in REPEATS and one.severity != "info")
 
-    def pixels(row: int) -> float:
-        return float((width[row] or 0) * (height[row] or 0))
+    def wanted(row: int) -> tuple[float, ...]:
+        pixels = float((width[row] or 0) * (height[row] or 0))
+        if keep == "first":
+            return ()
+        return (-pixels,) if keep == "largest" else (faults[row], -pixels * (sharpness[row] or 0) ** 2)
 
-    if keep == "largest":
-        return lambda row: (-pixels(row), row)
-    return lambda row: (faults[row], -pixels(row) * (sharpness[row] or 0) ** 2, row)
+    return lambda row: (splits[split[row]], row in mended, *wanted(row), row)

@@ -16,7 +16,7 @@ from condprep import __version__
 from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, readable
-from condprep.curation.rows import Records, StoredRows, as_row
+from condprep.curation.rows import Records, StoredRows, as_row, without_map
 from condprep.dataset.card import write_card
 from condprep.dataset.inspect import reject_code
 from condprep.dataset.layout import Layout, place_files
@@ -153,6 +153,8 @@ class _Run:
             rejects = b"".join(records.rejects for records in self.records)
             total = place_files(self.layout, self.copy.counts(), first.features, first.form, self.plan.id, rejects)
             total.rejects = Counter(map(reject_code, rejects.splitlines()))
+            counted = [one["counts"]["without_map"] for records in self.records if (one := records.provenance)]
+            total.without_map = without_map(total.without_map, sum(map(Counter, counted), Counter[str]()))
             repeated, leaks = self._repeated()
             datasets = [sum(lengths) for lengths in self.lengths]
             commit_json(made, {"rows": dict(total.rows), "datasets": datasets, "repeated": repeated, "leaks": leaks})

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Container, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,8 @@ from condprep.errors import DatasetError, Rejected, UsageError
 from condprep.sources.base import stamp
 from condprep.sources.reach import stored_picture
 from condprep.types import IMPORTED
+
+NO_MAP = "no-map"  # where nobody knows by which code
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,12 @@ class StoredRows:
             if list(stored) == self.schema.names:
                 return stored
         return datasets_features({column.name: column.type for column in self.schema})
+
+    @cached_property
+    def maps(self) -> list[str]:
+        """Columns of what annotators made, where condprep says so: of rows that an annotator could not use they are empty."""
+        made = (Records(Layout(self.root)).provenance or {}).get("annotators", [])
+        return [one["column"] for one in made if one["column"] in self.schema.names]
 
     @property
     def form(self) -> Literal["arrow", "parquet"]:
@@ -162,4 +171,17 @@ class Records:
 
 def as_row(row: StoredRow, rows: StoredRows) -> Row:
     """A row for a ShardWriter, with what the summary counts."""
-    return stored_row(row.values or {}, row.split, rows.image, rows.caption or "")
+    values = row.values or {}
+    without = tuple(f"{column}: {NO_MAP}" for column in rows.maps if values.get(column) is None)
+    return replace(stored_row(values, row.split, rows.image, rows.caption or ""), without=without)
+
+
+def without_map(counted: Counter[str], before: Mapping[str, int]) -> Counter[str]:
+    """What `as_row` counted, by the codes that were known before; by none where only some rows of several codes are left."""
+    found = Counter[str]()
+    for name, rows in counted.items():
+        column = name.removesuffix(f": {NO_MAP}")
+        known = {coded: n for coded, n in before.items() if coded.partition(": ")[0] == column}
+        all_there = sum(known.values()) == rows
+        found += Counter(known if all_there else {next(iter(known)) if len(known) == 1 else name: rows})
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from condprep.building.add_columns import take_places
 from condprep.building.output_folder import changing, disk_errors, layout_of
 from condprep.building.plan import Plan
 from condprep.curation.copying import Copy, readable
-from condprep.curation.rows import Records, StoredRows, as_row
+from condprep.curation.rows import Records, StoredRows, as_row, without_map
 from condprep.dataset.card import write_card
 from condprep.dataset.columns import check_named, check_own
 from condprep.dataset.layout import Layout, place_files
@@ -162,9 +161,10 @@ class _Run:
         total = place_files(
             staging, self._copy.counts(), self.rows.features, self.rows.form, self.plan.id, self.records.rejects
         )
-        total.rejects = Counter(Counts.load(self.layout.done).rejects)
-        commit_json(staging.private / "plan.json", self._plan())
         before = self.records.provenance or {}
+        total.rejects = Counts.load(self.layout.done).rejects
+        total.without_map = without_map(total.without_map, before["counts"]["without_map"])
+        commit_json(staging.private / "plan.json", self._plan())
         write_card(staging, before | {"counts": before["counts"] | {"rows": total.rows, "bytes": total.bytes}})
         remove(self.layout.private / "shards.json", missing_ok=True)  # of which the files are others now
         commit_json(staging.done, vars(total))

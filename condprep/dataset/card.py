@@ -70,7 +70,8 @@ def _body(provenance: Mapping[str, Any]) -> str:
         f"Geometry: fit `{markdown(geometry['fit'])}`, resolution {geometry['resolution']}.",
         "",
         *map(_rejected, sorted(counts["rejects"].items(), key=lambda one: (-one[1], one[0]))),
-        *[""] * bool(counts["rejects"]),
+        *map(_lacking, sorted(counts.get("without_map", {}).items())),
+        *[""] * bool(counts["rejects"] or counts.get("without_map")),
         *map(_curated, provenance.get("curation", [])),
         *[f"![pictures and their maps](.condprep/{PREVIEW})", ""] * (provenance["format"] != "webdataset"),
         "| column | annotator | parameters | weights (sha256) | licence |",
@@ -107,6 +108,12 @@ def _rejected(item: tuple[str, int]) -> str:
     """How many inputs became no rows for one reason."""
     code, inputs = item
     return f"- {inputs:,} x `{markdown(code)}`" + (f": {REJECTS[code]}" if code in REJECTS else "")
+
+
+def _lacking(item: tuple[str, int]) -> str:
+    """How many rows have no map in a column to which it was added, for one reason."""
+    column, _, code = item[0].partition(": ")
+    return f"- {item[1]:,} rows without a map in `{markdown(column)}`: `{markdown(code)}`"
 
 
 def _curated(done: Mapping[str, Any]) -> str:

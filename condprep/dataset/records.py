@@ -41,6 +41,7 @@ def provenance(found: Any) -> dict[str, Any]:
     counts = found["counts"]
     numbers = {name: _number(counts.get(name, 0)) for name in COUNTED}
     by_name = {name: {str(key): _number(rows) for key, rows in counts[name].items()} for name in ("rows", "rejects")}
+    by_name["without_map"] = {key: _number(rows) for key, rows in _mapping(counts.get("without_map")).items()}
     geometry = found["geometry"]
     shown = {"fit": _text(geometry["fit"]), "resolution": _number(geometry["resolution"])}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from support.pictures import smooth
 import condprep
 from condprep import add_columns, annotate, build
 from condprep.annotation.pictures import Annotated
+from condprep.curation.rows import NO_MAP, without_map
 from condprep.errors import UsageError
 from condprep.runtime import own
 from condprep.runtime.files import read_json
@@ -209,3 +211,30 @@ def test_each_column_remembers_its_own_parameters(raw: Path, tmp_path: Path) -> 
         np.testing.assert_array_equal(
             np.asarray(result.maps[column].convert("L")), np.asarray(rows[0][column].convert("L"))
         )
+
+
+def test_rows_without_a_map_are_counted_on(tmp_path: Path, fragile: Fragile) -> None:
+    """Curated, split or merged, a dataset says how many of its rows have no map, by their codes, and its card does, too."""
+    (tmp_path / "raw").mkdir()
+    for name, pixels in (("1", smooth(64, 64)), ("2", smooth(64, 64) * 0), ("3", smooth(64, 64) * 0)):
+        Image.fromarray(pixels).save(tmp_path / "raw" / f"{name}.png")
+    build(tmp_path / "raw", tmp_path / "ds", "canny", resolution=64)
+    add_columns(tmp_path / "ds", "fragile")
+    condprep.curate(tmp_path / "ds", tmp_path / "once", ["duplicates"])
+    condprep.curate(tmp_path / "ds", tmp_path / "none", ["flat"])
+    condprep.split(tmp_path / "once", 0.5)
+    condprep.merge([tmp_path / "ds", tmp_path / "once"], tmp_path / "both")
+    for name, rows in (("once", 1), ("none", 0), ("both", 3)):
+        counts = read_json(tmp_path / name / ".condprep" / "provenance.json")["counts"]
+        assert counts["without_map"] == read_json(tmp_path / name / ".condprep" / "done.json")["without_map"]
+        assert counts["without_map"] == ({"fragile: annotator-failed": rows} if rows else {})
+        said = f"- {rows} rows without a map in `fragile`: `annotator-failed`"
+        assert (said in (tmp_path / name / "README.md").read_text()) == bool(rows)
+
+
+def test_rows_of_several_codes_of_which_some_are_gone() -> None:
+    """Which of them are left nobody knows any more: they are counted by no code, and all others by theirs."""
+    before = {"a: annotator-failed": 2, "a: annotator-rejected": 1, "b: annotator-failed": 5}
+    counted = Counter({f"a: {NO_MAP}": 3, f"b: {NO_MAP}": 4})
+    assert without_map(counted, before) == before | {"b: annotator-failed": 4}
+    assert without_map(Counter({f"a: {NO_MAP}": 2}), before) == {f"a: {NO_MAP}": 2}

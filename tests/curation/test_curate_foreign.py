@@ -48,6 +48,17 @@ def test_leaks_between_splits(built: Path, tmp_path: Path) -> None:
     assert result.rows == {"train": 2, "validation": 1}
 
 
+def test_no_two_rows_are_duplicates_afterwards(built: Path, tmp_path: Path) -> None:
+    """Whatever split they lie in, of rows with the same pixels one stays, and in the split that comes first."""
+    rows = foreign_rows(built)
+    data = tmp_path / "theirs" / "data"
+    foreign([rows[0], rows[1]], data / "train-00000-of-00001.parquet")
+    foreign([rows[2], rows[1], rows[1], rows[2]], data / "validation-00000-of-00001.parquet")
+    result = curate(data.parent, tmp_path / "out", ["duplicates"])
+    assert result.rows == {"train": 2, "validation": 1}
+    assert rows_of(tmp_path / "out") == rows[:3]
+
+
 def test_a_damaged_file_is_named_and_the_others_are_copied(built: Path, tmp_path: Path) -> None:
     """Of a dataset with a cut file, the other files' rows are copied, and a note says which file it is."""
     broken = tmp_path / "ds"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
-from support.curated import build_repeats, curate, foreign, photograph, rows_of
+from support.curated import build_repeats, curate, foreign, photograph, rejects_of, rows_of
 from support.pictures import encoded, with_orientation
 
 from condprep.dataset.reader import files
@@ -78,3 +78,27 @@ def test_turns_are_baked_in(tmp_path: Path) -> None:
     assert second == rows[1]
     assert result.repaired == {"turned upright": 1}
     assert "1 rows could not be repaired" in result.notes
+
+
+def test_a_repair_that_fails_takes_no_group_along(tmp_path: Path) -> None:
+    """Of lookalikes one stays that needs no repair; where all need one and it fails, their rejects say so."""
+    edges = encoded(cv2.Canny(photograph(2), 100, 200), "PNG")
+
+    def row(quality: int, turned: bool) -> dict[str, Any]:
+        """A square picture, of which nobody knows whether its map was made before it was turned."""
+        data = with_orientation(photograph(2), "JPEG", 6 if turned else 1, quality=quality)
+        image, edge = ({"bytes": one, "path": None} for one in (data, edges))
+        return {"image": image, "caption": "words", "canny": edge, "score": 0.0}
+
+    seen = {"bytes": encoded(cv2.rotate(photograph(2), cv2.ROTATE_90_CLOCKWISE), "JPEG", quality=60), "path": None}
+    turned, upright, other = [row(95, True), row(90, True)], row(60, False) | {"image": seen}, row(95, False)
+    drop = ["near-duplicates", "mismatched"]
+    curate(foreign([*turned, upright], tmp_path / "rows.parquet"), tmp_path / "out", drop, fix=True)
+    assert rows_of(tmp_path / "out") == [upright]
+    curate(foreign([*turned, other], tmp_path / "turned.parquet"), tmp_path / "none", drop, fix=True)
+    assert rows_of(tmp_path / "none") == [other]
+    reasons = [one["reason"] for one in rejects_of(tmp_path / "none")]
+    assert sum("stays if it can be repaired" in one for one in reasons) == 1
+    assert sum("not repaired: it cannot be told" in one for one in reasons) == 1
+    curate(tmp_path / "turned.parquet", tmp_path / "kept", drop[:1], fix=True)
+    assert len(rows_of(tmp_path / "kept")) == 2

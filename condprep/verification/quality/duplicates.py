@@ -46,13 +46,15 @@ class Lookalikes:
 
     @cached_property
     def repeats(self) -> Sequence[Repeat]:
-        """By row; each row once, exact repeats before near ones, and the first of the rows that it repeats."""
+        """By row: the first row of the same pixels; of a row without one the first of its split that it nearly repeats, and
+        the first of another split.
+        """
         exact = self._exact()
         taken = {row for row, _ in exact}
-        near = {} if len(self._pixels) < 2 else _leaders(self._near(taken), np.frombuffer(self._splits, np.int32))
+        near = [] if len(self._pixels) < 2 else _leaders(self._near(taken), np.frombuffer(self._splits, np.int32))
         found = [self._repeat(row, twin, True) for row, twin in exact]
-        found += [self._repeat(row, twin, False) for row, twin in near.items()]
-        return sorted(found, key=lambda one: one.row)
+        found += [self._repeat(row, twin, False) for row, twin in near]
+        return sorted(found, key=lambda one: (one.row, one.split is not None))
 
     def _repeat(self, row: int, twin: int, exact: bool) -> Repeat:
         elsewhere = self._splits[row] != self._splits[twin]
@@ -79,17 +81,20 @@ class Lookalikes:
         return np.unique(found[:, ::-1], axis=0)[:, ::-1]
 
 
-def _leaders(pairs: NDArray[np.int64], splits: NDArray[np.int32]) -> dict[int, int]:
-    """row -> the first row that it repeats and that repeats none itself.
+def _leaders(pairs: NDArray[np.int64], splits: NDArray[np.int32]) -> list[tuple[int, int]]:
+    """(row, the first row of its split that it repeats and that repeats none there itself), (row, first one of another split).
 
     So a row that is left out looks like one that stays, and a slow pan is not one picture. Of another split any row
     counts: it is in the way of a fair validation whether it repeats or not.
     """
-    leaders: dict[int, int] = {}
+    here: dict[int, int] = {}
+    elsewhere: dict[int, int] = {}
     for earlier, row in pairs.tolist():
-        if row not in leaders and (earlier not in leaders or splits[earlier] != splits[row]):
-            leaders[row] = earlier
-    return leaders
+        if splits[earlier] != splits[row]:
+            elsewhere.setdefault(row, earlier)
+        elif earlier not in here:
+            here.setdefault(row, earlier)
+    return [*here.items(), *elsewhere.items()]
 
 
 class _OfLookalikes:
@@ -103,7 +108,7 @@ class _OfLookalikes:
 
 
 class Duplicate(_OfLookalikes):
-    """Rows of which every pixel is that of an earlier row of their split."""
+    """Rows of which every pixel is that of an earlier row, of whichever split."""
 
     name: ClassVar[str] = "duplicate"
     severity: ClassVar[Severity] = "warning"
@@ -113,7 +118,7 @@ class Duplicate(_OfLookalikes):
 
     def finish(self) -> Iterator[tuple[int, str, int]]:
         for one in self._seen.repeats:
-            if one.exact and one.split is None:
+            if one.exact:
                 yield one.row, f"the picture is that of row {one.twin}, pixel by pixel", one.twin
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from condprep.verification.quality.duplicates import surveys
 from condprep.verification.quality.lookalikes import (
     BANDS,
     CROPS,
@@ -128,6 +129,21 @@ def test_the_second_look_finds_the_crop(scale: tuple[float, float], at: tuple[fl
     crop = cut(whole, place) * 0.7 + 20
     found = register(whole, crop, np.array([[0.96, 0.02, 0.96, 0.02]]))
     assert np.abs(found - place).max() < 0.01
+
+
+def test_repeats_are_told_within_a_split_and_between_splits() -> None:
+    """Equal pixels are told wherever they lie; a split's own lookalikes also where another split has the picture, too."""
+    picture = photographs()[0]
+    rows = [("train", picture), ("validation", picture), ("validation", compressed(picture))]
+    rows += [("validation", lighter(picture)), ("validation", compressed(picture))]
+    found = surveys()
+    for split, rgb in rows:
+        pixels = int(rgb.astype(np.int64).sum())  # no two of these have the same
+        thumbnail = grey_thumbnail(greyed(rgb)).tobytes()
+        for survey in found:
+            survey.add({"split": split, "pixels": pixels, "thumbnail": thumbnail})
+    told = {survey.name: [(one[0], one[2]) for one in survey.finish() if len(one) == 3] for survey in found}
+    assert told == {"duplicate": [(1, 0), (4, 2)], "near-duplicate": [(3, 2)], "leak": [(1, 0), (2, 0), (3, 0)]}
 
 
 def test_hashes_do_not_know_brightness_and_contrast() -> None:
