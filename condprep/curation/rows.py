@@ -18,6 +18,7 @@ import pyarrow as pa
 from condprep.dataset.arrow import row_of
 from condprep.dataset.columns import datasets_features
 from condprep.dataset.layout import SPLITS, Layout
+from condprep.dataset.pairs.beside import stamps_beside
 from condprep.dataset.pairs.open import open_pairs
 from condprep.dataset.pairs.table import FEW, TablePairs
 from condprep.dataset.reader import Shard, batches, first_schema, is_image
@@ -86,6 +87,8 @@ class StoredRows:
     def listing(self) -> str:
         """Changes when a file does."""
         lines = [f"{file.path.relative_to(self.root).as_posix()}\0{stamp(file.path)}\0" for file in self.files]
+        pictures = [column.name for column in self.schema if is_image(column.type)]
+        lines += [f"{one}\0" for one in stamps_beside(self.files, pictures, self.reach)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def lengths(self, damaged: Container[str]) -> list[int]:

@@ -219,13 +219,17 @@ def _leaf(values: pa.Array) -> pa.DictionaryArray:
 
 
 def _groups(table: Table, columns: Sequence[str] | None) -> list[list[Chunk]]:
-    """These columns of each row group."""
+    """These columns of each row group; "image.path" is the one inside the other."""
     if isinstance(table, bytes):
         found = _chunks(table, _kinds(table))
     else:
         status = table.stat()
         found = _chunks_of_file(table, status.st_size, status.st_mtime_ns)
-    return [[one for one in chunks if columns is None or one.column.partition(".")[0] in columns] for chunks in found]
+    return [[one for one in chunks if columns is None or _is_of(one, columns)] for chunks in found]
+
+
+def _is_of(chunk: Chunk, columns: Sequence[str]) -> bool:
+    return chunk.column in columns or chunk.column.partition(".")[0] in columns
 
 
 def _kinds(table: Table) -> list[Any]:

@@ -134,6 +134,29 @@ def test_the_stamp_tells_a_change(tmp_path: Path, layout: Callable[[Path], Path]
     assert open_pairs(folder).stamp != stamp
 
 
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_the_stamp_tells_a_change_beside_the_table(tmp_path: Path, form: str) -> None:
+    """Pictures and maps that rows name by their paths are of the dataset, too: the stamp is another when one of them is."""
+    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    first: dict[str, list[object]] = {"image": [(PICTURES[0], "0.jpg")], "conditioning_image": [(MAPS[0], None)]}
+    for n in range(1, 3):
+        for name, column, data in ((f"{n}.jpg", "image", PICTURES[n]), (f"{n}.png", "conditioning_image", MAPS[n])):
+            (tmp_path / name).write_bytes(data)
+            first[column].append((None, name))
+    rows = pa.table({name: pa.array(values, kind) for name, values in first.items()})
+    if form == "parquet":
+        pq.write_table(rows, tmp_path / "rows.parquet")
+    else:
+        with pa.ipc.new_stream(tmp_path / "data.arrow", rows.schema) as file:
+            file.write_table(rows)
+    assert contents(tmp_path) == list(zip(PICTURES[:3], MAPS[:3], [None] * 3))
+    stamps = {open_pairs(tmp_path).stamp, open_pairs(tmp_path).stamp}
+    for changed in ("1.jpg", "2.png"):
+        os.utime(tmp_path / changed, ns=(0, 0))
+        stamps.add(open_pairs(tmp_path).stamp)
+    assert len(stamps) == 3
+
+
 def test_a_built_dataset_is_read_with_its_own_keys(tmp_path: Path, raw: Path) -> None:
     """Of a dataset of condprep: the keys of its rows, the kind of its maps as recorded, and nothing to guess."""
     condprep.build(raw, tmp_path / "ds", "canny", resolution=64)

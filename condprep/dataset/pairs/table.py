@@ -26,6 +26,7 @@ from condprep.dataset.pairs.base import (
     padding,
     read_transform,
 )
+from condprep.dataset.pairs.beside import stamps_beside
 from condprep.dataset.reader import (
     RowGroup,
     Shard,
@@ -84,7 +85,12 @@ class TablePairs:
 
     @property
     def stamp(self) -> str:
-        return digest(f"{file.split}/{file.path.name} {stamp(file.path)}" for file in self.files)
+        return digest(f"{file.split}/{file.path.name} {self._stamp_of(file)}" for file in self.files)
+
+    def _stamp_of(self, file: Shard) -> str:
+        """Of a file, and of the pictures beside it that its rows name."""
+        beside = list(stamps_beside([file], self._picture_columns, self.reach))
+        return f"{stamp(file.path)} {digest(beside)}" if beside else stamp(file.path)
 
     def __iter__(self) -> Iterator[Pair]:
         return self.read()
@@ -116,7 +122,7 @@ class TablePairs:
         """Called "train:17"; the rows of a split are numbered from 0. A damaged file is an entry of its own."""
         rows, numbers = count(), defaultdict[str, Iterator[int]](count)
         for file in self.files:
-            now = stamp(file.path)
+            now = self._stamp_of(file)
             try:
                 for part in self._parts_of(file):
                     for n in islice(numbers[file.split], part.rows):
@@ -202,9 +208,12 @@ class TablePairs:
 
     def _pictures(self, values: Mapping[str, pa.Scalar]) -> list[bytes]:
         """The encoded picture, its map, and those of further columns. Raises Rejected("read", reason)."""
+        return [stored_picture(_plain(values, column), self.reach, column) for column in self._picture_columns]
+
+    @property
+    def _picture_columns(self) -> list[str]:
         own = (self.columns.image, self.columns.condition, *self.further_conditions)
-        columns = filter(None, (*own, self.further))
-        return [stored_picture(_plain(values, column), self.reach, column) for column in columns]
+        return list(filter(None, (*own, self.further)))
 
 
 def _name(source: Any) -> str | None:
