@@ -137,7 +137,10 @@ def test_every_annotator_has_its_map(raw: Path, tmp_path: Path) -> None:
 
 
 def test_rejects_are_shown_with_their_pictures(raw: Path, tmp_path: Path) -> None:
-    """Each reject with its reason; with the source its picture, or why there is none; without it the page says so."""
+    """Each reject with its reason; with the source its picture, or why there is none; without it the page says so.
+
+    What the dataset became since, as one with a further column, changes nothing about it.
+    """
     Image.fromarray(smooth(16, 16)).save(raw / "small.png")
     (raw / "<b>broken.jpg").write_text("no picture")
     condprep.build(raw, tmp_path / "ds", "canny", resolution=128)
@@ -146,6 +149,10 @@ def test_rejects_are_shown_with_their_pictures(raw: Path, tmp_path: Path) -> Non
     assert "<b>broken.jpg" in page.text
     pictures = [found for found in page.of("img") if found["alt"] == "rejected picture"]
     assert [(found["width"], found["height"]) for found in pictures] == [("16", "16")]
+    condprep.add_columns(tmp_path / "ds", "gray")
+    assert [
+        found for found in made(tmp_path / "ds", tmp_path, source=raw)[1].of("img") if found in pictures
+    ] == pictures
     _, without = made(tmp_path / "ds", tmp_path)
     assert not [found for found in without.of("img") if found["alt"] == "rejected picture"]
     assert "with --source" in without.text
