@@ -18,7 +18,7 @@ from condprep.dataset.arrow import IMAGE, row_of
 from condprep.dataset.columns import check_named, check_own
 from condprep.dataset.layout import Layout
 from condprep.dataset.reader import batches, schema
-from condprep.dataset.records import provenance, read_record, read_rejects
+from condprep.dataset.records import primary_column, provenance, read_record, read_rejects
 from condprep.dataset.remote import content, watch
 from condprep.dataset.shards import Counts
 from condprep.errors import Rejected, UsageError
@@ -124,8 +124,10 @@ class ExistingRows:
         counts = before["counts"] | {name: added["counts"][name] for name in ("rows", "bytes")}
         counts["without_map"] = Counter(before["counts"]["without_map"]) + Counter(added["counts"]["without_map"])
         counts["rejects"] = Counter(before["counts"]["rejects"]) + Counter(added["counts"]["rejects"])
+        primary = primary_column(before, self._requested["options"])
         return {
             **before,
+            **({"primary": primary} if primary else {}),
             "annotators": [*before["annotators"], *added["annotators"]],
             "counts": counts,
         }

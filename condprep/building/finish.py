@@ -64,6 +64,7 @@ def _provenance(builder: Built, total: Counts) -> Provenance:
     return {
         "condprep": __version__,
         "annotators": config["annotators"],
+        "primary": options.condition,
         "machine": config["machine"],
         "geometry": asdict(options.geometry),
         "source": config["requested"]["source"],

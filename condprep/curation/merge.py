@@ -21,12 +21,14 @@ from condprep.dataset.card import write_card
 from condprep.dataset.inspect import reject_code
 from condprep.dataset.layout import Layout, place_files
 from condprep.dataset.reader import batches
+from condprep.dataset.records import primary_column
 from condprep.dataset.shards import Counts, Row
 from condprep.errors import UsageError
 from condprep.runtime.files import commit_json, read_json
 from condprep.runtime.own import remove_tree
 from condprep.runtime.progress import Progress
 
+OWN = ("condprep", "machine", "appended")  # of a merged dataset each part has its own
 MADE = ("column", "annotator", "variant", "parameters", "weights")  # what must be the same of what made the maps
 
 
@@ -92,17 +94,16 @@ class _Run:
                 raise UsageError(
                     f"{first.dataset} and {part.dataset} differ in the column {name!r}: {kinds}; build both alike"
                 )
-            if self._padded(records) != self._padded(self.records[0]):
+            said, others = (_said(one) for one in (self.records[0], records))
+            for name in [name for name in said if others and said[name] != others.get(name)]:
                 raise UsageError(
-                    f"of {first.dataset} and {part.dataset} one was built with --fit pad, and has black borders; build both alike"
+                    f"{first.dataset} and {part.dataset} were built with another {name}: {said[name]} and {others.get(name)}; "
+                    "build both alike"
                 )
             if (other := self._made(records)) != made:
                 raise UsageError(
                     f"the maps of {first.dataset} and {part.dataset} were made in different ways: {made} and {other}; build both alike"
                 )
-
-    def _padded(self, records: Records) -> bool:
-        return bool(records.provenance) and records.provenance["geometry"]["fit"] == "pad"  # type: ignore[index]
 
     def _made(self, records: Records) -> list[dict[str, Any]] | None:
         found = records.provenance
@@ -178,13 +179,30 @@ class _Run:
         return repeated, leaks
 
     def _describe(self, total: Counts) -> None:
-        """Provenance and card, where all of them have such records: those of the first, with the counts of all."""
+        """Provenance and card, where all of them have such records: what all say, with the counts of all."""
         found = [one for records in self.records if (one := records.provenance)]
         if len(found) < len(self.records) or not total.rows:
             return
         counts = {"inputs": sum(one["counts"]["inputs"] for one in found)} | total.figures()
-        source = {"kind": "merge", "datasets": [one["source"] for one in found]}
-        write_card(self.layout, found[0] | {"counts": counts, "source": source})
+        said = {"condprep": __version__, "annotators": found[0]["annotators"], "geometry": found[0]["geometry"]}
+        own = [{name: one[name] for name in OWN if name in one} for one in found]
+        source = {"kind": "merge", "datasets": [one["source"] | more for one, more in zip(found, own)]}
+        curation = [done for one in found for done in one.get("curation", [])]
+        if primary := _said(self.records[0])["primary"]:
+            said["primary"] = primary
+        said |= {"source": source, "format": found[0]["format"], "counts": counts}
+        write_card(self.layout, said | ({"curation": curation} if curation else {}))
+
+
+def _said(records: Records) -> dict[str, Any]:
+    """What a dataset of condprep says of all its rows beside what made the maps; nothing of others."""
+    found = records.provenance
+    if not found:
+        return {}
+    geometry = {"fit": "keep"}  # then nothing else matters
+    if found["geometry"]["fit"] != "keep":
+        geometry = {"decode": "exact"} | found["geometry"]  # which older datasets do not say
+    return geometry | {"primary": primary_column(found, records.options)}
 
 
 def _kinds(part: StoredRows) -> dict[str, str]:

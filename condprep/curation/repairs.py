@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 
 from condprep.annotation.like import load_like
-from condprep.annotators.protocol import Annotator, full_name
 from condprep.annotators.runner import Runner
 from condprep.curation.drops import ALL
+from condprep.curation.rows import Records
 from condprep.dataset.columns import further_column
-from condprep.dataset.records import read_record
+from condprep.dataset.layout import Layout
+from condprep.dataset.records import primary_column
 from condprep.errors import Rejected, UsageError
 from condprep.images.decode import Header, decode, header, upright
 from condprep.images.encode import encode_map, encode_picture
@@ -82,7 +83,8 @@ class Repairer:
             raise UsageError(
                 f"{self.dataset} was built with --fit pad: its black borders would be annotated; leave out --fix"
             )
-        first = _primary(self.dataset, annotators)
+        records = Records(Layout(self.dataset))
+        first = primary_column(records.provenance or {"annotators": []}, records.options) or next(iter(annotators))
         return {column: Runner(annotators[column]) for column in sorted(annotators, key=lambda one: one != first)}
 
     def _upright(self, values: Mapping[str, Any], reannotated: bool) -> dict[str, Any]:
@@ -100,15 +102,6 @@ class Repairer:
             self.image: {"bytes": _encoded(rgb, stored), "path": None} if turn != 1 else values[self.image],
             self.condition: {"bytes": _encoded_map(pixels, how), "path": None},
         }
-
-
-def _primary(dataset: Path, annotators: Mapping[str, Annotator]) -> str:
-    """The column whose map is also `conditioning_image`."""
-    primary = read_record(
-        dataset / ".condprep" / "plan.json", lambda plan: plan["config"]["requested"]["options"]["primary"]
-    )
-    named = {full_name(one.name, one.variant): column for column, one in annotators.items()}
-    return named.get(str(primary or ""), next(iter(annotators)))
 
 
 def _encoded(rgb: np.ndarray, stored: Header) -> bytes:

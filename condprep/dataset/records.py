@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from condprep.annotators.protocol import full_name
 from condprep.errors import DatasetError
 from condprep.runtime.files import read_json
 
@@ -66,6 +67,19 @@ def annotator(found: Any) -> dict[str, Any]:
         "licence": str(found.get("licence") or UNKNOWN),
         "commercial": found.get("commercial") is True,
     }
+
+
+def primary_column(provenance: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+    """The column whose map is also `conditioning_image`; None where the records do not tell. options: of the build."""
+    made = {full_name(one["annotator"], one["variant"]): str(one["column"]) for one in provenance["annotators"]}
+    if (recorded := provenance.get("primary")) in made.values():
+        return str(recorded)
+    if (
+        options.get("beside") and len(made) > 1
+    ):  # of an older version: columns were added since, and it is not said which
+        return None
+    primary = options.get("primary")
+    return made.get(str(primary)) if primary else next(iter(made.values()), None)
 
 
 def _curation(found: Any) -> dict[str, Any]:

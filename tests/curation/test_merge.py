@@ -15,6 +15,7 @@ from support.command import Command
 from support.pictures import encoded, smooth
 
 import condprep
+from condprep.dataset.pairs.open import open_pairs
 from condprep.errors import DatasetError, UsageError
 
 HOW: dict[str, Any] = {"resolution": 64, "shard_rows": 2, "workers": 1}
@@ -114,14 +115,38 @@ def test_inputs_are_rows_and_rejects_whatever_was_done_before(place: Path, tmp_p
     assert "10 inputs, 2 rejected" in (tmp_path / "both" / "README.md").read_text()
 
 
-def test_black_borders_are_not_mixed_in(place: Path, tmp_path: Path) -> None:
-    """A dataset of `--fit pad` and one without borders are refused, in either order: what adds columns would take the borders for
-    pictures."""
-    condprep.build(place / "raw-b", tmp_path / "pad", "canny", fit="pad", **HOW)
-    for datasets in ([place / "a", tmp_path / "pad"], [tmp_path / "pad", place / "a"]):
-        with pytest.raises(UsageError, match="one was built with --fit pad"):
+@pytest.mark.parametrize("how", [{"fit": "pad"}, {"resolution": 128, "max_upscale": 2.0}, {"decode": "exact"}, {"max_upscale": 3.0}])
+def test_what_a_dataset_says_holds_for_all_its_rows(place: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+    """Datasets of another geometry are refused in either order, and it is said which: `--like` repeats that of all rows, and what
+    adds columns would take the borders of `--fit pad` for pictures."""
+    name = next(iter(how))
+    condprep.build(place / "raw-b", tmp_path / "other", "canny", **HOW | how)
+    for datasets in ([place / "a", tmp_path / "other"], [tmp_path / "other", place / "a"]):
+        with pytest.raises(UsageError, match=f"were built with another {name}: "):
             condprep.merge(datasets, tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_whose_map_is_the_condition_is_known_whatever_was_added(place: Path, tmp_path: Path) -> None:
+    """Also after columns were added, and of what was merged: with another one `conditioning_image` would be of two kinds."""
+    for name, primary in {"one": "canny", "two": "gray", "more": "gray"}.items():
+        condprep.build(place / "raw-b", tmp_path / name, ["canny", "gray"], primary=primary, **HOW)
+        condprep.add_columns(tmp_path / name, "canny:random")
+    with pytest.raises(UsageError, match="were built with another primary: canny and gray"):
+        condprep.merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    condprep.merge([tmp_path / "two", tmp_path / "more"], tmp_path / "both")
+    pairs = open_pairs(str(tmp_path / "both"))
+    assert pairs.made is not None and pairs.made.annotator == "gray:luminance"
+
+
+def test_what_each_of_them_says_of_itself_goes_along(place: Path, tmp_path: Path) -> None:
+    """What was curated away from either, and the machine and version that made each."""
+    condprep.curate(place / "b", tmp_path / "b", ["near-duplicates"])
+    condprep.merge([place / "a", tmp_path / "b"], tmp_path / "both")
+    said = json.loads((tmp_path / "both" / ".condprep" / "provenance.json").read_text())
+    assert [set(one) >= {"kind", "machine", "condprep"} for one in said["source"]["datasets"]] == [True, True]
+    assert "machine" not in said
+    assert "Curated, which left out" in (tmp_path / "both" / "README.md").read_text()
 
 
 def test_other_datasets_are_another_merge(place: Path, tmp_path: Path, command: Command) -> None:

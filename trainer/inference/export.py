@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from condprep.annotators.kinds import kind_of_annotator
 from condprep.annotators.protocol import full_name
-from condprep.dataset.records import UNKNOWN, annotator
+from condprep.dataset.records import UNKNOWN, annotator, primary_column
 from condprep.dataset.remote import here
 from condprep.runtime.files import commit, commit_json, commit_same, commit_text, read_json
 from condprep.runtime.own import make_folder
@@ -94,14 +94,9 @@ def made_by(dataset: str | Path, column: str) -> tuple[dict[str, Any], dict[str,
         made = {one["column"]: one for one in provenance["annotators"]}
         if column not in made:  # conditioning_image: the map of the primary annotator, or of the only one
             options = read_json(records / "plan.json")["config"]["requested"]["options"]
-            primary, added = options["primary"], options["beside"] and len(made) > 1
-            column = next(
-                name
-                for name, one in made.items()
-                if not added and primary in (None, full_name(one["annotator"], one["variant"]))
-            )
+            column = primary_column(provenance, options) or ""
         return annotator(made[column]), dict(provenance["geometry"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
         return None
 
 

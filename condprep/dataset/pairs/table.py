@@ -38,6 +38,7 @@ from condprep.dataset.reader import (
     read_part,
     schema,
 )
+from condprep.dataset.records import primary_column
 from condprep.dataset.remote import is_far, shown
 from condprep.errors import DatasetError, Rejected
 from condprep.runtime.files import read_json
@@ -274,14 +275,10 @@ def is_picture(kind: pa.DataType) -> bool:
 def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
     """How the build says that it made, or imported, the maps of a column; None where the records do not tell."""
     try:
-        made = {one["column"]: one for one in read_json(root / ".condprep" / "provenance.json")["annotators"]}
+        provenance = read_json(root / ".condprep" / "provenance.json")
+        made = {one["column"]: one for one in provenance["annotators"]}
         options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
-        if column not in made and (len(made) == 1 or not options["beside"]):
-            primary = options["primary"]
-            column = next(
-                c for c, one in made.items() if not primary or full_name(one["annotator"], one["variant"]) == primary
-            )
-        one: dict[str, Any] = made[column]
+        one: dict[str, Any] = made[column if column in made else primary_column(provenance, options)]
         return (
             one
             | {name: dict(one[name]) for name in ("params", "weights", "parameters")}
@@ -293,7 +290,6 @@ def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
         KeyError,
         TypeError,
         AttributeError,
-        StopIteration,
     ):  # records are no more trusted than rows
         return None
 
