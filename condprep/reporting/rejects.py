@@ -83,7 +83,8 @@ def _pictures(dataset: Path, source: str | None, names: set[str]) -> tuple[Calla
             "Their pictures are not in the dataset; with --source, the report reads them from where they were.",
         )
     try:
-        opened = _open(source, read_json(dataset / ".condprep" / "provenance.json")["source"])  # whatever it became since
+        # whatever the dataset became since
+        opened = _open(source, read_json(dataset / ".condprep" / "provenance.json")["source"])
         entries = {entry.name: entry for entry in opened.entries() if entry.name in names}
     except (CondprepError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return _none, f"Their pictures cannot be shown: {error}."

@@ -18,6 +18,7 @@ from condprep import __version__
 from condprep.annotators.registry import canonical
 from condprep.dataset.pairs.first import FirstPairs
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
+from condprep.dataset.pairs.table import TablePairs
 from condprep.dataset.reader import take
 from condprep.dataset.remote import here
 from condprep.errors import UsageError, WeightsError
@@ -112,9 +113,19 @@ def _opened(
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: it is how many rows are looked at, from 1 on")
     pairs = reopen(os.fspath(path), dict(wanted), config, [Path(folder) for folder in follow_links])
+    notes = [*pairs.notes, *_unseen(pairs)]
     if limit:
-        return FirstPairs(pairs, limit), [*pairs.notes, f"only the first {limit:,} rows were looked at"]
-    return pairs, list(pairs.notes)
+        return FirstPairs(pairs, limit), [*notes, f"only the first {limit:,} rows were looked at"]
+    return pairs, notes
+
+
+def _unseen(pairs: Pairs) -> Iterator[str]:
+    """That a dataset has further maps."""
+    if isinstance(pairs, TablePairs) and pairs.unseen:
+        yield (
+            f"only the maps in {pairs.columns.condition!r} were looked at, not the pictures in "
+            f"{', '.join(map(repr, pairs.unseen))}; --condition-column names another column"
+        )
 
 
 def place_of_scores(

@@ -144,6 +144,18 @@ def test_what_was_not_checked_is_said(command: Command, built: Path) -> None:
     assert "not run" not in command("verify", built).out
 
 
+def test_maps_that_were_not_looked_at_are_named(raw: Path, built: Path, tmp_path: Path) -> None:
+    """Of a dataset with several maps one is verified, and which are not is said; one that two columns hold is no second one."""
+    condprep.build(raw, tmp_path / "ds", ["canny", "gray"], resolution=64)
+    for column, other in ((None, "gray"), ("canny", "gray"), ("gray", "canny")):
+        notes = condprep.verify(tmp_path / "ds", condition_column=column, checks=["structure"], weights=OFFLINE).notes
+        said = f"only the maps in {column or 'conditioning_image'!r} were looked at, not the pictures in {other!r}; "
+        assert [note.startswith(said) for note in notes if "looked at" in note] == [True]
+    assert not [
+        note for note in condprep.verify(built, checks=["structure"], weights=OFFLINE).notes if "looked at" in note
+    ]
+
+
 def test_exit_codes(command: Command, built: Path, defects: Path, tmp_path: Path) -> None:
     """0 clean, 1 findings as severe as --fail-on, 2 misuse; warnings alone are 0 until --fail-on says otherwise."""
     assert command("verify", built).code == 0

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import accumulate, count, islice
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from condprep.annotators.protocol import full_name
 from condprep.dataset.pairs.base import (
+    CONDITION_NAMES,
     Columns,
     Made,
     Pair,
@@ -52,6 +53,7 @@ TRANSFORM, SOURCE = (
     "transform",
     "source",
 )  # columns in which a build says where the picture lay in its source, and which that is
+UNRECORDED = (OSError, ValueError, KeyError, TypeError, AttributeError)  # records are no more trusted than rows
 FEW = 16  # rows of Parquet that are in memory at a time; Arrow is mapped
 
 
@@ -67,6 +69,7 @@ class TablePairs:
     further: str | None = None  # a column of pictures that is read, too
     further_conditions: Sequence[str] = ()  # columns of maps that are read, too
     further_captions: Sequence[str] = ()  # columns of text that are read, too
+    unseen: Sequence[str] = ()  # columns of other pictures, which are not read
 
     @property
     def said(self) -> str | None:
@@ -246,12 +249,12 @@ def open_table(
     known = first_schema(files)
     pictures = [column.name for column in known if is_picture(column.type)]
     columns = choose_columns(pictures, [name for name in known.names if name not in pictures], wanted)
-    reach = Reach(folder, also)
+    found = TablePairs(files, columns, Reach(folder, also), None, unseen=_unseen(known, columns, folder))
     if not folder or not (one := _recorded(folder, columns.condition)):
-        return TablePairs(files, columns, reach, None)
+        return found
     if one["annotator"] == IMPORTED:
-        return TablePairs(files, columns, reach, None, _kind(one))
-    return TablePairs(files, columns, reach, Made(one["annotator"], one["params"], one["weights"]))
+        return replace(found, imported=_kind(one))
+    return replace(found, made=Made(one["annotator"], one["params"], one["weights"]))
 
 
 def open_hub(
@@ -277,21 +280,29 @@ def _recorded(root: Path, column: str) -> Mapping[str, Any] | None:
     try:
         provenance = read_json(root / ".condprep" / "provenance.json")
         made = {one["column"]: one for one in provenance["annotators"]}
-        options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
-        one: dict[str, Any] = made[column if column in made else primary_column(provenance, options)]
+        one: dict[str, Any] = made[column if column in made else _primary(root, provenance)]
         return (
             one
             | {name: dict(one[name]) for name in ("params", "weights", "parameters")}
             | {"annotator": full_name(one["annotator"], one["variant"])}
         )
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # records are no more trusted than rows
+    except UNRECORDED:
         return None
+
+
+def _primary(root: Path, provenance: Mapping[str, Any]) -> str | None:
+    options = read_json(root / ".condprep" / "plan.json")["config"]["requested"]["options"]
+    return primary_column(provenance, options)
+
+
+def _unseen(known: pa.Schema, columns: Columns, folder: Path | None) -> list[str]:
+    """Further columns of pictures; of two that hold the same maps, as a build's `conditioning_image` and one of its annotators, one."""
+    first, seen, primary = CONDITION_NAMES[0], {columns.image, columns.condition}, None
+    with suppress(*UNRECORDED):
+        primary = _primary(folder, read_json(folder / ".condprep" / "provenance.json")) if folder else None
+    if primary and primary in known.names:
+        seen |= {first} | ({primary} if columns.condition == first else set())
+    return [column.name for column in known if is_image(column.type) and column.name not in seen]
 
 
 def _kind(imported: Mapping[str, Any]) -> str | None:
