@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from condprep import __version__
 from condprep.building.begin import as_requested, begin
 from condprep.building.finish import finished
+from condprep.building.growing import another_row, check_names, check_requested
 from condprep.building.on_devices import OpenBuilder
 from condprep.building.options import BuildOptions
 from condprep.building.plan import Plan, add_entries, check_config, check_inputs
@@ -91,7 +92,7 @@ class Addition:
             if (built := self.staging.shard(number)).exists():
                 move(built, layout.shard(1 + number - first))
         before = renewal.plan if renewal else plan_of(layout)
-        plan = add_entries(before, said["shards"], new, first, layout.private)
+        plan = add_entries(before, said["shards"], new, first, layout.private, said["source"])
         counts = [Counts.load(layout.shard(n) / "counts.json") for n in range(1 + plan.shards - said["shards"])]
         total = place_files(layout, counts, said["features"], form, plan.id)
         remove_empty_splits(layout, total.rows)
@@ -111,6 +112,7 @@ class Addition:
         said: dict[str, Any] = {"counts": vars(before), "inputs": plan.inputs, "shards": plan.shards, "plan": found.id}
         said["features"] = _features(layout, Counts.load(layout.done), form)
         said["changes"] = {"added": sum(added)} | (renewal.changes if renewal else {})
+        said["source"] = dict(self.source.identity)
         said["new"] = {"inputs": sum(new.rows(n) for n in shards), "machine": new.config["machine"]} if new else None
         return said | {"appended": read_record(record, provenance).get("appended", []) if record.exists() else []}
 
@@ -127,7 +129,8 @@ class Addition:
         added = {"behind": said["inputs"], "condprep": __version__} | new | (said["changes"] if renewal else {})
         found = read_record(layout.private / "provenance.json", provenance)
         counts = {"inputs": said["inputs"] + new["inputs"]} | total.figures()
-        write_card(layout, found | {"counts": counts, "appended": [*said["appended"], added]})
+        now = {"source": said["source"], "counts": counts, "appended": [*said["appended"], added]}
+        write_card(layout, found | now)
 
     def result(self, built: Counts, seconds: float) -> BuildResult:
         """Of the whole dataset; what is left of the joining is removed."""
@@ -201,12 +204,14 @@ def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bo
         raise DatasetError(
             f"{layout.root} is no finished dataset; build it without --append first, or let its build end"
         )
-    check_config(plan, {"requested": as_requested(source, options)})
+    check_requested(plan, requested := as_requested(source, options))
     if note.exists():  # what is on its way to its place goes there, whatever the source has by now
         renewal = Renewal.begun(layout, staging)
         told = _told(renewal) if renewal else _compare(plan, read_json(note)["shards"], source).notes()
         return Addition(layout, staging, source, (), renewal, told)
     found = _compare(plan, plan.shards, source)
+    if not anew:
+        check_names(source, found.known, found.others)
     renewal = _renewal(layout, staging, found) if anew else None
     replaced = renewal.replaced if renewal else ()
     kept = found.known - frozenset(found.changed if renewal else ())
@@ -214,7 +219,7 @@ def begin_append(layout: Layout, source: Source, options: BuildOptions, anew: bo
     new = found.new + (len(found.changed) - len(replaced) if renewal else 0)
     sizes = (*_lots(len(replaced), plan.shard_rows), *_lots(new, plan.shard_rows))
     if sizes:
-        _take_up(staging, inputs, plan)
+        _take_up(staging, inputs, requested)
     elif Plan.load(staging.private):  # of inputs that are gone by now
         staging.discard()
     return Addition(layout, staging, inputs, sizes, renewal, _told(renewal) if renewal else found.notes())
@@ -228,6 +233,7 @@ class _Compared:
     new: int
     changed: Sequence[str]
     gone: Sequence[str]
+    others: Sequence[str]  # of those that changed, which may be other rows under these names
 
     def notes(self) -> Notes:
         """What is left as it is."""
@@ -241,15 +247,16 @@ class _Compared:
 def _compare(plan: Plan, shards: int, source: Source) -> _Compared:
     """shards: how many the plan had before a joining that was stopped."""
     known = {entry.name: entry for shard in range(shards) for entry in plan.entries(shard)}
-    new, changed, seen = 0, set[str](), set[str]()
+    new, changed, seen, others, another = 0, set[str](), set[str](), list[str](), another_row(source)
     for entry in source.entries():
         seen.add(entry.name)
         if entry.name not in known:
             new += 1
         elif entry != known[entry.name]:
             changed.add(entry.name)
+            others += [entry.name] * another(known[entry.name], entry)
     gone = [name for name in known if name not in seen]
-    return _Compared(frozenset(known), new, [name for name in known if name in changed], gone)
+    return _Compared(frozenset(known), new, [name for name in known if name in changed], gone, others)
 
 
 def _renewal(layout: Layout, staging: Layout, found: _Compared) -> Renewal | None:
@@ -282,12 +289,12 @@ def _lots(inputs: int, most: int) -> list[int]:
     return [min(most, inputs - start) for start in range(0, inputs, most)]
 
 
-def _take_up(staging: Layout, inputs: Source, plan: Plan) -> None:
+def _take_up(staging: Layout, inputs: Source, requested: Mapping[str, Any]) -> None:
     """Have in `staging` what was begun of these inputs; of others, or by another version, it is begun anew."""
     begun = Plan.load(staging.private)
     if begun:
         try:
-            check_config(begun, {"condprep": __version__, "requested": plan.config["requested"]})
+            check_config(begun, {"condprep": __version__, "requested": requested})
             check_inputs(begun, inputs)
         except DatasetError:
             staging.discard()

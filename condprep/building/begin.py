@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from condprep import __version__
+from condprep.building.growing import has_grown
 from condprep.building.load_annotators import Begun, Loaded, load
 from condprep.building.options import BuildOptions
-from condprep.building.plan import Plan, check_config, check_inputs, make_plan
+from condprep.building.plan import Plan, changed_since, check_config, check_inputs, make_plan
 from condprep.building.retry_rejects import ask_again, take_back
 from condprep.building.shard import ShardBuilder
 from condprep.dataset.layout import Layout
@@ -61,6 +62,8 @@ def begin(
     if plan and plan.sizes:  # further shards were added, whose inputs lie between the others by now
         source = InOrder(source, [entry.name for shard in range(plan.shards) for entry in plan.entries(shard)])
     if plan:
+        if has_grown(plan, requested):
+            raise changed_since(plan, source)
         check_config(plan, {"condprep": __version__, "requested": requested})
         if retry:
             plan = ask_again(layout, plan, source, retry)

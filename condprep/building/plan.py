@@ -134,15 +134,16 @@ def make_plan(
     return plan
 
 
-def add_entries(plan: Plan, shards: int, new: Plan | None, first: int, folder: Path) -> Plan:
+def add_entries(plan: Plan, shards: int, new: Plan | None, first: int, folder: Path, source: Mapping[str, Any]) -> Plan:
     """The plan, which had so many shards, with another's inputs behind its own, from that plan's shard `first` on; in
-    `folder`, where one of the two may lie. Can be repeated."""
+    `folder`, where one of the two may lie. source: the identity of what has them all. Can be repeated."""
     parts = [(plan, shard) for shard in range(shards)]
     parts += [(new, shard) for shard in range(first, new.shards)] if new else []
     sizes = tuple(one.rows(shard) for one, shard in parts)
     notes = Notes()
     notes.merge((new or plan).notes)
-    both = Plan(folder, plan.config, 0, plan.shard_rows, "", notes.found, sizes)
+    config = {**plan.config, "requested": plan.config["requested"] | {"source": source}}
+    both = Plan(folder, config, 0, plan.shard_rows, "", notes.found, sizes)
     return _write(both, (one.entries(shard) for one, shard in parts), lambda _: None)
 
 
@@ -219,7 +220,8 @@ def check_inputs(plan: Plan, source: Source) -> None:
 
 def changed_since(plan: Plan, source: Source) -> DatasetError:
     """Says what is another than when the build began, by examples."""
-    return DatasetError(f"the inputs changed since this build began: {_difference(plan, source)}; {OVERWRITE}")
+    what = _difference(plan, source) or "what lists them, or their order"
+    return DatasetError(f"the inputs changed since this build began: {what}; {OVERWRITE}")
 
 
 OVERWRITE = (

@@ -115,7 +115,9 @@ def test_inputs_are_rows_and_rejects_whatever_was_done_before(place: Path, tmp_p
     assert "10 inputs, 2 rejected" in (tmp_path / "both" / "README.md").read_text()
 
 
-@pytest.mark.parametrize("how", [{"fit": "pad"}, {"resolution": 128, "max_upscale": 2.0}, {"decode": "exact"}, {"max_upscale": 3.0}])
+@pytest.mark.parametrize(
+    "how", [{"fit": "pad"}, {"resolution": 128, "max_upscale": 2.0}, {"decode": "exact"}, {"max_upscale": 3.0}]
+)
 def test_what_a_dataset_says_holds_for_all_its_rows(place: Path, tmp_path: Path, how: dict[str, Any]) -> None:
     """Datasets of another geometry are refused in either order, and it is said which: `--like` repeats that of all rows, and what
     adds columns would take the borders of `--fit pad` for pictures."""
@@ -136,7 +138,8 @@ def test_whose_map_is_the_condition_is_known_whatever_was_added(place: Path, tmp
         condprep.merge([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
     condprep.merge([tmp_path / "two", tmp_path / "more"], tmp_path / "both")
     pairs = open_pairs(str(tmp_path / "both"))
-    assert pairs.made is not None and pairs.made.annotator == "gray:luminance"
+    assert pairs.made is not None
+    assert pairs.made.annotator == "gray:luminance"
 
 
 def test_what_each_of_them_says_of_itself_goes_along(place: Path, tmp_path: Path) -> None:

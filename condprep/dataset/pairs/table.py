@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -124,13 +124,16 @@ class TablePairs:
 
     def entries(self) -> Iterator[Entry]:
         """Called "train:17"; the rows of a split are numbered from 0. A damaged file is an entry of its own."""
-        rows, numbers = count(), defaultdict[str, Iterator[int]](count)
+        rows, numbers = count(), Counter[str]()
         for file in self.files:
             now = self._stamp_of(file)
+            if before := numbers[file.split]:
+                now += f" {before}"  # behind other files its rows have other numbers
             try:
                 for part in self._parts_of(file):
-                    for n in islice(numbers[file.split], part.rows):
+                    for n in range(numbers[file.split], numbers[file.split] + part.rows):
                         yield Entry(f"{file.split}:{n}", now, offset=next(rows))
+                    numbers[file.split] += part.rows
             except DatasetError as error:
                 damaged = Rejected("source", str(error), code="damaged-source")
                 yield rejected_entry(f"{file.split}/{file.path.name}", damaged, now)
