@@ -253,8 +253,8 @@ def _arrow(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _is_data(root: Path, path: Path) -> bool:
-    """`datasets` leaves cache files beside its own; folders whose name starts with a dot are private."""
-    return not path.name.startswith("cache-") and not path.relative_to(root).parts[0].startswith(".")
+    """`datasets` leaves cache files beside its own; files and folders whose name starts with a dot are private."""
+    return not path.name.startswith("cache-") and not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _foreign_parquet(root: Path, config: str | None) -> list[Shard]:

@@ -65,12 +65,15 @@ class VerifyResult:
 
 
 def scores_path(dataset: Path) -> Path:
-    """Where the scores of a dataset go where nothing else is said."""
+    """Where the scores of a dataset go where nothing else is said.
+
+    Beside those of others they are hidden: what reads the folder around it would take the table for rows.
+    """
     private = dataset / ".condprep"
     if private.is_dir() and not private.is_symlink():  # what a link leads to is not ours
         return private / "verify.parquet"
     name = dataset.name if dataset.exists() else str(dataset).replace("/", "_")
-    return (dataset.absolute().parent if dataset.exists() else Path()) / f"{name}.verify.parquet"
+    return (dataset.absolute().parent if dataset.exists() else Path()) / f".{name}.verify.parquet"
 
 
 def keep(result: VerifyResult, stamp: str, columns: Mapping[str, str | None]) -> None:

@@ -239,7 +239,7 @@ def test_verify_writes_into_no_linked_folder(tmp_path: Path, victim: Path, build
 
     def act() -> None:
         result = condprep.verify(tmp_path / "ds", checks=["structure"])
-        assert result.scores == tmp_path / "ds.verify.parquet"
+        assert result.scores == tmp_path / ".ds.verify.parquet"
 
     unharmed(victim, act, refused=False)
 

@@ -21,6 +21,7 @@ from support.docs import DOCS, section, tables, ticked
 from support.pictures import encoded, smooth
 
 import condprep
+from condprep.dataset.inspect import summarize
 from condprep.dataset.pairs.base import padding
 from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import UsageError
@@ -53,10 +54,10 @@ def test_findings_and_scores_do_not_depend_on_the_workers(defects: Path, tmp_pat
 
 
 def test_the_scores_have_every_row(defects: Path) -> None:
-    """verify.parquet beside the file: each row with its number, its key, its source and every score; unreadable ones too."""
+    """.NAME.verify.parquet beside the file: each row with its number, its key, its source and every score; unreadable ones too."""
     result = condprep.verify(defects, weights=OFFLINE)
     table = pq.read_table(result.scores)
-    assert result.scores == defects.with_name("rows.parquet.verify.parquet")
+    assert result.scores == defects.with_name(".rows.parquet.verify.parquet")
     assert table["row"].to_pylist() == list(range(8))
     assert table.column_names == ["row", "key", "source", *(name for group in groups() for name in group.scores)]
     assert table["kind"].to_pylist()[0] == "canny"
@@ -69,6 +70,21 @@ def test_scores_of_our_own_dataset_lie_inside(built: Path) -> None:
     for _ in range(2):
         assert condprep.verify(built, weights=OFFLINE).scores == built / ".condprep" / "verify.parquet"
     assert not list(built.parent.glob("*.verify.parquet*"))
+
+
+def test_scores_are_no_rows_of_the_dataset_around_them(built: Path, tmp_path: Path) -> None:
+    """After one file of a folder was verified, or a folder in it, the folder holds the rows that it held, also for `datasets`, which
+    takes no file whose name begins with a dot."""
+    folder = tmp_path / "all"
+    for name in ("one.parquet", "more/two.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        written(rows_of(built)[:2], folder / name)
+    for path in (folder / "one.parquet", folder / "more"):
+        assert condprep.verify(path, checks=["structure"], weights=OFFLINE).rows == 2
+    assert summarize(folder).rows == {"train": 4}
+    assert condprep.verify(folder, checks=["structure"], weights=OFFLINE).rows == 4
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len([path for path in files if path.name.startswith(".")]) == len(files) - 2 == 4
 
 
 def test_one_odd_row_is_found_without_a_word_of_the_kind(built: Path, tmp_path: Path) -> None:
