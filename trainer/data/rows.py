@@ -127,15 +127,18 @@ def _bytes(value: Any) -> bytes:
     return bytes(value["bytes"] if isinstance(value, dict) else value)
 
 
-def open_rows(data: Data, split: str | float, copies: Path, text: Text = PLAIN) -> Rows:
+def open_rows(
+    data: Data, split: str | float, copies: Path, text: Text = PLAIN, kinds: Sequence[str | None] = ()
+) -> Rows:
     """The rows of a split, or those of `data.split` that a share of it holds out. copies: folder for what cannot be read by number.
 
-    Raises DataError in the recipe's words: no such dataset, split or column, other conditions than `data.kind`.
+    kinds: of the conditions as the training knows them, where the dataset does not say; else they are told by their pixels. Raises DataError in the recipe's words: no such dataset, split or column, other conditions than `data.kind`.
     """
     held_out = not isinstance(split, str)
     name = data.split if held_out else str(split)
     pairs = pairs_of(data, name, text)
-    stamp, kinds = stamp_of(pairs, data, text), said_kinds(pairs, data, text)
+    stamp, said = stamp_of(pairs, data, text), said_kinds(pairs, data, text)
+    known = tuple(a or b for a, b in zip(said, kinds)) if kinds else said
     table, names = open_table(pairs, copies, stamp, data.path)
     refuse_empty(table, names, text.columns, data.path)
     parted = data.share and name == data.split
@@ -143,8 +146,8 @@ def open_rows(data: Data, split: str | float, copies: Path, text: Text = PLAIN) 
     part = f"{'' if held_out else LEFT}{data.share} by {data.validation_by}" if parted else ""
     weights = tuple(text.captions[one] for one in text.columns)
     used, conditions = _spread(whole, data.max_rows), columns_of(pairs, data)
-    rows = Rows(table, names, used, name, part, len(whole), kinds, stamp, pairs.notes, conditions, weights)
-    return of_kind(rows, data)
+    rows = Rows(table, names, used, name, part, len(whole), known, stamp, pairs.notes, conditions, weights)
+    return of_kind(rows, data, told=bool(kinds))
 
 
 def pairs_of(data: Data, split: str, text: Text) -> Pairs:
@@ -255,17 +258,18 @@ def _of_split(pairs: Pairs, split: str, path: str) -> Pairs:
     return pairs
 
 
-def of_kind(rows: Rows, data: Data) -> Rows:
+def of_kind(rows: Rows, data: Data, told: bool = False) -> Rows:
     """With the kind that the recipe names, or else the dataset, or else most maps look like.
 
-    Raises DataError where recipe and dataset name different ones; a note says where the pixels do.
+    told: what the dataset does not say is known already. Raises DataError where recipe and dataset name different ones; a note
+    says where the pixels do.
     """
     if data.conditions:
         return _of_kinds(rows, data)
     wanted, accepted = data.kind, ACCEPTED.get(data.kind, set())
     if rows.kind and wanted not in ("auto", rows.kind) and rows.kind not in accepted:
         raise DataError(f'data.kind = "{wanted}", but the conditions of {data.path} are of kind "{rows.kind}"')
-    if rows.kind:
+    if rows.kind or told:
         return rows
     seen = _looks_like(rows)
     if wanted == "auto":

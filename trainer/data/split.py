@@ -282,11 +282,17 @@ class Split:
 
 
 def open_split(
-    recipe: Recipe, name: str | float, *, training: bool, most: int = 0, progress: ShowProgress = lambda *_: None
+    recipe: Recipe,
+    name: str | float,
+    *,
+    training: bool,
+    most: int = 0,
+    progress: ShowProgress = lambda *_: None,
+    kinds: Sequence[str | None] = (),
 ) -> Split:
     """A split, its rows looked at; or, by a share, those of `data.split` that it holds out.
 
-    most: use no more rows than that, evenly spread; 0: all.
+    most: use no more rows than that, evenly spread; 0: all. kinds: of the conditions, where the training has told them before.
 
     Raises DataError where the split is missing or a row is not as it must be, MachineError where what was found cannot
     be kept.
@@ -295,7 +301,7 @@ def open_split(
     if data.streaming and name == data.split:
         return _open_streamed(recipe, training, progress)
     with kept_in(kept):
-        rows = open_rows(data.model_copy(update={"max_rows": most}), name, kept, recipe.text)
+        rows = open_rows(data.model_copy(update={"max_rows": most}), name, kept, recipe.text, kinds)
         if not len(rows):
             raise DataError(f"{data.path} has no rows in split {name!r}")
         transform = _transform(data, rows, training)
@@ -342,9 +348,8 @@ def open_splits(
     held_out = recipe.eval.rows
     validation = None
     if held_out and has_validation(recipe.data, splits(recipe.data, recipe.text)):
-        alike = recipe.data.model_copy(update={"kind": train.rows.kind or "auto"})
-        also = recipe.model_copy(update={"data": alike})
-        validation = open_split(also, recipe.data.validation, training=False, most=held_out, progress=progress)
+        name, kinds = recipe.data.validation, train.rows.kinds
+        validation = open_split(recipe, name, training=False, most=held_out, progress=progress, kinds=kinds)
     if not group.rank:
         group.barrier()
     return train, validation

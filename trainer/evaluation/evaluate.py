@@ -72,12 +72,12 @@ def evaluate(
     if against:
         _check_against(folder, against)
     trained, recipe = Trained.of(folder, Path(output) / METRICS, kind), _recipe(Path(output), dataset, named)
-    recipe = recipe if dataset else _of_kind(recipe, trained.kind)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
     drawn_by = sampler or ("auto" if named else recipe.eval.sampler)
     choice = _instead(annotator, named, trained.kind)
-    held = _told(open_split(recipe, split or recipe.data.validation, training=False, progress=progress), trained)
+    of, kinds = split or recipe.data.validation, trained.kinds  # which a few held-out maps might not look like
+    held = _told(open_split(recipe, of, training=False, progress=progress, kinds=kinds), trained)
     looks = _annotator(held.recipe, choice, device, annotator_weights)
     held_out = read_examples(held, rows)
     seen = _seen(recipe, split, trained, rows, progress)
@@ -152,13 +152,6 @@ def _recipe(output: Path, dataset: str | None, named: EvaluationProtocol | None)
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=asked)})
 
 
-def _of_kind(recipe: Recipe, kind: str | None) -> Recipe:
-    """With the kind that the training took its maps for, which a few held-out ones might not look like: it says how they are resampled."""
-    data = recipe.data
-    known = {"kind": kind} if data.kind == "auto" and kind and not data.conditions else {}
-    return recipe.model_copy(update={"data": data.model_copy(update=known)})
-
-
 def _sampling(
     recipe: Recipe,
     named: EvaluationProtocol | None,
@@ -201,10 +194,15 @@ def _seen(recipe: Recipe, split: str | None, trained: Trained, most: int, progre
     data = recipe.data
     if data.split == (split or data.validation) or data.split not in splits(data, recipe.text):
         return []
-    train = open_split(recipe, data.split, training=False, most=data.max_rows, progress=progress)
+    train = open_split(recipe, data.split, training=False, most=data.max_rows, progress=progress, kinds=trained.kinds)
     return read_examples(_told(train, trained), most) if train.fingerprint == trained.dataset else []
 
 
 def _told(split: Split, trained: Trained) -> Split:
-    """With the conditions of the kind that is looked at."""
-    return next(one for one in split.each if one.told == trained.told)
+    """With the conditions of the kind that is looked at. Raises DataError where the dataset says that it has others."""
+    if found := next((one for one in split.each if one.told == trained.told), None):
+        return found
+    raise DataError(
+        f"data.conditions: {split.recipe.data.path} has maps of {all_kinds(split.rows.kinds)}, and the ControlNet was trained on "
+        f"{all_kinds(trained.kinds)}: name a dataset whose columns are of these kinds with --dataset"
+    )

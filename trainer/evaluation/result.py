@@ -67,6 +67,7 @@ class Trained:
     condition_gap: float | None
     losses: Sequence[tuple[int, float]]  # (update, held-out loss)
     told: str | None = None  # the same kind, where it is one of several
+    kinds: Sequence[str | None] = ()  # all of them, as the training has them
 
     @classmethod
     def of(cls, output: Path, metrics: Path, kind: str | None = None) -> Trained:
@@ -85,7 +86,7 @@ class Trained:
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
-        return cls(kinds[0] if told is None else told, dataset, gap, list(_losses(metrics, told)), told)
+        return cls(kinds[0] if told is None else told, dataset, gap, list(_losses(metrics, told)), told, kinds)
 
 
 def _losses(path: Path, told: str | None) -> Iterator[tuple[int, float]]:

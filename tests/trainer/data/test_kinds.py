@@ -6,20 +6,26 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from support.flow_models import save_flow_base
 from support.kinds import COLUMNS, KINDS, build_kinds
 from support.noise import picture, png, save_dataset
+from support.pictures import encoded, smooth
 from support.trainer_models import save_base, save_pictures
 
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
 from trainer.data.rows import open_rows
 from trainer.data.sampler import SampledRow, given
-from trainer.data.split import Split, open_split
+from trainer.data.split import Split, open_split, open_splits
 from trainer.errors import DataError, RecipeError
+from trainer.evaluation.evaluate import _told
+from trainer.evaluation.result import Trained
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Data, Model, Recipe
 from trainer.recipe.toml import parse_recipe
@@ -223,3 +229,55 @@ def test_a_listing_has_no_columns(tmp_path: Path) -> None:
         save_pictures(tmp_path / "pairs" / name, 2)
     with pytest.raises(DataError, match=r"data\.conditions names columns"):
         open_rows(Data(path=str(tmp_path / "pairs"), conditions=("conditioning_image", "hed")), "train", tmp_path)
+
+
+def unsaid(folder: Path) -> Path:
+    """Columns `one`, of lines, and `two`, of thick ones, of which nobody says so; of held-out rows each looks like the other."""
+    lines = [encoded(cv2.Canny(smooth(64, 64, row), 10, 20), "PNG") for row in range(8)]
+    thick = [encoded(cv2.dilate(cv2.Canny(smooth(64, 64, row), 10, 20), np.ones((3, 3))), "PNG") for row in range(8)]
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    kinds = pa.schema({"image": image, "text": pa.string(), "one": image, "two": image})
+    folder.mkdir()
+    for split, one, two in (("train", lines, thick), ("validation", thick, lines)):
+        stored = [
+            {
+                "image": {"bytes": encoded(smooth(64, 64, n), "PNG")},
+                "text": "waves",
+                "one": {"bytes": a},
+                "two": {"bytes": b},
+            }
+            for n, (a, b) in enumerate(zip(one, two))
+        ]
+        pq.write_table(pa.Table.from_pylist(stored, kinds), folder / f"{split}.parquet")
+    return folder
+
+
+def test_a_column_has_one_name_in_training_and_wherever_it_is_looked_at(tmp_path: Path) -> None:
+    """What the training takes the maps of a column for, held-out rows and an evaluation do, too, whatever theirs look like."""
+    data = {"path": str(unsaid(tmp_path / "ds")), "resolution": 64, "num_workers": 0}
+    rest = {"cache": {"dir": str(tmp_path / "kept")}, "train": {"batch": 4, "micro_batch": 2}}
+    recipe = Recipe.model_validate({"data": data | {"conditions": ["one", "two"]}, **rest})
+    train, held_out = open_splits(recipe)
+    assert held_out
+    assert open_split(recipe, "validation", training=False).rows.kinds == train.rows.kinds[::-1], "shows nothing"
+    assert [(one.told, one.rows.conditions) for one in held_out.each] == [
+        (one.told, one.rows.conditions) for one in train.each
+    ]
+    assert held_out.rows.kinds == held_out.transform.kinds == train.transform.kinds
+    alone = Recipe.model_validate({"data": data | {"condition_column": "one"}, **rest})
+    train, held_out = open_splits(alone)
+    assert held_out
+    assert held_out.rows.kind == train.rows.kind is not None
+    known = open_split(alone, "validation", training=False, kinds=(None,))
+    assert known.rows.kinds == (None,)  # nor does it know better than a training to which it was not clear
+
+
+def test_an_evaluation_of_other_kinds_is_refused(dataset: Path, tmp_path: Path) -> None:
+    """A dataset whose columns are of other kinds than those that were trained on: said, with what would be right."""
+    data = {"path": str(dataset), "conditions": COLUMNS, "resolution": 64, "num_workers": 0}
+    recipe = Recipe.model_validate({"data": data, "cache": {"dir": str(tmp_path)}})
+    split = open_split(recipe, "train", training=False)
+    with pytest.raises(
+        DataError, match=r"has maps of canny, softedge, tile, and .* trained on canny, depth: .*--dataset"
+    ):
+        _told(split, Trained("depth", "", None, (), "depth", ("canny", "depth")))
