@@ -12,7 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -263,11 +263,11 @@ class _Run:
             if (drop := decision.otherwise) is not None:
                 return self._reject(row, Drop(drop.name, f"{drop.reason}; not repaired: {failed.reason}")), []
             return as_row(row, self.rows), [f"not repaired: {failed.reason}"]
-        return as_row(StoredRow(row.number, row.split, values), self.rows), list(decision.repairs)
+        return as_row(replace(row, values=values), self.rows), list(decision.repairs)
 
     def _reject(self, row: StoredRow, drop: Drop) -> Reject:
         values = row.values or {}
-        source = str(values.get("source") or f"{row.split}:{row.number}")
+        source = str(values.get("source") or row.name)
         return Reject(source, "curate", f"{drop.name}: row {row.number}: {drop.reason}", drop.name, values.get("key"))
 
     def finish(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class StoredRow:
     number: int
     split: str
     values: dict[str, Any] | None
+    name: str  # where it has none of its own, as `verify` calls it: "train:17", its number in the split
 
 
 class StoredRows:
@@ -105,23 +106,26 @@ class StoredRows:
 
     def read(self, lengths: Sequence[int], start: int, stop: int) -> Iterator[StoredRow]:
         """The rows from `start` up to `stop`, in order, each read once. lengths: rows of each file."""
-        first = 0
+        first, places = 0, Counter[str]()
         for file, length in zip(self.files, lengths):
-            yield from self._of_file(file, first, range(max(first, start), min(first + length, stop)))
+            wanted = range(max(first, start), min(first + length, stop))
+            yield from self._of_file(file, first, wanted, places[file.split] - first)
             first += length
+            places[file.split] += length
 
-    def _of_file(self, file: Shard, first: int, wanted: range) -> Iterator[StoredRow]:
-        """first: the number of the file's first row."""
+    def _of_file(self, file: Shard, first: int, wanted: range, less: int) -> Iterator[StoredRow]:
+        """first: the number of the file's first row. less: what makes a number that in the split."""
         number = first
         with suppress(DatasetError):
             for batch in batches(file.path, self.schema.names, FEW) if wanted else ():
                 for at in range(max(0, wanted.start - number), min(len(batch), wanted.stop - number)):
-                    yield StoredRow(number + at, file.split, self._embedded(row_of(batch, at)))
+                    name = f"{file.split}:{number + at + less}"
+                    yield StoredRow(number + at, file.split, self._embedded(row_of(batch, at)), name)
                 number += len(batch)
                 if number >= wanted.stop:
                     return
         for missing in range(max(number, wanted.start), wanted.stop):
-            yield StoredRow(missing, file.split, None)
+            yield StoredRow(missing, file.split, None, f"{file.split}:{missing + less}")
 
     def _embedded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Pictures that are stored as paths below the dataset become bytes: another folder has no such files."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def test_a_dataset_of_others(built: Path, tmp_path: Path) -> None:
 
 
 def test_leaks_between_splits(built: Path, tmp_path: Path) -> None:
-    """A validation row that repeats a training row, exactly or nearly, is found and dropped; the training row stays."""
+    """A validation row that repeats a training row, exactly or nearly, is found and dropped; the training row stays.
+
+    Rows without a name of their own are called by their number in the split, as `datasets` and the trainer number them.
+    """
     rows = foreign_rows(built)
     first = next(n for n, row in enumerate(rows_of(built)) if row["source"] == "0.png")
     near = next(n for n, row in enumerate(rows_of(built)) if row["source"] == "6-crop.png")
@@ -43,9 +47,11 @@ def test_leaks_between_splits(built: Path, tmp_path: Path) -> None:
     foreign([rows[first], rows[1 if first != 1 else 2]], data / "train-00000-of-00001.parquet")
     foreign([rows[near], rows[first], rows[other]], data / "validation-00000-of-00001.parquet")
     found = [one for one in condprep.verify(data.parent, weights=OFFLINE).findings if one.rule == "leak"]
-    assert [(one.row, one.twin) for one in found] == [(2, 0), (3, 0)]
+    assert [(one.row, one.key, one.twin) for one in found] == [(2, "validation:0", 0), (3, "validation:1", 0)]
     result = curate(data.parent, tmp_path / "out", ["leaks"])
     assert result.rows == {"train": 2, "validation": 1}
+    rejects = (tmp_path / "out" / ".condprep" / "rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in rejects] == ["validation:0", "validation:1"]
 
 
 def test_no_two_rows_are_duplicates_afterwards(built: Path, tmp_path: Path) -> None:

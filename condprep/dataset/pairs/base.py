@@ -50,7 +50,7 @@ class Pair:
     """One picture, its map and its caption, encoded exactly as found."""
 
     row: int | None  # its number in the dataset, from 0; None: no row, but a damaged file or a picture without a map
-    key: str  # what the dataset calls it: its key column, the stem of its files, else "split:row"
+    key: str  # what the dataset calls it: its key column, the stem of its files, else "train:17", its number in the split
     image: bytes = b""
     condition: bytes = b""
     caption: Any = None  # whatever the dataset holds: a string, a list of strings, None, anything

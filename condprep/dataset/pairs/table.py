@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -100,11 +100,11 @@ class TablePairs:
         return self.read()
 
     def read(self, only: Container[int] | None = None) -> Iterator[Pair]:
-        numbers = count()
+        numbers, places = count(), defaultdict[str, Iterator[int]](count)
         for file in self.files:
             try:
                 for batch in batches(file.path, self._columns_of(file), FEW):
-                    yield from self._pairs(batch, file.split, numbers, only)
+                    yield from self._pairs(batch, file.split, zip(numbers, places[file.split]), only)
             except DatasetError as error:
                 if only is None:
                     yield Pair(None, file.path.name, problem=str(error))
@@ -180,15 +180,17 @@ class TablePairs:
         return list(dict.fromkeys([*wanted, *({TRANSFORM} & there), *named]))
 
     def _pairs(
-        self, batch: pa.RecordBatch, split: str, numbers: Iterator[int], only: Container[int] | None
+        self, batch: pa.RecordBatch, split: str, numbers: Iterator[tuple[int, int]], only: Container[int] | None
     ) -> Iterator[Pair]:
+        """numbers: of the rows in the dataset, and in their split."""
         named = {name: batch.column(name) for name in batch.schema.names}
-        for n, row in enumerate(islice(numbers, len(batch))):
+        for n, (row, place) in enumerate(islice(numbers, len(batch))):
             if only is None or row in only:
-                yield self._pair(row, split, {name: column[n] for name, column in named.items()})
+                yield self._pair(row, f"{split}:{place}", split, {name: of[n] for name, of in named.items()})
 
-    def _pair(self, row: int, split: str, values: Mapping[str, pa.Scalar]) -> Pair:
-        name, caption, source = f"{split}:{row}", None, None
+    def _pair(self, row: int, name: str, split: str, values: Mapping[str, pa.Scalar]) -> Pair:
+        """name: of a row that has no key."""
+        caption, source = None, None
         try:
             key = _plain(values, self.columns.key)
             name = name if key is None else str(key)
