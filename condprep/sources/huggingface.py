@@ -18,6 +18,7 @@ from condprep.runtime.parquet_ranges import TAIL, stored, with_footer
 from condprep.runtime.retry import is_passing
 from condprep.runtime.storage import Place, Remote, is_url, place
 from condprep.sources.base import CAPTION_COLUMNS, Where, portable, read_regular, source_place, unsaid
+from condprep.sources.beside import parquet_paths, stamps_of
 from condprep.sources.folder import walk
 from condprep.sources.kinds import is_metadata, is_parquet, is_picture, is_tar, is_zip
 from condprep.sources.offered import offer
@@ -151,7 +152,8 @@ def _open_parquet(
     reach = Reach(None if alone else root, also)
     rows = rows.select([*dict.fromkeys(filter(None, [image, caption]))])
     offered = _offer(features, caption)
-    return HuggingFaceSource(rows, image, caption, chosen, _fingerprint(files), reach, unused, config, offered)
+    fingerprint = _tried(path, partial(_fingerprint, files, image, reach))
+    return HuggingFaceSource(rows, image, caption, chosen, fingerprint, reach, unused, config, offered)
 
 
 def _features(schema: Any) -> Any:
@@ -291,13 +293,16 @@ def find_parquet(root: Place) -> list[str]:
     return found
 
 
-def _fingerprint(files: Sequence[Place]) -> str:
+def _fingerprint(files: Sequence[Place], image: str, reach: Reach) -> str:
+    """Of the files, and of the pictures beside them that their rows name."""
     digest = sha256()
     for path in files:
         with with_footer(stored(path)).open("rb") as file:  # in whose copy of an object these bytes are
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL))
             digest.update(f"{path.name} {size} ".encode() + file.read())
+        if isinstance(path, Path):
+            digest.update(" ".join(stamps_of(parquet_paths(path, image), reach)).encode())
     return digest.hexdigest()[:16]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -100,6 +101,17 @@ def test_parquet_in_sub_folders_has_their_names_as_splits(tmp_path: Path) -> Non
         table(text=[split] * 3).to_parquet(tmp_path / "pq [1]" / split / "0.parquet")
     source = open_source(tmp_path / "pq [1]", "huggingface", split="test")
     assert samples(source)[2] == ("test:2", PICTURES[2], ("test",))
+
+
+def test_a_picture_beside_the_table_is_part_of_the_source(tmp_path: Path) -> None:
+    """Where rows name pictures by their paths, another picture under the same name is another source; in the rows, a path is a name."""
+    (tmp_path / "0.jpg").write_bytes(PICTURES[0])
+    for cells, differ in (([(None, "0.jpg"), (PICTURES[1], "1.jpg")], True), ([(PICTURES[0], "0.jpg")] * 2, False)):
+        kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+        pq.write_table(pa.table({"image": pa.array(cells, kind)}), tmp_path / "train.parquet")
+        before = open_source(tmp_path, "huggingface").identity
+        os.utime(tmp_path / "0.jpg", ns=(differ, 0))
+        assert (open_source(tmp_path, "huggingface").identity != before) == differ
 
 
 @pytest.mark.parametrize("kind", ["struct", "binary"])
