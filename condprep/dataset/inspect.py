@@ -119,7 +119,9 @@ class Tally:
             self._add_transforms(columns["transform"])
         for name in columns:
             if name.startswith("keypoints"):
-                people = pc.list_value_length(pc.struct_field(columns[name], "people")).fill_null(0)
+                people = pc.list_value_length(
+                    pc.struct_field(columns[name], "people")
+                ).drop_null()  # of rows that lack them
                 _count(self.people.setdefault(name, Counter()), people.to_numpy(zero_copy_only=False))
 
     def _add_captions(self, column: pa.Array) -> None:
