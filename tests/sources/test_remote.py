@@ -215,7 +215,7 @@ def test_a_tar_that_was_replaced_between_two_runs_is_noticed(
     built(url, tmp_path / "ds")
     data = s3.get("between/00.tar")
     s3.put("between/00.tar", data[:-1] + b"x")
-    with pytest.raises(DatasetError, match="was begun with other settings"):
+    with pytest.raises(DatasetError, match="the inputs changed since this build began"):
         built(url, tmp_path / "ds")
 
 
