@@ -167,6 +167,7 @@ class _Run:
         self.layout.clear(keep=folder_of(scores))
         scores.parent.mkdir(parents=True, exist_ok=True)
         result = self._verify(scores, how)
+        self.rows.check_unchanged(config["requested"]["source"]["dataset"])
         decisions = self._decisions(result)
         if self.layout.target:
             for path in scores.parent.iterdir():
@@ -274,6 +275,7 @@ class _Run:
         """Final names, records, card, `done.json` last. Returns the fields of the result that the dataset remembers."""
         made = self.layout.private / "curation.json"
         if not self.layout.done.exists():
+            self.rows.check_unchanged(self.plan.config["requested"]["source"]["dataset"])
             self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
             repairs = self._join_repairs()
             total = place_files(

@@ -149,6 +149,8 @@ class _Run:
         """Final names, records, card, `done.json` last. Returns the fields of the result that the dataset remembers."""
         made = self.layout.private / "merged.json"
         if not self.layout.done.exists():
+            for part, listing in zip(self.parts, self.plan.config["requested"]["source"]["datasets"]):
+                part.check_unchanged(listing)
             self.progress(Progress("finish", self.plan.inputs, self.plan.inputs))
             first = self.parts[0]
             rejects = b"".join(records.rejects for records in self.records)

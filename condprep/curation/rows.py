@@ -92,6 +92,13 @@ class StoredRows:
         lines += [f"{one}\0" for one in stamps_beside(self.files, pictures, self.reach)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    def check_unchanged(self, listing: str) -> None:
+        """Raises DatasetError where the files are not those of that `listing`: what was read of them may be of two states."""
+        if self.listing != listing:
+            raise DatasetError(
+                f"{self.dataset} was changed while it was read; wait for what changes it, then run this again with --overwrite"
+            )
+
     def lengths(self, damaged: Container[str]) -> list[int]:
         """How many rows `verify` sees in each file; of damaged ones, by name, those that it reads before the damage."""
         small = [column.name for column in self.schema if not is_image(column.type)][:1] or self.schema.names[:1]

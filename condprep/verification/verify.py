@@ -41,6 +41,7 @@ from condprep.verification.unfinished import Unfinished
 from condprep.weights.find import Weights
 
 ROWS_AT_ONCE = 1000  # of scores, in memory
+CHANGED = "the dataset changed while it was looked at: some of this may be of rows as they were; verify it again"
 
 
 def verify(
@@ -89,15 +90,17 @@ def verify(
     if aligned := ALIGNMENT.name in [group.name for group in chosen]:
         comparer = find_comparer(pairs, wanted_annotator, sample, device, weights, notes, trust_annotators)
     run = _Run(chosen, Context(pairs.said, pairs.captioned, pairs.keyed, tokens), comparer, progress)
-    question = {"columns": wanted, "limits": limits, "notes": notes} | run.question(pairs)
+    stamp = pairs.stamp
+    question = {"columns": wanted, "limits": limits, "notes": notes, "stamp": stamp} | run.question(pairs)
     with Unfinished(place, question) as unfinished:
         commit(place, lambda partial: run.write(pairs, partial, workers or usable_cores(), unfinished))
         run.check_rows(path, place)
         notes += _compared(place, comparer) if aligned else []
+        notes += [CHANGED] * (pairs.stamp != stamp)
         not_run = tuple(group.name for group in known if group not in chosen)
         seconds = time.monotonic() - began
         result = VerifyResult(os.fspath(path), run.rows, run.all_findings(place), notes, place, seconds, not_run)
-        keep(result, pairs.stamp, wanted)
+        keep(result, stamp, wanted)
         unfinished.forget()
     return result
 
@@ -160,7 +163,7 @@ class _Run:
     def question(self, pairs: Pairs) -> dict[str, Any]:
         """What is asked of whom: a run that was stopped goes on where both are the same."""
         made = {"comparer": self.comparer and self.comparer.question, "checks": [one.name for one in self.groups]}
-        return {"condprep": __version__, "stamp": pairs.stamp, "read": dict(pairs.identity)} | made
+        return {"condprep": __version__, "read": dict(pairs.identity)} | made
 
     def check_rows(self, path: str | os.PathLike[str], scores: Path) -> None:
         """Raises UsageError where there was nothing to look at."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from PIL import Image
 from support.curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
 
 import condprep
-from condprep.errors import BuildFailed, UsageError
+from condprep.errors import BuildFailed, DatasetError, UsageError
+from condprep.runtime.progress import Progress
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,26 @@ def test_no_two_rows_are_duplicates_afterwards(built: Path, tmp_path: Path) -> N
     result = curate(data.parent, tmp_path / "out", ["duplicates"])
     assert result.rows == {"train": 2, "validation": 1}
     assert rows_of(tmp_path / "out") == rows[:3]
+
+
+@pytest.mark.parametrize("stage", ["verify", "build"])
+def test_a_dataset_that_changes_meanwhile_is_not_copied(built: Path, tmp_path: Path, stage: str) -> None:
+    """Rows of two states make no dataset: what changes while it is looked at, or copied, ends with that, by `merge`, too."""
+
+    def change(at: Progress) -> None:
+        if at.stage == stage:
+            os.utime(tmp_path / "one.parquet", ns=(at.done, at.done))
+
+    for name in ("one", "two"):
+        foreign(foreign_rows(built)[:2], tmp_path / f"{name}.parquet")
+    with pytest.raises(DatasetError, match="was changed while it was read"):
+        curate(tmp_path / "one.parquet", tmp_path / "out", ["dark"], progress=change)
+    if stage == "build":
+        with pytest.raises(DatasetError, match="was changed while it was read"):
+            condprep.merge(
+                [tmp_path / f"{name}.parquet" for name in ("two", "one")], tmp_path / "both", progress=change
+            )
+    assert not list(tmp_path.glob("*/.condprep/done.json"))
 
 
 def test_a_damaged_file_is_named_and_the_others_are_copied(built: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from condprep.dataset.pairs.base import padding
 from condprep.dataset.pairs.open import Pair, open_pairs
 from condprep.errors import UsageError
 from condprep.verification.check import thresholds
-from condprep.verification.findings import Finding, VerifyResult, keep, kept_result, named_columns
+from condprep.verification.findings import Finding, VerifyResult, keep, kept_result, named_columns, scores_path
 from condprep.verification.groups import groups
 from condprep.verification.opened import Opened, OpenedPair
 from condprep.weights.find import Weights
@@ -244,6 +244,16 @@ def test_findings_are_kept_until_the_dataset_changes(defects: Path) -> None:
     assert kept_result(str(defects), result.scores, stamp, columns | {"caption": "other"}) is None
     os.utime(defects, ns=(0, 0))
     assert kept_result(str(defects), result.scores, open_pairs(defects).stamp, columns) is None
+
+
+def test_a_dataset_that_changes_meanwhile_is_verified_again(defects: Path) -> None:
+    """What was found while it changed is said to be, and is not kept as that of the dataset as it is now."""
+    notes = condprep.verify(
+        defects, weights=OFFLINE, progress=lambda at: os.utime(defects, ns=(at.done, at.done))
+    ).notes
+    assert [note for note in notes if "changed while it was looked at" in note]
+    columns = named_columns(scores_path(defects))
+    assert kept_result(str(defects), scores_path(defects), open_pairs(defects).stamp, columns) is None
 
 
 def test_padding_is_no_fault_of_the_picture(tmp_path: Path) -> None:
