@@ -19,7 +19,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # pixels within 8 (docs/decisions/0049-half-precision.md has the figures), and fp16 where also nothing comes near its largest number.
 AUTO: Mapping[str, tuple[Precision, Precision]] = {
     "hed": ("bf16", "bf16"),
-    "depth": ("bf16", "bf16"),  # and those of transformers, as the next three
+    # and those of transformers, as the next three; but none that answers in metres: near the viewer inverse depth makes hundreds of
+    # levels of what bf16 rounds, in each batch otherwise
+    "depth": ("bf16", "bf16"),
     "normal": ("bf16", "bf16"),
     "segmentation": ("bf16", "bf16"),
     "mask": ("bf16", "bf16"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.aux_models import Checkpoints, batch, picture, undrawn
+from support.tiny_models import dpt, zoedepth
 from torch import Tensor
 
 from condprep import build, load_annotator
@@ -128,3 +129,17 @@ def test_a_build_goes_on_in_its_own_precision_alone(tmp_path: Path, monkeypatch:
     with pytest.raises(DatasetError, match="precision: None there, 'bf16' now"):
         run(precision="bf16")
     assert run().rows == {"train": 3}
+
+
+def test_metres_are_the_same_in_any_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a CPU computes in bf16, in which inverse depth near the viewer is another in each batch: other depth is in bf16 there."""
+    monkeypatch.setattr(precision, "_native_bf16", lambda _: True)
+    for name, make, wanted in (("metres", zoedepth, "fp32"), ("relative", dpt, "bf16")):
+        make(tmp_path / name)
+        annotator: Any = load_annotator(f"depth:{tmp_path / name}")
+        assert annotator.provenance["parameters"]["precision"] == annotator.model.precision == wanted
+        pictures = batch(*(picture(60, 50)[:, 7 * n : 7 * n + 36] for n in range(2)))
+        together = annotator(pictures, KEYS).maps.int()
+        for number, one in enumerate(together):
+            alone = annotator(pictures[number : number + 1], KEYS[:1]).maps[0].int()
+            assert (alone - one).abs().max() <= 1

@@ -161,13 +161,12 @@ def raw_value(levels: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str
 
 def load(variant: str, params: DepthParams, *, device: str, weights: Weights) -> Depth:
     """`depth` is MiDaS; `depth:NAME` a depth model of transformers, by Hub id or local folder. Raises WeightsError."""
-    precision = resolve_precision(params.precision, device, "depth")
     model: DepthModel
     if variant in ("", "midas"):
-        variant, model = "midas", load_midas(weights, device, precision)
+        variant, model = "midas", load_midas(weights, device, resolve_precision(params.precision, device, "depth"))
     else:
-        model = TransformersDepth(Pretrained.of("depth", variant, weights), device=device, precision=precision)
-    return Depth(model, variant, device=device, precision=precision, keep_raw=params.keep_raw)
+        model = TransformersDepth(Pretrained.of("depth", variant, weights), device=device, precision=params.precision)
+    return Depth(model, variant, device=device, precision=model.precision, keep_raw=params.keep_raw)
 
 
 def load_normal(

@@ -15,7 +15,7 @@ from torch import Tensor
 from condprep.annotators.depth.dpt_hybrid import DptHybrid, load_network
 from condprep.annotators.gridded import PLENTY
 from condprep.annotators.padding import pad_to_grid
-from condprep.annotators.precision import autocast
+from condprep.annotators.precision import Precision, autocast, resolve_precision
 from condprep.annotators.pretrained import Pretrained, prepared, transformers
 from condprep.annotators.weighing import twin
 from condprep.runtime.fork import Lock
@@ -31,6 +31,7 @@ class DepthModel(Protocol):
     """What finds the depth, and what the provenance says of it."""
 
     provenance: Mapping[str, Any]  # weights, licence, commercial
+    precision: Precision  # in which it computes, "auto" no more
     plenty: int  # as `Weighed` has it
 
     def __call__(self, rgb: Tensor) -> Tensor:
@@ -47,7 +48,7 @@ class Midas:
 
     plenty = PLENTY
 
-    def __init__(self, network: DptHybrid, weights: Mapping[str, str], device: str, precision: str) -> None:
+    def __init__(self, network: DptHybrid, weights: Mapping[str, str], device: str, precision: Precision) -> None:
         """weights: file name -> sha256, for the provenance."""
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device, self.precision = device, precision
@@ -88,7 +89,7 @@ def _recogniser(rgb: Tensor, device: str) -> Callable[[Tensor], bool]:
 _midas: WeakValueDictionary[tuple[str, str, str], Midas] = WeakValueDictionary()
 
 
-def load_midas(weights: Weights, device: str, precision: str) -> Midas:
+def load_midas(weights: Weights, device: str, precision: Precision) -> Midas:
     """The network, shared by all who ask for it with the same weights, device and precision."""
     file = weights.get(MIDAS)
     key = (file.sha256, device, precision)
@@ -104,12 +105,13 @@ class TransformersDepth:
     plenty = 0  # it resizes pictures, small ones too
     NEEDS = "depth model of transformers: it needs config.json, preprocessor_config.json and model.safetensors"
 
-    def __init__(self, named: Pretrained, *, device: str, precision: str) -> None:
+    def __init__(self, named: Pretrained, *, device: str, precision: Precision) -> None:
         package = transformers(named.door, named.variant)
         self.processor = named.load(package.AutoImageProcessor.from_pretrained, self.NEEDS)
         self.model = named.network(package.AutoModelForDepthEstimation, self.NEEDS).to(device)
-        self.device, self.precision = device, precision
         self.metric = is_metric(self.model.config)
+        network = "depth in metres" if self.metric else "depth"
+        self.device, self.precision = device, resolve_precision(precision, device, network)
         self.provenance: Mapping[str, Any] = named.provenance(getattr(self.model.config, "_commit_hash", None))
 
     @torch.inference_mode()
