@@ -7,7 +7,7 @@ that was stopped at any moment goes on when the same call is made again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +21,13 @@ from condprep.dataset.layout import DATA_FOLDERS, FILES, SPLIT_FILES, Layout
 from condprep.dataset.reader import check_whole
 from condprep.dataset.remote import ROWS
 from condprep.dataset.shards import Counts
-from condprep.errors import UsageError
+from condprep.errors import DatasetError, UsageError
 from condprep.runtime.concurrency import lots
 from condprep.runtime.folder import check_own
 from condprep.runtime.progress import Progress
 from condprep.runtime.retry import retried
 from condprep.runtime.storage import is_url
+from condprep.sources.base import stamp
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi, RepoFile
@@ -86,6 +87,7 @@ def push(
         raise UsageError(f"{dataset} is a URL, and a push reads a folder of this machine; copy the dataset here")
     layout = Layout(Path(dataset))
     files = list(dataset_files(layout))
+    unchanged = partial(_check_unchanged, layout, files, _stamps(layout, files))
     from huggingface_hub import CommitOperationAdd, HfApi
 
     card = on_hub((layout.root / "README.md").read_text(encoding="utf-8"), name).encode()
@@ -95,7 +97,7 @@ def push(
     api = HfApi(library_name="condprep")
     with _no_bars():
         _ask(partial(_create, api, name, private), name)
-        upload = _Push(api, name, brought, overwrite, progress)
+        upload = _Push(api, name, brought, overwrite, progress, unchanged)
         commit = _ask(upload.attempt, name)
     url = f"{api.endpoint}/datasets/{name}"
     return PushResult(url, len(brought), upload.sent, commit, time.monotonic() - began)
@@ -114,6 +116,18 @@ def dataset_files(layout: Layout) -> Iterator[str]:
     records = [f"{layout.private.name}/{name}" for name in RECORDS]
     yield from rows
     yield from (name for name in (*beside, *records, *FILES) if (layout.root / name).exists())
+
+
+def _stamps(layout: Layout, files: Sequence[str]) -> list[str]:
+    return [stamp(layout.root / file) for file in files]
+
+
+def _check_unchanged(layout: Layout, files: Sequence[str], stamps: Sequence[str]) -> None:
+    """Raises DatasetError where records of one state would go with rows of another. stamps: of the files as they were."""
+    if _stamps(layout, files) != stamps:
+        raise DatasetError(
+            f"{layout.root} was changed while it was sent, and nothing of it is seen on the Hub; push it again"
+        )
 
 
 def _create(api: HfApi, name: str, private: bool) -> None:
@@ -136,9 +150,11 @@ class _Push:
         brought: Mapping[str, CommitOperationAdd],
         overwrite: bool,
         progress: Callable[[Progress], None],
+        unchanged: Callable[[], None],
     ) -> None:
+        """unchanged: raises where files are others than those that are brought."""
         self.api, self.name, self.brought, self.overwrite, self.progress = api, name, brought, overwrite, progress
-        self.sent = 0
+        self.unchanged, self.sent = unchanged, 0
 
     def attempt(self) -> str:
         """Bring the Hub from what it has now to the dataset. Returns the commit that holds it."""
@@ -152,6 +168,7 @@ class _Push:
         if not missing and not leftover:
             return head
         self._send(missing)
+        self.unchanged()
         made = self.api.create_commit(
             self.name,
             [*missing, *map(CommitOperationDelete, leftover)],

@@ -19,7 +19,7 @@ from support.hub import Hub
 import condprep
 from condprep.dataset.layout import Layout
 from condprep.dataset.push import dataset_files
-from condprep.errors import PassingFault, TargetFault, UsageError
+from condprep.errors import DatasetError, PassingFault, TargetFault, UsageError
 from condprep.runtime import retry
 
 NAME = "user/pairs"
@@ -113,6 +113,24 @@ def test_a_stopped_push_goes_on(hub: Hub, built: Callable[[str], Path], stopped_
     assert len(hub.puts) == len(set(hub.puts))
     large = {sha256(data).hexdigest() for path, data in brought(dataset).items() if path.endswith(hubs.LARGE)}
     assert set(hub.puts) == large
+
+
+@pytest.mark.parametrize("what", ["README.md", "train/state.json"])
+def test_a_dataset_that_changes_meanwhile_is_not_pushed(
+    hub: Hub, built: Callable[[str], Path], tmp_path: Path, what: str
+) -> None:
+    """Rows of one state and records of another make no dataset: nothing is seen on the Hub, and the next push brings what is there."""
+    dataset = shutil.copytree(built("arrow"), tmp_path / "ds")
+
+    def change(method: str, path: str) -> None:
+        if method == "PUT":
+            os.utime(dataset / what, ns=(0, 0))
+
+    hub.fault = change
+    with pytest.raises(DatasetError, match="was changed while it was sent"):
+        condprep.push(dataset, NAME)
+    assert there(hub) == {}
+    assert condprep.push(dataset, NAME).sent == len(brought(dataset)) + 1
 
 
 @pytest.mark.parametrize("fault", [500, 503, 429, hubs.RESET])
