@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -90,8 +92,11 @@ def _once(path: Path, state: Callable[[], Any]) -> None:
 
 def stand_ins(patch: pytest.MonkeyPatch) -> None:
     """Small networks where the real ones are large: for bodies a real one, hands and faces that are where the picture has some
-    colours; image encoders of two layers for Segment Anything, which asks at four points and believes every answer."""
+    colours; image encoders of a few layers for Segment Anything, which asks at four points and believes
+    every answer; of transformers at a grid of 12 and not of 32: more than it asks about at once."""
     from controlnet_aux.segment_anything import automatic_mask_generator, build_sam
+
+    from condprep.annotators.segmentation.parts import Parts
 
     def of_people(file: Any, make: Any = None) -> Any:
         return Tints(make.args[0]) if isinstance(make, functools.partial) else DM14()
@@ -99,6 +104,9 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("condprep.annotators.openpose.network.load_network", of_people)
     small = {"encoder_embed_dim": 32, "encoder_depth": 2, "encoder_num_heads": 2, "encoder_global_attn_indexes": [1]}
     patch.setitem(build_sam.sam_model_registry, "vit_h", functools.partial(build_sam._build_sam, **small))
+    tiny = build_sam.TinyViT
+    fewer = {"embed_dims": [16, 32, 40, 320], "depths": [1] * 4}  # 320: where it looks at as much as before
+    patch.setattr(build_sam, "TinyViT", lambda **how: tiny(**how | fewer))
     pleased = {"pred_iou_thresh": -1e3, "stability_score_thresh": -1e3, "box_nms_thresh": 1.0, "points_per_side": None}
     points = [np.array([[x, y] for x in (0.25, 0.75) for y in (0.25, 0.75)])]
     generator = automatic_mask_generator.SamAutomaticMaskGenerator
@@ -107,6 +115,13 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
         "SamAutomaticMaskGenerator",
         functools.partial(generator, point_grids=points, **pleased),
     )
+    every = Parts.__init__
+
+    def with_fewer_points(self: Parts, pipeline: Any, *rest: Any, **named: Any) -> None:
+        pipeline._preprocess_params["points_per_crop"] = 12
+        every(self, pipeline, *rest, **named)
+
+    patch.setattr(Parts, "__init__", with_fewer_points)
 
 
 def at_hand(name: str) -> tuple[str, ...]:
@@ -133,12 +148,34 @@ def params(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def forget_all() -> None:
     """Whatever functions and networks of this process remember of pictures before, of anybody's."""
-    for one in gc.get_objects():
-        if type(one) is functools._lru_cache_wrapper and one.__module__.split(".")[0] in FORGETFUL:
-            one.cache_clear()
+    for name, module in [*sys.modules.items()]:
+        if name.partition(".")[0] in FORGETFUL and name not in _looked_at:
+            _looked_at.add(name)
+            _remembering.extend(one for value in [*vars(module).values()] for one in _caches(value, name))
+    for one in _remembering:
+        one.cache_clear()
     models._midas.clear()
 
 
+def _caches(thing: Any, module: str, depth: int = 4) -> Iterator[Any]:
+    """Those of a function or class: itself, a method, or what a decorator has put around one. The collector of garbage does not
+    name them all: conftest.py has it pass over what was imported while tests were collected."""
+    inside: Iterable[Any] = ()
+    if type(thing) is functools._lru_cache_wrapper:
+        yield thing
+    elif isinstance(thing, staticmethod | classmethod):
+        inside = [thing.__func__]
+    elif isinstance(thing, FunctionType):
+        inside = [content for cell in thing.__closure__ or () for content in gc.get_referents(cell)]
+    elif isinstance(thing, type) and thing.__module__ == module:
+        inside = [*vars(thing).values()]
+    if depth:
+        for one in inside:
+            yield from _caches(one, module, depth - 1)
+
+
+_looked_at = set[str]()
+_remembering: list[Any] = []
 FORGETFUL = {"condprep", "transformers", "diffusers", "controlnet_aux", "torchvision", "timm"}
 
 
