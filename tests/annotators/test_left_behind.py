@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Thread
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from skimage import data
 from support import doors, tiny_models
-from support.thorough import slow_ones
+from support.thorough import examples, slow_ones
 from torch import Tensor
 
 from condprep import load_annotator
@@ -33,14 +34,29 @@ KEYS = [f"{number:064x}" for number in range(6)]
 MODELS = {kind: door for door, kinds in doors.MODELS.items() for kind in kinds}
 NAMES = [*doors.FILTERS, *doors.LINES, *doors.HED, *doors.DWPOSE, *doors.PEOPLE, "aux:sam", *MODELS, "sam2"]
 HEAVY = {"aux:sam", "sam2"}
+Made = Callable[[str], tuple[str, Path]]
 QUICK = {"canny:random", "inpaint", "teed", "aux:shuffle", "dpt"}
 
 
-def loaded(name: str, folder: Path) -> Any:
-    if name in MODELS or name == "sam2":
-        (name,) = doors.tiny(folder, {MODELS.get(name, "mask"): (name,)})
-    weights = doors.fill(folder, name)
-    return load_annotator(name, device="cpu", params=doors.params([name]).get(doors.base(name)), weights=weights)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """What users say for an annotator, and a folder with what it reads, which is written once."""
+
+    @functools.cache
+    def once(name: str) -> tuple[str, Path]:
+        folder = tmp_path_factory.mktemp("weights")
+        said = name
+        if name in MODELS or name == "sam2":
+            (said,) = doors.tiny(folder, {MODELS.get(name, "mask"): (name,)})
+        doors.fill(folder, said)
+        return said, folder
+
+    return once
+
+
+def loaded(said: str, folder: Path) -> Any:
+    weights = Weights(folder, offline=True, say=lambda _: None)
+    return load_annotator(said, device="cpu", params=doors.params([said]).get(doors.base(said)), weights=weights)
 
 
 def pictures() -> list[Tensor]:
@@ -72,35 +88,36 @@ def state() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
-def test_loading_and_calling_leave_all_as_it_was(name: str, tmp_path: Path) -> None:
-    """Generators of random numbers, flags of torch, autocast, the environment; the pictures themselves; and what was counted first changes no map."""
-    doors.fill(tmp_path, name) if name not in {*MODELS, "sam2"} else loaded(name, tmp_path)  # what making weights draws
-    pair = torch.cat(pictures()[:2])
+def test_loading_and_calling_leave_all_as_it_was(name: str, made: Made) -> None:
+    """Generators of random numbers, flags of torch, autocast, the environment; and the pictures themselves."""
+    weights, pair = made(name), torch.cat(pictures()[:2])
     rgb, before = pair.clone(memory_format=torch.preserve_format), state()
-    annotator = loaded(name, tmp_path)
-    if name not in {*MODELS, "sam2"}:
-        assert state() == before
-    before = state()
+    annotator = loaded(*weights)
+    assert state() == before
     annotator(rgb, KEYS[:2])
     assert state() == before
     assert torch.equal(rgb, pair)
 
 
 @pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
-def test_threads_that_share_one_get_its_maps(name: str, tmp_path: Path) -> None:
+def test_threads_that_share_one_get_its_maps(name: str, made: Made) -> None:
     """Four threads at once, with pictures of several sizes: the maps that each picture has alone."""
-    some = pictures()[: 2 if name in HEAVY else None]
-    shared_by_threads(loaded(name, tmp_path), some, 6 if name in HEAVY else 18)
+    some = pictures() if name in QUICK else pictures()[::2]
+    shared_by_threads(
+        loaded(*made(name)),
+        some[: 2 if name in HEAVY else None],
+        examples(4 if name in HEAVY else 18 if name in QUICK else 8, 18),
+    )
 
 
 @pytest.mark.parametrize("name", ["aux:anyline", *slow_ones(name for name in NAMES if name != "aux:anyline")])
-def test_a_caller_s_autocast_changes_no_map(name: str, tmp_path: Path) -> None:
+def test_a_caller_s_autocast_changes_no_map(name: str, made: Made) -> None:
     """Amid a training step in bf16, called by itself or in a session: the map is that of the precision on its record."""
-    annotator, pair = loaded(name, tmp_path), torch.cat(pictures()[:2])
-    alone = annotator(pair, KEYS[:2]).maps
+    annotator, rgb = loaded(*made(name)), pictures()[0]
+    alone = annotator(rgb, KEYS[:1]).maps
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(annotator(pair, KEYS[:2]).maps, alone)
-        drawn = Runner(annotator)(pair, KEYS[:2])
+        assert torch.equal(annotator(rgb, KEYS[:1]).maps, alone)
+        drawn = Runner(annotator)(rgb, KEYS[:1])
     for one, expected in zip(drawn, alone.permute(0, 2, 3, 1).numpy()):
         assert not isinstance(one, Rejected)
         assert np.array_equal(one[0].reshape(expected.shape), expected)
