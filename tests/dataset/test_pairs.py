@@ -134,6 +134,16 @@ def test_the_stamp_tells_a_change(tmp_path: Path, layout: Callable[[Path], Path]
     assert open_pairs(folder).stamp != stamp
 
 
+def test_the_stamp_tells_what_can_be_reached(tmp_path: Path) -> None:
+    """What was found of rows that lead out of the dataset is nothing that holds once they may, by --follow-links."""
+    folder, outside = as_fill50k(tmp_path / "pairs"), tmp_path / "outside"
+    outside.mkdir()
+    (folder / "target" / "0.jpg").rename(outside / "0.jpg")
+    (folder / "target" / "0.jpg").symlink_to(outside / "0.jpg")
+    stamps = {open_pairs(folder, follow_links=also).stamp for also in ((), (), (outside,), (outside,))}
+    assert len(stamps) == 2
+
+
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 def test_the_stamp_tells_a_change_beside_the_table(tmp_path: Path, form: str) -> None:
     """Pictures and maps that rows name by their paths are of the dataset, too: the stamp is another when one of them is."""

@@ -180,8 +180,8 @@ class ListedPairs:
     def stamp(self) -> str:
         roles, rows = (self.columns.image, self.columns.condition), read_rows(self.listing)
         named = (values.get(role) for _, values in rows if isinstance(values, dict) for role in roles)
-        paths = (self.listing.parent / name for name in named if isinstance(name, str) and "\0" not in name)
-        return digest(map(stamp, chain([self.listing], paths)))
+        paths = (self._real(name) for name in named if isinstance(name, str))
+        return digest(chain([stamp(self.listing)], (stamp(path) if path else "-" for path in paths)))
 
     def __iter__(self) -> Iterator[Pair]:
         return self.read()
@@ -243,12 +243,16 @@ class ListedPairs:
     def _file(self, values: Mapping[str, Any], column: str) -> bytes:
         return read_regular(self._path(values, column))
 
+    def _real(self, name: str) -> Path | None:
+        """The real path of what a row names, where it is there and within reach."""
+        return next(filter(None, map(self.reach.existing, dict.fromkeys((name, name.replace("\\", "/"))))), None)
+
     def _path(self, values: Mapping[str, Any], column: str) -> Path:
         """The real path of a named file. Raises Rejected where it is missing or leaves the folder, by `..` or by a link."""
         name = values.get(column)
         if not isinstance(name, str) or not name:
             raise Rejected("read", f"no {column!r}", code="bad-listing")
-        real = next(filter(None, map(self.reach.existing, dict.fromkeys((name, name.replace("\\", "/"))))), None)
+        real = self._real(name)
         if real is None and self.reach.real(name):
             reason = f"{column} {name!r:.200} is missing or unreadable"
             raise Rejected("read", reason, code="missing-file") from None
