@@ -20,7 +20,6 @@ import pytest
 from PIL import Image
 from support.datasets import tree
 from support.s3_server import BUCKET, S3Server
-from support.thorough import examples
 
 from condprep import build
 from condprep.building.load_annotators import Loaded
@@ -38,7 +37,7 @@ ray = pytest.importorskip("ray")
 
 SMALL: dict[str, Any] = {"resolution": 64, "shard_rows": 1}
 PICTURES = 40
-KILLS = examples(8, 20)
+KILLS = 20
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def after_each_shard(do: Callable[[Any], None]) -> Any:
 def test_whoever_dies_they_make_the_bytes_of_one(
     cluster: Any, pictures: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Actors are killed outright, eight times, a whole node is taken away, and then the driver is killed: nothing is lost or doubled.
+    """Actors are killed outright, twenty times, a whole node is taken away, and then the driver is killed: nothing is lost or doubled.
 
     One test, for one cluster: to start it takes longer than to build in it.
     """
