@@ -208,8 +208,8 @@ def _said(records: Records) -> dict[str, Any]:
 
 
 def _kinds(part: StoredRows) -> dict[str, str]:
-    """The type of each column; of numbers that stand for names these, too."""
-    kinds = {column.name: str(column.type) for column in part.schema}
+    """The type of each column, whether from Arrow or Parquet; of numbers that stand for names these, too."""
+    kinds = {column.name: str(column.type).replace("list<element: ", "list<item: ") for column in part.schema}
     for name, feature in part.features.items():
         if isinstance(feature, Mapping) and isinstance(names := feature.get("names"), list):
             kinds[name] += f" of the names {names}"

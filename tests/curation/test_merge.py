@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, Features, load_from_disk
 from datasets import Image as ImageFeature
 from PIL import Image
 from support.command import Command
+from support.curated import rows_of
 from support.pictures import encoded, smooth
 
 import condprep
@@ -55,6 +56,17 @@ def test_all_rows_are_there_and_keep_their_bytes(place: Path, tmp_path: Path) ->
     assert len((tmp_path / "both" / ".condprep" / "rejects.jsonl").read_text().splitlines()) == 2
     assert "10 inputs, 2 rejected" in (tmp_path / "both" / "README.md").read_text()
     assert not condprep.verify(tmp_path / "both", checks=["structure"]).failures()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_arrow_and_parquet_are_merged(place: Path, tmp_path: Path, first: int) -> None:
+    """The same columns are the same in either format; the merged one has the first one's."""
+    condprep.build(place / "raw-b", tmp_path / "b", "canny", format="parquet", **HOW)
+    both = [place / "a", tmp_path / "b"] if not first else [tmp_path / "b", place / "a"]
+    condprep.merge(both, tmp_path / "both")
+    assert (tmp_path / "both" / "data").exists() == bool(first)
+    found = [(row["source"], row["image"]["bytes"]) for row in rows_of(tmp_path / "both")]
+    assert found == [(row["source"], row["image"]["bytes"]) for one in both for row in rows_of(one)]
 
 
 def test_what_was_merged_can_be_split_and_merged_again(place: Path, tmp_path: Path) -> None:
