@@ -47,12 +47,13 @@ def begin(
     retry: Collection[str] = (),
     cluster: Cluster | None = None,
     sizes: Sequence[int] = (),
+    called: str = "the source",
 ) -> ShardBuilder | None:
     """What builds the shards that are missing at `layout`, whose lock is held; None where the dataset is finished.
 
     existing: the columns of the dataset to which the annotators' are added. retry: codes of rejects that are tried again,
     or "all". cluster: loads the annotators where the shards will be built. sizes: of the shards of a new plan, where
-    they are not all full. Raises DatasetError where a build was begun there with other settings or inputs,
+    they are not all full. called: the source, for who is told of it. Raises DatasetError where a build was begun there with other settings or inputs,
     SourceError where the source is empty.
     """
     requested = as_requested(source, options)
@@ -80,7 +81,7 @@ def begin(
     else:
         of_device = {"batch_size": loaded.batch_size, "network_memory": loaded.network_memory}
         config = {"condprep": __version__, "requested": requested} | of_device | made
-        plan = _write_plan(layout, source, config, options, progress, sizes)
+        plan = _write_plan(layout, source, config, options, progress, sizes, called)
         for said in (kind for kind in plan.notes if kind.startswith(OFFER)):  # at once, not only at the end
             weights.say(said)
     columns = loaded.columns(options, existing)
@@ -101,6 +102,7 @@ def _write_plan(
     options: BuildOptions,
     progress: Callable[[Progress], None],
     sizes: Sequence[int],
+    called: str,
 ) -> Plan:
     """A new plan, in the place of whatever was built there."""
     layout.clear()
@@ -108,7 +110,12 @@ def _write_plan(
     plan = make_plan(layout.private, source, config, rows, lambda n: progress(Progress("list", n, None)), sizes)
     if not plan.inputs:
         layout.clear()
-        raise SourceError("the source holds no pictures; give a folder, tar, parquet or dataset that does")
+        others = "; ".join(
+            f"{noted['count']:,} x {kind} ({noted['names'][0]} ...)" for kind, noted in plan.notes.items()
+        )
+        raise SourceError(
+            f"{called} holds no pictures{others and f', but {others}'}; give a folder, tar, parquet or dataset that does"
+        )
     if options.validation_by and not sizes and _is_one_group(plan):
         layout.clear()
         raise UsageError(

@@ -80,8 +80,9 @@ def build(
     read = columns | {"split": split, "config": config, "follow_links": links}
     pictures = _opened(str(source), chosen, source_kind, layout, **read)
     everything = layout, pictures, chosen, weights or Weights()
+    called = repr(os.fspath(source))
     cluster = _on_ray(*everything, [source, *links], device, address, actors, workers) if engine == "ray" else None
-    building = _Building(*everything, device, several, cluster, workers, mine, progress, began)
+    building = _Building(*everything, device, several, cluster, workers, mine, progress, began, called)
     with building.held(overwrite, break_lock):
         if append:
             result = building.append(replace)
@@ -108,6 +109,7 @@ class _Building:
     mine: Part | None
     progress: Callable[[Progress], None]
     began: float
+    called: str  # the source
     builder: ShardBuilder | None = None
 
     @contextmanager
@@ -125,6 +127,7 @@ class _Building:
         """What builds the shards that are missing."""
         retry = (retry,) if isinstance(retry, str) else tuple(retry)
         how: dict[str, Any] = {"overwrite": overwrite, "weights": self.weights, "retry": retry, "cluster": self.cluster}
+        how["called"] = self.called
         how["device"] = (self.several or [self.device])[0]
         with plan_by_one(self.layout, self.mine, self.progress) as told:
             builder = begin(self.layout, self.pictures, self.options, progress=told, **how)

@@ -12,7 +12,7 @@ from condprep.building.parts import Part, begun_parts, hold_part
 from condprep.dataset.layout import DATA_FOLDERS, Layout
 from condprep.dataset.target import Target
 from condprep.errors import DatasetError, TargetFault, UsageError
-from condprep.runtime.folder import check_own
+from condprep.runtime.folder import check_own, check_utf8
 from condprep.runtime.locks import Held, hold, is_held
 from condprep.runtime.own import make_folder, remove, remove_folder
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing
@@ -21,6 +21,9 @@ from condprep.runtime.storage import is_url
 
 def layout_of(out: str | os.PathLike[str], part: Part | None = None) -> Layout:
     """A folder, or at a URL a target with a working folder on this machine. Raises UsageError where it cannot be written."""
+    if not os.fspath(out):
+        raise UsageError('a folder is called "", which names nothing; give "." for the current one')
+    check_utf8(out)
     if not is_url(os.fspath(out)):
         return Layout(Path(out))
     target = Target.at(os.fspath(out), (part.number, part.of) if part else None)

@@ -110,8 +110,9 @@ def curate(
         run.copy(device, weights or Weights(), trust_annotators)
         made = run.finish()
     if not sum(made["rows"].values()):
+        notes = "" if made["inputs"] else "".join(f"; {note}" for note in made["notes"])
         raise BuildFailed(
-            f"none of the {made['inputs']} rows of {os.fspath(dataset)} stays; drop less, or look with `condprep verify`"
+            f"none of the {made['inputs']} rows of {os.fspath(dataset)} stays{notes}; drop less, or look with `condprep verify`"
         )
     return CurateResult(layout.root, **made, resumed=run.resumed, seconds=time.monotonic() - began, url=layout.url)
 

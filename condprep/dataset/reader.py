@@ -25,6 +25,7 @@ from condprep.dataset.remote import columns_alone, content, in_part, is_far, ope
 from condprep.errors import CondprepError, DatasetError, SourceError
 from condprep.runtime.arrow_messages import check_arrow, check_kinds, stream_rows
 from condprep.runtime.arrow_ranges import read_schema
+from condprep.runtime.folder import check_utf8
 from condprep.runtime.parquet_pages import MAX_FOOTER, read_rows, sound_rows
 from condprep.runtime.parquet_ranges import Stored, with_footer
 from condprep.runtime.retry import as_fault, is_passing
@@ -71,8 +72,13 @@ def check_whole(root: Path) -> None:
 
 def files(root: Path, config: str | None = None) -> list[Shard]:
     """The same, also of a build that is just finishing. Raises DatasetError where there are none."""
-    if foreign := _foreign_parquet(root, config):
-        return foreign
+    found = _foreign_parquet(root, config) or _own(root)
+    for file in found:
+        check_utf8(file.path)
+    return found
+
+
+def _own(root: Path) -> list[Shard]:
     paths = [*root.glob("*.arrow"), *root.glob("*/*.arrow"), *root.glob("*.parquet"), *root.glob("*/*.parquet")]
     found = [Shard(path, _split(root, path)) for path in paths if _is_data(root, path)]
     if odd := [file.path for file in found if file.path.exists() and not file.path.is_file()]:
@@ -280,7 +286,9 @@ def _damage(path: Path, error: Exception, where: str = "") -> CondprepError:
         return as_fault(error, shown(path))
     if isinstance(error, OSError) and error.errno is not None:
         return SourceError(f"{shown(path)} cannot be read: {error.strerror}; mend that, or take the file away")
-    return DatasetError(f"{shown(path)} is damaged{where}: {_first_line(error)}")
+    return DatasetError(
+        f"{shown(path)} is damaged{where}: {_first_line(error)}; put it back from a copy, or make it again"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,6 +16,16 @@ from condprep.errors import UsageError
 from condprep.runtime.own import claim
 
 
+def check_utf8(path: str | os.PathLike[str]) -> None:
+    """Raises UsageError for a path whose bytes are no UTF-8: Arrow opens none."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{os.fspath(path)!r} has letters that are no UTF-8, and Arrow opens no such file; rename it, or give another"
+        ) from None
+
+
 def check_suffix(path: Path, known: Collection[str], what: str) -> None:
     """Raises UsageError for the name of an output that says another kind of file: before anything is made for it."""
     if path.suffix.lower() not in known:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from condprep.errors import CondprepError, PassingFault, Rejected, SourceError
-from condprep.runtime.folder import is_plain
+from condprep.runtime.folder import check_utf8, is_plain
 from condprep.runtime.local_copies import local
 from condprep.runtime.parquet_pages import check_whole
 from condprep.runtime.parquet_ranges import TAIL, stored, with_footer
@@ -29,6 +29,7 @@ from condprep.sources.text import Captions, read_values
 from condprep.types import Entry, Note, Sample
 
 UNUSED = "not used: a Parquet file of no split"
+MEND = "where a file is damaged `condprep inspect` names it; else open it with the version of datasets that saved it"
 MAX_RECORD = 1 << 26  # bytes of a saved dataset's state.json
 
 
@@ -143,6 +144,7 @@ def _open_parquet(
     files = [root / name for name in splits[chosen]]
     for file in files:
         if isinstance(file, Path):
+            check_utf8(file)
             _tried(path, partial(check_whole, file))
     rows = _tried(path, partial(open_rows, files))
     features = _tried(path, partial(_features, rows.schema))
@@ -273,7 +275,7 @@ def _tried(path: str, load: Callable[[], Any]) -> Any:
     except Exception as error:  # datasets, pyarrow, fsspec and the network each have their own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         if is_url(path) or Path(path).exists():
-            raise SourceError(f"{path!r} is no dataset that can be read: {reason}") from None
+            raise SourceError(f"{path!r} is no dataset that can be read: {reason}; {MEND}") from None
         hint = "; choose one with --config" if "onfig name is missing" in reason else ""
         raise SourceError(
             f"there is no file or folder {path!r}, and as a dataset on the Hub it cannot be loaded: {reason}{hint}"

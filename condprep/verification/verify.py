@@ -24,7 +24,7 @@ from condprep.dataset.remote import here
 from condprep.errors import UsageError, WeightsError
 from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
-from condprep.runtime.folder import check_suffix
+from condprep.runtime.folder import check_suffix, check_utf8
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.own import remove
 from condprep.runtime.progress import Progress
@@ -136,6 +136,7 @@ def place_of_scores(
 ) -> Path:
     """Where the scores of a verification go. Raises UsageError."""
     if scores:
+        check_utf8(scores)
         check_suffix(Path(scores), [".parquet"], "a table of scores")
         return Path(scores)
     place = scores_path(here(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,3 +65,38 @@ def test_a_folder_that_cannot_be_made_is_a_line(command: Command, raw: Path, pho
     assert ended.code in (1, 2)
     assert ended.err.startswith("error: ")
     assert "01.png" in ended.err
+
+
+def test_a_source_without_pictures_says_what_is_there(command: Command, tmp_path: Path) -> None:
+    """The folder is named, and what lies in it."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.pdf").write_bytes(b"%PDF")
+    ended = command("build", tmp_path / "raw", "-a", "canny", "-o", tmp_path / "ds")
+    assert ended.code == 2
+    said = f"'{tmp_path / 'raw'}' holds no pictures, but 1 x skipped: .pdf (a.pdf ...); give a folder"
+    assert said in " ".join(ended.err.split())
+
+
+def test_names_that_arrow_cannot_open_are_a_line(command: Command, raw: Path, tmp_path: Path) -> None:
+    """Of a folder whose name is no UTF-8 nothing is written; a dataset that was put there is told by its file."""
+    odd = tmp_path / os.fsdecode(b"\xff")
+    command("build", raw, "-a", "canny", "--limit", 2, "-o", tmp_path / "ds")
+    for arguments in (
+        ("build", raw, "-a", "canny", "-o", odd),
+        ("curate", tmp_path / "ds", "--drop", "flat", "-o", odd),
+        ("verify", tmp_path / "ds", "--checks", "structure", "--scores", odd / "scores.parquet"),
+    ):
+        ended = command(*arguments)
+        assert ended.code == 2
+        assert "no UTF-8, and Arrow opens no such file; rename it" in ended.err
+    assert not odd.exists()
+    (tmp_path / "ds").rename(odd)
+    for verb in ("verify", "inspect"):
+        ended = command(verb, odd)
+        assert (ended.code, "data-00000-of-00001.arrow' has letters" in ended.err) == (2, True)
+
+
+def test_a_folder_without_a_name_is_a_line(command: Command, raw: Path) -> None:
+    """An empty variable of a shell is not the current folder."""
+    ended = command("build", raw, "-a", "canny", "-o", "")
+    assert (ended.code, 'a folder is called "", which names nothing' in ended.err) == (2, True)
