@@ -40,6 +40,10 @@ from condprep.verification.unfinished import folder_of
 from condprep.verification.verify import verify
 from condprep.weights.find import Weights
 
+NOTES = (
+    "notes.json"  # what the verification told; not in the plan, which is pushed: they may name files of this machine
+)
+
 
 @dataclass(frozen=True)
 class CurateResult:
@@ -181,7 +185,8 @@ class _Run:
                 f"{self.rows.root} has {sum(lengths)} rows now, and had {result.rows} when they were verified"
             )
         made = self.records.config.get("annotators", [])
-        config |= {"annotators": made, "notes": [*result.notes, *damaged.values()], "lengths": lengths}
+        config |= {"annotators": made, "lengths": lengths}
+        commit_json(self.layout.private / NOTES, [*result.notes, *damaged.values()])
         shard_rows = self.records.limit("shard_rows", SHARD_ROWS)
         plan = Plan(self.layout.private, config, result.rows, shard_rows, self.rows.listing)
         commit_json(
@@ -301,7 +306,11 @@ class _Run:
 
     def _made(self, total: Counts, repairs: Counter[str]) -> dict[str, Any]:
         failed = repairs.pop("not repaired", 0)
-        notes = [*self.plan.config["notes"], *([f"{failed} rows could not be repaired"] if failed else [])]
+        told = self.layout.private / NOTES
+        notes = [
+            *(read_json(told) if told.exists() else []),
+            *([f"{failed} rows could not be repaired"] if failed else []),
+        ]
         return {
             "inputs": self.plan.inputs,
             "rows": dict(total.rows),

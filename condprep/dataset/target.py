@@ -41,7 +41,9 @@ from condprep.runtime.upload import check_writable, copy, put, remove, send
 SHARDS = f"{PRIVATE}/shards"
 PLAN_FILE, LISTING_FILE = (name.removeprefix(f"{PRIVATE}/") for name in (PLAN, LISTING))
 # what a run that goes on needs; of a curation what was found and decided, too
-_OF_PLAN = re.compile(r"\.condprep/((plan|split)\.json|plan(-\d+)?\.parquet|decisions\.parquet|source\.verify\..+)")
+_OF_PLAN = re.compile(
+    r"\.condprep/((plan|split)\.json|plan(-\d+)?\.parquet|decisions\.parquet|notes\.json|source\.verify\..+)"
+)
 
 
 @dataclass(frozen=True)

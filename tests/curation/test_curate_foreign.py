@@ -12,6 +12,8 @@ from PIL import Image
 from support.curated import OFFLINE, build_repeats, curate, foreign, foreign_rows, photograph, rejects_of, rows_of
 
 import condprep
+from condprep.dataset.layout import Layout
+from condprep.dataset.push import dataset_files
 from condprep.errors import BuildFailed, DatasetError, UsageError
 from condprep.runtime.progress import Progress
 
@@ -88,7 +90,10 @@ def test_a_dataset_that_changes_meanwhile_is_not_copied(built: Path, tmp_path: P
 
 
 def test_a_damaged_file_is_named_and_the_others_are_copied(built: Path, tmp_path: Path) -> None:
-    """Of a dataset with a cut file, the other files' rows are copied, and a note says which file it is."""
+    """Of a dataset with a cut file, the other files' rows are copied, and a note says which file it is.
+
+    Where it lies on this machine stands in no record that `push` sends, nor on the card.
+    """
     broken = tmp_path / "ds"
     shutil.copytree(built, broken)
     victim = sorted(broken.glob("train/*.arrow"))[1]
@@ -96,6 +101,9 @@ def test_a_damaged_file_is_named_and_the_others_are_copied(built: Path, tmp_path
     result = curate(broken, tmp_path / "out", ["dark"])
     assert result.rows == {"train": 5}
     assert any(victim.name in note for note in result.notes)
+    assert curate(broken, tmp_path / "out", ["dark"]).notes == result.notes
+    sent = [path for path in dataset_files(Layout(tmp_path / "out")) if path.endswith((".json", ".jsonl", ".md"))]
+    assert not [path for path in sent if str(tmp_path) in (tmp_path / "out" / path).read_text()]
 
 
 def test_pictures_that_are_paths_become_bytes(built: Path, tmp_path: Path) -> None:
