@@ -18,6 +18,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 from support.warm import Warm
+from torch import nn
 
 from condprep.images.encode import encode_map
 from trainer.evaluation.evaluate import evaluate
@@ -27,7 +28,8 @@ from trainer.training.train import train
 
 pytestmark = pytest.mark.slow(first=True)
 ROOT = Path(__file__).parents[2]
-STEPS = 240
+STEPS = 120
+FOLLOWED = 0.5  # F1 of maps that fit after half as many updates: 0.56 to 0.60
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +54,17 @@ def place(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
 
 
 def save_slim(folder: Path) -> None:
-    """A ControlNet to begin with as `model.init = "unet"` makes it, but for a condition embedder of widths that fit the base:
-    the usual one takes half of an update."""
+    """A ControlNet to begin with as `model.init = "unet"` makes it, but for its condition embedder: of widths that fit the base,
+    as the usual one takes half of an update, and of weights through which a map keeps its contrast. With the usual ones, since
+    silu halves what is small, a hundredth of it is left, and more than a hundred updates go by before it is seen."""
     base = UNet2DConditionModel.from_pretrained(ROOT / "examples" / "shapes" / "base" / "unet")
     torch.manual_seed(0)
-    ControlNetModel.from_unet(base, conditioning_embedding_out_channels=(8, 16, 32, 64)).save_pretrained(folder)
+    controlnet = ControlNetModel.from_unet(base, conditioning_embedding_out_channels=(8, 16, 32, 64))
+    for layer in controlnet.controlnet_cond_embedding.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.normal_(layer.weight, std=2 / layer.weight[0].numel() ** 0.5)
+            nn.init.zeros_(layer.bias)
+    controlnet.save_pretrained(folder)
 
 
 def recipe(dataset: Path, output: Path, *settings: str, name: str = "shapes", base: str = "base") -> Recipe:
@@ -67,9 +75,15 @@ def recipe(dataset: Path, output: Path, *settings: str, name: str = "shapes", ba
         f"eval.every={STEPS}",
         f"save.every={STEPS}",
         "eval.samples=0",
+        "eval.sampler_steps=4",
         'log.tracker="none"',
     )
     return load_recipe(ROOT / "recipes" / f"{name}.toml", [*places, *shorter, *settings])
+
+
+def faster(place: Path) -> tuple[str, str]:
+    """Twice the recipe's rate, from a condition embedder that is slim, for a seventh of its updates."""
+    return "train.lr=5e-3", f'model.init="{place / "slim"}"'
 
 
 def curve(output: Path, name: str) -> list[float]:
@@ -79,9 +93,7 @@ def curve(output: Path, name: str) -> list[float]:
 
 def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
     """Edges of what is drawn lie where unseen maps want them: three times as often as before; with other maps by chance."""
-    faster = ("train.lr=5e-3", "train.warmup=40")  # twice the recipe's, for a third of its updates
-    slim = (f'model.init="{place / "slim"}"', "eval.sampler_steps=4")
-    train(recipe(place / "ds", tmp_path, *faster, *slim))
+    train(recipe(place / "ds", tmp_path, *faster(place), "eval.loss_rows=16"))
     found, chance = curve(tmp_path, "fidelity_f1_2px"), curve(tmp_path, "fidelity_chance")
     assert found[-1] >= 3 * found[0]
     assert chance[-1] <= found[0] + 0.1
@@ -91,12 +103,9 @@ def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
 
 def test_on_a_flow_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
     """On the tiny Z-Image edges lie where unseen maps want them, F1 of 0.85 within 2 px at the least, with other maps below 0.3."""
-    shorter = (
-        "train.steps=300",
-        "eval.every=300",
-        "save.every=300",
-        "train.lr=4e-3",
-    )  # twice the recipe's, for half of its updates
+    shorter = ("train.steps=150", "eval.every=150", "save.every=150", "eval.loss_rows=16")
+    shorter += ("train.lr=4e-3", "train.batch=8", "train.micro_batch=8")  # twice the recipe's rate, half of its batch
+    shorter += ('train.timesteps="uniform"', "train.shift=6")  # in much noise the map alone says what is where
     train(recipe(place / "ds", tmp_path, *shorter, name="shapes-flow", base="flow"))
     assert curve(tmp_path, "fidelity_f1_2px")[-1] >= 0.85
     assert curve(tmp_path, "fidelity_chance")[-1] < 0.3
@@ -147,12 +156,9 @@ def rewrite(file: Path, change: Callable[[list[np.ndarray]], list[np.ndarray]]) 
         sink.write_table(table)
 
 
-@pytest.mark.parametrize(
-    ("change", "slim", "followed"),  # how far maps that fit are followed after as many updates: F1
-    [pytest.param(shifted, False, 0.45, id="shifted"), pytest.param(exchanged, True, 0.37, id="exchanged")],
-)
+@pytest.mark.parametrize("change", [pytest.param(shifted, id="shifted"), pytest.param(exchanged, id="exchanged")])
 def test_misaligned_pairs_teach_nothing(
-    place: Path, tmp_path: Path, warm: Warm, change: Callable[..., list[np.ndarray]], slim: bool, followed: float
+    place: Path, tmp_path: Path, warm: Warm, change: Callable[..., list[np.ndarray]]
 ) -> None:
     """Maps that lie beside their pictures, or belong to others, are followed no further than real pictures follow them.
 
@@ -162,11 +168,10 @@ def test_misaligned_pairs_teach_nothing(
     for file in (tmp_path / "ds").glob("*/*.arrow"):
         rewrite(file, change)
     said: list[str] = []
-    shorter = ["train.steps=120", "eval.every=120", "eval.loss_rows=0"]
-    shorter += [f'model.init="{place / "slim"}"', "train.lr=5e-3"] if slim else []
-    train(recipe(tmp_path / "ds", tmp_path / "output", *shorter), say=said.append)
+    shorter = ("train.steps=60", "eval.every=60", "eval.loss_rows=0")
+    train(recipe(tmp_path / "ds", tmp_path / "output", *faster(place), *shorter), say=said.append)
     found = curve(tmp_path / "output", "fidelity_f1_2px")
-    assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < followed
+    assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < FOLLOWED
     assert not curve(tmp_path / "output", "fidelity")
     assert sum("do not give their own maps" in line for line in said) == len(found)
     assert "maps do not belong" in [
