@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
@@ -221,21 +221,26 @@ LONG = {"train": Scenario(training_place, train_all)}  # seconds each time
 SCENARIOS = BUILDING | CURATING | TRAINING | LONG
 
 
-IMPORTS = {"curate": ("torch", "pandas"), "caches": ("torch",), "export": ("diffusers",)}  # that take a second and more
+IMPORTS = {"caches": ("torch",), "curate": ("torch", "pandas"), "export": ("diffusers",)}  # that take a second and more
 
 
-def find_out(names: Iterable[str]) -> None:
-    """What a process finds out once and keeps, for all that are forked from this one: what is installed, CLIP's words,
-    and what these scenarios import."""
-    for module in dict.fromkeys(module for name in names for module in IMPORTS.get(name, ())):
-        import_module(module)
+def prepared(names: Iterable[str]) -> Iterator[tuple[str, Scenario]]:
+    """The scenarios, those that import the most at the end: the less is in a process, the sooner it is forked.
+
+    What a process finds out once and keeps is found out for all that are forked from this one: what is installed, CLIP's words,
+    and what a scenario imports.
+    """
     specs()
     verify._token_counter(Weights(offline=True), [])("a picture")
     card.draw_sheet = told
+    heavy = [*IMPORTS]
+    for name in sorted(names, key=lambda name: heavy.index(name) if name in heavy else -1):
+        for module in IMPORTS.get(name, ()):
+            import_module(module)
+        yield name, SCENARIOS[name]
 
 
 if __name__ == "__main__":
     place, stride, seed, *names = sys.argv[1:]
-    find_out(names)
-    found = {name: crash(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in names}
+    found = {name: crash(one, Path(place, name).absolute(), int(stride), int(seed)) for name, one in prepared(names)}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

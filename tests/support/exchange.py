@@ -23,7 +23,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from support.crash import DEAF, HANGS, Act, Outcome, Scenario, Watch, counted, in_child
-from support.crash_scenarios import SCENARIOS, find_out
+from support.crash_scenarios import prepared
 
 from condprep.errors import CondprepError
 from condprep.runtime import retry
@@ -118,6 +118,5 @@ def harm(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
 
 if __name__ == "__main__":
     place, stride, seed, *which = sys.argv[1:]
-    find_out(which)
-    found = {name: harm(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in which}
+    found = {name: harm(one, Path(place, name).absolute(), int(stride), int(seed)) for name, one in prepared(which)}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

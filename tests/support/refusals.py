@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from support.crash import DEAF, HANGS, Act, Outcome, Scenario, Watch, counted, differing, in_child, names
-from support.crash_scenarios import SCENARIOS, find_out
+from support.crash_scenarios import prepared
 
 from condprep.errors import CondprepError
 from condprep.runtime import retry
@@ -128,6 +128,5 @@ def points(chosen: random.Random, operations: int, stride: int) -> range:
 
 if __name__ == "__main__":
     place, stride, seed, *which = sys.argv[1:]
-    find_out(which)
-    found = {name: refuse(SCENARIOS[name], Path(place, name).absolute(), int(stride), int(seed)) for name in which}
+    found = {name: refuse(one, Path(place, name).absolute(), int(stride), int(seed)) for name, one in prepared(which)}
     print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))
