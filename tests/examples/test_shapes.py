@@ -113,7 +113,7 @@ def test_the_flow_base_is_a_pipeline_folder(tmp_path: Path, monkeypatch: pytest.
 
     for name, value in {"PICTURES": 64, "HELD_OUT": 8, "VAE_STEPS": 3}.items():
         monkeypatch.setattr(train_flow, name, value)
-    arguments = ["train_flow.py", str(tmp_path / "flow"), "--work", str(tmp_path / "work"), "--minutes", "0.05"]
+    arguments = ["train_flow.py", str(tmp_path / "flow"), "--work", str(tmp_path / "work"), "--minutes", "0.005"]
     monkeypatch.setattr(sys, "argv", arguments)
     with torch.compiler.set_stance("force_eager"):
         train_flow.main()
