@@ -175,7 +175,7 @@ def test_misaligned_pairs_teach_nothing(
     assert not curve(tmp_path / "output", "fidelity")
     assert sum("do not give their own maps" in line for line in said) == len(found)
     assert "maps do not belong" in [
-        finding.name for finding in evaluate(tmp_path / "output", rows=32, sampler_steps=2).findings
+        finding.name for finding in evaluate(tmp_path / "output", rows=16, sampler_steps=2).findings
     ]
     verify = ["verify", tmp_path / "ds", "--checks", "alignment", "--limit", "120", "--json"]
     code, answer, _ = warm.run(tmp_path, "condprep", *verify)
