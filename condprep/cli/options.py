@@ -59,7 +59,7 @@ CacheLimit = Annotated[
 
 Private = Annotated[bool, Option("--private", help="create it on the Hub so that only its owner sees it")]
 
-Workers = Annotated[int | None, of_machine(help="threads (default: the cores)")]
+Workers = Annotated[int | None, of_machine(min=0, help="threads (default: the cores)")]
 Device = Annotated[str, of_machine(help="auto, cpu, cuda, cuda:1, ...")]
 Devices = Annotated[
     str | None, of_machine(help="a process for each of several: all, or as cuda:0,cuda:1 (instead of --device)")

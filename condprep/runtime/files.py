@@ -34,7 +34,7 @@ def commit(path: Path, write: Callable[[Path], object], *, renames: bool = False
 
     renames: `write` makes a file of its own beside the partial one, and renames it, as safetensors does.
     """
-    with parent_of(path) as parent:
+    with _told_by(path), parent_of(path) as parent:
         with _partial(parent, path.name) as (name, descriptor):
             if renames:
                 write(parent.place / name)
@@ -48,6 +48,17 @@ def commit(path: Path, write: Callable[[Path], object], *, renames: bool = False
             os.replace(*names, src_dir_fd=parent.descriptor, dst_dir_fd=parent.descriptor)
         if parent.descriptor is not None:
             _fsync(parent.descriptor, path.parent)
+
+
+@contextmanager
+def _told_by(path: Path) -> Iterator[None]:
+    """What the disk refuses is told by the file's whole path, and not by a name in a folder that is held open."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and error.filename.startswith(path.name):
+            error.filename = os.fspath(path)
+        raise
 
 
 @contextmanager

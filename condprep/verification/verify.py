@@ -19,9 +19,9 @@ from condprep.annotators.registry import canonical
 from condprep.dataset.pairs.first import FirstPairs
 from condprep.dataset.pairs.open import Pair, Pairs, reopen
 from condprep.dataset.pairs.table import TablePairs
-from condprep.dataset.reader import take
+from condprep.dataset.reader import schema, take
 from condprep.dataset.remote import here
-from condprep.errors import UsageError, WeightsError
+from condprep.errors import CondprepError, UsageError, WeightsError
 from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
 from condprep.runtime.folder import check_suffix, check_utf8
@@ -40,6 +40,7 @@ from condprep.verification.tokens import VOCABULARY, TokenCounter
 from condprep.verification.unfinished import Unfinished
 from condprep.weights.find import Weights
 
+NAMED = {"row": pa.int64(), "key": pa.string(), "source": pa.string()}  # columns before the scores
 ROWS_AT_ONCE = 1000  # of scores, in memory
 CHANGED = "the dataset changed while it was looked at: some of this may be of rows as they were; verify it again"
 
@@ -138,9 +139,20 @@ def place_of_scores(
     if scores:
         check_utf8(scores)
         check_suffix(Path(scores), [".parquet"], "a table of scores")
+        _check_replaceable(Path(scores))
         return Path(scores)
     place = scores_path(here(path))
     return place.with_suffix(".first.parquet") if limit else place
+
+
+def _check_replaceable(scores: Path) -> None:
+    """Raises UsageError for a file that is there and holds anything else than scores, such as the rows of a dataset."""
+    try:
+        names = schema(scores).names[: len(NAMED)] if scores.is_file() else list(NAMED)
+    except CondprepError:  # scores that were cut, as it may be: nothing of a dataset is lost
+        return
+    if names != list(NAMED):
+        raise UsageError(f"{scores} is there, and is no table of scores; choose another name")
 
 
 class _Run:
@@ -174,9 +186,7 @@ class _Run:
 
     def write(self, pairs: Pairs, path: Path, workers: int, unfinished: Unfinished) -> None:
         """Measure and judge every pair, the scores into a Parquet file."""
-        fields = {"row": pa.int64(), "key": pa.string(), "source": pa.string()} | {
-            k: t for group in self.groups for k, t in group.scores.items()
-        }
+        fields = NAMED | {k: t for group in self.groups for k, t in group.scores.items()}
         schema = pa.schema(list(fields.items()))
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for table in lots(self._measured(pairs, workers, unfinished), ROWS_AT_ONCE):

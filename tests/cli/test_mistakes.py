@@ -29,6 +29,10 @@ from support.command import Command
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--shard-size", "big"], "--shard-size 'big' is neither rows"),
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--weights", "RAW/no"], "no such folder"),
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--device", "tpu9"], "device 'tpu9'"),
+        (
+            ["build", "RAW", "-a", "canny", "--out", "OUT", "--workers", "-3"],
+            "Invalid value for '--workers': Input should be greater than or equal to 0",
+        ),
         (["build", "RAW", "-a", "canny"], "--out"),
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--resolutoin", "512"], "--resolution"),
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--fit", "stretch"], "keep"),
@@ -100,3 +104,16 @@ def test_a_folder_without_a_name_is_a_line(command: Command, raw: Path) -> None:
     """An empty variable of a shell is not the current folder."""
     ended = command("build", raw, "-a", "canny", "-o", "")
     assert (ended.code, 'a folder is called "", which names nothing' in ended.err) == (2, True)
+
+
+def test_scores_take_the_place_of_scores_alone(command: Command, raw: Path, tmp_path: Path) -> None:
+    """A slip that names a dataset's own file loses nothing; scores of before are replaced."""
+    command("build", raw, "-a", "canny", "--limit", 2, "--format", "parquet", "-o", tmp_path / "ds")
+    (rows,) = (tmp_path / "ds" / "data").glob("*.parquet")
+    before = rows.read_bytes()
+    verify = ("verify", tmp_path / "ds", "--checks", "structure", "--scores")
+    ended = command(*verify, rows)
+    assert (ended.code, ended.err) == (2, f"error: {rows} is there, and is no table of scores; choose another name\n")
+    assert rows.read_bytes() == before
+    for _ in range(2):
+        assert command(*verify, tmp_path / "scores.parquet").code == 0
