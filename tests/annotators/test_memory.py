@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import dwpose_models, tiny_models
+from support import doors, dwpose_models, tiny_models
 from support.aux_models import save_checkpoints
 from support.fragile import Fragile
 from support.hungry import A_PIXEL, Hungry
@@ -42,6 +40,7 @@ from condprep.errors import ProgramFault, Rejected
 from condprep.weights.find import WeightFile, Weights
 
 SIZE = 192, 128
+SMALL = 96, 64
 
 
 def _hed(precision: str = "fp32") -> Hed:
@@ -118,15 +117,13 @@ def test_what_is_remembered_for_a_size_has_numbers(kind: str, tmp_path: Path) ->
     asked = {"axes": "right-up-viewer"} if kind == "sapiens" else {}
     made = []
     for counted in (True, False):
-        for one in gc.get_objects():
-            if isinstance(one, functools._lru_cache_wrapper):
-                one.cache_clear()  # of other tests
+        doors.forget_all()  # what other tests have left
         annotator: Any = load_annotator(
             f"{DOORS[kind]}:{tmp_path}", device="cpu", params={"precision": "fp32", **asked}
         )
         if counted:
-            needed(annotator, *SIZE)
-        made.append(annotator(picture(*SIZE), ["0" * 64]).maps)
+            needed(annotator, *SMALL)
+        made.append(annotator(picture(*SMALL), ["0" * 64]).maps)
     assert made[0].float().std() > 0
     assert torch.equal(*made)
 
@@ -155,15 +152,15 @@ def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("side", [0, 96])
-def test_normals_by_diffusion_are_counted(side: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("side", "size"), [(0, SIZE), (96, (384, 320))])
+def test_normals_by_diffusion_are_counted(side: int, size: tuple[int, int], tmp_path: Path) -> None:
     """As they are, in one step: at the picture's own size where the model names none, else at that size, and enlarged."""
     index = json.loads((tiny_models.marigold(tmp_path) / "model_index.json").read_text(encoding="utf-8"))
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"default_processing_resolution": side}))
     annotator: Any = load_annotator(f"normal:{tmp_path}", device="cpu")
-    before = annotator(picture(384, 320), ["0" * 64]).maps
-    assert needed(annotator, 384, 320) == pytest.approx(peak(annotator, picture(384, 320)), rel=0.2)
-    assert torch.equal(annotator(picture(384, 320), ["0" * 64]).maps, before)
+    before = annotator(picture(*size), ["0" * 64]).maps
+    assert needed(annotator, *size) == pytest.approx(peak(annotator, picture(*size)), rel=0.2)
+    assert torch.equal(annotator(picture(*size), ["0" * 64]).maps, before)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::FutureWarning")  # the mean of no pixels; scikit-image
