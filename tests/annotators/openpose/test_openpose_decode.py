@@ -61,7 +61,7 @@ def test_random_crowds(seed, size, count, noise):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(30, 1000), deadline=None)
+@settings(max_examples=examples(12, 1000), deadline=None)
 @crowds
 def test_more_random_crowds(seed, size, count, noise):
     """As above, and other ones in every run."""

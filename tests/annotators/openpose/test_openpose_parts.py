@@ -92,7 +92,7 @@ def test_faces_have_the_reference_s_points(network, height, width):
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(50, 1000), deadline=None)
+@settings(max_examples=examples(20, 1000), deadline=None)
 @given(blobs(22), st.integers(20, 200), blobs(71), st.integers(10, 250), st.integers(10, 250))
 def test_more_hands_and_faces(hand, side, face, height, width):
     """As the two above, more often and other ones in every run; smaller, and a hand is seen in two thirds of its sizes."""
