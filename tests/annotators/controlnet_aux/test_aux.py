@@ -72,12 +72,18 @@ def test_pidinet_with_its_own_weights(shared: Path) -> None:
     assert np.median(ours) < 30
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for weights of `stand_ins`, each of which is written once."""
+    return tmp_path_factory.mktemp("small")
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_trunks")
+@pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("variant", ["leres++", "zoe"])
-def test_the_heavy_ones_are_the_reference_s(variant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_heavy_ones_are_the_reference_s(variant: str, small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On a picture off the grid: the reference's map of the padded picture, cropped, and not a word printed."""
-    folder, rgb = save_checkpoints(tmp_path, variant), picture(100, 140)
+    folder, rgb = save_checkpoints(small, variant), picture(100, 140)
     annotator = load(variant, folder)
     capsys.readouterr()
     ours = annotator(batch(rgb), KEYS[:1]).maps
@@ -108,9 +114,10 @@ def _looking_once(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_sam_is_the_reference_s(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("stand_ins")
+def test_sam_is_the_reference_s(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same segments in the same colours where numpy is seeded alike; other colours for another key."""
-    folder, rgb = checkpoints("mobile_sam"), picture(128, 64)
+    folder, rgb = save_checkpoints(small, "mobile_sam"), picture(128, 64)
     how = HOW["mobile_sam"]
     theirs = detectors().SamDetector.from_pretrained(str(folder), model_type=how.kind, **how.files)
     theirs.mask_generator.predictor.model.eval()  # it was told so before it had its weights, and keeps the old biases
@@ -162,9 +169,9 @@ def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Checkpoin
 @pytest.mark.slow
 @pytest.mark.usefixtures("stand_ins")
 @pytest.mark.parametrize("variant", ["sam", "mobile_sam", "zoe"])
-def test_the_heavy_ones_take_a_picture_of_one_pixel(variant: str, tmp_path: Path) -> None:
+def test_the_heavy_ones_take_a_picture_of_one_pixel(variant: str, small: Path) -> None:
     """One pixel and a column: a map of that size, which is the same when it is asked for again."""
-    annotator = load_annotator(f"aux:{variant}", weights=doors.fill(tmp_path, f"aux:{variant}"))
+    annotator = load_annotator(f"aux:{variant}", weights=doors.fill(small, f"aux:{variant}"))
     for height, width in ((1, 1), (70, 1)):
         rgb = batch(picture(height, width))
         found = annotator(rgb, KEYS[:1]).maps
