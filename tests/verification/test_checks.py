@@ -60,6 +60,12 @@ def depth_of(picture: np.ndarray) -> np.ndarray:
     return np.where(shape, np.minimum(depth + 40, 255), depth).astype(np.uint8)
 
 
+@cache
+def depth() -> np.ndarray:
+    """Of the photograph, not to be changed; many a parameter is made of it, whenever tests are collected."""
+    return depth_of(photograph())
+
+
 def normals_of(picture: np.ndarray) -> np.ndarray:
     smooth = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), (0, 0), 12).astype(np.float32)
     slopes = [cv2.Sobel(smooth, cv2.CV_32F, *order) / 20 for order in ((1, 0), (0, 1))]
@@ -191,7 +197,7 @@ def test_binary_maps_that_became_grey_are_suspected_without_a_word() -> None:
         (np.full((SIDE, SIDE), 200, np.uint8), "constant"),
         (MAKERS["canny"](photograph()) // 255, "constant"),
         (soft_edges(photograph()) // 8, "range"),
-        (100 + depth_of(photograph()) // 16, "flat-depth"),
+        (100 + depth() // 16, "flat-depth"),
         (photograph(), "copy"),
         (photograph(), "kind"),
         (pose(photograph()), "kind"),
@@ -206,16 +212,16 @@ def test_maps_that_show_nothing_or_something_else(pixels: np.ndarray, rule: str)
 @pytest.mark.parametrize(
     ("condition", "rule"),
     [
-        (encoded(depth_of(photograph())[:-8, :-8], "PNG"), "size"),
-        (encoded(cv2.resize(depth_of(photograph()), (256, 256)), "PNG"), "size"),
-        (encoded(depth_of(photograph())[:-8], "PNG"), "aspect"),
-        (encoded(depth_of(photograph()), "PNG")[:-100], "readable"),
+        (encoded(depth()[:-8, :-8], "PNG"), "size"),
+        (encoded(cv2.resize(depth(), (256, 256)), "PNG"), "size"),
+        (encoded(depth()[:-8], "PNG"), "aspect"),
+        (encoded(depth(), "PNG")[:-100], "readable"),
         (b"no picture", "readable"),
         (b"", "readable"),
-        (png16(depth_of(photograph()).astype(np.uint16) * 257), "bits"),
-        (encoded(np.dstack([three(depth_of(photograph())), depth_of(photograph())]), "PNG"), "mode"),
-        (with_orientation(three(depth_of(photograph())), "PNG", 6), "orientation"),
-        (with_orientation(three(depth_of(photograph())), "PNG", 3), "orientation"),
+        (png16(depth().astype(np.uint16) * 257), "bits"),
+        (encoded(np.dstack([three(depth()), depth()]), "PNG"), "mode"),
+        (with_orientation(three(depth()), "PNG", 6), "orientation"),
+        (with_orientation(three(depth()), "PNG", 3), "orientation"),
     ],
 )
 def test_structure_of_a_map(condition: bytes, rule: str) -> None:
@@ -242,13 +248,13 @@ def test_structure_of_a_map(condition: bytes, rule: str) -> None:
 )
 def test_captions(caption: Any, rule: set[str]) -> None:
     """Null and what is no text; empty; more than 77 tokens, of several captions the longest; and 10 MB in no time."""
-    assert broken(scores(encoded(depth_of(photograph()), "PNG"), caption=caption)) == rule
+    assert broken(scores(encoded(depth(), "PNG"), caption=caption)) == rule
 
 
 def test_sides_off_the_grid() -> None:
     """A picture whose side is no multiple of 8 is a warning; with --set structure.multiple=2 it is not."""
     image = encoded(photograph()[:506], "PNG")
-    measured = scores(encoded(depth_of(photograph())[:506], "PNG"), image)
+    measured = scores(encoded(depth()[:506], "PNG"), image)
     assert broken(measured) == {"grid"}
     changed = configure(groups(), {"structure": {"multiple": "2"}})
     assert not any(check(measured) for group in changed[:2] for check in group.checks)
@@ -339,6 +345,6 @@ def test_checks_can_be_pickled() -> None:
 
 def test_scores_are_those_that_are_declared() -> None:
     """Every group returns the columns that it declares, also of pairs that cannot be read."""
-    for stored in (encoded(depth_of(photograph()), "PNG"), b"no picture"):
+    for stored in (encoded(depth(), "PNG"), b"no picture"):
         assert scores(stored).keys() >= {name for group in groups() for name in group.scores}
     assert all(set(accepted) <= {*CONDITION_KINDS, "colours", "picture"} for accepted in ACCEPTED.values())
