@@ -189,6 +189,11 @@ class Base(ABC):
                 f'model.blocks = {self.model.blocks} is for bases with a transformer; a ControlNet of family "{self.family}"'
                 " copies the UNet's encoder whole: say model.blocks = 0"
             )
+        if self.model.embedder != "usual" and self.part != "unet":
+            raise ModelError(
+                f'model.embedder = "{self.model.embedder}" is for bases with a UNet; a ControlNet of family "{self.family}" takes'
+                ' its condition as latents, and has no such embedder: say model.embedder = "usual"'
+            )
 
     @property
     def chunks(self) -> int:

@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainer.errors import ModelError
 from trainer.models.base import COPIED, Base
+from trainer.models.embedder import let_through
 from trainer.models.missing import takes_missing, with_missing
 from trainer.models.objectives.choose import objective_of
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_controlnet, read_model
@@ -142,7 +143,10 @@ class StableDiffusion(Base):
         halvings = self.factor.bit_length() - 1
         channels = (*EMBEDDER, *EMBEDDER[-1:] * halvings)[: halvings + 1]
         how = {"conditioning_embedding_out_channels": channels, "conditioning_channels": self.conditioning_channels}
-        return ControlNetModel.from_unet(self.denoiser, **how).float()
+        controlnet = ControlNetModel.from_unet(self.denoiser, **how).float()
+        if self.model.embedder == "normed":
+            let_through(controlnet.controlnet_cond_embedding)
+        return controlnet
 
     def fitting(self, init: str, controlnet: ControlNetModel) -> ControlNetModel:
         """A ControlNet that was read, as one that takes `condition`. Raises ModelError where it cannot be."""

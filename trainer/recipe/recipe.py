@@ -53,6 +53,10 @@ class Model(Table):
         le=100,
         description="of the base's transformer that the ControlNet copies; 0: as many as is usual for the family",
     )
+    embedder: Literal["usual", "normed"] = Field(
+        default="usual",
+        description="how the condition embedder of a UNet's copy begins: as diffusers has it, or such that a map keeps its contrast",
+    )
     vae: str = Field(default="", description='another VAE: folder or Hub name; "" is the base\'s own')
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = Field(
         default="auto", description="what the base predicts; auto is what its scheduler says"
@@ -62,6 +66,15 @@ class Model(Table):
         description="weights of the frozen UNet or transformer; fp8 takes half of what bf16 takes, nf4 a quarter, is for sd3, flux and qwen-image, and needs bitsandbytes",
     )
     safetensors: bool = Field(default=True, description="open safetensors files alone; false admits pickled weights")
+
+    @model_validator(mode="after")
+    def _embedder_of_a_copy(self) -> Model:
+        if self.embedder != "usual" and self.init != "unet":
+            raise ValueError(
+                f"model.embedder = {json.dumps(self.embedder)} is how a copy of the base begins, and model.init ="
+                f' {json.dumps(self.init)} has learned its own: say model.embedder = "usual", or model.init = "unet"'
+            )
+        return self
 
 
 class Data(Table):

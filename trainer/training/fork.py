@@ -25,6 +25,7 @@ from trainer.training.folder import check_folder, own
 from trainer.types import Say
 
 ORIGIN = "fork.json"  # in START, written last: of which run, update and weights it is
+OWN = ("save.dir", "model.init", "model.embedder")  # keys that a fork has values of its own for
 ANEW = {"save.resume": "auto", "save.push_to_hub": ""}  # keys that belong to the other run
 
 
@@ -50,16 +51,15 @@ class Fork:
         if not (output / RECIPE).is_file():
             raise ModelError(f"{output} holds no run of the trainer: {RECIPE} is missing")
         given = list(settings)
-        if any(setting.partition("=")[0].strip() in ("save.dir", "model.init") for setting in given):
+        if any(setting.partition("=")[0].strip() in OWN for setting in given):
             raise UsageError("a fork has a folder of its own, named with --out, and begins with the weights of OUTPUT")
         where = Path(out or output.with_name(f"{output.resolve().name}-fork"))
         if where.resolve() == output.resolve():
             raise UsageError(f"--out {where} is the run itself; choose another folder")
         folder = result_folder(output, checkpoint)
         known, named = read_records(folder)[0], {setting.partition("=")[0].strip() for setting in given}
-        own_keys = {"save.dir": str(where), "model.init": str(where / START)} | {
-            key: value for key, value in ANEW.items() if key not in named
-        }
+        own_values = (str(where), str(where / START), "usual")
+        own_keys = dict(zip(OWN, own_values)) | {key: value for key, value in ANEW.items() if key not in named}
         recipe = load_recipe(output / RECIPE, given)
         tables = recipe.model_dump(mode="json")
         for key, value in own_keys.items():
