@@ -28,7 +28,7 @@ BARE = 6  # batches that are encoded with nothing else to do, after one to warm 
 
 def rates(folder: Path, resolution: int, workers: int, precision: str, device: str) -> dict[str, float]:
     """Pictures a second, bare and with all that fills the cache, and captions a second."""
-    from trainer.data.split import open_splits
+    from trainer.data.open import open_splits
     from trainer.models.families import load_base
     from trainer.recipe.toml import parse_recipe
     from trainer.types import ONE_PROCESS, torch_dtype

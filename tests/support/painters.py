@@ -12,7 +12,7 @@ from PIL import Image
 from support.trainer_runs import make_place, make_recipe
 
 from condprep.annotators.registry import load_annotator
-from trainer.data.split import open_split
+from trainer.data.open import open_split
 from trainer.evaluation.evaluate import make_arms
 from trainer.evaluation.examples import Example, read_examples
 from trainer.evaluation.reannotator import Reannotator

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.data.held_out import refuse_second_share
+from trainer.data.open import open_split
 from trainer.data.rows import splits
-from trainer.data.split import Split, open_split
+from trainer.data.split import Split
 from trainer.errors import DataError, ModelError
 from trainer.evaluation.examples import Example, read_examples, remade
 from trainer.evaluation.networks import at_hand

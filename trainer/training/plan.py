@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from condprep.images.geometry import Size
-from trainer.data.split import Split, open_splits
+from trainer.data.open import open_splits
+from trainer.data.split import Split
 from trainer.inference.export import condition_record, unsaid
 from trainer.models.families import load_base
 from trainer.models.kinds import all_kinds

@@ -12,7 +12,8 @@ from condprep.runtime.files import commit_text
 from trainer.data.kept import cache_folder
 from trainer.data.loader import Loader
 from trainer.data.old_caches import outdated_notes
-from trainer.data.split import Split, open_splits
+from trainer.data.open import open_splits
+from trainer.data.split import Split
 from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.models.base import Base
 from trainer.models.families import load_base

@@ -17,7 +17,7 @@ from support.trainer_models import save_base
 from support.trainer_runs import silent
 
 from trainer.data.loader import Loader
-from trainer.data.split import open_split
+from trainer.data.open import open_split
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Data, Model, Text
 from trainer.recipe.toml import parse_recipe

@@ -11,9 +11,10 @@ import pytest
 from support.noise import edges, picture, png
 
 from trainer.data.captions import Captions
+from trainer.data.open import open_split
 from trainer.data.rows import Rows, open_rows
 from trainer.data.sampler import Chance, SampledRow
-from trainer.data.split import Split, open_split
+from trainer.data.split import Split
 from trainer.errors import DataError, RecipeError
 from trainer.recipe.recipe import Data, Text
 from trainer.recipe.toml import parse_recipe

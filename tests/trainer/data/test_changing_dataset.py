@@ -10,7 +10,7 @@ from support.trainer_models import save_base
 from support.trainer_runs import silent
 from torch import Tensor
 
-from trainer.data.split import open_split
+from trainer.data.open import open_split
 from trainer.errors import DataError
 from trainer.models.families import load_base
 from trainer.recipe.recipe import Model

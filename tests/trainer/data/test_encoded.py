@@ -17,7 +17,8 @@ from support.trainer_runs import silent
 
 from trainer.data.encoded import GB, Files, Room
 from trainer.data.loader import Loader
-from trainer.data.split import Split, open_split
+from trainer.data.open import open_split
+from trainer.data.split import Split
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model
 from trainer.recipe.toml import parse_recipe

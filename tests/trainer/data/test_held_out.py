@@ -10,7 +10,7 @@ import pytest
 from support.noise import edges, picture, png
 from support.trainer_models import build_dataset
 
-from trainer.data.split import open_split, open_splits
+from trainer.data.open import open_split, open_splits
 from trainer.errors import DataError
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import parse_recipe

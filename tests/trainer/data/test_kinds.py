@@ -20,9 +20,10 @@ from support.trainer_models import save_base, save_pictures
 
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
+from trainer.data.open import open_split, open_splits
 from trainer.data.rows import open_rows
 from trainer.data.sampler import SampledRow, given
-from trainer.data.split import Split, open_split, open_splits
+from trainer.data.split import Split
 from trainer.errors import DataError, RecipeError
 from trainer.evaluation.evaluate import _told
 from trainer.evaluation.result import Trained

@@ -11,7 +11,7 @@ from support.trainer_models import save_base
 from support.trainer_runs import silent
 
 from trainer.data.loader import Loader, held_out_batches
-from trainer.data.split import open_split
+from trainer.data.open import open_split
 from trainer.models.families import Base, load_base
 from trainer.models.loss import draw
 from trainer.models.objectives.diffusion import among

@@ -13,7 +13,7 @@ from support.noise import edges, picture, png
 from support.trainer_models import save_base
 
 from trainer.data.loader import Loader
-from trainer.data.split import open_split
+from trainer.data.open import open_split
 from trainer.errors import DataError
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model

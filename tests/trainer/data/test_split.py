@@ -18,8 +18,9 @@ from support.trainer_runs import silent
 
 import condprep
 from trainer.data.loader import Loader, held_out_batches
+from trainer.data.open import open_split, open_splits
 from trainer.data.sampler import Chance, SampledRow
-from trainer.data.split import Split, open_split, open_splits
+from trainer.data.split import Split
 from trainer.errors import DataError, MachineError
 from trainer.models.families import Base, load_base
 from trainer.recipe.recipe import Model, Recipe

@@ -20,8 +20,9 @@ from support.trainer_models import save_base
 from support.trainer_runs import silent
 
 from trainer.data.loader import Loader
+from trainer.data.open import open_split
 from trainer.data.order import Order, Position, streamed
-from trainer.data.split import Split, open_split
+from trainer.data.split import Split
 from trainer.data.stream import StreamedRows, StreamedSizes
 from trainer.errors import DataError, RecipeError
 from trainer.evaluation.examples import read_examples

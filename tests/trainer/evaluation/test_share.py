@@ -11,7 +11,7 @@ from support.trainer_models import build_dataset, save_base
 from support.trainer_runs import lines, make_recipe, on_processes, run_task
 from support.warm import Warm
 
-from trainer.data.split import open_splits
+from trainer.data.open import open_splits
 from trainer.evaluation.evaluate import evaluate
 from trainer.recipe.recipe import Recipe
 from trainer.training.train import train

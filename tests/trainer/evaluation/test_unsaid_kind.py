@@ -12,7 +12,7 @@ from support.noise import edges, png, save_dataset
 from support.trainer_models import save_base
 from support.trainer_runs import make_recipe
 
-from trainer.data.split import open_split, open_splits
+from trainer.data.open import open_split, open_splits
 from trainer.evaluation.evaluate import evaluate
 from trainer.training.train import train
 
