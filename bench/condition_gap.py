@@ -88,6 +88,7 @@ def learn(work: Path, base: Path, pairs: str, updates: int, out: Path) -> None:
     """The quick-start's ControlNet on a base; whether pictures follow is asked where they can."""
     changed = {
         "model.base": base,
+        "model.embedder": "usual",
         "data.path": work / pairs,
         "train.steps": updates,
         "eval.every": EVERY,

@@ -163,6 +163,7 @@ def recipe(work: Path, out: Path, seed: int, steps: int, every: int, rate: float
 
     changed = {
         "model.base": SHAPES / "base",
+        "model.embedder": "usual",
         "data.path": work / "ds",
         "train.steps": steps,
         "train.seed": seed,

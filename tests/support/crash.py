@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -291,9 +291,18 @@ def names(folder: Path) -> dict[str, bytes | None]:
 
 def differing(expected: Mapping[str, object], found: Mapping[str, object]) -> str:
     """In words; "" where nothing differs."""
+    different = {name for name in expected.keys() & found.keys() if expected[name] != found[name]}
     kinds = {
         "missing": expected.keys() - found.keys(),
         "left behind": found.keys() - expected.keys(),
-        "different": {name for name in expected.keys() & found.keys() if expected[name] != found[name]},
+        "different": {f"{name} ({_where(expected[name], found[name])})" for name in different},
     }
     return "; ".join(f"{kind}: {', '.join(sorted(some)[:5])}" for kind, some in kinds.items() if some)
+
+
+def _where(expected: object, found: object) -> str:
+    """The first lines of two contents that differ."""
+    both = [one.splitlines() if isinstance(one, bytes) else [one] for one in (expected, found)]
+    return next(
+        (f"{one!r:.400} became {other!r:.400}" for one, other in zip_longest(*both) if one != other), "line ends"
+    )

@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from condprep.dataset.reader import Shard, batches, is_image, schema
 from condprep.dataset.remote import is_far
@@ -38,4 +37,4 @@ def _paths(file: Path, columns: Sequence[str]) -> Iterator[str]:
 
 
 def _without_bytes(pictures: pa.StructArray) -> list[str]:
-    return texts(pictures.field("path").filter(pc.is_null(pictures.field("bytes"))))
+    return texts(pictures.field("path").filter(pictures.field("bytes").is_null()))
