@@ -73,22 +73,32 @@ class Watch:
         self.folder = str(folder)
         self.count, self.lock = 0, threading.Lock()
         self.safe = {state for _, state in _files(folder)}
+        self.synced = {str(path): state[:2] for path, state in _files(folder)}  # inode and size
         os.fsync = self._fsync
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in EVENTS and (event != "open" or arguments[2] & WRITES):
             at = EVENTS[event]
-            descriptor = -1 if at is None else arguments[at]
             if isinstance(arguments[0], str | bytes | os.PathLike):
-                parent = os.readlink(f"/proc/self/fd/{descriptor}") if descriptor >= 0 else os.getcwd()
-                self._met(by_name(os.path.join(parent, os.fsdecode(arguments[0]))), event)
+                path = _whole(arguments[0], -1 if at is None else arguments[at])
+                self._met(path, event)
+                if event == "os.rename" and path in self.synced:
+                    self.synced[_whole(*arguments[1::2])] = self.synced.pop(path)
 
     def _fsync(self, descriptor: int) -> None:
         """Only noted: waiting for the disk would take most of the time."""
-        self._met(os.path.realpath(f"/proc/self/fd/{descriptor}"), "fsync")
+        path = os.path.realpath(f"/proc/self/fd/{descriptor}")
+        self._met(path, "fsync")
         with self.lock:
-            self.safe.add(_state(os.fstat(descriptor)))
+            state = _state(os.fstat(descriptor))
+            self.safe.add(state)
+            self.synced[path] = state[:2]
+
+    def kept(self, path: Path, state: State) -> int:
+        """Bytes of a file at its beginning that are on the disk, though it has grown since: another thread may be appending to it."""
+        inode, size = self.synced.get(str(path), (0, 0))
+        return size if inode == state[0] and size < state[1] else 0
 
     def _met(self, path: str, event: str) -> None:
         if not path.startswith(self.folder):
@@ -113,19 +123,30 @@ class Stopping(Watch):
     """Stops the process before the `first`-th operation and before every `stride`-th one after it."""
 
     def __init__(self, folder: Path, first: int, stride: int, said: Path) -> None:
-        """said: beside it, while the process stands still, lies where it does, and which files no fsync has put on the disk."""
+        """said: beside it, while the process stands still, lies where it does, and which files no fsync has put on the disk, but for
+        so many bytes."""
         self.first, self.stride, self.said = first, stride, said
         super().__init__(folder)
 
     def happens(self, path: str, event: str) -> None:
         if self.count >= self.first and (self.count - self.first) % self.stride == 0:
             work = Path(self.folder)
-            unsafe = [str(path.relative_to(work)) for path, state in _files(work) if state not in self.safe]
+            unsafe = [
+                (str(path.relative_to(work)), self.kept(path, state))
+                for path, state in _files(work)
+                if state not in self.safe
+            ]
             where = f"before operation {self.count}, {event} {path.removeprefix(self.folder)}"
             self.said.with_suffix(".moment").write_text(json.dumps([self.count, where, unsafe]))
             signal.pthread_kill(
                 threading.get_ident(), signal.SIGSTOP
             )  # else this thread would go on until another hears it
+
+
+def _whole(name: str | bytes | os.PathLike[str], descriptor: int) -> str:
+    """The path of what is named below an open folder, or, by -1, below the working folder."""
+    parent = os.readlink(f"/proc/self/fd/{descriptor}") if descriptor >= 0 else os.getcwd()
+    return by_name(os.path.join(parent, os.fsdecode(name)))
 
 
 def by_name(path: str) -> str:
@@ -205,7 +226,7 @@ class Moments:
                 continue  # all is on the disk: the same files
             copy = self.folder / f"{way}{count}"
             copied(self.folder / "work", copy)
-            lose((copy / name for name in lost), whole=count % 2 == 0)
+            lose({copy / name: kept for name, kept in lost}, whole=count % 2 == 0)
             if (state := described(copy)) in self._known:
                 shutil.rmtree(copy)
             else:
@@ -238,10 +259,10 @@ def described(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def lose(files: Iterable[Path], whole: bool) -> None:
-    """What was not put on the disk is not there: nothing of it, or not its second half."""
-    for path in files:
-        os.truncate(path, 0 if whole else path.stat().st_size // 2)
+def lose(files: Mapping[Path, int], whole: bool) -> None:
+    """What was not put on the disk is not there: nothing of it, or not its second half. files: how many bytes of each were."""
+    for path, kept in files.items():
+        os.truncate(path, kept if whole else kept + (path.stat().st_size - kept) // 2)
 
 
 def gone_on(

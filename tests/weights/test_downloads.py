@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -224,8 +225,8 @@ def _get_and_report(name: str) -> tuple[bool, int]:
 @pytest.mark.slow
 def test_processes_that_pull_at_once_download_once(wheel_pin: pins.Pin) -> None:
     """Of three processes that want the same file one downloads it, the others wait and use that."""
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        results = pool.map(_get_and_report, [wheel_pin.name] * 3, chunksize=1)
+    with ProcessPoolExecutor(3, multiprocessing.get_context("fork")) as pool:
+        results = pool.map(_get_and_report, [wheel_pin.name] * 3)
     assert sorted(results) == [(True, 0), (True, 0), (True, 1)]
 
 
