@@ -25,9 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from bench import CHECKOUT
-from bench.condition_gap import SHAPES
-from bench.reward import make_dataset
+from bench.reward import make_dataset, recipe
 from trainer.models.embedder import deviation_of, let_through
 
 EMBEDDERS = ("usual", "normed")
@@ -105,30 +103,12 @@ def show_shares() -> None:
 
 def learn(work: Path, out: Path, begins: str, seed: int, rate: float, steps: int, every: int) -> None:
     """One run, which leaves `found.json`."""
-    from trainer.recipe.toml import load_recipe
     from trainer.training.machine import make_accelerator
     from trainer.training.prepare import prepare
 
     shutil.rmtree(out, ignore_errors=True)  # what an interrupted one has left
     out.mkdir()
-    changed = {
-        "model.base": str(SHAPES / "base"),
-        "model.embedder": begins,
-        "data.path": str(work / "ds"),
-        "train.steps": steps,
-        "train.seed": seed,
-        "train.lr": rate,
-        "eval.every": every,
-        "eval.samples": 0,
-        "eval.loss_rows": 0,
-        "eval.fidelity_rows": 1000,
-        "save.dir": str(out),
-        "save.every": steps,
-        "log.tracker": "none",
-    }
-    settings = load_recipe(
-        CHECKOUT / "recipes" / "shapes.toml", [f"{key}={json.dumps(value)}" for key, value in changed.items()]
-    )
+    settings = recipe(work, out, seed, steps, every, rate, begins)
     with closing(prepare(settings, make_accelerator(settings), print, lambda *_: None)) as loop:
         loop.run()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -157,13 +157,13 @@ def make_dataset(work: Path) -> None:
     run("-m", "condprep", *build, "--out", work / "ds")
 
 
-def recipe(work: Path, out: Path, seed: int, steps: int, every: int, rate: float) -> Recipe:
+def recipe(work: Path, out: Path, seed: int, steps: int, every: int, rate: float, embedder: str = "usual") -> Recipe:
     """The quick-start's, measured more often, on all held-out rows."""
     from trainer.recipe.toml import load_recipe
 
     changed = {
         "model.base": SHAPES / "base",
-        "model.embedder": "usual",
+        "model.embedder": embedder,
         "data.path": work / "ds",
         "train.steps": steps,
         "train.seed": seed,

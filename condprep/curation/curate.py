@@ -40,9 +40,8 @@ from condprep.verification.unfinished import folder_of
 from condprep.verification.verify import verify
 from condprep.weights.find import Weights
 
-NOTES = (
-    "notes.json"  # what the verification told; not in the plan, which is pushed: they may name files of this machine
-)
+# what the verification told; not in the plan, which is pushed: it may name files of this machine
+NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
