@@ -132,7 +132,8 @@ def open_rows(
 ) -> Rows:
     """The rows of a split, or those of `data.split` that a share of it holds out. copies: folder for what cannot be read by number.
 
-    kinds: of the conditions as the training knows them, where the dataset does not say; else they are told by their pixels. Raises DataError in the recipe's words: no such dataset, split or column, other conditions than `data.kind`.
+    kinds: of the conditions as the training knows them, where the dataset does not say; else they are told by their pixels.
+    Raises DataError in the recipe's words: no such dataset, split or column, other conditions than `data.kind`.
     """
     held_out = not isinstance(split, str)
     name = data.split if held_out else str(split)
