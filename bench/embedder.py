@@ -2,10 +2,10 @@
 
     python -m bench embedder [--work DIR] [--seeds 0 1 2] [--rates 2.5e-3] [--steps 400] [--every 120]
 
-First, for drawn edges, a drawn pose and a drawn depth map of 512 px, the share of the map's deviation that arrives before the zero
-convolution of an embedder of SD's widths, `model.embedder` being "usual" or "normed": the deviation among places, root mean square over channels. Then, with --work, the
-quick-start is trained with either, one thread, and its F1 within two pixels is measured on all held-out rows. DIR keeps
-every run; one that is there is not made again.
+First, for drawn edges, a drawn pose and a drawn depth map of 512 px, the share of the map's deviation that arrives before the
+zero convolution of an embedder of SD's widths, `model.embedder` being "usual" or "normed": the deviation among places, root mean
+square over channels. Then, with --work, the quick-start is trained with either, one thread, and its F1 within two pixels is
+measured on all held-out rows. DIR keeps every run; one that is there is not made again.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def begin(
 
     existing: the columns of the dataset to which the annotators' are added. retry: codes of rejects that are tried again,
     or "all". cluster: loads the annotators where the shards will be built. sizes: of the shards of a new plan, where
-    they are not all full. called: the source, for who is told of it. Raises DatasetError where a build was begun there with other settings or inputs,
-    SourceError where the source is empty.
+    they are not all full. called: the source, for who is told of it. Raises DatasetError where a build was begun there with
+    other settings or inputs, SourceError where the source is empty.
     """
     requested = as_requested(source, options)
     plan = None if overwrite else Plan.load(layout.private)
