@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import typer
 from typer import Argument, Option
 
 from condprep.cli import console
@@ -26,7 +27,7 @@ def inspect(
     rows: Annotated[int, Option(help="rows on the sheet")] = 12,
     as_json: Json = False,
 ) -> None:
-    """What is in a dataset: rows, sizes, captions, provenance, rejects."""
+    """What is in a dataset: rows, sizes, captions, provenance, rejects. Exit code 1 where a file of it is damaged."""
     from condprep.dataset.contact_sheet import FORMATS
     from condprep.dataset.contact_sheet import sheet as draw
     from condprep.dataset.inspect import summarize
@@ -34,18 +35,20 @@ def inspect(
 
     if sheet:
         check_suffix(sheet, FORMATS, "a contact sheet")
-    show_dataset(summarize(dataset), as_json)
+    show_dataset(summary := summarize(dataset), as_json)
     if sheet:
         draw(dataset, sheet, rows=rows)
         console.say(f"contact sheet: {sheet}")
+    if summary.problems:
+        raise typer.Exit(1)
 
 
 def show_dataset(summary: DatasetSummary, as_json: bool) -> None:
     """The facts on standard output, problems on standard error."""
     if as_json:
         print(plain_json(summary.to_json()))
-        return
-    console.show_facts(_facts(summary))
+    else:
+        console.show_facts(_facts(summary))
     for problem in summary.problems:
         console.fail(problem)
 

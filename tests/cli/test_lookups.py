@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from support.command import Command
 from support.pictures import size_of
@@ -23,6 +25,19 @@ def test_inspect_tells_what_was_built(command: Command, raw: Path, tmp_path: Pat
     assert sum(summary["rows"].values()) == 12
     assert summary["sizes"] == {"128 x 128": 12}
     assert summary["provenance"]["annotators"][0]["annotator"] == "canny"
+
+
+@pytest.mark.parametrize("told", [(), ("--json",)])
+def test_inspect_of_a_damaged_dataset_is_no_success(command: Command, tmp_path: Path, told: tuple[str, ...]) -> None:
+    """A cut file is named, what could be read is counted, and the exit code is the one that `verify` has for it: 1."""
+    for number, size in enumerate((None, 200)):
+        path = tmp_path / f"data-0000{number}-of-00002.arrow"
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, pa.schema({"text": pa.string()})) as writer:
+            writer.write_batch(pa.record_batch({"text": ["a caption"] * 50}))
+        os.truncate(path, size or path.stat().st_size)
+    ended = command("inspect", tmp_path, *told)
+    assert (ended.code, f"{path} is damaged" in ended.err) == (1, True)
+    assert ended.json["rows"] == {"train": 50} if told else "train 50," in ended.out
 
 
 def test_annotators_are_listed(command: Command) -> None:
