@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,11 +27,12 @@ def annotate_files(
 
     Of a folder, all pictures in it and below, as a build finds them. pictures: also `NAME.image.png`, the picture as the annotators saw it. how: what `annotate` takes. Returns the files
     written and the pictures that could not be read. Raises UsageError, before anything is written, where a file is there
-    already and `overwrite` is not said.
+    already and `overwrite` is not said, and where it is one of the pictures.
     """
     files: dict[Path, Any] = {}
     rejects = []
     images = [path for image in images for path in _pictures_of(image, out)]
+    seen = {os.path.realpath(image) for image in images}
     for name, result in zip(_output_names(images), annotate(list(images), **how)):
         if isinstance(result, Reject):
             rejects.append(result)
@@ -38,6 +40,8 @@ def annotate_files(
         for path, value in ((out / file, value) for file, value in _files(name, result, pictures)):
             if path in files:
                 raise UsageError(f"two of the pictures would become {path}; annotate them into different folders")
+            if os.path.realpath(path) in seen:
+                raise UsageError(f"{path} is one of the pictures, and is not replaced by its map; choose another --out")
             if path.exists() and not overwrite:
                 raise UsageError(f"{path} exists; choose another --out or say --overwrite")
             files[path] = value
@@ -51,9 +55,11 @@ def annotate_files(
 
 
 def _pictures_of(image: Path, out: Path) -> list[Path]:
-    """The picture, or those of a folder; not what lies in `out`. Raises UsageError for a folder without any."""
+    """The picture, or those of a folder; not what lies in `out`. Raises UsageError for a folder without any, or `out` itself."""
     if not image.is_dir():
         return [image]
+    if out.is_dir() and image.samefile(out):
+        raise UsageError(f"maps would lie among the pictures in {image}; choose another --out")
     found = [image / native(entry.name) for entry in FolderSource(image, exclude=out.absolute()).entries()]
     if not found:
         raise UsageError(f"{image} holds no pictures; name one, or a folder that does")

@@ -17,7 +17,7 @@ from condprep.building.finish import finish, finished
 from condprep.building.inputs import open_inputs
 from condprep.building.on_devices import OpenBuilder, parse_devices
 from condprep.building.options import BuildOptions, parse_options
-from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
+from condprep.building.output_folder import at_target, check_outside, check_places, disk_errors, layout_of, locked
 from condprep.building.paired_source import PairedSource
 from condprep.building.parts import Part, parse_part, refuse_with_part
 from condprep.building.plan_by_one import plan_by_one
@@ -163,8 +163,7 @@ def _place(source: str | os.PathLike[str], out: str | os.PathLike[str], mine: Pa
     if not str(source):
         raise UsageError('the source is "", which names nothing; give "." for the current folder')
     layout = layout_of(out, mine)
-    check_target(str(source), layout)
-    check_folders(Path(source), layout.root)
+    check_places(str(source), layout)
     return layout
 
 
@@ -191,4 +190,6 @@ def _opened(source: str, chosen: BuildOptions, kind: str | None, layout: Layout,
         raise UsageError(
             "maps are either imported, with --source-kind pairs, or made by an --annotator: give one of the two"
         )
+    if pictures.kind not in ("folder", "imagefolder"):  # those leave out what lies in the output
+        check_outside(source, layout)
     return FirstInputs(pictures, chosen.limit) if chosen.limit else pictures

@@ -12,7 +12,7 @@ from condprep.building.parts import Part, begun_parts, hold_part
 from condprep.dataset.layout import DATA_FOLDERS, Layout
 from condprep.dataset.target import Target
 from condprep.errors import DatasetError, TargetFault, UsageError
-from condprep.runtime.folder import check_own, check_utf8
+from condprep.runtime.folder import check_own, check_utf8, lies_in
 from condprep.runtime.locks import Held, hold, is_held
 from condprep.runtime.own import make_folder, remove, remove_folder
 from condprep.runtime.retry import GOES_ON, as_fault, is_passing
@@ -30,10 +30,18 @@ def layout_of(out: str | os.PathLike[str], part: Part | None = None) -> Layout:
     return Layout(target.folder, target)
 
 
-def check_target(source: str, layout: Layout) -> None:
-    """Raises UsageError where a target at a URL holds the source."""
+def check_places(source: str, layout: Layout) -> None:
+    """Raises UsageError where the output holds other things or the source itself."""
     if layout.target and f"{source.rstrip('/')}/".startswith(f"{layout.target.remote}/"):
         raise UsageError(f"the source {source} lies inside {layout.target.remote}; choose an --out beside it")
+    _check_folders(Path(source), layout.root)
+
+
+def check_outside(source: str, layout: Layout) -> None:
+    """Raises UsageError where the output lies in the source, a dataset: its rows would be taken for that one's."""
+    inside = layout.url and f"{layout.url}/".startswith(f"{source.rstrip('/')}/")
+    if inside or (not layout.target and lies_in(layout.root, Path(source))):
+        raise UsageError(f"{layout.url or layout.root} lies inside the source {source}; choose an --out beside it")
 
 
 @contextmanager
@@ -59,10 +67,8 @@ def changing(layout: Layout, break_lock: bool, meant: str) -> Iterator[None]:
             yield
 
 
-def check_folders(source: Path, out: Path) -> None:
-    """Raises UsageError where the output folder holds other things or the source itself."""
-    here, there = out.absolute(), source.absolute()
-    if source.exists() and (here.resolve() == there.resolve() or here.resolve() in there.resolve().parents):
+def _check_folders(source: Path, out: Path) -> None:
+    if source.exists() and lies_in(source, out):
         raise UsageError(f"the source {source} lies inside the output folder {out}; choose an --out beside it")
     if out.exists() and not out.is_dir():
         raise DatasetError(f"{out} is a file; choose another --out")

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from condprep import __version__
-from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
+from condprep.building.output_folder import at_target, check_outside, check_places, disk_errors, layout_of, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, source_scores
 from condprep.curation.decisions import Decision, load, store
@@ -93,8 +93,8 @@ def curate(
         raise UsageError("give --out for the new dataset, or --dry-run to see what would be left out")
     out = out or f"{os.fspath(dataset).rstrip('/')}-curated"
     layout = Layout(Path(out)) if dry_run else layout_of(out)
-    check_target(os.fspath(dataset), layout)
-    check_folders(Path(dataset), layout.root)
+    check_places(os.fspath(dataset), layout)
+    check_outside(os.fspath(dataset), layout)
     columns: dict[str, Any] = {
         "image_column": image_column,
         "condition_column": condition_column,

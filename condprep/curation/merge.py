@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from condprep import __version__
-from condprep.building.output_folder import at_target, check_folders, check_target, disk_errors, layout_of, locked
+from condprep.building.output_folder import at_target, check_outside, check_places, disk_errors, layout_of, locked
 from condprep.building.plan import Plan, check_config
 from condprep.curation.copying import SHARD_BYTES, SHARD_ROWS, Copy, readable
 from condprep.curation.rows import Records, StoredRows, as_row, without_map
@@ -64,8 +64,8 @@ def merge(
         raise UsageError("give two datasets to merge, or more")
     layout = layout_of(out)
     for dataset in datasets:
-        check_target(os.fspath(dataset), layout)
-        check_folders(Path(dataset), layout.root)
+        check_places(os.fspath(dataset), layout)
+        check_outside(os.fspath(dataset), layout)
     run = _Run([StoredRows(dataset, {}) for dataset in datasets], layout, progress)
     run.check()
     with disk_errors(layout.root), at_target(layout, overwrite, break_lock), locked(layout):

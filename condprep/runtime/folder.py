@@ -47,6 +47,12 @@ def check_own(root: Path, names: Iterable[str], *, shallow: Iterable[str] = ()) 
     claim(root)
 
 
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, of something that need not be there yet, is that folder or below it, by whatever name both are called."""
+    real = Path(os.path.realpath(path))
+    return folder.is_dir() and any(one.exists() and one.samefile(folder) for one in (real, *real.parents))
+
+
 def is_plain(name: object) -> bool:
     """Whether a recorded name is one of a file in a folder of ours: relative, in one folder or none, and no way out."""
     if not isinstance(name, str) or "\0" in name or "\\" in name:

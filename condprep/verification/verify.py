@@ -24,7 +24,7 @@ from condprep.dataset.remote import here
 from condprep.errors import CondprepError, UsageError, WeightsError
 from condprep.runtime.concurrency import lots, ordered_map, usable_cores
 from condprep.runtime.files import commit
-from condprep.runtime.folder import check_suffix, check_utf8
+from condprep.runtime.folder import check_suffix, check_utf8, lies_in
 from condprep.runtime.opencv import one_thread_each
 from condprep.runtime.own import remove
 from condprep.runtime.progress import Progress
@@ -140,6 +140,7 @@ def place_of_scores(
         check_utf8(scores)
         check_suffix(Path(scores), [".parquet"], "a table of scores")
         _check_replaceable(Path(scores))
+        _check_beside(Path(scores), Path(path))
         return Path(scores)
     place = scores_path(here(path))
     return place.with_suffix(".first.parquet") if limit else place
@@ -153,6 +154,16 @@ def _check_replaceable(scores: Path) -> None:
         return
     if names != list(NAMED):
         raise UsageError(f"{scores} is there, and is no table of scores; choose another name")
+
+
+def _check_beside(scores: Path, dataset: Path) -> None:
+    """Raises UsageError for a place in the dataset where the table would be taken for rows of it: any that is not hidden."""
+    if lies_in(scores, dataset):
+        inside = os.path.relpath(os.path.realpath(scores), os.path.realpath(dataset))
+        if not any(part.startswith(".") for part in Path(inside).parts):
+            raise UsageError(
+                f"{scores} would be taken for rows of {dataset}, in which it lies; choose a place beside it"
+            )
 
 
 class _Run:
