@@ -125,7 +125,7 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
     from condprep.sources.base import read_regular
 
     if isinstance(condition, Image.Image):
-        image = condition.convert("RGB")
+        image = as_read(condition)
     else:
         try:
             image = Image.fromarray(decode(read_regular(Path(condition))).rgb)
@@ -136,6 +136,19 @@ def fit_condition(condition: str | Path | Image.Image) -> Image.Image:
         raise ModelError(f"condition {condition}: {image.width} x {image.height} px is smaller than {MULTIPLE} pixels")
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def as_read(condition: Image.Image) -> Image.Image:
+    """A map as RGB, the pixels that a dataset has of its file: 16 bits by their high byte, what is transparent on white. Raises ModelError."""
+    from PIL import Image
+
+    from condprep.errors import Rejected
+    from condprep.images.decode import rgb_pixels
+
+    try:
+        return Image.fromarray(rgb_pixels(condition))
+    except Rejected as rejected:
+        raise ModelError(f"the condition, a picture of mode {condition.mode}: {rejected.reason}") from None
 
 
 def check_picture_name(path: Path) -> None:
@@ -180,17 +193,31 @@ def read_records(output: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _checking(pipeline: Any, kinds: Sequence[str | None]) -> Any:
-    """The same pipeline, which warns; of several kinds, where a call names them."""
+    """The same pipeline, which reads pictures as a dataset does, and warns; of several kinds, where a call names them."""
 
     def look(given: Given) -> None:
-        images = next((given[name] for name in CONDITIONS if name in given), None)
+        name = next((name for name in CONDITIONS if name in given), CONDITIONS[0])
+        images = _read(given.get(name))
+        if name in given:
+            given[name] = images
         each = images if isinstance(images, Mapping) else {kinds[0]: images} if len(kinds) == 1 else {}
         for kind, found in each.items():
             for image in found if isinstance(found, list) else [found]:
                 if problem := kind in kinds and kind and unlike(image, kind):
                     warnings.warn(problem, stacklevel=3)
 
-    return before_calls(pipeline, look) if all(kinds) else pipeline
+    return before_calls(pipeline, look)
+
+
+def _read(images: Any) -> Any:
+    """What a pipeline is given, its PIL pictures as they are read: diffusers itself clips 16 bits to white, and shows what transparency hides."""
+    from PIL import Image
+
+    if isinstance(images, Mapping):
+        return {kind: _read(found) for kind, found in images.items()}
+    if isinstance(images, list | tuple):
+        return [_read(image) for image in images]
+    return as_read(images) if isinstance(images, Image.Image) and images.mode != "RGB" else images
 
 
 def unlike(image: Any, kind: str) -> str | None:

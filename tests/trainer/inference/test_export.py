@@ -24,7 +24,7 @@ from trainer import load_pipeline, sample, train
 from trainer.cli.main import app
 from trainer.errors import ModelError
 from trainer.inference.export import condition_record
-from trainer.inference.pipeline import fit_condition, unlike
+from trainer.inference.pipeline import _checking, fit_condition, unlike
 from trainer.recipe.toml import load_recipe, parse_recipe
 
 
@@ -203,6 +203,34 @@ def test_a_condition_is_cut_to_the_grid() -> None:
         fit_condition(Image.new("L", (63, 200)))
     with pytest.raises(ModelError, match=r"condition missing\.png"):
         fit_condition("missing.png")
+
+
+class Shown:
+    """Stands for a pipeline of diffusers: its picture is what it is shown."""
+
+    def __call__(self, prompt: str, image: Any = None) -> Any:
+        return image
+
+
+@pytest.mark.parametrize("mode", ["I;16", "LA", "RGBA", "P", "1"])
+def test_a_map_in_memory_is_read_as_its_file(tmp_path: Path, mode: str) -> None:
+    """A map is the same pixels as a file, as a picture in memory, and given to a pipeline: 16 bits are not clipped to white, and
+    what is transparent is white, as in the dataset of which it learned."""
+    levels = np.arange(64 * 64).reshape(64, 64)
+    if mode == "I;16":
+        image = Image.fromarray((levels * 15).astype(np.uint16))
+    else:
+        image = Image.fromarray((levels % 200).astype(np.uint8))
+        image.putalpha(Image.fromarray((levels // 16).astype(np.uint8)))
+        image = image.convert("RGBA").quantize(16) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "map.png")
+    image = Image.open(tmp_path / "map.png")
+    assert image.mode == mode
+    of_file = np.asarray(fit_condition(tmp_path / "map.png"))
+    assert 50 < of_file.mean() < 250
+    np.testing.assert_array_equal(np.asarray(fit_condition(image)), of_file)
+    shown = _checking(Shown(), (None,))("a prompt", image=[image])
+    np.testing.assert_array_equal(np.asarray(shown[0]), of_file)
 
 
 @pytest.mark.slow
