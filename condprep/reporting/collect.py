@@ -144,13 +144,15 @@ def _cards(pairs: Pairs, rows: set[int], side: int, pool: Executor) -> Iterator[
     """The pairs of those rows, with one map each."""
 
     def card(pair: Pair) -> Card:
-        if pair.problem is not None:
-            broken = Thumbnail(problem=pair.problem)
-            return Card(pair.row or 0, pair.key[:LETTERS], _caption(pair.caption), broken, {"": broken})
-        shown, condition = thumbnail(pair.image, side), thumbnail(pair.condition, side)
+        shown, condition = (_shown(pair, data, side) for data in (pair.image, pair.condition))
         return Card(pair.row or 0, pair.key[:LETTERS], _caption(pair.caption), shown, {"": condition})
 
     return ordered_map(pool, card, pairs.read(rows), AHEAD, memory_of, under_way(AHEAD))
+
+
+def _shown(pair: Pair, data: bytes, side: int) -> Thumbnail:
+    """The picture or the map of a pair, or in its place why it cannot be read."""
+    return Thumbnail(problem=pair.problem) if pair.problem and not data else thumbnail(data, side)
 
 
 def _caption(value: Any) -> str:
@@ -166,7 +168,7 @@ def _add_map(cards: Mapping[int, Card], pairs: Pairs, column: str, side: int, po
     """The maps of another column beside those that are there."""
 
     def drawn(pair: Pair) -> tuple[int, Thumbnail]:
-        return pair.row or 0, Thumbnail(problem=pair.problem) if pair.problem else thumbnail(pair.condition, side)
+        return pair.row or 0, _shown(pair, pair.condition, side)
 
     for row, small in ordered_map(pool, drawn, pairs.read(cards), AHEAD, memory_of, under_way(AHEAD)):
         cards[row].maps.pop("", None)

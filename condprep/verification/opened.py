@@ -89,8 +89,7 @@ def under_way(ahead: int) -> int:
 
 def memory_of(pair: Pair) -> int:
     """Bytes that a pair takes while it is looked at, about; known before it is decoded."""
-    pictures = () if pair.problem else (pair.image, pair.condition)
-    return sum(len(data) + BYTES_A_PIXEL * _pixels(data) for data in pictures)
+    return sum(len(data) + BYTES_A_PIXEL * _pixels(data) for data in (pair.image, pair.condition))
 
 
 def _pixels(data: bytes) -> int:

@@ -113,6 +113,20 @@ def test_what_a_dataset_says_is_never_markup(built: Path, tmp_path: Path) -> Non
     assert not [name for _, found in page.tags for name in found if name.startswith("on")]
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_of_a_pair_is_shown_without_the_other(tmp_path: Path, listed: bool) -> None:
+    """Of a row whose map cannot be read the picture is shown, and in the map's place why; and the other way round."""
+    for name, data in {"image/0": encoded(smooth()), "map/0": b"", "image/1": b"", "map/1": encoded(smooth())}.items():
+        (tmp_path / "ds" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "ds" / f"{name}.png").write_bytes(data)
+    if listed:
+        rows = [{"image": f"image/{row}.png", "map": f"map/{row}.png"} for row in range(2)]
+        (tmp_path / "ds" / "prompt.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _, page = made(tmp_path / "ds", tmp_path, image_column="image", condition_column="map")
+    assert Counter(found["alt"] for found in page.of("img")) == {"picture": 1, "map": 1}
+    assert len(page.of("span", "none")) == len(page.of("article")) == 2
+
+
 def test_the_page_asks_for_nothing(built: Path, tmp_path: Path) -> None:
     """Every address in it is a part of itself; its policy allows our script and style by their hashes, and no address."""
     _, page = made(built, tmp_path)
@@ -231,9 +245,10 @@ def test_odd_rows_are_shown_all_the_same(built: Path, tmp_path: Path) -> None:
     rows[0]["image"]["bytes"] = b"no picture"
     rows[1]["text"] = None
     rows[2]["conditioning_image"]["bytes"] = encoded(smooth(300, 40)[..., 0], "PNG")
-    rows[3]["image"] = {"bytes": None, "path": None}
+    rows[3]["image"] = rows[4]["conditioning_image"] = {"bytes": None, "path": None}
     _, page = made(written(rows, tmp_path / "rows.parquet"), tmp_path)
     assert len(page.of("article")) == 8
+    assert Counter(found["alt"] for found in page.of("img")) == {"picture": 6, "map": 7}
     assert len(page.of("span", "none")) == 3
     folder = tmp_path / "two"
     folder.mkdir()

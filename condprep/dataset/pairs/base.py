@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Protocol
 
 from condprep.annotators.kinds import kind_of_annotator
-from condprep.errors import SourceError
+from condprep.errors import Rejected, SourceError
 from condprep.types import PICTURED, Entry, Sample
 
 FARTHEST = 1e5  # pixels, and times a picture is scaled: a transform of more is not believed
@@ -54,7 +55,7 @@ class Pair:
     image: bytes = b""
     condition: bytes = b""
     caption: Any = None  # whatever the dataset holds: a string, a list of strings, None, anything
-    problem: str | None = None  # why picture and map cannot be read
+    problem: str | None = None  # why one of them cannot be read; the other is there all the same
     split: str | None = None  # of a dataset that has splits
     padding: tuple[int, int] = (
         0,
@@ -80,6 +81,13 @@ class Made:
         """One of condprep.types.CONDITION_KINDS."""
         name, _, variant = self.annotator.partition(":")
         return kind_of_annotator(name, variant)
+
+
+def readable(read: Callable[[], bytes]) -> bytes:
+    """A picture or map of a row that has a problem; nothing where this is it."""
+    with suppress(Rejected):
+        return read()
+    return b""
 
 
 class Pairs(Protocol):

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from condprep.dataset.pairs.base import (
     choose_columns,
     digest,
     kind_of_name,
+    readable,
 )
 from condprep.errors import Rejected, SourceError
 from condprep.runtime.seen import Seen
@@ -90,7 +92,9 @@ class FolderPairs:
                 raise Rejected("read", f"{entry.name}: {entry.problem}", code=entry.code or "")
             sample = self.sample(entry)
         except Rejected as rejected:
-            return Pair(row, key, problem=rejected.reason, source=entry.name)
+            names = filter(None, (entry.name, entry.condition))
+            both = [readable(partial(read_listed, self.root / native(name))) for name in names]
+            return Pair(row, key, *both, problem=rejected.reason, source=entry.name)
         return Pair(row, key, sample.data, sample.condition or b"", list(sample.text), source=entry.name)
 
     def known_rows(self) -> int | None:
@@ -234,10 +238,12 @@ class ListedPairs:
         name = values.get(self.columns.image)
         key = portable(name) if isinstance(name, str) else f"{self.listing.name}:{row}"
         caption = values.get(self.columns.caption) if self.columns.caption else None
+        columns = (self.columns.image, self.columns.condition)
         try:
-            image, condition = (self._file(values, column) for column in (self.columns.image, self.columns.condition))
+            image, condition = (self._file(values, column) for column in columns)
         except Rejected as rejected:
-            return Pair(row, key, caption=caption, problem=rejected.reason, source=key)
+            both = [readable(partial(self._file, values, column)) for column in columns]
+            return Pair(row, key, *both, caption, rejected.reason, source=key)
         return Pair(row, key, image, condition, caption, source=key)
 
     def _file(self, values: Mapping[str, Any], column: str) -> bytes:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate, count, islice
 from pathlib import Path
 from threading import Lock
@@ -26,6 +26,7 @@ from condprep.dataset.pairs.base import (
     kind_of_name,
     padding,
     read_transform,
+    readable,
 )
 from condprep.dataset.pairs.beside import stamps_beside
 from condprep.dataset.reader import (
@@ -199,7 +200,10 @@ class TablePairs:
             placed = _plain(values, TRANSFORM)
             captions = [_plain(values, column) for column in self.further_captions]
         except Rejected as rejected:
-            return Pair(row, name, caption=caption, problem=rejected.reason, split=split, source=_name(source))
+            both = [
+                readable(partial(self._picture, values, one)) for one in (self.columns.image, self.columns.condition)
+            ]
+            return Pair(row, name, *both, caption, rejected.reason, split=split, source=_name(source))
         return Pair(
             row,
             name,
@@ -217,7 +221,10 @@ class TablePairs:
 
     def _pictures(self, values: Mapping[str, pa.Scalar]) -> list[bytes]:
         """The encoded picture, its map, and those of further columns. Raises Rejected("read", reason)."""
-        return [stored_picture(_plain(values, column), self.reach, column) for column in self._picture_columns]
+        return [self._picture(values, column) for column in self._picture_columns]
+
+    def _picture(self, values: Mapping[str, pa.Scalar], column: str) -> bytes:
+        return stored_picture(_plain(values, column), self.reach, column)
 
     @property
     def _picture_columns(self) -> list[str]:
