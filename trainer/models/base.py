@@ -43,7 +43,7 @@ class Base(ABC):
     objective: Objective  # what the scheduler says that it has learned
     fingerprints: Mapping[
         str, str
-    ]  # {"vae": ..., "text": ..., "unet": ...}: sha256 of weights and configuration; "unet" or "transformer"
+    ]  # {"vae": ..., "text": ..., "unet": ..., "schedule": ...}: sha256 of weights and configuration; "unet" or "transformer"
     text: Text = field(default_factory=Text)  # the recipe's words for captions
     empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
     missing: bool = False  # black in a condition is what is missing of a picture: conditions of inpaint

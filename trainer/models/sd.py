@@ -21,7 +21,7 @@ from trainer.errors import ModelError
 from trainer.models.base import COPIED, Base
 from trainer.models.embedder import let_through
 from trainer.models.missing import takes_missing, with_missing
-from trainer.models.objectives.choose import objective_of
+from trainer.models.objectives.choose import objective_of, refuse_unsaid
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_controlnet, read_model
 from trainer.models.samplers import AUTO
 from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
@@ -50,7 +50,8 @@ class StableDiffusion(Base):
         encoders = [parts.network(kind, part) for part, _, kind in cls.text_parts]
         tokenizers = [parts.config(CLIPTokenizer, part) for _, part, _ in cls.text_parts]
         unet = parts.network(UNet2DConditionModel, "unet")
-        scheduler = _scheduler(parts.config(DDPMScheduler, "scheduler"), model.prediction_type)
+        scheduler = _scheduler(parts.config(DDPMScheduler, "scheduler"), model)
+        objective = objective_of(scheduler)
         vocabularies = [[sorted(t.get_vocab().items()), t.model_max_length] for t in tokenizers]
         zero = cls._empty_is_zero(parts)
         fingerprints = {
@@ -62,8 +63,8 @@ class StableDiffusion(Base):
                 *[] if text.plain else [[text.max_tokens, text.clip_skip]],
             ),
             "unet": fingerprint([unet]),
+            "schedule": fingerprint([], objective.name, objective.schedule),
         }
-        objective = objective_of(scheduler)
         base = cls(model, unet, vae, encoders, tokenizers, scheduler, objective, fingerprints, text, zero)
         base._check()
         return base
@@ -203,8 +204,9 @@ class StableDiffusion(Base):
             module.to("cpu")
 
 
-def _scheduler(scheduler: DDPMScheduler, prediction_type: str) -> DDPMScheduler:
-    """With the recipe's prediction type."""
-    if prediction_type == "auto":
+def _scheduler(scheduler: DDPMScheduler, model: Model) -> DDPMScheduler:
+    """With the recipe's prediction type. Raises ModelError for one that was another kind of scheduler."""
+    refuse_unsaid(model.base, scheduler, ["beta_start", "trained_betas"])
+    if (prediction_type := str(model.prediction_type)) == "auto":
         prediction_type = scheduler.config.prediction_type
     return DDPMScheduler.from_config(scheduler.config, prediction_type=prediction_type)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from trainer.errors import ModelError
 from trainer.models.base import COPIED, Base
-from trainer.models.objectives.choose import objective_of
+from trainer.models.objectives.choose import objective_of, refuse_unsaid
 from trainer.models.parts import Parts, fingerprint, frozen, plain, read_model
 from trainer.models.samplers import AUTO, FLOWS, Make
 from trainer.models.text import hears_as_trained, one_below_the_other
@@ -58,13 +58,15 @@ class TransformerBase(Base):
         tokenizers = [parts.config(kind, name) for _, name, _, kind in there]
         denoiser = parts.network(cls.denoiser_kind, cls.part, stored=True)
         scheduler = parts.config(FlowMatchEulerDiscreteScheduler, "scheduler")
+        refuse_unsaid(model.base, scheduler, ["shift", "use_dynamic_shifting"])
+        objective = objective_of(scheduler)
         vocabularies = [_reads(tokenizer) for tokenizer in tokenizers]
         fingerprints = {
             "vae": fingerprint([vae], *[vae.config[name] for name in cls.vae_settings]),
             "text": fingerprint(encoders, vocabularies, cls.family),
             cls.part: fingerprint([denoiser]),
+            "schedule": fingerprint([], objective.name, objective.schedule),
         }
-        objective = objective_of(scheduler)
         base = cls(model, denoiser, vae, encoders, tokenizers, scheduler, objective, fingerprints, text)
         base._check()
         return base

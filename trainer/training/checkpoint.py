@@ -34,7 +34,14 @@ MAY_DIFFER = {
 }
 HELD_OUT = ("data.validation", "data.validation_by")  # may, too, but for a share, which takes rows from the training
 LENGTHS = {"train.steps", "train.epochs"}  # may, too, where the learning rate does not depend on them
-PARTS = {"unet": "UNet", "vae": "VAE", "text": "text encoder"}  # of a base, by the names of its fingerprints
+# of a base, by the names of its fingerprints
+PARTS = {
+    "unet": "UNet",
+    "transformer": "transformer",
+    "vae": "VAE",
+    "text": "text encoder",
+    "schedule": "schedule of noise, or prediction type",
+}
 ENDLESS = ("constant", "constant_with_warmup")
 
 
@@ -160,13 +167,13 @@ def refuse_another(checkpoint: Checkpoint, recipe: Mapping[str, Any], dataset: s
 
 
 def refuse_another_base(checkpoint: Checkpoint, fingerprints: Mapping[str, str]) -> None:
-    """Raises CheckpointError for a checkpoint whose base had other weights, which the recipe need not show."""
+    """Raises CheckpointError for a checkpoint whose base had other weights, or learned otherwise, which the recipe need not show."""
     before = checkpoint.manifest.get("base", {})  # of an older version: it is not known
     for part, name in PARTS.items():
-        if part in before and before[part] != fingerprints[part]:
+        if part in before and before[part] != (now := fingerprints.get(part, "none")):
             raise CheckpointError(
                 f"checkpoint {checkpoint.path} was trained on a base with another {name} (fingerprint {before[part][:12]},"
-                f" now {fingerprints[part][:12]}): model.base was changed, or a newer one was downloaded. Choose another"
+                f" now {now[:12]}): model.base was changed, or a newer one was downloaded. Choose another"
                 " save.dir, or undo this: name the earlier commit in model.revision"
             )
 

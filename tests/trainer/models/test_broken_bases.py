@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,16 @@ def remove(part: str) -> Callable[[Path], object]:
 
 def truncate(file: str) -> Callable[[Path], object]:
     return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:100])
+
+
+def scheduled(**values: Any) -> Callable[[Path], object]:
+    """Its scheduler says these values and nothing else."""
+    return lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
+
+
+EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0}
+SOLVER = {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_prediction", "flow_shift": 3.0}
 
 
 def pickled(folder: Path) -> None:
@@ -46,6 +58,8 @@ def pickled(folder: Path) -> None:
         (rewrite("unet/config.json", in_channels=9), "9 input channels for 4"),
         (rewrite("unet/config.json", cross_attention_dim=48), "unet cannot be loaded"),
         (rewrite("scheduler/scheduler_config.json", prediction_type="sample"), "predicts 'sample'"),
+        (scheduled(**EDM), "says no beta_start"),
+        (scheduled(**FLOW), "says no beta_start"),
         (pickled, "model.safetensors = false"),
     ],
 )
@@ -58,6 +72,14 @@ def test_a_base_that_is_not_whole_says_what_is_wrong(
     with pytest.raises(ModelError, match=said) as error:
         load_base(Model(base=str(folder)))
     assert "\n" not in str(error.value)
+
+
+def test_a_flow_whose_shift_is_not_said_is_refused(flow_folders: dict[str, Path], tmp_path: Path) -> None:
+    """The shift of a solver that diffusers has made for flows goes by another name: it would be trained, and sampled, without any."""
+    folder = Path(shutil.copytree(flow_folders["z-image"], tmp_path / "base"))
+    scheduled(**SOLVER)(folder)
+    with pytest.raises(ModelError, match="says no shift and no use_dynamic_shifting"):
+        load_base(Model(base=str(folder)))
 
 
 def test_pickled_weights_are_opened_when_asked_for(copy: Callable[[str], Path], bases: dict[str, Base]) -> None:

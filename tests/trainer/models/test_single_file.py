@@ -13,7 +13,7 @@ from support.trainer_models import save_base
 
 from trainer.errors import ModelError
 from trainer.models.families import load_base
-from trainer.models.single_file import family_of_names
+from trainer.models.single_file import family_of_names, said_schedule
 from trainer.recipe.recipe import Model
 
 
@@ -49,6 +49,18 @@ def test_half_weights_are_trained_from_in_float32(folder: Path, file: Path, tmp_
     base = load_base(Model(base=str(tmp_path / "half.safetensors"), config=str(folder)))
     modules = [base.denoiser, base.vae, *base.text_encoders, base.new_controlnet("unet")]
     assert {weight.dtype for module in modules for weight in module.parameters()} == {torch.float32}
+
+
+def test_a_file_says_what_it_predicts(folder: Path, file: Path, tmp_path: Path) -> None:
+    """By the tensors without numbers that programs know, or by its header: velocity, and a schedule that ends in noise alone."""
+    marks = {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}
+    save_file(load_file(file) | marks, tmp_path / "v.safetensors")
+    base = load_base(Model(base=str(tmp_path / "v.safetensors"), config=str(folder)))
+    assert base.prediction_type == "v_prediction"
+    assert base.scheduler.alphas_cumprod[-1] == 0
+    assert base.sampler("auto").config.timestep_spacing == "trailing"
+    assert said_schedule(set(), {"modelspec.prediction_type": "v"}) == {"prediction_type": "v_prediction"}
+    assert said_schedule({"conv_in.weight"}, {"modelspec.prediction_type": "epsilon"}) == {}
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])

@@ -9,21 +9,22 @@ import pytest
 
 from trainer.errors import CheckpointError
 from trainer.recipe.recipe import Recipe
-from trainer.training.checkpoint import Checkpoints, differences
+from trainer.training.checkpoint import Checkpoints, differences, refuse_another_base
 
 
 def recipe(**tables: dict[str, Any]) -> dict[str, Any]:
     return Recipe.model_validate(tables).model_dump()
 
 
-def save(checkpoints: Checkpoints, update: int, made_by: dict[str, Any] | None = None, dataset: str = "rows") -> Path:
+def save(
+    checkpoints: Checkpoints, update: int, made_by: dict[str, Any] | None = None, dataset: str = "rows", **further: Any
+) -> Path:
     folder = checkpoints.begin(update)
     (folder / "weights").write_bytes(bytes(range(100)))
     (folder / "sub").mkdir()
     (folder / "sub" / "more").write_text(str(update))
-    return checkpoints.commit(
-        update, {"recipe": made_by or recipe(), "dataset": dataset, "position": {"epoch": 1, "row": 12}}
-    )
+    known = {"recipe": made_by or recipe(), "dataset": dataset, "position": {"epoch": 1, "row": 12}}
+    return checkpoints.commit(update, known | further)
 
 
 @pytest.fixture
@@ -127,6 +128,20 @@ def test_another_dataset_is_refused(checkpoints: Checkpoints) -> None:
     save(checkpoints, 5)
     with pytest.raises(CheckpointError, match="the dataset's rows"):
         checkpoints.choose("auto", recipe(), "other rows")
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [("unet", "UNet"), ("transformer", "transformer"), ("text", "text enc"), ("schedule", "schedule of")],
+)
+def test_another_base_under_the_same_name_is_refused(checkpoints: Checkpoints, part: str, said: str) -> None:
+    """Of every part that a base may have: weights of a UNet as of a transformer, and what it says that it has learned."""
+    save(checkpoints, 5, base={"vae": "v", part: "before"})
+    chosen, _ = checkpoints.choose("auto", recipe(), "rows")
+    assert chosen is not None
+    refuse_another_base(chosen, {"vae": "v", part: "before"})
+    with pytest.raises(CheckpointError, match=f"a base with another {said}.*before, now after"):
+        refuse_another_base(chosen, {"vae": "v", part: "after"})
 
 
 def test_what_does_not_change_the_result_may_differ() -> None:

@@ -25,6 +25,11 @@ class Diffusion:
 
     alphas: Tensor  # (T,) float32 on the latents' device: alphas_cumprod of the base's scheduler
 
+    @property
+    def schedule(self) -> list[float]:
+        numbers: list[float] = self.alphas.tolist()
+        return numbers
+
     def to(self, device: torch.device | str) -> Self:
         return replace(self, alphas=self.alphas.to(device))
 

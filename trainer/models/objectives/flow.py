@@ -7,7 +7,7 @@ noisy = (1 - sigma) latents + sigma noise, the target is noise - latents. What s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
@@ -55,6 +55,10 @@ class Flow:
         tokens = (config.base_image_seq_len, config.max_image_seq_len)
         line = ByResolution(tokens, (config.base_shift, config.max_shift), config.time_shift_type == "exponential")
         return cls(by_resolution=line)
+
+    @property
+    def schedule(self) -> list[Any]:
+        return [self.shift, self.by_resolution and asdict(self.by_resolution)]
 
     def to(self, device: torch.device | str) -> Self:
         return self  # it has no tables

@@ -6,8 +6,8 @@ or (B,) float32 of a flow. Nothing outside looks into it but the family, which t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ class Objective(Protocol):
     @property
     def name(self) -> PredictionType:
         """What the denoiser says."""
+        ...
+
+    @property
+    def schedule(self) -> Sequence[Any]:
+        """Its numbers: two of one name that are alike in them are the same."""
         ...
 
     def to(self, device: torch.device | str) -> Self:
