@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from support import ray_worker
 from support.datasets import tree
 from support.s3_server import BUCKET, S3Server
 
@@ -71,9 +72,10 @@ def cluster(s3_server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def _running(Cluster: Any) -> Iterator[Any]:
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
-    cluster.add_node(num_cpus=1)
+    node = {"num_cpus": 1, "setup_worker_path": ray_worker.__file__}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False, "no_monitor": True})
+    cluster.add_node(**node)
+    cluster.add_node(**node)
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     yield cluster
     ray.shutdown()
