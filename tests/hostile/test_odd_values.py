@@ -82,8 +82,9 @@ def test_what_python_has_no_value_for_is_copied_as_it_is(tmp_path: Path) -> None
     """Years after 9999, spans, nested ones: curate copies them to the last bit, and a sheet shows what it can."""
     odd = {"taken": LATE, "spans": LATE.cast(pa.int64()).cast(pa.duration("us"))}
     odd["nested"] = pa.StructArray.from_arrays([LATE, pa.array([None, 1.5])], ["late", "number"])
-    table(tmp_path / "train-00000-of-00001.parquet", **odd)
-    condprep.curate(tmp_path, tmp_path / "out", fix=True)
+    (tmp_path / "odd").mkdir()
+    table(tmp_path / "odd" / "train-00000-of-00001.parquet", **odd)
+    condprep.curate(tmp_path / "odd", tmp_path / "out", fix=True)
     (copied,) = (tmp_path / "out" / "data").glob("*.parquet")
     found = pq.read_table(copied)
     assert {name: found[name].combine_chunks() for name in odd} == odd

@@ -92,9 +92,9 @@ class FolderPairs:
                 raise Rejected("read", f"{entry.name}: {entry.problem}", code=entry.code or "")
             sample = self.sample(entry)
         except Rejected as rejected:
-            names = filter(None, (entry.name, entry.condition))
-            both = [readable(partial(read_listed, self.root / native(name))) for name in names]
-            return Pair(row, key, *both, problem=rejected.reason, source=entry.name)
+            paths = (self.root / native(name or "") for name in (entry.name, entry.condition))
+            image, condition = (readable(partial(read_listed, path)) for path in paths)
+            return Pair(row, key, image, condition, problem=rejected.reason, source=entry.name)
         return Pair(row, key, sample.data, sample.condition or b"", list(sample.text), source=entry.name)
 
     def known_rows(self) -> int | None:
@@ -242,8 +242,8 @@ class ListedPairs:
         try:
             image, condition = (self._file(values, column) for column in columns)
         except Rejected as rejected:
-            both = [readable(partial(self._file, values, column)) for column in columns]
-            return Pair(row, key, *both, caption, rejected.reason, source=key)
+            image, condition = (readable(partial(self._file, values, column)) for column in columns)
+            return Pair(row, key, image, condition, caption, rejected.reason, source=key)
         return Pair(row, key, image, condition, caption, source=key)
 
     def _file(self, values: Mapping[str, Any], column: str) -> bytes:

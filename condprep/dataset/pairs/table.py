@@ -200,10 +200,9 @@ class TablePairs:
             placed = _plain(values, TRANSFORM)
             captions = [_plain(values, column) for column in self.further_captions]
         except Rejected as rejected:
-            both = [
-                readable(partial(self._picture, values, one)) for one in (self.columns.image, self.columns.condition)
-            ]
-            return Pair(row, name, *both, caption, rejected.reason, split=split, source=_name(source))
+            both = self.columns.image, self.columns.condition
+            image, condition = (readable(partial(self._picture, values, column)) for column in both)
+            return Pair(row, name, image, condition, caption, rejected.reason, split=split, source=_name(source))
         return Pair(
             row,
             name,
