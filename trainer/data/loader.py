@@ -16,6 +16,7 @@ from condprep.runtime.concurrency import ordered_map
 from condprep.runtime.threads import Ahead
 from trainer.data.encoded import PartialBatch
 from trainer.data.order import Order, Position, streamed
+from trainer.data.rows import spread
 from trainer.data.sampler import SampledRow, share, updates
 from trainer.data.split import Split
 from trainer.data.stream import StreamedRows, StreamedSizes
@@ -115,7 +116,7 @@ class Loader:
 
 
 def held_out_batches(split: Split, micro_batch: int, group: ProcessGroup = ONE_PROCESS) -> Iterator[Batch]:
-    """The first `eval.loss_rows` rows of this process's share, the same each time: one bucket a batch, without chance."""
+    """This process's share of `eval.loss_rows` rows, evenly spread, the same each time: one bucket a batch, without chance."""
     batches = _held_out(split, micro_batch, group)
     return map(split.batch, batches[group.rank :: group.size])
 
@@ -130,8 +131,8 @@ def batches_to_keep_step(split: Split, micro_batch: int, group: ProcessGroup) ->
 def _held_out(split: Split, micro_batch: int, group: ProcessGroup) -> list[list[SampledRow]]:
     """The batches of all processes. Where passes are made together, without those of one row, which no process passes forward."""
     by_size: dict[Size, list[SampledRow]] = {}
-    for row, size in enumerate(split.buckets[: split.recipe.eval.loss_rows]):
-        by_size.setdefault(size, []).append(SampledRow(row, 0))
+    for row in spread(range(len(split.buckets)), split.recipe.eval.loss_rows):
+        by_size.setdefault(split.buckets[row], []).append(SampledRow(row, 0))
     batches = [
         sampled[start : start + micro_batch]
         for sampled in by_size.values()

@@ -146,7 +146,7 @@ def open_rows(
     whole: Sequence[int] = chosen(table, names, data, held_out) if parted else range(table.num_rows)
     part = f"{'' if held_out else LEFT}{data.share} by {data.validation_by}" if parted else ""
     weights = tuple(text.captions[one] for one in text.columns)
-    used, conditions = _spread(whole, data.max_rows), columns_of(pairs, data)
+    used, conditions = spread(whole, data.max_rows), columns_of(pairs, data)
     rows = Rows(table, names, used, name, part, len(whole), known, stamp, pairs.notes, conditions, weights)
     return of_kind(rows, data, told=bool(kinds))
 
@@ -174,7 +174,7 @@ def said_kinds(pairs: Pairs, data: Data, text: Text) -> tuple[str | None, ...]:
     return tuple(_open(one, text).said for one in each) or (pairs.said,)
 
 
-def _spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+def spread(numbers: Sequence[int], most: int) -> Sequence[int]:
     """At most that many, evenly chosen; 0: all."""
     if not most or len(numbers) <= most:
         return numbers

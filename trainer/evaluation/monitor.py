@@ -11,7 +11,7 @@ import numpy as np
 from trainer.errors import DataError
 from trainer.evaluation.diagnosis import BELONGS, LEFT, share
 from trainer.evaluation.examples import Example, partners, read_examples
-from trainer.evaluation.pictures import generate_arrays, requests, through_vae
+from trainer.evaluation.pictures import black, generate_arrays, requests, through_vae
 from trainer.evaluation.reannotator import Reannotator, reannotator
 from trainer.evaluation.scores import LOWER, compare
 from trainer.evaluation.trial import mean_scores
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trainer.recipe.recipe import Recipe
 
 AT_ONCE = 4  # pictures
+BLACK = "fidelity_black"  # how many pictures are, where there are any
 CONVERGED = 0.5  # share from which on a condition is said to be followed
 SUDDEN = 0.3  # share by which it must have risen since the validation before to be called sudden
 
@@ -65,12 +66,13 @@ class FidelityMonitor:
         wanted = requests(rows, [row.image for row in rows], 1, self.sampling.seed)
         pictures = generate_arrays(pipe, wanted, self.sampling)
         made = self.annotator(pictures, [row.key for row in rows])
-        found = [(number, self._scores(number, one)) for number, one in zip(mine, made)]
+        found = [(n, (*self._scores(n, one), black([picture]))) for n, one, picture in zip(mine, made, pictures)]
         everyone = [scores for _, scores in sorted(dict(gather_object(found)).items())]
         if not self.real:
             originals = [row.original for row in self.rows]
             self.real, self.ceiling = self._mean(originals), self._mean(through_vae(pipe, originals))
-        return self._summary(everyone)
+        dark = sum(number for *_, number in everyone)
+        return self._summary([(own, other) for own, other, _ in everyone]) | ({BLACK: dark} if dark else {})
 
     def _scores(self, number: int, made: Any) -> tuple[dict[str, float], dict[str, float]]:
         """Against the row's own map, and against another row's."""
@@ -108,6 +110,8 @@ def measure_each(monitors: Mapping[str | None, FidelityMonitor], pipe: Any) -> d
         return found[None]
     shares = [one["fidelity"] for one in found.values() if "fidelity" in one]
     whole = {"fidelity": float(np.mean(shares))} if shares else {}
+    if dark := sum(one.get(BLACK, 0) for one in found.values()):
+        whole[BLACK] = dark
     return whole | {f"{name}_{kind}": value for kind, one in found.items() for name, value in one.items()}
 
 
@@ -129,6 +133,14 @@ def unknown_remark(update: int) -> str:
     return (
         f"update {update:,}: whether pictures follow their condition cannot be told: the real pictures, annotated again,"
         " do not give their own maps (see `condprep verify`), or the VAE does not leave enough of them"
+    )
+
+
+def black_remark(count: float, update: int) -> str:
+    """What a validation says to a person where pictures are black."""
+    return (
+        f"update {update:,}: {count:.0f} of the pictures of eval.fidelity are black, as they are where a network gives values that are no"
+        ' numbers: look at samples/, and try train.precision = "bf16" or "fp32", or another model.vae'
     )
 
 

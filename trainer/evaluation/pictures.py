@@ -41,6 +41,11 @@ def generate_arrays(
     return [np.array(picture) for picture in generate(pipe, wanted, how, strength=strength, done=done)]
 
 
+def black(pictures: Sequence[Pixels]) -> int:
+    """How many have no light in any pixel: what diffusers makes of values that are no numbers, without an error."""
+    return sum(not picture.any() for picture in pictures)
+
+
 @torch.no_grad()
 def through_vae(pipe: Any, pictures: Sequence[Pixels]) -> list[Pixels]:
     """Pictures (H, W, 3) uint8, encoded and decoded: the best that any ControlNet of this base could give."""

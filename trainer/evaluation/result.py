@@ -17,6 +17,7 @@ from trainer.errors import ModelError
 from trainer.evaluation.diagnosis import LEFT, Diagnosis, Numbers, diagnose, share
 from trainer.evaluation.examples import partners
 from trainer.evaluation.intervals import Interval, interval
+from trainer.evaluation.pictures import black
 from trainer.evaluation.scores import LOWER
 from trainer.evaluation.trial import Arm, Trial
 from trainer.inference.pipeline import chosen_kind
@@ -78,7 +79,7 @@ class Trained:
         try:
             kinds = kinds_of(read_json(output / CONDITION))
             training = read_json(output / TRAINING)
-            told, found = chosen_kind(kinds, kind), training["metrics"]
+            told, found, updates = chosen_kind(kinds, kind), training["metrics"], int(training["updates"])
             dataset, gap = training["dataset"], found.get(f"condition_gap_{told}" if told else "condition_gap")
         except FileNotFoundError as error:
             raise ModelError(
@@ -86,7 +87,10 @@ class Trained:
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
-        return cls(kinds[0] if told is None else told, dataset, gap, list(_losses(metrics, told)), told, kinds)
+        losses = [
+            one for one in _losses(metrics, told) if one[0] <= updates
+        ]  # a checkpoint knows nothing of what came later
+        return cls(kinds[0] if told is None else told, dataset, gap, losses, told, kinds)
 
 
 def _losses(path: Path, told: str | None) -> Iterator[tuple[int, float]]:
@@ -181,6 +185,12 @@ def _notes(arms: Mapping[str, Arm], ahead: Interval) -> Iterator[str]:
         clear = ahead.low > 0 or ahead.high < 0
         verdict = ("better" if ahead.mean > 0 else "worse") if clear else "neither better nor worse that could be told"
         yield f"row by row it is {ahead} ahead of the second ControlNet: {verdict}"
+    for name, arm in arms.items():
+        if arm.new and (count := black(arm.pictures)):
+            yield (
+                f"{count:,} of {len(arm.pictures):,} pictures of arm {name!r} are black, and count: where a network gives values that"
+                " are no numbers a picture is; try --precision fp32"
+            )
     if CHANCE not in arms:
         yield "no two rows share a size: there is no other condition to try, so nothing is held against chance"
     if "train rows" not in arms:

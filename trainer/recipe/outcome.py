@@ -45,7 +45,9 @@ class Eval(Table):
     )
     sampler_steps: Positive = Field(default=20, description="steps of a picture, by the sampler")
     cfg: float = Field(default=7.5, ge=0, description="classifier-free guidance")
-    loss_rows: Count = Field(default=64, description="rows of the held-out loss and the condition gap; 0: neither")
+    loss_rows: Count = Field(
+        default=64, description="rows of the held-out loss and the condition gap, evenly spread; 0: neither"
+    )
     fidelity: bool = Field(
         default=False, description="measure at each validation whether pictures follow their condition"
     )

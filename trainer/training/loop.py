@@ -14,7 +14,7 @@ from PIL import Image
 from condprep import __version__
 from condprep.images.decode import decode
 from trainer.data.loader import Loader
-from trainer.evaluation.monitor import best_so_far, fidelity_remark, is_settled, unknown_remark
+from trainer.evaluation.monitor import BLACK, best_so_far, black_remark, fidelity_remark, is_settled, unknown_remark
 from trainer.inference.checkpoint_folder import Checkpoint
 from trainer.inference.export import condition_record, save_controlnet
 from trainer.recipe.layout import CONDITION, FAITHFUL, TRAINING
@@ -24,7 +24,7 @@ from trainer.training.plan import total_updates
 from trainer.training.state import read_state
 from trainer.training.step import Learner, StepResult
 from trainer.training.stop import Stop
-from trainer.training.validate import Validator, losses_remark
+from trainer.training.validate import Validator, comparable, looked_at, losses_remark
 from trainer.training.writer import CheckpointWriter
 from trainer.types import Measured, Say, ShowProgress
 
@@ -59,7 +59,10 @@ class TrainingLoop:
         self.loader.load_state_dict(checkpoint.manifest["position"])
         self.update = self.saved = checkpoint.update
         self.validated = checkpoint.manifest.get("validated", -1)
-        self.metrics = dict(checkpoint.manifest["metrics"])
+        before = checkpoint.manifest.get("looked_at", {})  # of an older version: it is not known
+        self.metrics, notes = comparable(checkpoint.manifest["metrics"], before, self.looked_at)
+        for note in notes:
+            self.say(note)
 
     def run(self) -> bool:
         """Train, up to the last validation and checkpoint. False where a signal ended it early, after a checkpoint."""
@@ -136,6 +139,8 @@ class TrainingLoop:
         self.say(
             unknown_remark(self.update) if follows is None else fidelity_remark(self.metrics, follows, self.update)
         )
+        if dark := fidelity.get(BLACK):
+            self.say(black_remark(dark, self.update))
         best = best_so_far(fidelity, self.metrics, self.update)
         self.metrics |= fidelity | best
         if best:
@@ -162,6 +167,11 @@ class TrainingLoop:
             self.writer.save(self.update, state, self.manifest(), records)
         self.saved = self.update
         self.meter.reset()
+
+    @property
+    def looked_at(self) -> dict[str, Any]:
+        """By which it is known whether two validations compare."""
+        return looked_at(self.recipe, self.validator.split)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -197,6 +207,7 @@ class TrainingLoop:
             "position": self.loader.state_dict(),
             "lines": self.journal.lines,
             "validated": self.validated,
+            "looked_at": self.looked_at,
             "metrics": dict(self.metrics),
             "condprep": __version__,
         }

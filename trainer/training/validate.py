@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -149,6 +149,31 @@ def check_validation(recipe: Recipe, split: Split | None) -> None:
 
         for one in split.each:
             FidelityMonitor.of(one.recipe, one, ONE_PROCESS, "cpu")
+
+
+def looked_at(recipe: Recipe, split: Split | None) -> dict[str, Any]:
+    """What validations have in common whose numbers can be compared: the held-out rows, and how pictures are drawn for fidelity."""
+    settings, rows = recipe.eval, split and split.fingerprint
+    drawn = [settings.sampler, settings.sampler_steps, settings.cfg]
+    return {"losses": [rows, settings.loss_rows], "fidelity": [rows, settings.fidelity_rows, *drawn]}
+
+
+def comparable(
+    metrics: Mapping[str, float], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[dict[str, float], list[str]]:
+    """What a run that goes on remembers of its validations, and what it has to say. before, now: what is `looked_at`."""
+    kept, notes, why = dict(metrics), list[str](), "from here on, by another data.validation or [eval]"
+    if "val_loss" in kept and before.get("losses", now["losses"]) != now["losses"]:
+        notes.append(
+            f"held-out losses and condition gaps are of other rows {why}: those before do not compare with them"
+        )
+    if "best_fidelity" in kept and before.get("fidelity", now["fidelity"]) != now["fidelity"]:
+        kept = {name: value for name, value in kept.items() if not name.startswith(("fidelity", "best_"))}
+        notes.append(
+            f"fidelity is of other rows, or of pictures that are drawn otherwise, {why}: the best one before is forgotten,"
+            " and faithful/ will be what follows best since"
+        )
+    return kept, notes
 
 
 def _uncompiled() -> AbstractContextManager[None]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.noise import save_dataset
 from support.trainer_models import save_base
 from support.trainer_runs import silent
 
-from trainer.data.loader import Loader, held_out_batches
+from trainer.data.loader import Loader, _held_out, held_out_batches
 from trainer.data.open import open_split
 from trainer.models.families import Base, load_base
 from trainer.models.loss import draw
@@ -52,6 +54,12 @@ def test_draws_made_ahead_are_those_of_the_rows(
             assert batch.latents.mean.is_contiguous()
             assert batch.latents.std.is_contiguous()
     assert next(held_out_batches(split, 2)).draws is None
+
+
+def test_held_out_losses_are_of_rows_from_everywhere() -> None:
+    """Where another key of [eval] opens more rows than `loss_rows`, these are spread over all of them, as the others are."""
+    split: Any = SimpleNamespace(buckets=[(64, 64)] * 100, recipe=parse_recipe({"eval": {"loss_rows": 4}}))
+    assert [row.number for batch in _held_out(split, 3, ONE_PROCESS) for row in batch] == [0, 25, 50, 75]
 
 
 def test_tags_are_shuffled_where_rows_are_trained_on(base: Base, tmp_path: Path) -> None:

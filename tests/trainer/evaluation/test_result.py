@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from support.painters import FALLING, HOW, NOTHING, STILL, Painter, follower, na
 from support.trainer_models import build_dataset
 
 from condprep.annotators.registry import load_annotator
+from condprep.runtime.files import commit_json
 from trainer.evaluation.examples import Example
 from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.result import Fidelity, Trained, conclude
@@ -96,7 +99,8 @@ def test_pairs_that_do_not_belong_together_are_named(rows: list[Example], harm: 
 
 
 def test_the_second_controlnet_is_compared_row_by_row(rows: list[Example]) -> None:
-    """How far ahead one is of the other is the mean of the rows' differences, and a note says who is better."""
+    """How far ahead one is of the other is the mean of the rows' differences, and a note says who is better; pictures without any
+    light, as values that are no numbers give them, are told."""
     trial = Trial(follower(rows), Reannotator(load_annotator("canny")), "canny", HOW)
     blank = replace(trial, pipe=Painter(lambda condition, _: Image.new("RGB", condition.size)))
     arms = [trial.generated("controlnet", rows), trial.real(rows), trial.vae(rows)]
@@ -109,6 +113,20 @@ def test_the_second_controlnet_is_compared_row_by_row(rows: list[Example]) -> No
     ahead, same = against(blank), against(trial)
     assert ahead.ahead.mean == ahead.scores["controlnet"]["f1_2px"].mean - ahead.scores["against"]["f1_2px"].mean == 1
     assert any("second ControlNet: better" in note for note in ahead.notes)
+    dark = "12 of 12 pictures of arm 'against' are black"
+    assert ([dark in note for note in ahead.notes].count(True), any("black" in note for note in same.notes)) == (
+        1,
+        False,
+    )
     assert (same.ahead.low, same.ahead.high) == (0, 0)
     assert any("neither better nor worse" in note for note in same.notes)
     assert conclude(trial, {arm.name: arm for arm in arms}, NOTHING, {}, 0.0).ahead.rows == 0
+
+
+def test_a_checkpoint_knows_the_losses_up_to_its_own(tmp_path: Path) -> None:
+    """A plateau that the run came to later is none of a checkpoint's, whose folder is looked at beside the whole run's metrics."""
+    commit_json(tmp_path / "condition.json", {"kind": "canny"})
+    commit_json(tmp_path / "training.json", {"metrics": {}, "dataset": "d", "updates": 20})
+    lines = "".join(json.dumps({"update": n, "val_loss": 1 / n}) + "\n" for n in (10, 20, 30))
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    assert Trained.of(tmp_path, tmp_path / "metrics.jsonl").losses == [(10, 0.1), (20, 0.05)]

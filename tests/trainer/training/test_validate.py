@@ -11,8 +11,9 @@ from support.learners import make_learner
 from support.noise import edges
 from support.trainer_models import save_base
 
+from trainer.recipe.toml import parse_recipe
 from trainer.training.condition_gap import HeldOutLosses
-from trainer.training.validate import Validator, losses_remark
+from trainer.training.validate import Validator, comparable, looked_at, losses_remark
 from trainer.types import ONE_PROCESS
 
 
@@ -45,3 +46,24 @@ def test_a_gap_where_there_is_much_noise_is_seen() -> None:
     found = HeldOutLosses((0.61, 0.28, 0.09, 0.02), (0.61, 0.28, 0.09, 0.04))
     assert found.gap == pytest.approx(2 ** (1 / 4))
     assert found.used
+
+
+def test_what_does_not_compare_is_told_and_forgotten() -> None:
+    """A run that goes on with other held-out rows, or pictures drawn otherwise, has no best one of before, and says so; other keys of
+    [eval] and what only prolongs the run change nothing."""
+    known = {
+        "loss": 0.2,
+        "val_loss": 0.1,
+        "fidelity": 0.3,
+        "fidelity_real_canny": 0.9,
+        "best_fidelity": 0.4,
+        "best_update": 20,
+    }
+    before = looked_at(parse_recipe({}), None)
+    assert comparable(known, before, looked_at(parse_recipe({"eval": {"every": 7, "samples": 1}}), None)) == (known, [])
+    assert comparable(known, {}, before) == (known, [])
+    drawn, rows = ({"eval": {"fidelity": True, key: 9}} for key in ("sampler_steps", "loss_rows"))
+    kept, notes = comparable(known, before, looked_at(parse_recipe(drawn), None))
+    assert (kept, len(notes), "faithful/" in notes[0]) == ({"loss": 0.2, "val_loss": 0.1}, 1, True)
+    kept, notes = comparable(known, before, looked_at(parse_recipe(rows), None))
+    assert (kept, len(notes), "held-out losses" in notes[0]) == (known, 1, True)
