@@ -88,7 +88,10 @@ class Checkpoints:
             remove_tree(left)
 
     def commit(self, update: int, state: Mapping[str, Any]) -> Path:
-        """Give the folder its final name, once all of it is on disk; then remove the oldest beyond `keep`."""
+        """Give the folder its final name, once all of it is on disk; then remove the oldest beyond `keep`.
+
+        Before them those of later updates, of a run that has gone on from an earlier one: it would go on from them next time.
+        """
         partial = self.partial(update)
         files = sorted(path for path in partial.rglob("*") if path.is_file())
         listed = {str(path.relative_to(partial)): [path.stat().st_size, file_sha256(path)] for path in files}
@@ -100,8 +103,14 @@ class Checkpoints:
             _remove(final)
         move(partial, final)
         fsync(self.folder)
+        for later in self.behind(update):
+            _remove(later)
         self._remove_oldest([*self])
         return final
+
+    def behind(self, update: int) -> list[Path]:
+        """Those of later updates."""
+        return [one for one in self if int(one.name) > update]
 
     def _remove_oldest(self, paths: Sequence[Path]) -> None:
         """Those beyond `keep`."""
@@ -128,8 +137,14 @@ class Checkpoints:
             if damage := chosen.damage():
                 raise CheckpointError(f"checkpoint {resume} is damaged: {damage}; take another, or say --resume auto")
             refuse_another(chosen, recipe, dataset)
-            return chosen, [f"going on from update {chosen.update:,} ({resume})"]
+            return chosen, [f"going on from update {chosen.update:,} ({resume})", *self._superseded(chosen.update)]
         return self._newest(recipe, dataset)
+
+    def _superseded(self, update: int) -> list[str]:
+        """What becomes of the checkpoints behind the one from which the run goes on."""
+        later = ", ".join(f"{int(path.name):,}" for path in self.behind(update))
+        what = f"the checkpoints in {self.folder} of later updates ({later}) go as soon as this run writes one"
+        return [f"{what}: copy first what is to stay"] if later else []
 
     def _refuse_any(self) -> None:
         if found := [*self]:

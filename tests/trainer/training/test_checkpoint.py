@@ -109,6 +109,24 @@ def test_a_damaged_one_that_was_named_is_refused(checkpoints: Checkpoints) -> No
         checkpoints.choose(str(path.parent), recipe(), "rows")
 
 
+@pytest.mark.parametrize("keep", [1, 3])
+def test_what_is_gone_back_behind_does_not_come_back(tmp_path: Path, keep: int) -> None:
+    """A run that goes on from an earlier checkpoint that was named says which later ones there are. With its own first one they go, and
+    it is its own that stays, however few do, and from which it goes on."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=3)
+    for update in (5, 10, 15):
+        save(checkpoints, update)
+    checkpoints = Checkpoints(checkpoints.folder, keep)
+    chosen, notes = checkpoints.choose(str(checkpoints.folder / "00000005"), recipe(), "rows")
+    assert "of later updates (10, 15) go as soon as" in notes[1]
+    checkpoints.tidy(chosen)
+    save(checkpoints, 7)
+    assert [path.name for path in checkpoints] == ["00000005", "00000007"][-keep:]
+    chosen, notes = checkpoints.choose("auto", recipe(), "rows")
+    assert chosen is not None
+    assert (chosen.update, len(notes)) == (7, 1)
+
+
 def test_never_refuses_a_folder_with_a_run(checkpoints: Checkpoints) -> None:
     """`never` does not write over another run's checkpoints."""
     save(checkpoints, 5)
