@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import gc
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from types import FunctionType, ModuleType
@@ -42,7 +43,9 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
     if counting.alive:
         gc.collect()
     if counting.alive:
-        _forget()
+        _forget(gc.get_objects())
+    if counting.alive and gc.get_freeze_count():
+        _forget(_reachable(sys.modules, annotator))
     if counting.alive:
         raise AnnotatorError(
             f"{annotator.name} keeps {counting.alive} tensor(s) without numbers of a count of its memory: its maps would be wrong; `weigh` must "
@@ -62,12 +65,24 @@ def _count(counting: Counting, annotator: Weighed, height: int, width: int) -> N
             )
 
 
-def _forget() -> None:
+def _forget(things: Iterable[object]) -> None:
     """What functions remember of tensors without numbers, whosever they are: it is made again where it is wanted."""
-    for one in gc.get_objects():
+    for one in things:
         if type(one) is functools._lru_cache_wrapper and _holds(one, DEPTH):
             one.cache_clear()
     gc.collect()
+
+
+def _reachable(*begin: object) -> Iterator[object]:
+    """All objects that these lead to. What somebody has frozen (`gc.freeze`) is not among `gc.get_objects`, but here."""
+    seen, following = set[int](), list(begin)
+    while following:
+        found = gc.get_referents(*following)
+        following = [
+            one for one in {id(one): one for one in found if gc.is_tracked(one)}.values() if id(one) not in seen
+        ]
+        seen.update(map(id, following))
+        yield from following
 
 
 def _holds(thing: object, depth: int) -> bool:

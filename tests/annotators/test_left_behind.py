@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import random
@@ -187,6 +188,20 @@ def test_what_a_function_remembers_of_a_count_is_made_again() -> None:
     assert needed(Remembering(lambda rgb: [len(ramp(size)) for size in (8, 9)]), 64, 64) > 0
     assert ramp.cache_info().currsize == 0
     assert ramp(8)[1].tolist() == list(range(0, 16, 2))
+
+
+@functools.lru_cache
+def steps(size: int) -> Tensor:
+    """Of a module that is loaded before anything is annotated."""
+    return torch.arange(size)
+
+
+def test_what_a_frozen_function_remembers_is_made_again() -> None:
+    """Also where the garbage collector does not see it: who starts processes by fork freezes what is loaded, as these tests do."""
+    assert not any(one is steps for one in gc.get_objects())
+    assert needed(Remembering(lambda rgb: steps(len(rgb))), 64, 64) > 0
+    assert steps.cache_info().currsize == 0
+    assert steps(3).tolist() == [0, 1, 2]
 
 
 def test_who_keeps_what_was_counted_is_named() -> None:
