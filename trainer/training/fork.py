@@ -25,7 +25,7 @@ from trainer.training.folder import check_folder, own
 from trainer.types import Say
 
 ORIGIN = "fork.json"  # in START, written last: of which run, update and weights it is
-OWN = ("save.dir", "model.init", "model.embedder")  # keys that a fork has values of its own for
+OWN = ("save.dir", "model.init", "model.embedder", "model.blocks")  # keys that a fork has values of its own for
 ANEW = {"save.resume": "auto", "save.push_to_hub": ""}  # keys that belong to the other run
 
 
@@ -58,7 +58,7 @@ class Fork:
             raise UsageError(f"--out {where} is the run itself; choose another folder")
         folder = result_folder(output, checkpoint)
         known, named = read_records(folder)[0], {setting.partition("=")[0].strip() for setting in given}
-        own_values = (str(where), str(where / START), "usual")
+        own_values = (str(where), str(where / START), "usual", 0)
         own_keys = dict(zip(OWN, own_values)) | {key: value for key, value in ANEW.items() if key not in named}
         recipe = load_recipe(output / RECIPE, given)
         tables = recipe.model_dump(mode="json")

@@ -15,6 +15,7 @@ from trainer.data.split import Split
 from trainer.inference.export import condition_record, unsaid
 from trainer.models.families import load_base
 from trainer.models.kinds import all_kinds
+from trainer.recipe.idle import idle_notes
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
 from trainer.training.checkpoint import Checkpoints, refuse_another_base
@@ -119,7 +120,9 @@ def held_out_note(recipe: Recipe, train: Split, validation: Split | None) -> str
 
 def doubts(recipe: Recipe, train: Split) -> list[str]:
     """What can be trained and is probably not meant, with what would be."""
-    found, updates = [], total_updates(recipe.train, len(train.rows))
+    found, updates = idle_notes(recipe), total_updates(recipe.train, len(train.rows))
+    if recipe.data.crop == "random" and not train.resampled:
+        found.append('data.crop = "random" does nothing here: every row that is known has its training size already')
     if recipe.train.schedule != "constant" and recipe.train.warmup >= updates:
         found.append(
             f"train.warmup = {recipe.train.warmup} is not shorter than the run of {updates} updates, so that the learning rate "

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.errors import RecipeError
+from trainer.recipe.idle import idle_notes
 from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import describe, dump_recipe, literal, load_recipe, parse_recipe, shipped_recipes
 
@@ -98,6 +99,38 @@ def test_a_mistake_is_answered_with_key_value_and_remedy(values: dict[str, Any],
     with pytest.raises(RecipeError) as error:
         parse_recipe(values)
     assert all(words in str(error.value) for words in said), str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "idle"),
+    [
+        ({"train": {"power": 3.0, "schedule": "cosine"}}, {"train.power": "train.schedule"}),
+        ({"train": {"power": 3.0, "schedule": "polynomial", "betas": [0.8, 0.9]}}, {}),
+        ({"train": {"warmup": 9, "schedule": "constant"}}, {"train.warmup": "train.schedule"}),
+        ({"train": {"optimizer": "adafactor", "eps": 1e-6}}, {"train.eps": "train.optimizer"}),
+        ({"ema": {"enabled": False, "decay": 0.9}}, {"ema.decay": "ema.enabled"}),
+        ({"text": {"keep": 2}}, {"text.keep": "text.shuffle"}),
+        ({"data": {"validation_by": "group"}}, {"data.validation_by": "data.validation"}),
+        ({"data": {"validation_by": "group", "validation": 0.1}}, {}),
+        ({"data": {"window": 9}}, {"data.window": "data.streaming"}),
+        ({"data": {"window": 9, "streaming": True}, "cache": {"check": True}}, {"cache.check": "data.streaming"}),
+        ({"model": {"base": "recipes", "revision": "v1"}}, {"model.revision": "model.base"}),
+        ({"model": {"blocks": 4, "init": "other/controlnet"}}, {"model.blocks": "model.init"}),
+        ({"eval": {"every": 0, "fidelity": True}}, {"eval.fidelity": "eval.every"}),
+        ({"eval": {"samples": 3, "conditions": ["a"], "prompts": ["a"]}}, {"eval.samples": "eval.conditions"}),
+        ({"eval": {"fidelity_rows": 3}}, {"eval.fidelity_rows": "eval.fidelity"}),
+    ],
+)
+def test_a_key_that_does_nothing_is_told(values: dict[str, Any], idle: dict[str, str]) -> None:
+    """With the key by which it does nothing; a key that does something, and defaults, are not told."""
+    told = [note.split(" ") for note in idle_notes(parse_recipe(values))]
+    assert {note[0]: note[note.index("since") + 1] for note in told} == idle
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_no_key_of_a_shipped_recipe_does_nothing(name: str) -> None:
+    """What is shipped says what it means."""
+    assert idle_notes(load_recipe(name)) == []
 
 
 def test_encoders_stay_where_rows_are_streamed() -> None:

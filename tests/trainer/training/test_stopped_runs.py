@@ -138,7 +138,7 @@ def test_a_fork_pushes_nothing_over_the_other_result(output: Path) -> None:
     assert Fork.of(output, ["save.push_to_hub=me/new"]).recipe.save.push_to_hub == "me/new"
 
 
-@pytest.mark.parametrize("setting", ["save.dir=elsewhere", "model.init=unet", "model.embedder=usual"])
+@pytest.mark.parametrize("setting", ["save.dir=elsewhere", "model.init=unet", "model.embedder=usual", "model.blocks=2"])
 def test_what_makes_a_fork_is_not_set(setting: str, place: Path) -> None:
     """Its folder is --out, its beginning the weights of the run."""
     with pytest.raises(UsageError, match="--out"):
