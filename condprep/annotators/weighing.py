@@ -40,12 +40,10 @@ def needed(annotator: Weighed, height: int, width: int) -> int:
     counting = Counting()
     with _one_at_a_time:
         _count(counting, annotator, height, width)
-    if counting.alive:
-        gc.collect()
-    if counting.alive:
-        _forget(gc.get_objects())
-    if counting.alive and gc.get_freeze_count():
-        _forget(_reachable(sys.modules, annotator))
+    for things in (tuple, gc.get_objects, functools.partial(_reachable, sys.modules, annotator)):
+        if counting.alive:
+            _forget(things())
+            gc.collect()
     if counting.alive:
         raise AnnotatorError(
             f"{annotator.name} keeps {counting.alive} tensor(s) without numbers of a count of its memory: its maps would be wrong; `weigh` must "
@@ -70,7 +68,6 @@ def _forget(things: Iterable[object]) -> None:
     for one in things:
         if type(one) is functools._lru_cache_wrapper and _holds(one, DEPTH):
             one.cache_clear()
-    gc.collect()
 
 
 def _reachable(*begin: object) -> Iterator[object]:
