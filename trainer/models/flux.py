@@ -10,8 +10,8 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransform
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from trainer.models.packed import PATCH, PackedBase
-from trainer.models.transformer import without_unheard
+from trainer.models.packed import PATCH, PackedBase, heard_of
+from trainer.models.transformer import freeze
 from trainer.types import Batch
 
 T5_TOKENS = 512  # max_sequence_length of FluxControlNetPipeline
@@ -28,6 +28,7 @@ class Flux(PackedBase):
         ("text_encoder", "tokenizer", CLIPTextModel, CLIPTokenizer),
         ("text_encoder_2", "tokenizer_2", T5EncoderModel, T5TokenizerFast),
     )
+    unheard_parts: ClassVar[Sequence[str]] = ("ff_context", "attn.to_add_out")
     usual_blocks: ClassVar[int] = 4  # of FluxControlNetModel.from_transformer, and of train_controlnet_flux.py
     alike: ClassVar[Sequence[str]] = (
         "in_channels",
@@ -67,9 +68,9 @@ class Flux(PackedBase):
             "guidance": torch.full((len(states),), GUIDANCE, device=device) if guided else None,
         }
 
-    def residuals(self, found: Any) -> Any:
-        """Of the blocks with two streams; there are none for those with one."""
-        return found[0]
+    def residuals(self, found: Any) -> Mapping[str, Any]:
+        """Of blocks with two streams, and with one, of which a ControlNet of others may have some, too."""
+        return dict(zip(("controlnet_block_samples", "controlnet_single_block_samples"), found, strict=True))
 
     @property
     def modes(self) -> int | None:
@@ -84,5 +85,13 @@ class Flux(PackedBase):
         """Of the blocks with two streams, none of those with one."""
         config = transformer.config
         heads = {"attention_head_dim": config.attention_head_dim, "num_attention_heads": config.num_attention_heads}
-        controlnet = FluxControlNetModel.from_transformer(transformer, blocks, 0, **heads)
-        return without_unheard(controlnet, "ff_context", "attn.to_add_out")
+        return FluxControlNetModel.from_transformer(transformer, blocks, 0, **heads)
+
+    def forget_unheard(self, controlnet: Any) -> None:
+        """One of others may have blocks of one stream, which hear all of those of two."""
+        singles = len(controlnet.single_transformer_blocks)
+        if not singles:
+            return super().forget_unheard(controlnet)
+        last = heard_of(len(self.denoiser.single_transformer_blocks), singles)
+        freeze(*controlnet.single_transformer_blocks[last:], *controlnet.controlnet_single_blocks[last:])
+        freeze(*controlnet.controlnet_blocks[self.heard(len(controlnet.controlnet_blocks)) :])

@@ -33,7 +33,7 @@ class FluxOfKinds(Flux):
         super()._check_controlnet(init, controlnet)
         check_order(init, self.kinds)
 
-    def steering(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Any:
+    def steering(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Mapping[str, Any]:
         """Of all maps that the rows are given in one pass."""
         assert batch.hints is not None
         pairs = [(row, kind) for row, given in enumerate(batch.given) for kind in given]
@@ -42,7 +42,10 @@ class FluxOfKinds(Flux):
         told = self.told(noisy[rows], timesteps[rows], batch.take([row for row, _ in pairs]))
         cond = packed(hints[rows, modes].to(noisy.dtype))
         found = self.residuals(controlnet(controlnet_cond=cond, controlnet_mode=modes[:, None], **told))
-        return [one.new_zeros(len(batch), *one.shape[1:]).index_add(0, rows, one) for one in found]
+        return {
+            name: each and [one.new_zeros(len(batch), *one.shape[1:]).index_add(0, rows, one) for one in each]
+            for name, each in found.items()
+        }
 
     def for_pipeline(self, controlnet: Any) -> Any:
         return FluxMultiControlNetModel([controlnet])

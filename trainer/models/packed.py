@@ -23,10 +23,11 @@ class PackedBase(TransformerBase):
 
     def predict(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Tensor:
         """timesteps: sigmas, as the network takes them."""
-        residuals = self.steering(controlnet, noisy, timesteps, batch)
-        steered = None if residuals is None else [residual.to(noisy.dtype) for residual in residuals]
-        told = self.told(noisy, timesteps, batch)
-        prediction: Tensor = self.denoiser(controlnet_block_samples=steered, **told)[0]
+        steered = {
+            name: residuals and [residual.to(noisy.dtype) for residual in residuals]
+            for name, residuals in self.steering(controlnet, noisy, timesteps, batch).items()
+        }
+        prediction: Tensor = self.denoiser(**steered, **self.told(noisy, timesteps, batch))[0]
         return unpacked(prediction, (noisy.shape[2], noisy.shape[3]))
 
     def told(self, noisy: Tensor, timesteps: Tensor, batch: Batch) -> dict[str, Any]:
@@ -34,8 +35,8 @@ class PackedBase(TransformerBase):
         shared = self.condition_kwargs(batch, noisy.dtype)
         return shared | {"hidden_states": packed(noisy), "timestep": timesteps, "return_dict": False}
 
-    def steering(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Any:
-        """What a ControlNet adds to the base's blocks, of each (B, tokens, width); None where its base has no blocks for it."""
+    def steering(self, controlnet: Any, noisy: Tensor, timesteps: Tensor, batch: Batch) -> Mapping[str, Any]:
+        """What a ControlNet adds to the base's blocks, of each (B, tokens, width), by the names that the base has for them; None: nothing."""
         condition = self.condition(batch, noisy.dtype)
         return self.residuals(controlnet(controlnet_cond=condition, **self.told(noisy, timesteps, batch)))
 
@@ -43,11 +44,16 @@ class PackedBase(TransformerBase):
         return packed(condition)
 
     def heard(self, blocks: int) -> int:
-        return (self.layers - 1) // -(-self.layers // blocks) + 1
+        return heard_of(self.layers, blocks)
 
-    def residuals(self, found: Any) -> Any:
-        """What of a ControlNet's output steers the base; None where its base has no blocks for it."""
-        return found
+    def residuals(self, found: Any) -> Mapping[str, Any]:
+        """What of a ControlNet's output steers the base, by the base's names."""
+        return {"controlnet_block_samples": found}
+
+
+def heard_of(layers: int, blocks: int) -> int:
+    """To how many of a ControlNet's blocks so many layers listen, each block speaking to as many of them."""
+    return (layers - 1) // -(-layers // blocks) + 1
 
 
 def packed(latents: Tensor) -> Tensor:

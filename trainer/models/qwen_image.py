@@ -17,7 +17,6 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
 from trainer.models.packed import PATCH, PackedBase
 from trainer.models.text import MASK, STATES, filled, lengths
-from trainer.models.transformer import without_unheard
 from trainer.types import Batch, Latents
 
 TOKENS = 512  # max_sequence_length of QwenImageControlNetPipeline
@@ -41,6 +40,7 @@ class QwenImage(PackedBase):
     text_parts: ClassVar[Sequence[tuple[str, str, Any, Any]]] = (
         ("text_encoder", "tokenizer", Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer),
     )
+    unheard_parts: ClassVar[Sequence[str]] = ("txt_mlp", "attn.to_add_out")
     usual_blocks: ClassVar[int] = 5  # of 60, as of QwenImageControlNetModel.from_transformer
     alike: ClassVar[Sequence[str]] = (
         "in_channels",
@@ -111,4 +111,4 @@ class QwenImage(PackedBase):
             getattr(controlnet, name).load_state_dict(getattr(transformer, name).state_dict())
         for mine, theirs in zip(controlnet.transformer_blocks, transformer.transformer_blocks):
             mine.load_state_dict(theirs.state_dict())
-        return without_unheard(controlnet.train(), "txt_mlp", "attn.to_add_out")
+        return controlnet.train()

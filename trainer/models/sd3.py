@@ -19,7 +19,7 @@ from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderMo
 
 from trainer.models.kinds import Given, before_calls
 from trainer.models.samplers import AUTO
-from trainer.models.transformer import TransformerBase, without_unheard
+from trainer.models.transformer import TransformerBase
 from trainer.types import Batch
 
 T5_TOKENS = 256  # max_sequence_length of StableDiffusion3ControlNetPipeline
@@ -41,6 +41,7 @@ class StableDiffusion3(TransformerBase):
         ("text_encoder_3", "tokenizer_3", T5EncoderModel, T5TokenizerFast),
     )
     optional_parts: ClassVar[Sequence[str]] = ("text_encoder_3",)
+    unheard_parts: ClassVar[Sequence[str]] = ("ff_context", "attn.to_add_out")
     usual_blocks: ClassVar[int] = 12  # of SD3ControlNetModel.from_transformer
     alike: ClassVar[Sequence[str]] = (
         "in_channels",
@@ -104,7 +105,7 @@ class StableDiffusion3(TransformerBase):
         (further,) = self.condition_config.values()
         controlnet = SD3ControlNetModel.from_transformer(transformer, blocks, num_extra_conditioning_channels=further)
         controlnet.register_to_config(force_zeros_for_pooled_projection=False)
-        return without_unheard(controlnet, "ff_context", "attn.to_add_out")
+        return controlnet
 
     def pipeline(self, controlnet: Any, sampler: str = AUTO) -> DiffusionPipeline:
         """It draws the condition's latents by the seeds of the call's generators, where diffusers' own takes them from nowhere:

@@ -40,6 +40,7 @@ class TransformerBase(Base):
     optional_parts: ClassVar[Sequence[str]] = ()  # encoders that a base may lack
     usual_blocks: ClassVar[int]  # that a ControlNet copies
     alike: ClassVar[Sequence[str]]  # what the configurations of ControlNet and transformer have in common
+    unheard_parts: ClassVar[Sequence[str]] = ()  # of the last block, whose output goes nowhere
     noisy_argument: ClassVar[str] = "hidden_states"  # of a ControlNet's call
     condition_argument: ClassVar[str] = "controlnet_cond"
     vae_settings: ClassVar[Sequence[str]] = ("scaling_factor", "shift_factor")  # of its configuration, for latents
@@ -175,6 +176,7 @@ class TransformerBase(Base):
         if init != COPIED:
             controlnet = read_model(self.controlnet_kind, init, self.model.safetensors)
             self._check_controlnet(init, controlnet)
+            self.forget_unheard(controlnet)
             self.lend(controlnet)
             return controlnet
         fitting = [count for count in range(1, self.layers + 1) if self.heard(count) == count]
@@ -187,12 +189,23 @@ class TransformerBase(Base):
         lent = copy(self.denoiser)  # with a configuration of its own: diffusers may change that of what it copies
         lent._internal_dict = FrozenDict(self.denoiser.config)
         controlnet = self.copied(lent, blocks).float()
+        self.forget_unheard(controlnet)
         self.lend(controlnet)
         return controlnet
 
     @abstractmethod
     def copied(self, transformer: Any, blocks: int) -> Any:
         """A ControlNet of the transformer's first blocks, in training mode, that at first changes nothing."""
+
+    def forget_unheard(self, controlnet: Any) -> None:
+        """Do not train what the transformer does not hear of: blocks beyond those that it listens to, and what of the last one goes nowhere.
+
+        A ControlNet of others may have more of both than one that is copied here.
+        """
+        last = self.heard(len(controlnet.controlnet_blocks)) if self.unheard_parts else 0
+        if last:
+            freeze(*controlnet.transformer_blocks[last:], *controlnet.controlnet_blocks[last:])
+            freeze(*map(controlnet.transformer_blocks[last - 1].get_submodule, self.unheard_parts))
 
     def _check_controlnet(self, init: str, controlnet: Any) -> None:
         """Raises ModelError that names what does not fit."""
@@ -258,9 +271,7 @@ def _reads(tokenizer: Any) -> list[Any]:
     return [sorted(tokenizer.get_vocab().items()), tokenizer.model_max_length, *([chat] if chat else [])]
 
 
-def without_unheard(controlnet: Any, *parts: str) -> Any:
-    """The ControlNet, but that parts of its last block whose output goes nowhere are not trained: they have no gradient,
-    which data parallelism waits for."""
-    for part in parts:
-        controlnet.transformer_blocks[-1].get_submodule(part).requires_grad_(False)
-    return controlnet
+def freeze(*modules: nn.Module) -> None:
+    """They are not trained: what is not heard has no gradient, which data parallelism waits for."""
+    for module in modules:
+        module.requires_grad_(False)

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, FluxControlNetModel
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
 from support.flow_formulas import CAPTIONS, a_batch, blocks, of_the_pipeline, plain_loss, trained
 from support.flow_models import FLOWS, save_flow_base
+from support.learners import stir
 from support.thorough import slow_ones
 
 from trainer.errors import ModelError
@@ -144,13 +145,38 @@ def test_flux_schnell_hears_no_guidance(flow_bases: dict[str, Base], tmp_path: P
 
 
 @pytest.mark.parametrize("family", FLOWS)
-def test_everything_that_is_trained_has_a_gradient(family: str, flow_bases: dict[str, Base]) -> None:
-    """What is not heard is not trained: processes that share out an update wait for the gradient of every weight."""
+def test_everything_that_is_trained_has_a_gradient(family: str, flow_bases: dict[str, Base], tmp_path: Path) -> None:
+    """What is not heard is not trained: processes that share out an update wait for the gradient of every weight. So it is of a
+    copy, of a ControlNet that was read, as of a fork, and of one with more blocks than are heard."""
     base = flow_bases[family]
-    controlnet, batch = trained(base), a_batch(base, rows=1)
+    copied, batch = trained(base), a_batch(base, rows=1)
+    copied.save_pretrained(tmp_path / "read")
+    several = base.copied(base.denoiser, base.layers - 1)  # type: ignore[attr-defined]
+    stir(several)
+    several.save_pretrained(tmp_path / "several")
+    read = [base.new_controlnet(str(tmp_path / name)) for name in ("read", "several")]
     draws = draw(batch, seed=0, times=base.objective.band(2, 4))
-    row_losses(base, controlnet, base.objective, batch, draws).mean().backward()
+    for controlnet in (copied, *read):
+        row_losses(base, controlnet, base.objective, batch, draws).mean().backward()
+        assert all((weight.grad is not None) == weight.requires_grad for weight in controlnet.parameters())
+
+
+def test_blocks_of_one_stream_are_trained_as_they_are_used(flow_bases: dict[str, Base], tmp_path: Path) -> None:
+    """A FLUX.1 ControlNet of others that has some steers the base by them, too: the loss is that of diffusers' script, every weight that
+    is trained has a gradient, and no other."""
+    base: Any = flow_bases["flux"]
+    config = base.denoiser.config
+    heads = {"attention_head_dim": config.attention_head_dim, "num_attention_heads": config.num_attention_heads}
+    made = FluxControlNetModel.from_transformer(base.denoiser, 2, len(base.denoiser.single_transformer_blocks), **heads)
+    stir(made)
+    made.save_pretrained(tmp_path / "others")
+    controlnet, batch = base.new_controlnet(str(tmp_path / "others")), a_batch(base, rows=1)
+    draws = draw(batch, seed=0, times=base.objective.band(2, 4))
+    loss = row_losses(base, controlnet, base.objective, batch, draws).mean()
+    torch.testing.assert_close(loss, plain_loss(base, controlnet, batch, draws))
+    loss.backward()
     assert all((weight.grad is not None) == weight.requires_grad for weight in controlnet.parameters())
+    assert controlnet.controlnet_single_blocks[0].weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("family", FLOWS)
