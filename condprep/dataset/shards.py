@@ -58,7 +58,8 @@ class Row:
 
 def size_of(columns: Mapping[str, Any]) -> int:
     """Bytes of a row's pictures and maps."""
-    return sum(len(value["bytes"] or b"") for value in columns.values() if isinstance(value, dict) and "bytes" in value)
+    stored = (value.get("bytes") for value in columns.values() if isinstance(value, dict))
+    return sum(len(data) for data in stored if isinstance(data, bytes))
 
 
 def stored_row(values: dict[str, Any], split: str, image: str = "image", caption: str = "text") -> Row:
@@ -68,10 +69,16 @@ def stored_row(values: dict[str, Any], split: str, image: str = "image", caption
     return Row(
         columns=values,
         split=split,
-        enlarged=isinstance(transform, list) and len(transform) == 6 and max(transform[0], transform[4]) > 1,
+        enlarged=_enlarges(transform),
         untouched=isinstance(data, bytes) and sha256(data).hexdigest() == values.get("key"),
         captioned=any(text) if isinstance(text, list) else bool(text),
     )
+
+
+def _enlarges(transform: Any) -> bool:
+    """What a row says of its picture; rows may be anybody's."""
+    scales = transform[::4] if isinstance(transform, list) and len(transform) == 6 else []
+    return any(isinstance(scale, float) and scale > 1 for scale in scales)
 
 
 @dataclass

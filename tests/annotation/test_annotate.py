@@ -42,6 +42,7 @@ def test_path_bytes_pil_and_array_give_the_same_map(photo: Path) -> None:
     array = np.asarray(image)
     results = annotate([photo, str(photo), photo.read_bytes(), image, array, np.asfortranarray(array)], "canny")
     expected = cv2.Canny(array, 100, 200)
+    assert len(results) == 6
     for result in results:
         np.testing.assert_array_equal(pixels(result), expected)
         assert result.image.size == result.maps["canny"].size == image.size
@@ -98,7 +99,7 @@ def test_like_repeats_the_dataset(raw: Path, tmp_path: Path, fit: str, annotator
     build(raw, tmp_path / "ds", annotators, **options)
     rows = load_from_disk(str(tmp_path / "ds"))["train"]
     results = annotate([raw / name for name in rows["source"][:]], like=tmp_path / "ds")
-    for row, result in zip(rows, results):
+    for row, result in zip(rows, results, strict=True):
         assert isinstance(result, Annotated)
         for column, image in result.maps.items():
             stored = np.asarray(row[column if annotators[1:] else "conditioning_image"].convert("L"))
@@ -197,7 +198,7 @@ def test_keypoints_lie_where_the_picture_lies(tmp_path: Path) -> None:
     build(tmp_path / "wide", tmp_path / "ds", "poses:a", fit="pad", resolution=128)
     stored = load_from_disk(str(tmp_path / "ds"))["train"]["keypoints"][:]
     results = annotate(pictures, "poses:a", fit="pad", resolution=128)
-    for result, row, corner in zip(results, stored, ([0, 32], [32, 0])):
+    for result, row, corner in zip(results, stored, ([0, 32], [32, 0]), strict=True):
         assert isinstance(result, Annotated)
         x, y = corner
         found = result.columns["keypoints"]["people"][0]["pose_keypoints_2d"]

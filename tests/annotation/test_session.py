@@ -52,7 +52,7 @@ def test_filters_and_networks_in_one_session(monkeypatch: pytest.MonkeyPatch, ra
     paths = sorted(raw.rglob("*.[jpw]*")) * 2
     results = Session(["canny", "counting"], workers=3)(paths)
     alone = Session("canny")
-    for path, result in zip(paths, results):
+    for path, result in zip(paths, results, strict=True):
         rgb = np.asarray(Image.open(path).convert("RGB"))
         np.testing.assert_array_equal(pixels(result), rgb[..., 1])
         np.testing.assert_array_equal(pixels(result, "canny"), pixels(alone([path])[0], "canny"))

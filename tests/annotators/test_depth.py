@@ -85,7 +85,7 @@ def test_maps_are_those_of_the_reference(reference: Any, depth: Annotator, norma
         m.astype(int) for m in reference(picture, detect_resolution=128, image_resolution=128, depth_and_normal=True)
     ]
     ours = [annotator(batch(picture), KEYS[:1]).maps[0].permute(1, 2, 0).numpy() for annotator in (depth, normal)]
-    for mine, theirs in zip(ours, expected):
+    for mine, theirs in zip(ours, expected, strict=True):
         assert theirs.std() > 5  # there is something to compare
         assert abs(mine - theirs).max() <= 1
 
@@ -181,7 +181,7 @@ def test_keep_raw_brings_the_depth_back() -> None:
     depths = torch.rand(2, 1, 9, 7) * 1000
     annotator = Depth(Given(depths), "midas", device="cpu", precision="fp32", keep_raw=True)
     column = annotator(torch.zeros(2, 3, 9, 7, dtype=torch.uint8), KEYS[:2]).columns["depth_raw"]
-    for value, expected in zip(column, depths[:, 0].numpy()):
+    for value, expected in zip(column, depths[:, 0].numpy(), strict=True):
         levels = cv2.imdecode(np.frombuffer(value["png"], np.uint8), cv2.IMREAD_UNCHANGED)
         assert levels.dtype == np.uint16
         depth = value["low"] + levels / 65535 * (value["high"] - value["low"])
@@ -203,7 +203,7 @@ def test_what_is_seen_and_drawn_is_what_a_call_returns() -> None:
     annotator = Depth(Brightness(), "midas", device="cpu", precision="fp32", keep_raw=True)
     rgb = torch.from_numpy(np.stack([data.astronaut()[:40, :56], data.coffee()[:40, :56]])).permute(0, 3, 1, 2)
     whole, drawn = annotator(rgb, KEYS[:2]), Runner(annotator)(rgb, KEYS[:2])
-    for number, (pixels, columns) in enumerate(drawn):
+    for number, (pixels, columns) in zip(range(2), drawn, strict=True):
         assert np.array_equal(pixels, whole.maps[number, 0])
         assert columns["depth_raw"] == whole.columns["depth_raw"][number]
 
@@ -233,7 +233,7 @@ def test_sobel_is_opencv(height: int, width: int, seed: int) -> None:
     """The slopes are cv2.Sobel's with its default border, for any size from 1 x 1."""
     depth = np.random.default_rng(seed).random((height, width), dtype=np.float32)
     slopes = sobel(torch.from_numpy(depth)[None, None])
-    for mine, order in zip(slopes, ((1, 0), (0, 1))):
+    for mine, order in zip(slopes, ((1, 0), (0, 1)), strict=True):
         np.testing.assert_allclose(mine[0, 0], cv2.Sobel(depth, cv2.CV_32F, *order, ksize=3), atol=1e-5)
 
 
@@ -286,7 +286,7 @@ def test_dpt_and_zoedepth_are_their_pipeline_s(make: Callable[[Path], None], tmp
     model = load_annotator(f"depth:{tmp_path}", params={"precision": "fp32"}).model  # type: ignore[attr-defined]
     model.metric = False  # the pipeline gives metres
     estimate = pipeline("depth-estimation", model=str(tmp_path))
-    for mine, picture in zip(model(pictures), pictures):
+    for mine, picture in zip(model(pictures), pictures, strict=True):
         expected = estimate(Image.fromarray(picture.permute(1, 2, 0).numpy()))["predicted_depth"].reshape(1, 50, 70)
         spread = float(expected.max() - expected.min())
         assert spread > 0

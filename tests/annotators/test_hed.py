@@ -289,6 +289,6 @@ def test_what_is_seen_and_drawn_is_what_a_call_returns(folder: Path, variant: st
     """A build draws in threads of the CPU what the network has seen: the same maps and columns, in any style."""
     annotator, rgb = hed(folder, variant), batch(photo(64, 64), photo(128, 64)[64:])
     whole, drawn = annotator(rgb, KEYS[:2]), Runner(annotator)(rgb, KEYS[:2])
-    for number, (pixels, columns) in enumerate(drawn):
+    for number, (pixels, columns) in zip(range(2), drawn, strict=True):
         assert np.array_equal(pixels, whole.maps[number, 0])
         assert columns == {name: values[number] for name, values in whole.columns.items()}

@@ -73,7 +73,7 @@ def test_the_classes_are_those_of_transformers(kind: str, models: dict[str, Anno
     rgb = [picture(64, 96), np.ascontiguousarray(picture(64, 96)[:, ::-1])]
     maps = annotator(batch(*rgb), KEYS[:2]).maps.permute(0, 2, 3, 1).numpy()
     painted = colours("ade20k" if LABELS[kind] is tiny_models.ADE else "coco", LABELS[kind])[1]
-    for found, one in zip(maps, rgb):
+    for found, one in zip(maps, rgb, strict=True):
         expected = theirs(annotator.model, one)
         assert len(np.unique(expected)) > 1, "a flat map would equal anything"
         assert (found != painted[expected]).any(2).mean() <= 1e-3
@@ -112,7 +112,7 @@ def test_the_column_says_what_is_there(models: dict[str, Annotator]) -> None:
     """Ids and names as the model has them, the largest share first, all of the picture; what is drawn by threads is the same."""
     annotator, rgb = models["segformer"], batch(picture(64, 64), picture(128, 64)[64:])
     whole, drawn = annotator(rgb, KEYS[:2]), Runner(annotator)(rgb, KEYS[:2])
-    for number, (pixels, columns) in enumerate(drawn):
+    for number, (pixels, columns) in zip(range(2), drawn, strict=True):
         listed = columns["segmentation_classes"]
         assert np.array_equal(pixels, whole.maps[number].permute(1, 2, 0))
         assert listed == whole.columns["segmentation_classes"][number]

@@ -44,7 +44,7 @@ def test_the_next_command_removes_what_a_disk_kept(tmp_path: Path, monkeypatch: 
         lambda: condprep.merge(["ds", "ds"], "both"),
         lambda: condprep.merge(["ds", "ds"], "both"),
     )
-    for act, out in zip(acts, ("ds", "ds", "out", "out", "both", "both")):
+    for act, out in zip(acts, ("ds", "ds", "out", "out", "both", "both"), strict=True):
         left = tmp_path / out / ".condprep" / "shards" / "000000"
         if (tmp_path / out / ".condprep").exists():
             left.mkdir(parents=True)

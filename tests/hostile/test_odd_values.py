@@ -60,6 +60,7 @@ ODD_COLUMNS = {
     "a key that is a timestamp": {"key": pa.array([0, 1], pa.timestamp("s"))},
     "no transform": {"transform": pa.nulls(2, pa.list_(pa.float64()))},
     "transforms of nothing": {"transform": pa.array([[None] * 6, [float("nan")]], pa.list_(pa.float64()))},
+    "bytes that are a number": {"file": pa.array([{"bytes": 3, "name": "a"}] * 2)},
     "short keypoints": {"keypoints": pa.array([{"people": [{"pose": [1.0]}]}] * 2)},
     "keypoints that are no numbers": {"keypoints": pa.array([{"people": [{"pose": [float("nan")] * 54}]}] * 2)},
 }
@@ -73,6 +74,7 @@ def test_odd_columns_end_in_words(tmp_path: Path, odd: str) -> None:
         lambda: condprep.verify(path, checks=["structure", "condition"]),
         lambda: summarize(tmp_path),
         lambda: condprep.report(path, tmp_path / "page.html"),
+        lambda: condprep.curate(path, tmp_path / "out", "flat"),
     ):
         with suppress(CondprepError):
             act()

@@ -234,7 +234,7 @@ def test_threads_decode_what_one_thread_decodes() -> None:
     names = sorted(GOOD) * 6
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda name: decode(GOOD[name]).rgb, names))
-    for name, rgb in zip(names, together):
+    for name, rgb in zip(names, together, strict=True):
         assert np.array_equal(rgb, decode(GOOD[name]).rgb), name
 
 

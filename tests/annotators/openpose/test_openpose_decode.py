@@ -108,7 +108,7 @@ def test_a_picture_does_not_depend_on_its_batch():
     frame = Frame.of(120, 160, 184)
     crowd = [maps(rng, random_people(rng, count), frame, 0.02) for count in (0, 5, 1, 9)]
     together = decode_poses(torch.cat([h for h, _ in crowd]), torch.cat([p for _, p in crowd]), frame)
-    for (heatmaps, pafs), bodies in zip(crowd, together):
+    for (heatmaps, pafs), bodies in zip(crowd, together, strict=True):
         assert np.array_equal(decode_poses(heatmaps, pafs, frame)[0], bodies)
 
 

@@ -147,8 +147,9 @@ def test_a_face_s_confidence_is_its_heatmap_s():
     face = object.__new__(part_of_the_reference("face").Face)
     face.model = _Model(lambda x: [network(x)])
     heatmaps = face(crop.permute(1, 2, 0).numpy()[:, :, ::-1].copy())
-    for (x, y, score), heatmap in zip(points, heatmaps):
+    for (x, y, score), heatmap in zip(points, heatmaps, strict=True):
         assert not score or abs(score - heatmap[int(y), int(x)]) <= 1e-4
+    assert points[:, 2].any()
 
 
 def test_a_hand_s_confidence_is_its_heatmap_s():
@@ -163,6 +164,7 @@ def test_a_hand_s_confidence_is_its_heatmap_s():
         mean += util.smart_resize(util.smart_resize_k(maps, fx=8, fy=8), (128, 128)) / 4
     for number, (x, y, score) in enumerate(points):
         assert not score or abs(score - mean[int(y), int(x), number]) <= 1e-4
+    assert points[:, 2].any()
 
 
 def test_hands_and_faces_do_not_depend_on_their_batch():

@@ -102,7 +102,7 @@ def test_passes_of_any_size_learn_the_same(bases: dict[str, Path]) -> None:
         results.append((weights(learner), step.norm))
     for found, norm in results[1:]:
         torch.testing.assert_close(norm, results[0][1], rtol=1e-4, atol=0)
-        for mine, expected in zip(found, results[0][0]):
+        for mine, expected in zip(found, results[0][0], strict=True):
             torch.testing.assert_close(mine, expected, rtol=1e-3, atol=2e-5)
 
 
@@ -199,7 +199,7 @@ def test_the_average_is_that_of_diffusers(bases: dict[str, Path]) -> None:
         learner.step([make_batch(learner.base)], RATE)
         decay = 0 if update == 1 else min(0.5, update / (9 + update))
         shadow = [decay * s + (1 - decay) * w for s, w in zip(shadow, weights(learner))]
-    for mine, expected in zip(learner.weights("best"), shadow):
+    for mine, expected in zip(learner.weights("best"), shadow, strict=True):
         torch.testing.assert_close(mine, expected, rtol=1e-5, atol=1e-7)
 
 

@@ -32,7 +32,7 @@ def test_spectra_are_compared_together_as_one_by_one(pair: MultiscalePair) -> No
     """A stack of spectra gives the correlations that each gives alone, bit for bit."""
     target = spectrum(steps(pair.picture), (96, 128))
     spectra = np.stack([spectrum(turned.undo(lines(pair.stored)), (96, 128)) for turned in (UPRIGHT, *FLIPS)])
-    for alone, together in zip(spectra, correlation(target, spectra)):
+    for alone, together in zip(spectra, correlation(target, spectra), strict=True):
         assert np.array_equal(correlation(target, alone), together)
 
 
