@@ -153,7 +153,9 @@ def test_an_srgb_profile_changes_nothing(format: str) -> None:
     assert np.array_equal(decode(data).rgb, pillow(data))
 
 
-@pytest.mark.parametrize("profile", [b"junk" * 40, SRGB[:200], grey_profile(2.2), b"\0" * (5 << 20)])
+@pytest.mark.parametrize(
+    "profile", [b"junk" * 40, SRGB[:200], grey_profile(2.2), b"\0" * (5 << 20)], ids=["junk", "cut", "grey", "zeros"]
+)
 def test_a_profile_that_does_not_fit_is_ignored(profile: bytes) -> None:
     """Junk, a cut, a grey profile on colour, a giant: the pixels stay as stored, but the bytes are not kept."""
     for format in ("JPEG", "PNG"):
