@@ -64,13 +64,15 @@ def _build_into(folder: Path) -> Arguments:
 
 def _build_pairs(folder: Path) -> Arguments:
     """Maps that are there already, one of them of another shape than its picture."""
-    picture_files(folder / "image")
-    (folder / "canny").mkdir()
-    for picture in (folder / "image").iterdir():
+    pairs = folder / "pairs"
+    pairs.mkdir()
+    picture_files(pairs / "image")
+    (pairs / "canny").mkdir()
+    for picture in (pairs / "image").iterdir():
         edges = Image.open(picture).convert("L").filter(ImageFilter.FIND_EDGES).point(lambda level: 255 * (level > 60))
         edges = edges.resize((160, 40)) if picture.stem == "1" else edges
-        edges.save(folder / "canny" / f"{picture.stem}.png")
-    return "build", folder, "--condition-column", "canny", "--condition-kind", "canny", "--out", folder / "ds"
+        edges.save(pairs / "canny" / f"{picture.stem}.png")
+    return "build", pairs, "--condition-column", "canny", "--condition-kind", "canny", "--out", folder / "ds"
 
 
 def _inspect(folder: Path) -> Arguments:
