@@ -23,8 +23,8 @@ ConditionFile = Annotated[Path, typer.Option(help="a condition map, as `condprep
 Prompt = Annotated[str, typer.Option(help="what the picture shall show")]
 PictureFile = Annotated[Path, typer.Option("--out", "-o", help="the picture: a PNG or JPEG file")]
 NegativePrompt = Annotated[str, typer.Option(help="what it shall not show")]
-Steps = Annotated[int, typer.Option(min=1, help="of the sampler")]
-Cfg = Annotated[float, typer.Option(min=0, help="classifier-free guidance")]
+Steps = Annotated[int | None, typer.Option(min=1, help="of the sampler (default: eval.sampler_steps of the recipe)")]
+Cfg = Annotated[float | None, typer.Option(min=0, help="classifier-free guidance (default: eval.cfg of the recipe)")]
 Seed = Annotated[int, typer.Option(help="another one gives another picture")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace OUT")]
 
@@ -36,8 +36,8 @@ def sample(
     kind: Kind = None,
     out: PictureFile = Path("sample.png"),
     negative_prompt: NegativePrompt = "",
-    steps: Steps = 20,
-    cfg: Cfg = 7.5,
+    steps: Steps = None,
+    cfg: Cfg = None,
     seed: Seed = 0,
     base: BaseName = None,
     checkpoint: WhichCheckpoint = None,

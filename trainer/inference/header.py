@@ -44,7 +44,7 @@ def header(
     training, condition, config: what training.json, condition.json and config.json hold. original: whether names are.
     """
     kind, predicted = all_kinds(kinds_of(condition)) or "unknown", training.get("prediction_type")
-    side = condition["geometry"]["resolution"]
+    side = training.get("resolution", condition["geometry"]["resolution"])  # the dataset may have another one
     said = {
         "sai_model_spec": VERSION,
         "architecture": architecture(training["family"], config, predicted),

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from condprep.runtime.files import read_json
-from trainer.errors import ModelError
+from trainer.errors import ModelError, RecipeError
 from trainer.inference.checkpoint_folder import MANIFEST, result_folder
 from trainer.models.kinds import CONDITIONS, Given, all_kinds, before_calls, kinds_of
-from trainer.recipe.layout import CONDITION, CONFIG, EMA, RAW, TRAINING
+from trainer.recipe.layout import CONDITION, CONFIG, EMA, RAW, RECIPE, TRAINING
 from trainer.types import Say, torch_dtype
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from PIL import Image
 
+    from trainer.recipe.outcome import Eval
+
+FAR = 2.0  # times as many pixels as in training, or as few
 WeightsName = Literal["best", "raw", "ema", "faithful"]
 PrecisionName = Literal["auto", "bf16", "fp16", "fp32"]
 
@@ -84,25 +87,53 @@ def sample(
     prompt: str,
     *,
     negative_prompt: str = "",
-    steps: int = 20,
-    cfg: float = 7.5,
+    steps: int | None = None,
+    cfg: float | None = None,
     seed: int = 0,
     kind: str | None = None,
     **how: Any,
 ) -> Image.Image:
     """One picture that follows a condition map, by the family's own sampler. how: what `load_pipeline` takes, another sampler with it.
 
-    condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle. kind: which of
+    condition: a map, or its file. The picture has its size, cut down to multiples of 64 pixels from the middle; `say` is told where
+    that is far from the training's. steps, cfg: None is what the run's own pictures are drawn with, `eval.sampler_steps` and `eval.cfg` of its recipe. kind: which of
     several kinds of conditions it is. Raises ModelError as `load_pipeline`, for a map that cannot be read, and for a kind that the
     ControlNet does not know.
     """
     from trainer.inference.generate import Request, Sampling, generate
 
     folder = result_folder(Path(output), how.get("checkpoint"))
-    request = Request(prompt, fit_condition(condition), seed, chosen_kind(kinds_of(read_records(folder)[1]), kind))
-    sampling = Sampling(steps, cfg, negative_prompt=negative_prompt)
+    training, record = read_records(folder)
+    request = Request(prompt, fit_condition(condition), seed, chosen_kind(kinds_of(record), kind))
+    if far := far_from_training(request.condition.size, training):
+        how.get("say", lambda _: None)(far)
+    usual = _drawn_with(Path(output))
+    chosen = usual.sampler_steps if steps is None else steps, usual.cfg if cfg is None else cfg
+    sampling = Sampling(*chosen, negative_prompt=negative_prompt)
     (picture,) = generate(load_pipeline(output, **how), [request], sampling)
     return picture
+
+
+def _drawn_with(output: Path) -> Eval:
+    """How the pictures of a run are drawn, as its recipe says; the defaults where it has none that can be read."""
+    from trainer.recipe.outcome import Eval
+    from trainer.recipe.toml import load_recipe
+
+    try:
+        return load_recipe(output / RECIPE).eval if (output / RECIPE).is_file() else Eval()
+    except RecipeError:
+        return Eval()
+
+
+def far_from_training(size: tuple[int, int], training: Mapping[str, Any]) -> str | None:
+    """What is to be said of a picture's size, (width, height), that has other numbers of pixels altogether than those that were trained on."""
+    side = training.get("resolution")  # of an older version: it is not known
+    if not isinstance(side, int) or 1 / FAR < size[0] * size[1] / side**2 < FAR:
+        return None
+    return (
+        f"the condition has {size[0]} x {size[1]} px, and this ControlNet was trained at {side} x {side}, or as many pixels in another"
+        " shape: it follows maps of that size best"
+    )
 
 
 def chosen_kind(kinds: Sequence[str | None], kind: str | None) -> str | None:

@@ -184,6 +184,7 @@ class TrainingLoop:
             "prediction_type": base.prediction_type,
             "updates": self.update,
             "batch": recipe.train.batch,
+            "resolution": recipe.data.resolution,
             "processes": self.accelerator.num_processes,
             "sharded": self.learner.sharded,
             "rows": self.rows,

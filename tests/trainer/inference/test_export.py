@@ -24,7 +24,8 @@ from trainer import load_pipeline, sample, train
 from trainer.cli.main import app
 from trainer.errors import ModelError
 from trainer.inference.export import condition_record
-from trainer.inference.pipeline import _checking, fit_condition, unlike
+from trainer.inference.pipeline import _checking, _drawn_with, far_from_training, fit_condition, unlike
+from trainer.recipe.outcome import Eval
 from trainer.recipe.toml import load_recipe, parse_recipe
 
 
@@ -123,8 +124,10 @@ def test_a_pipeline_is_saved_under_its_own_name(output: Path, tmp_path: Path) ->
 
 
 def test_a_sample_depends_on_seed_and_condition_alone(place: Path, output: Path) -> None:
-    """The same call gives the same picture; another seed gives another one."""
+    """The same call gives the same picture; another seed gives another one. What is not said is as the run's own pictures are drawn."""
     how: dict[str, Any] = {"steps": 2, "device": "cpu"}
+    assert _drawn_with(output) == load_recipe(output / "recipe.toml").eval != Eval()
+    assert _drawn_with(place) == Eval()
     first, again, other = (
         np.asarray(sample(output, a_map(place), "a red disc", seed=seed, **how)) for seed in (1, 1, 2)
     )
@@ -203,6 +206,13 @@ def test_a_condition_is_cut_to_the_grid() -> None:
         fit_condition(Image.new("L", (63, 200)))
     with pytest.raises(ModelError, match=r"condition missing\.png"):
         fit_condition("missing.png")
+
+
+def test_a_map_of_another_size_than_the_training_is_told() -> None:
+    """From half or twice as many pixels on, in whatever shape; of a result that does not say its size nothing is."""
+    for size, told in {(512, 512): False, (768, 384): False, (1024, 1024): True, (320, 320): True}.items():
+        assert bool(far_from_training(size, {"resolution": 512})) == told, size
+    assert far_from_training((64, 64), {}) is None
 
 
 class Shown:
