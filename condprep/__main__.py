@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 
 def main() -> None:
     """The command line, which takes the signals over once it is loaded."""
+    speak_utf8()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     from condprep.cli.main import main as run
 
     run()
+
+
+def speak_utf8() -> None:
+    """Names of files are UTF-8, whatever the locale says: Arrow opens no others, and other machines read them. Python has to begin so."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def leave(*_: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from condprep.__main__ import leave
+from condprep.__main__ import leave, speak_utf8
 
 
 def main() -> None:
@@ -15,6 +15,7 @@ def main() -> None:
 
 def loaded() -> Callable[[], None]:
     """What the command runs. While its libraries are loaded an interruption ends at once, as docs/trainer.md says."""
+    speak_utf8()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, leave)
     from trainer.cli.main import main as run

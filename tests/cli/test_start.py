@@ -125,6 +125,16 @@ def test_an_interruption_while_it_starts_is_a_line(module: str) -> None:
     assert (ended.code, ended.out, ended.err) == (1, "", "error: stopped\n")
 
 
+@pytest.mark.parametrize("module", ["condprep", "trainer"])
+def test_names_are_utf8_in_any_locale(module: str) -> None:
+    """Where Python would read names as ASCII, or as Latin 1, the command begins anew, with the same arguments, and reads UTF-8."""
+    start = f"import sys; sys.modules['{module}.cli.main'] = Nothing = type('N', (), {{}})()\n"
+    start += "Nothing.main = lambda: print(sys.argv[1:], sys.getfilesystemencoding())\n"
+    start += f"import {module}.cli; from {module}.__main__ import main; main()"
+    ended = python("-c", start, "nö", "-X", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert (ended.code, ended.out, ended.err) == (0, "['nö', '-X'] utf-8\n", "")
+
+
 def test_the_bare_command_lists_its_verbs(command: Command) -> None:
     """`condprep` alone is a mistake that shows what there is."""
     ended = command()
