@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,14 @@ def evaluate(
     arms = make_arms(trial, held_out, seen, against)
     settings = {"protocol": protocol_name, **_settings(recipe, split), "against": against, "sampler": drawn_by}
     measure = named.measures.get(trial.kind or "") if named else None
-    return conclude(trial, arms, trained, settings | asdict(sampling), time.perf_counter() - began, measure)
+    found = conclude(trial, arms, trained, settings | asdict(sampling), time.perf_counter() - began, measure)
+    return replace(found, notes=[*found.notes, *_known(held, trained, of == recipe.data.split and dataset is None)])
+
+
+def _known(held: Split, trained: Trained, named: bool) -> Iterator[str]:
+    """That the rows which are looked at were trained on. named: they are of that very split."""
+    if named or held.fingerprint == trained.dataset:
+        yield "the rows that were looked at are those that were trained on: this is how well it remembers them"
 
 
 def _instead(annotator: str | None, named: EvaluationProtocol | None, kind: str | None) -> AnnotatorChoice | None:

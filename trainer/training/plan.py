@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from condprep.images.geometry import Size
 from trainer.data.open import open_splits
+from trainer.data.rows import Rows, spread
 from trainer.data.split import Split
+from trainer.data.stream import StreamedRows
 from trainer.inference.export import condition_record, unsaid
 from trainer.models.families import load_base
 from trainer.models.kinds import all_kinds
@@ -26,6 +31,7 @@ from trainer.training.preflight import check_room
 from trainer.training.step import is_sharded
 from trainer.training.validate import check_validation
 
+LOOKED_AT, MANY = 1_000, 0.05  # rows of which captions are looked at; share from which it is worth a line
 FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
 UNHELD = (
     "no held-out rows: nothing is measured while training; data.validation = 0.02 in the recipe holds some out,"
@@ -128,6 +134,12 @@ def doubts(recipe: Recipe, train: Split) -> list[str]:
             f"train.warmup = {recipe.train.warmup} is not shorter than the run of {updates} updates, so that the learning rate "
             f"never gets to train.lr; say train.warmup = {updates // 10}"
         )
+    if recipe.data.validation == recipe.data.split and recipe.eval.rows:
+        found.append(
+            f'data.validation = "{recipe.data.validation}" is the split that is trained on: what is measured is how well its rows are'
+            " remembered; data.validation = 0.02 holds some out"
+        )
+    found += [*without_caption(train.rows), *named_alike(train.rows)]
     scales = [scale for size in train.known_sizes for scale in train.transform.place(size).scale]
     for far, what in ((max(scales) >= FAR, "enlarged"), (min(scales) <= 1 / FAR, "shrunk")):
         if far:
@@ -136,6 +148,31 @@ def doubts(recipe: Recipe, train: Split) -> list[str]:
                 f"that is trained: condprep build ... --resolution {recipe.data.resolution} --fit {recipe.data.fit}"
             )
     return found
+
+
+def without_caption(rows: Rows) -> Iterator[str]:
+    """That many rows have no caption, by some of them; of a stream nothing is looked at."""
+    seen = [] if isinstance(rows, StreamedRows) else spread(range(len(rows)), LOOKED_AT)
+    empty = sum(not any(caption.strip() for caption in rows.captions(number)) for number in seen)
+    if empty > MANY * len(seen):
+        yield (
+            f"{empty:,} of {len(seen):,} rows that were looked at have no caption: they are learned as those that data.caption_dropout"
+            " drops, beside these"
+        )
+
+
+def named_alike(rows: Rows) -> Iterator[str]:
+    """That many rows have a key that is another one's, too."""
+    if rows.names.key is None or isinstance(rows, StreamedRows):
+        return
+    keys = rows.table.column(rows.names.key)
+    known = keys.take(pa.array(rows.numbers)) if len(rows) < len(keys) else keys
+    alike = len(known) - pc.count_distinct(known, mode="all").as_py()
+    if alike > MANY * len(known):
+        yield (
+            f"{len(known):,} rows have {len(known) - alike:,} keys (column {rows.names.key!r}): in an epoch rows of one key get the same"
+            " noise at the same timestep; give each a key of its own, or take the column away"
+        )
 
 
 def total_updates(train: Train, rows: int) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from support.trainer_models import build_dataset
 
 from condprep.annotators.registry import load_annotator
 from condprep.runtime.files import commit_json
+from trainer.evaluation.evaluate import _known
 from trainer.evaluation.examples import Example
 from trainer.evaluation.reannotator import Reannotator
 from trainer.evaluation.result import Fidelity, Trained, conclude
@@ -130,3 +133,11 @@ def test_a_checkpoint_knows_the_losses_up_to_its_own(tmp_path: Path) -> None:
     lines = "".join(json.dumps({"update": n, "val_loss": 1 / n}) + "\n" for n in (10, 20, 30))
     (tmp_path / "metrics.jsonl").write_text(lines)
     assert Trained.of(tmp_path, tmp_path / "metrics.jsonl").losses == [(10, 0.1), (20, 0.05)]
+
+
+def test_rows_that_were_trained_on_are_called_so() -> None:
+    """By their content, or as the very split of the training: a note says that following them is remembering."""
+    held: Any = SimpleNamespace(fingerprint="rows")
+    known = (("rows", False), ("fewer of them", True), ("others", False))
+    notes = [[*_known(held, replace(NOTHING, dataset=trained), named)] for trained, named in known]
+    assert [len(one) for one in notes] == [1, 1, 0]

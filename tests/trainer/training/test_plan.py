@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from support.trainer_runs import make_place, make_recipe
 from support.trainings import RECORDED
 
 from condprep.runtime.files import read_json
+from trainer.data.open import open_split
 from trainer.inference.export import card, condition_record
 from trainer.training import plan
 
@@ -60,3 +63,22 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
         assert said in notes[0] if said else notes == [], (name, notes)
         assert "## Data" in card(tmp_path, RECORDED, condition_record(place / "ds", ["conditioning_image"], [None], 64))
         path.write_text(whole)
+
+
+def test_what_is_probably_not_meant_is_told(place: Path, tmp_path: Path) -> None:
+    """Held-out rows that are those of the training, random crops of nothing, rows without captions, and keys that rows share; of
+    rows as they should be nothing."""
+    plain = make_recipe(place, tmp_path / "run", eval={"every": 5, "samples": 2})
+    split = open_split(plain, "train", training=True)
+    assert plan.doubts(plain, split) == []
+    tables: dict[str, Any] = {"data": {"validation": "train", "crop": "random"}, "cache": {"latents": False}}
+    odd = make_recipe(place, tmp_path / "run", eval={"every": 5, "samples": 2}, **tables)
+    found = plan.doubts(odd, split)
+    assert [any(said in note for note in found) for said in ("is the split that is trained on", "crop")] == [True, True]
+    names, many = split.rows.names, len(split.rows)
+    captions = [[""] if n % 2 else ["a disc"] for n in range(many)]
+    table = pa.table({"key": ["a", "b"] * many, "text": [[one] for one in captions] * 2})
+    rows = replace(split.rows, table=table, names=replace(names, key="key", captions=("text",), copied=True))
+    found = plan.doubts(plain, replace(split, rows=replace(rows, numbers=range(many))))
+    assert f"{many // 2} of {many} rows that were looked at have no caption" in found[0]
+    assert f"{many} rows have 2 keys (column 'key')" in found[1]
