@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -128,12 +129,16 @@ def is_settled(metrics: Mapping[str, float], update: int, patience: int, every: 
     return bool(patience) and "best_update" in metrics and update - metrics["best_update"] >= patience * every
 
 
-def unknown_remark(update: int) -> str:
+def unknown_remark(found: Mapping[str, float], update: int) -> str:
     """What a validation says to a person where `measure` found no share."""
-    return (
-        f"update {update:,}: whether pictures follow their condition cannot be told: the real pictures, annotated again,"
-        " do not give their own maps (see `condprep verify`), or the VAE does not leave enough of them"
-    )
+    said = "of no kind do the real pictures, annotated again, give their own maps; see `condprep verify`"
+    three = [found.get(f"fidelity_{name}", math.nan) for name in ("real", "ceiling", "chance")]
+    if all(map(math.isfinite, three)):
+        said = (
+            "by their own maps the real pictures score {:.2f}, and {:.2f} after the VAE, by another row's the generated ones {:.2f}; nothing can"
+            " be placed between: take more held-out rows, or see `condprep verify` where the first is low"
+        ).format(*three)
+    return f"update {update:,}: whether pictures follow their condition cannot be told: {said}"
 
 
 def black_remark(count: float, update: int) -> str:

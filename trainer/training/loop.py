@@ -136,9 +136,8 @@ class TrainingLoop:
         """Write down how pictures follow, and keep the weights that follow best."""
         self.journal.write(self.update, fidelity)
         follows = fidelity.get("fidelity")
-        self.say(
-            unknown_remark(self.update) if follows is None else fidelity_remark(self.metrics, follows, self.update)
-        )
+        remark = unknown_remark(fidelity, self.update)
+        self.say(remark if follows is None else fidelity_remark(self.metrics, follows, self.update))
         if dark := fidelity.get(BLACK):
             self.say(black_remark(dark, self.update))
         best = best_so_far(fidelity, self.metrics, self.update)

@@ -11,7 +11,7 @@ from support.trainer_models import build_dataset
 from support.trainer_runs import equal, lines, make_place, make_recipe, weights
 
 from trainer.errors import DataError, RecipeError
-from trainer.evaluation.monitor import FidelityMonitor, best_so_far, fidelity_remark, is_settled
+from trainer.evaluation.monitor import FidelityMonitor, best_so_far, fidelity_remark, is_settled, unknown_remark
 from trainer.inference.pipeline import load_pipeline
 from trainer.recipe.toml import parse_recipe
 from trainer.training.train import train
@@ -101,6 +101,15 @@ def test_convergence_is_noted_once() -> None:
     assert "sudden" not in slow
     assert "convergence" not in fidelity_remark({"fidelity": 0.2, "best_fidelity": 0.6}, 0.7, 3200)
     assert "convergence" not in fidelity_remark({}, 0.3, 100)
+
+
+def test_why_nothing_can_be_told_is_said_with_its_numbers() -> None:
+    """Where another row's map fits as well as the best that can be reached, that is said, not that maps do not belong."""
+    found = {"fidelity_real": 0.97, "fidelity_ceiling": 0.549, "fidelity_chance": 0.564}
+    said = unknown_remark(found, 1200)
+    assert "update 1,200: whether pictures follow their condition cannot be told: by their own maps" in said
+    assert "score 0.97, and 0.55 after the VAE, by another row's the generated ones 0.56" in said
+    assert "of no kind do the real pictures" in unknown_remark({"fidelity_real_canny": 0.1}, 1)
 
 
 def test_fidelity_needs_what_it_is_measured_by(place: Path, tmp_path: Path) -> None:
