@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +137,7 @@ def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bo
         which: dict[str, Any] = {"subfolder": part, "variant": _variant(folder / part)}
         if stored and (dtype := _stored_dtype(folder / part)):
             which |= {"use_safetensors": safetensors or None, "torch_dtype": dtype}
-            return frozen(kind.from_pretrained(str(folder), **which))  # type: ignore[attr-defined]
+            return frozen(_whole(kind, str(folder), **which))
         return frozen(_pretrained(kind, str(folder), safetensors, **which))
 
 
@@ -171,7 +171,21 @@ def read_config(kind: Callable[..., Any], folder: Path, part: str) -> Any:
 
 def _pretrained(kind: Any, name: str, safetensors: bool, **which: Any) -> Any:
     # .float(): transformers keeps the dtype of the file, diffusers does not
-    return kind.from_pretrained(name, use_safetensors=safetensors or None, **which).float()
+    return _whole(kind, name, use_safetensors=safetensors or None, **which).float()
+
+
+def _whole(kind: Any, name: str, **which: Any) -> Any:
+    """Raises ValueError for a file that lacks weights: diffusers and transformers would go on with random ones."""
+    network, info = kind.from_pretrained(name, output_loading_info=True, **which)
+    refuse_missing(sorted(info["missing_keys"]))
+    return network
+
+
+def refuse_missing(names: Sequence[str]) -> None:
+    """Raises ValueError where there are any."""
+    if names:
+        more = f" and {len(names) - 1:,} others" if len(names) > 1 else ""
+        raise ValueError(f"its file has no {names[0]}{more}: it is damaged, or of another model")
 
 
 def _stored_dtype(folder: Path) -> Any:

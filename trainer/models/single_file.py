@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.errors import ModelError
-from trainer.models.parts import check_channels, explained, frozen
+from trainer.models.parts import check_channels, explained, frozen, refuse_missing
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."  # beginnings of names in such a file
 TEXT = {"conditioner.embedders.1.": "sdxl", "cond_stage_model.": "sd"}  # which tell its family
@@ -44,6 +44,9 @@ class SingleFileParts:
         found = getattr(self.pipeline, part, None)
         if found is None:
             raise ModelError(f"model.base {str(self.path)!r} and its configuration give no {part}")
+        if hasattr(found, "named_parameters"):
+            with explained(f"the {part} of model.base {str(self.path)!r} cannot be loaded"):
+                refuse_missing([name for name, weight in found.named_parameters() if weight.is_meta])
         return found
 
 

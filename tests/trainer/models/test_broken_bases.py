@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from support.trainer_models import rewrite, save_base
 
 from trainer.errors import ModelError
@@ -25,6 +26,17 @@ def truncate(file: str) -> Callable[[Path], object]:
     return lambda folder: (folder / file).write_bytes((folder / file).read_bytes()[:100])
 
 
+def without_a_weight(file: str) -> Callable[[Path], object]:
+    """One of its tensors is gone."""
+
+    def change(folder: Path) -> None:
+        state = load_file(folder / file)
+        state.pop(sorted(state)[len(state) // 2])
+        save_file(state, folder / file, metadata={"format": "pt"})
+
+    return change
+
+
 def scheduled(**values: Any) -> Callable[[Path], object]:
     """Its scheduler says these values and nothing else."""
     return lambda folder: (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(values))
@@ -37,8 +49,6 @@ SOLVER = {"_class_name": "UniPCMultistepScheduler", "prediction_type": "flow_pre
 
 def pickled(folder: Path) -> None:
     part = folder / "unet" / "diffusion_pytorch_model"
-    from safetensors.torch import load_file
-
     torch.save(load_file(part.with_suffix(".safetensors")), part.with_suffix(".bin"))
     part.with_suffix(".safetensors").unlink()
 
@@ -55,6 +65,9 @@ def pickled(folder: Path) -> None:
             rewrite("model_index.json", _class_name="PixArtAlphaPipeline"),
             "holds a PixArtAlphaPipeline; known are sd, sdxl, sd3, flux",
         ),
+        (without_a_weight("unet/diffusion_pytorch_model.safetensors"), "unet cannot be loaded: its file has no "),
+        (without_a_weight("vae/diffusion_pytorch_model.safetensors"), "vae cannot be loaded: its file has no "),
+        (without_a_weight("text_encoder/model.safetensors"), "text_encoder cannot be loaded: its file has no "),
         (rewrite("unet/config.json", in_channels=9), "9 input channels for 4"),
         (rewrite("unet/config.json", cross_attention_dim=48), "unet cannot be loaded"),
         (rewrite("scheduler/scheduler_config.json", prediction_type="sample"), "predicts 'sample'"),
@@ -116,3 +129,11 @@ def test_a_controlnet_of_another_base_is_refused(other: str, bases: dict[str, Ba
     said = "cross_attention_dim is 64, and it must be 32" if other == "sdxl" else "reduction is 4, and it must be 8"
     with pytest.raises(ModelError, match=said):
         bases["sd15"].new_controlnet(str(tmp_path / "controlnet"))
+
+
+def test_a_controlnet_that_lacks_a_weight_is_refused(bases: dict[str, Base], tmp_path: Path) -> None:
+    """diffusers would go on with a random one."""
+    bases["sd15"].new_controlnet("unet").save_pretrained(tmp_path)
+    without_a_weight("diffusion_pytorch_model.safetensors")(tmp_path)
+    with pytest.raises(ModelError, match="cannot be loaded: its file has no "):
+        bases["sd15"].new_controlnet(str(tmp_path))

@@ -78,6 +78,14 @@ def test_what_is_no_safetensors_is_said(tmp_path: Path) -> None:
         load_base(Model(base=str(tmp_path / "model.safetensors")))
 
 
+def test_a_file_that_lacks_a_weight_is_said(folder: Path, file: Path, tmp_path: Path) -> None:
+    """Of a text encoder, which diffusers leaves without that one."""
+    lacking = "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc2.bias"
+    save_file({name: weight for name, weight in load_file(file).items() if name != lacking}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelError, match=r"the text_encoder of .* its file has no encoder.layers.0.mlp.fc2.bias"):
+        load_base(Model(base=str(tmp_path / "a.safetensors"), config=str(folder)))
+
+
 def test_a_cut_file_is_said(file: Path, folder: Path, tmp_path: Path) -> None:
     """A download that ended early."""
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:-1000])
