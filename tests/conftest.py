@@ -283,8 +283,10 @@ def small_trunks() -> Iterator[None]:
 
 
 @pytest.fixture
-def stand_ins(small_trunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks wherever the real ones are large."""
-    from support import doors
+def stand_ins(small_trunks: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Small networks wherever the real ones are large, and weights that are drawn within seconds."""
+    from support import doors, draws
 
     doors.stand_ins(monkeypatch)
+    with draws.recurring():
+        yield
