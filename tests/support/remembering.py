@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class Remembering:
-    """Before an annotator among a class's bases: about the same batch it says what it has said, as a function of its pixels may."""
+    """Before one who finds people among a class's bases: those of a batch that it has seen are whom it found, by its pixels alone."""
 
-    def __call__(self, rgb: Tensor, keys: Sequence[str]) -> Any:
-        said: dict[bytes, Any] = self.__dict__.setdefault("said", {})
+    def find(self, rgb: Tensor) -> Sequence[Any]:
+        found: dict[bytes, Sequence[Any]] = self.__dict__.setdefault("found", {})
         pixels = repr(rgb.shape).encode() + rgb.numpy().tobytes()
-        if pixels not in said:
-            said[pixels] = super().__call__(rgb, keys)  # type: ignore[misc]
-        return said[pixels]
+        if pixels not in found:
+            found[pixels] = super().find(rgb)  # type: ignore[misc]
+        return found[pixels]
