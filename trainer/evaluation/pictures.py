@@ -15,7 +15,7 @@ from condprep.images.decode import Pixels
 from trainer.errors import ModelError
 from trainer.evaluation.examples import Example
 from trainer.inference.generate import Done, Request, Sampling, generate
-from trainer.models.parts import mismatches, read_model
+from trainer.models.parts import mismatches, read_controlnet
 
 
 def requests(rows: Sequence[Example], conditions: Sequence[Image.Image], pictures: int, seed: int) -> list[Request]:
@@ -77,7 +77,7 @@ def _without_overflow(vae: Any) -> Iterator[Any]:
 def another(pipe: Any, name: str) -> Iterator[None]:
     """The pipeline with another ControlNet, by folder or Hub name, on the same base. Raises ModelError."""
     own = getattr(pipe.controlnet, "nets", [pipe.controlnet])[0]  # FLUX.1's of several kinds is the only one of a list
-    other = read_model(type(own), name, True)
+    other = read_controlnet(type(own), name, True)
     for key, found, expected in mismatches(other.config, own.config):
         raise ModelError(
             f"{name} was made for another base, or for other kinds of conditions: its {key} is {found}, not {expected}"

@@ -18,7 +18,7 @@ from condprep.runtime.own import make_folder
 from trainer.errors import ModelError
 from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.pipeline import WeightsName, read_records, weights_folder
-from trainer.recipe.layout import CONFIG, EMA, RECIPE, START, WEIGHTS
+from trainer.recipe.layout import CONDITION, CONFIG, EMA, RECIPE, START, WEIGHTS
 from trainer.recipe.recipe import Recipe, by_key
 from trainer.recipe.toml import dump_recipe, load_recipe
 from trainer.training.folder import check_folder, own
@@ -34,6 +34,7 @@ class Fork:
     """A run that is to begin with the weights of another one."""
 
     source: Path  # these weights, a folder of diffusers
+    record: Path  # of the conditions that they were trained on, and in which order
     origin: dict[str, Any]
     recipe: Recipe  # of the new run
     before: Recipe  # of the other one
@@ -68,7 +69,7 @@ class Fork:
         which = ("averaged" if (folder / EMA).is_dir() else "last") if weights == "best" else weights
         origin = {"run": str(output), "checkpoint": checkpoint, "update": known["updates"], "weights": which}
         source = weights_folder(folder, weights)
-        return cls(source, origin, Recipe.model_validate(tables), load_recipe(output / RECIPE))
+        return cls(source, folder / CONDITION, origin, Recipe.model_validate(tables), load_recipe(output / RECIPE))
 
     @property
     def rehearsed(self) -> Recipe:
@@ -91,8 +92,8 @@ class Fork:
         with own(folder):
             commit_text(folder / RECIPE, dump_recipe(self.recipe))
             make_folder(start)
-            for name in (WEIGHTS, CONFIG):
-                commit(start / name, partial(shutil.copyfile, self.source / name))
+            for path in (self.source / WEIGHTS, self.source / CONFIG, self.record):
+                commit(start / path.name, partial(shutil.copyfile, path))
             commit_json(start / ORIGIN, self.origin)
 
     def _is_begun(self, folder: Path) -> bool:

@@ -18,8 +18,9 @@ from trainer.data.rows import Rows, spread
 from trainer.data.split import Split
 from trainer.data.stream import StreamedRows
 from trainer.inference.export import condition_record, unsaid
+from trainer.models.base import COPIED
 from trainer.models.families import load_base
-from trainer.models.kinds import all_kinds
+from trainer.models.kinds import all_kinds, recorded_kinds
 from trainer.recipe.idle import idle_notes
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Recipe, Train
@@ -138,6 +139,11 @@ def doubts(recipe: Recipe, train: Split) -> list[str]:
         found.append(
             f'data.validation = "{recipe.data.validation}" is the split that is trained on: what is measured is how well its rows are'
             " remembered; data.validation = 0.02 holds some out"
+        )
+    begun, given = () if recipe.model.init == COPIED else recorded_kinds(recipe.model.init), train.rows.kinds
+    if len(begun) == len(given) == 1 and begun != given and None not in (*begun, *given):
+        found.append(
+            f"the ControlNet that this one begins as (model.init) was trained on {begun[0]}, and the conditions are {given[0]}"
         )
     found += [*without_caption(train.rows), *named_alike(train.rows)]
     scales = [scale for size in train.known_sizes for scale in train.transform.place(size).scale]

@@ -66,15 +66,18 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
 
 
 def test_what_is_probably_not_meant_is_told(place: Path, tmp_path: Path) -> None:
-    """Held-out rows that are those of the training, random crops of nothing, rows without captions, and keys that rows share; of
-    rows as they should be nothing."""
+    """Held-out rows that are those of the training, random crops of nothing, a ControlNet of another kind to begin with, rows without
+    captions, and keys that rows share; of rows as they should be nothing."""
     plain = make_recipe(place, tmp_path / "run", eval={"every": 5, "samples": 2})
     split = open_split(plain, "train", training=True)
     assert plan.doubts(plain, split) == []
+    (tmp_path / "condition.json").write_text('{"kind": "depth"}')
     tables: dict[str, Any] = {"data": {"validation": "train", "crop": "random"}, "cache": {"latents": False}}
+    tables["model"] = {"base": str(place / "base"), "init": str(tmp_path)}
     odd = make_recipe(place, tmp_path / "run", eval={"every": 5, "samples": 2}, **tables)
     found = plan.doubts(odd, split)
-    assert [any(said in note for note in found) for said in ("is the split that is trained on", "crop")] == [True, True]
+    for said in ("is the split that is trained on", "data.crop", "was trained on depth, and the conditions are canny"):
+        assert [said in note for note in found].count(True) == 1, said
     names, many = split.rows.names, len(split.rows)
     captions = [[""] if n % 2 else ["a disc"] for n in range(many)]
     table = pa.table({"key": ["a", "b"] * many, "text": [[one] for one in captions] * 2})

@@ -16,6 +16,7 @@ from trainer.evaluation.evaluate import evaluate
 from trainer.inference.checkpoint_folder import result_folder
 from trainer.inference.pipeline import load_pipeline
 from trainer.inference.single_file import export
+from trainer.models.kinds import recorded_kinds
 from trainer.recipe.toml import load_recipe
 from trainer.training.fork import Fork, fork
 from trainer.training.stop import Stop
@@ -102,6 +103,7 @@ def test_a_fork_begins_with_the_weights_and_nothing_else(place: Path, tmp_path: 
     recipe = fork(place / "output", settings, out=tmp_path / "new", say=said.append)
     start = tmp_path / "new" / "start"
     assert equal(weights(start), weights(place / "output" / "checkpoints" / "00000004" / "ema"))
+    assert recorded_kinds(str(start)) == ("canny",), "kinds in another order would be taken for each other"
     assert (recipe.model.init, recipe.train.lr, recipe.data.resolution) == (str(start), 1e-5, 64)
     assert load_recipe(tmp_path / "new" / "recipe.toml") == recipe
     assert "the averaged weights of update 4" in said[0]
