@@ -82,7 +82,7 @@ def _unknown(name: str, table: Mapping[str, AnnotatorSpec]) -> str:
             return f"annotator {name!r}: the entry point {point.value!r} in the group {ENTRY_POINTS!r} {problem}"
     if reasons := [spec.left_out[name] for spec in table.values() if name in spec.left_out]:
         return f"there is no annotator {name!r}: {reasons[0]}"
-    if variants := [f"{spec.name}:{name}" for spec in table.values() if name in spec.variants]:
+    if variants := [f"{spec.name}:{name}" for spec in table.values() if name and name in spec.variants]:
         return f"unknown annotator {name!r}; did you mean {' or '.join(variants)}?"
     near = _nearest(name, [alias for spec in table.values() for alias in (spec.name, *spec.aliases)])
     return f"unknown annotator {name!r}{near}{'' if near.endswith('?') else ';'} `condprep annotators` lists them all"

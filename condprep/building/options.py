@@ -31,7 +31,7 @@ class BuildOptions(BaseModel):
     primary: str | None = None  # which annotator's map is also `conditioning_image`; default: the first
     resolution: int = Field(512, ge=64, le=8192, multiple_of=8)
     fit: FitMode = "crop"
-    max_upscale: float = Field(2.0, ge=1)
+    max_upscale: float = Field(2.0, ge=1, allow_inf_nan=False)  # it is recorded, and JSON knows neither
     image_format: ImageFormat = "jpeg"
     image_quality: int = Field(95, ge=1, le=100)
     max_pixels: int = Field(200 * MEGA, ge=1)

@@ -86,8 +86,8 @@ TrustAnnotators = Annotated[
 
 
 def names(given: list[str]) -> tuple[str, ...]:
-    """["canny,hed", "depth"] -> ("canny", "hed", "depth")."""
-    return tuple(name for text in given for name in text.split(","))
+    """["canny, hed", "depth"] -> ("canny", "hed", "depth")."""
+    return tuple(name.strip() for text in given for name in text.split(","))
 
 
 def parse_settings(settings: list[str]) -> dict[str, dict[str, Any]]:

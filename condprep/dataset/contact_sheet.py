@@ -77,6 +77,8 @@ def draw_sheet(
     lengths: Sequence[int] | None = None,
 ) -> list[str]:
     """`sheet` of given files. lengths: how many rows each has, where that is known."""
+    if rows < 1:
+        raise UsageError(f"--rows {rows}: a sheet shows a row, or more")
     pictures, further = _columns(first_schema(files))
     lengths = lengths or [readable_rows(file.path) for file in files]
     chosen = _sample(files, lengths, pictures + further, rows, seed)

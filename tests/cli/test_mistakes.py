@@ -36,6 +36,12 @@ from support.command import Command
         (["build", "RAW", "-a", "canny"], "--out"),
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--resolutoin", "512"], "--resolution"),
         (["build", "RAW", "-a", "canny", "--out", "OUT", "--fit", "stretch"], "keep"),
+        (
+            ["build", "RAW", "-a", "canny", "--out", "OUT", "--max-upscale", "inf"],
+            "--max-upscale = inf: Input should be",
+        ),
+        (["build", "RAW", "-a", "", "--out", "OUT"], "unknown annotator ''; known: aux, blur"),
+        (["build", "RAW", "-a", "canny , grey", "--out", "OUT"], "unknown annotator 'grey'; did you mean gray?"),
         (["biuld", "RAW"], "build"),
         (["inspect", "OUT"], "no such folder"),
         (["inspect", "RAW"], "holds no dataset"),

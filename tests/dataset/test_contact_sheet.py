@@ -183,11 +183,13 @@ def test_captions_fit_into_one_line(text: str, cut: bool) -> None:
 
 
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
-    """No rows, no pictures, an unknown file type, and a sheet of absurd size: errors, and no file is left."""
+    """No rows, fewer than none, no pictures, an unknown file type, and a sheet of absurd size: errors, and no file is left."""
     with pytest.raises(UsageError, match="no rows"):
         sheet(dataset(tmp_path / "empty", []), tmp_path / "sheet.png")
     with pytest.raises(UsageError, match=r"sheet\.gif"):
         sheet(dataset(tmp_path / "ds", rows(1)), tmp_path / "sheet.gif")
+    with pytest.raises(UsageError, match="--rows -3: a sheet shows a row, or more"):
+        sheet(tmp_path / "ds", tmp_path / "sheet.png", rows=-3)
     with pytest.raises(UsageError, match="fewer rows"):
         contact_sheet([SheetRow([solid(RED)])] * 10_000, tmp_path / "sheet.png")
     (tmp_path / "text").mkdir()
