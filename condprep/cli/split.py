@@ -40,6 +40,8 @@ def split(
             ("dataset", result.url or str(result.path)),
         ]
     )
+    if not result.rows.get("train"):
+        console.say("no rows are left to train on; a smaller --validation leaves some")
 
 
 def _why_none(rows: Mapping[str, int], validation: float) -> str:

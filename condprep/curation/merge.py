@@ -128,6 +128,8 @@ class _Run:
         rows, shard_rows = sum(map(sum, self.lengths)), self.records[0].limit("shard_rows", SHARD_ROWS)
         self.plan = Plan(self.layout.private, config, rows, shard_rows, listing)
         if not plan:
+            if not rows:
+                raise UsageError("none of the datasets has rows: there is nothing to merge")
             self.layout.clear()
             stored = {name: getattr(self.plan, name) for name in ("config", "inputs", "shard_rows", "listing")}
             commit_json(self.layout.private / "plan.json", stored)

@@ -32,6 +32,7 @@ from condprep.runtime.retry import as_fault, is_passing
 
 BATCH_ROWS = 1000  # of Parquet; Arrow files come in the batches in which they were written
 IMAGE_FIELDS = {"bytes", "path"}  # the fields of `datasets.Image`
+SAVED = ("dataset_dict.json", "state.json")  # records of `save_to_disk`, which are there without rows, too
 SPLIT_FILE = re.compile(r"(?P<split>.+)-\d+-of-\d+$")  # train-00000-of-00012
 
 
@@ -56,6 +57,8 @@ def shards(root: Path, config: str | None = None) -> list[Shard]:
 
 def check_whole(root: Path) -> None:
     """Raises DatasetError for a folder that is missing, and for a dataset that is half built or half replaced."""
+    if root.is_file():
+        raise DatasetError(f"{root} is a file; give the folder of a dataset")
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     private = root / ".condprep"
@@ -87,6 +90,8 @@ def _own(root: Path) -> list[Shard]:
         raise DatasetError(
             f"{shown(root)} is a WebDataset, for the readers of others; build it with --format arrow or parquet for this"
         )
+    if not found and any((root / name).is_file() for name in SAVED):
+        raise DatasetError(f"{shown(root)} is a dataset without rows: no .arrow files lie in it")
     if not found:
         raise DatasetError(
             f"{shown(root)} holds no dataset: neither .arrow nor .parquet files, in it or one folder below"

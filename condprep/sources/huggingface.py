@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,26 +10,25 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from condprep.errors import CondprepError, PassingFault, Rejected, SourceError
-from condprep.runtime.folder import check_utf8, is_plain
-from condprep.runtime.local_copies import local
+from condprep.runtime.folder import check_utf8
 from condprep.runtime.parquet_pages import check_whole
 from condprep.runtime.parquet_ranges import TAIL, stored, with_footer
 from condprep.runtime.retry import is_passing
 from condprep.runtime.storage import Place, Remote, is_url, place
-from condprep.sources.base import CAPTION_COLUMNS, Where, portable, read_regular, source_place, unsaid
+from condprep.sources.base import CAPTION_COLUMNS, Where, portable, source_place, unsaid
 from condprep.sources.beside import parquet_paths, stamps_of
 from condprep.sources.folder import walk
 from condprep.sources.kinds import is_metadata, is_parquet, is_picture, is_tar, is_zip
 from condprep.sources.offered import offer
 from condprep.sources.parquet_rows import open_rows
 from condprep.sources.reach import Reach, stored_picture
+from condprep.sources.saved import saved_splits
 from condprep.sources.splits import choose_split, find_splits, read_config
 from condprep.sources.text import Captions, read_values
 from condprep.types import Entry, Note, Sample
 
 UNUSED = "not used: a Parquet file of no split"
 MEND = "where a file is damaged `condprep inspect` names it; else open it with the version of datasets that saved it"
-MAX_RECORD = 1 << 26  # bytes of a saved dataset's state.json
 
 
 @dataclass(frozen=True)
@@ -204,32 +202,13 @@ class Loaded(NamedTuple):
 
 def _saved(found: Place, path: str, config: str | None) -> Loaded:
     """A `save_to_disk` folder. Its Arrow files are mapped, so of one at a URL they are copied into the cache."""
-    import datasets
-
     if config is not None:
         raise SourceError(f"{path!r} has no configs, as a saved dataset; leave out --config {config}")
-    if isinstance(found, Path):
-        reach = Reach(found if found.is_dir() else None)
-        return Loaded(_tried(path, lambda: datasets.load_from_disk(path)), reach)
-    return Loaded(_tried(path, partial(_saved_at, found)), Reach(found))
-
-
-def _saved_at(root: Remote) -> Any:
-    import datasets
-
-    if (root / "dataset_dict.json").is_file():
-        splits = json.loads(read_regular(root / "dataset_dict.json", cut=MAX_RECORD))["splits"]
-        return datasets.DatasetDict({name: _saved_split(root / name) for name in splits if is_plain(name)})
-    return _saved_split(root)
-
-
-def _saved_split(root: Remote) -> Any:
-    import datasets
-
-    files = [one["filename"] for one in json.loads(read_regular(root / "state.json", cut=MAX_RECORD))["_data_files"]]
-    if not files or not all(map(is_plain, files)):
-        raise ValueError(f"{root / 'state.json'} names no files beside it")
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(local(root / name))) for name in files])
+    reach = Reach(found if isinstance(found, Remote) or found.is_dir() else None)
+    loaded = _tried(path, partial(saved_splits, found))
+    if not loaded:
+        raise SourceError(f"{path!r} is a dataset without rows; give one that has some")
+    return Loaded(loaded, reach)
 
 
 def _on_hub(name: str) -> Remote | None:

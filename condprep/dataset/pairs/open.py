@@ -32,7 +32,7 @@ def open_pairs(
     """
     from condprep.dataset.pairs.files import READERS, find_listing, open_folders, open_listing
     from condprep.dataset.pairs.table import open_hub, open_table
-    from condprep.dataset.reader import Shard, shards
+    from condprep.dataset.reader import SAVED, Shard, shards
     from condprep.dataset.remote import here
     from condprep.sources.huggingface import find_parquet
 
@@ -42,7 +42,8 @@ def open_pairs(
     if place.is_dir():
         if found := find_listing(place):
             return open_listing(found, wanted, also)
-        tables = (place / ".condprep").is_dir() or any(any(place.glob(p)) for p in _TABLES) or find_parquet(place)
+        tables = any((place / name).exists() for name in (".condprep", *SAVED))
+        tables = tables or any(any(place.glob(pattern)) for pattern in _TABLES) or bool(find_parquet(place))
         return open_table(shards(place, config), place, wanted, also) if tables else open_folders(place, wanted)
     if place.is_file():
         if place.suffix in (".arrow", ".parquet") and not place.name.startswith("metadata."):
