@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,7 @@ from trainer.models.families import load_base
 from trainer.models.kinds import all_kinds, recorded_kinds
 from trainer.recipe.idle import idle_notes
 from trainer.recipe.layout import CHECKPOINTS
-from trainer.recipe.recipe import Recipe, Train
+from trainer.recipe.recipe import Data, Recipe, Train
 from trainer.training.checkpoint import Checkpoints, refuse_another_base
 from trainer.training.folder import check_free
 from trainer.training.machine import accelerated
@@ -33,6 +34,7 @@ from trainer.training.step import is_sharded
 from trainer.training.validate import check_validation
 
 LOOKED_AT, MANY = 1_000, 0.05  # rows of which captions are looked at; share from which it is worth a line
+SCALED = 1.25  # times that the sides of most rows are scaled
 FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
 UNHELD = (
     "no held-out rows: nothing is measured while training; data.validation = 0.02 in the recipe holds some out,"
@@ -146,14 +148,23 @@ def doubts(recipe: Recipe, train: Split) -> list[str]:
             f"the ControlNet that this one begins as (model.init) was trained on {begun[0]}, and the conditions are {given[0]}"
         )
     found += [*without_caption(train.rows), *named_alike(train.rows)]
-    scales = [scale for size in train.known_sizes for scale in train.transform.place(size).scale]
-    for far, what in ((max(scales) >= FAR, "enlarged"), (min(scales) <= 1 / FAR, "shrunk")):
+    return [*found, *scaled(recipe.data, train)]
+
+
+def scaled(data: Data, train: Split) -> Iterator[str]:
+    """That most rows, or some of them far, are not at the size that is trained."""
+    scales = [train.transform.place(size).scale for size in train.known_sizes]
+    every, usual = [scale for both in scales for scale in both], median(map(max, scales))
+    remedy = (
+        "and their maps with them; build the dataset at the size that is trained: condprep build ..."
+        f" --resolution {data.resolution} --fit {data.fit}"
+    )
+    if SCALED <= usual < FAR or 1 / FAR < usual <= 1 / SCALED:
+        how = f"enlarged {usual:.2g} times" if usual > 1 else f"shrunk {1 / usual:.2g} times"
+        yield f"at data.resolution = {data.resolution} most rows are {how}, {remedy}, or train at that of the dataset"
+    for far, what in ((max(every) >= FAR, "enlarged"), (min(every) <= 1 / FAR, "shrunk")):
         if far:
-            found.append(
-                f"there are rows that are {what} {FAR} times or more, and their maps with them; build the dataset at the size "
-                f"that is trained: condprep build ... --resolution {recipe.data.resolution} --fit {recipe.data.fit}"
-            )
-    return found
+            yield f"there are rows that are {what} {FAR} times or more, {remedy}"
 
 
 def without_caption(rows: Rows) -> Iterator[str]:

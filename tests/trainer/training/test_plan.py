@@ -67,7 +67,7 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
 
 def test_what_is_probably_not_meant_is_told(place: Path, tmp_path: Path) -> None:
     """Held-out rows that are those of the training, random crops of nothing, a ControlNet of another kind to begin with, rows without
-    captions, and keys that rows share; of rows as they should be nothing."""
+    captions, keys that rows share, and rows of another size; of rows as they should be nothing."""
     plain = make_recipe(place, tmp_path / "run", eval={"every": 5, "samples": 2})
     split = open_split(plain, "train", training=True)
     assert plan.doubts(plain, split) == []
@@ -78,6 +78,9 @@ def test_what_is_probably_not_meant_is_told(place: Path, tmp_path: Path) -> None
     found = plan.doubts(odd, split)
     for said in ("is the split that is trained on", "data.crop", "was trained on depth, and the conditions are canny"):
         assert [said in note for note in found].count(True) == 1, said
+    for resolution, said in ((128, "enlarged 2 times"), (32, "shrunk 2 times")):
+        transform = replace(split.transform, resolution=resolution, fit="crop")
+        assert said in plan.doubts(plain, replace(split, transform=transform))[0]
     names, many = split.rows.names, len(split.rows)
     captions = [[""] if n % 2 else ["a disc"] for n in range(many)]
     table = pa.table({"key": ["a", "b"] * many, "text": [[one] for one in captions] * 2})
