@@ -103,9 +103,10 @@ def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
 
 def test_on_a_flow_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
     """On the tiny Z-Image edges lie where unseen maps want them, F1 of 0.85 within 2 px at the least, with other maps below 0.3."""
-    shorter = ("train.steps=150", "eval.every=150", "save.every=150", "eval.loss_rows=16")
+    shorter = ("train.steps=80", "eval.every=80", "save.every=80", "eval.loss_rows=16")
     shorter += ("train.lr=4e-3", "train.batch=8", "train.micro_batch=8")  # twice the recipe's rate, half of its batch
-    shorter += ('train.timesteps="uniform"', "train.shift=6")  # in much noise the map alone says what is where
+    shorter += ("train.warmup=5",)
+    shorter += ('train.timesteps="uniform"', "train.shift=100")  # in much noise the map alone says what is where
     train(recipe(place / "ds", tmp_path, *shorter, name="shapes-flow", base="flow"))
     assert curve(tmp_path, "fidelity_f1_2px")[-1] >= 0.85
     assert curve(tmp_path, "fidelity_chance")[-1] < 0.3
@@ -174,9 +175,8 @@ def test_misaligned_pairs_teach_nothing(
     assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < FOLLOWED
     assert not curve(tmp_path / "output", "fidelity")
     assert sum("do not give their own maps" in line for line in said) == len(found)
-    assert "maps do not belong" in [
-        finding.name for finding in evaluate(tmp_path / "output", rows=16, sampler_steps=2).findings
-    ]
+    findings = evaluate(tmp_path / "output", rows=16, sampler_steps=1).findings  # of the real pictures
+    assert "maps do not belong" in [finding.name for finding in findings]
     verify = ["verify", tmp_path / "ds", "--checks", "alignment", "--limit", "120", "--json"]
     code, answer, _ = warm.run(tmp_path, "condprep", *verify)
     assert code == 1

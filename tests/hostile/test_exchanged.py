@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.thorough import examples
 
 from condprep.errors import UsageError
 from condprep.runtime import own
 from condprep.runtime.files import commit, commit_text
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs paths of open files, and fork")
-TESTS = Path(__file__).parents[1]
-
-
-def exchanged(folder: Path, stride: int, *scenarios: str) -> dict[str, Any]:
-    """What became of each scenario, with an exchange before every `stride`-th operation."""
-    program = [sys.executable, "-m", "support.exchange", folder, str(stride), "0", *scenarios]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))}
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
-
-
-@pytest.mark.slow
-def test_what_is_exchanged_meanwhile_leads_nowhere(tmp_path: Path) -> None:
-    """Build, --into, curate, split, retry, verify, caches, checkpoints, the result: a folder that is another dataset's by now
-    is neither written to nor emptied."""
-    scenarios = ("build", "into", "curate", "split", "retry", "verify", "report", "caches", "checkpoints", "export")
-    found = exchanged(tmp_path, examples(16, 1), *scenarios)
-    assert {name: one["failures"] for name, one in found.items() if one["failures"]} == {}
-    assert sum(one["points"] for one in found.values()) >= 40
 
 
 @pytest.fixture

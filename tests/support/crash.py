@@ -1,6 +1,6 @@
 """A command that could be stopped before every file operation, one after another, and is run again from there.
 
-    PYTHONPATH=tests python -m support.crash_scenarios FOLDER STRIDE SEED SCENARIO...
+    PYTHONPATH=tests python -m support.operations FOLDER stopped:STRIDE:SEED:SCENARIO,SCENARIO
 
 An operation is whatever changes a file or its names below the scenario's folder: opening to write, fsync, rename, link,
 unlink, mkdir, rmdir. The process stops before each (SIGSTOP: all its threads), its folder is copied, and it goes on: the copy

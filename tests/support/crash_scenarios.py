@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import cv2
 from PIL import Image
-from support.crash import Scenario, crash
+from support.crash import Scenario
 from support.pictures import smooth
 from support.preview import told
 from support.trainings import RECORDED
@@ -238,9 +235,3 @@ def prepared(names: Iterable[str]) -> Iterator[tuple[str, Scenario]]:
         for module in IMPORTS.get(name, ()):
             import_module(module)
         yield name, SCENARIOS[name]
-
-
-if __name__ == "__main__":
-    place, stride, seed, *names = sys.argv[1:]
-    found = {name: crash(one, Path(place, name).absolute(), int(stride), int(seed)) for name, one in prepared(names)}
-    print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

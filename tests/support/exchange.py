@@ -1,6 +1,6 @@
 """Somebody who exchanges a folder or a file of ours for a link, a moment before a file operation of a command.
 
-    PYTHONPATH=tests python -m support.exchange FOLDER STRIDE SEED SCENARIO...
+    PYTHONPATH=tests python -m support.operations FOLDER exchanged:STRIDE:SEED:SCENARIO,SCENARIO
 
 The scenarios and operations are those of tests/support/crash.py. Before every `stride`-th one, what it is about to touch, a
 folder on the way there or any other folder of ours is moved away, and a link takes its name: to a folder elsewhere that holds
@@ -16,14 +16,11 @@ import os
 import random
 import shutil
 import signal
-import sys
 import traceback
-from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 
 from support.crash import DEAF, HANGS, Act, Outcome, Scenario, Watch, counted, in_child
-from support.crash_scenarios import prepared
 
 from condprep.errors import CondprepError
 from condprep.runtime import retry
@@ -114,9 +111,3 @@ def harm(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
         shutil.rmtree(work)
         shutil.rmtree(elsewhere)
     return outcome
-
-
-if __name__ == "__main__":
-    place, stride, seed, *which = sys.argv[1:]
-    found = {name: harm(one, Path(place, name).absolute(), int(stride), int(seed)) for name, one in prepared(which)}
-    print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))

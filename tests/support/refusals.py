@@ -1,31 +1,26 @@
 """A disk that refuses at every file operation of a command, one after another; then it is mended, and the command runs again.
 
-    PYTHONPATH=tests python -m support.refusals FOLDER STRIDE SEED SCENARIO...
+    PYTHONPATH=tests python -m support.operations FOLDER refused:STRIDE:SEED:SCENARIO,SCENARIO
 
 The scenarios and operations are those of tests/support/crash.py. A disk may be full (from some operation on, whatever takes
 space is refused), fail once, or fail from some operation on; and writing itself may fail, be it in Arrow or in safetensors: no
 file may be larger than so many bytes. A command ends in one line that says what the disk said, or bears it and makes what it
-would have made. Once the disk is well again it ends as if nothing had been. Prints as JSON, for each scenario, how many
-operations there are, how many refusals were tried, and what went wrong.
+would have made. Once the disk is well again it ends as if nothing had been.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import re
 import resource
 import shutil
 import signal
-import sys
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 
 from support.crash import DEAF, HANGS, Act, Outcome, Scenario, Watch, counted, differing, in_child, names
-from support.crash_scenarios import prepared
 
 from condprep.errors import CondprepError
 from condprep.runtime import retry
@@ -124,9 +119,3 @@ def refuse(scenario: Scenario, folder: Path, stride: int, seed: int) -> Outcome:
 
 def points(chosen: random.Random, operations: int, stride: int) -> range:
     return range(1 + chosen.randrange(stride), operations + 1, stride)
-
-
-if __name__ == "__main__":
-    place, stride, seed, *which = sys.argv[1:]
-    found = {name: refuse(one, Path(place, name).absolute(), int(stride), int(seed)) for name, one in prepared(which)}
-    print(json.dumps({name: asdict(outcome) for name, outcome in found.items()}))
