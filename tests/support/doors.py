@@ -37,6 +37,7 @@ LINES = (
 LARGE = ("depth", "depth:midas", "normal", "normal:midas", "lineart_anime", "normalbae", "aux:leres")
 PEOPLE = ("openpose", *(f"openpose:{variant}" for variant in CMU))
 DWPOSE = tuple(f"openpose:dwpose{parts}" for parts in ("", "-hand", "-face", "-full"))
+SHORTER = {"depth:midas": "depth", "normal:midas": "normal", "openpose:cmu": "openpose"}  # names of the same annotator
 HEAVY = ("aux:leres++", "aux:zoe")
 SEGMENTS = ("aux:sam", "aux:mobile_sam")
 MODELS = {  # of transformers and diffusers: which tiny one, and at which door
