@@ -151,7 +151,7 @@ def test_whose_map_is_the_condition_is_known_whatever_was_added(place: Path, tmp
     condprep.merge([tmp_path / "two", tmp_path / "more"], tmp_path / "both")
     pairs = open_pairs(str(tmp_path / "both"))
     assert pairs.made is not None
-    assert pairs.made.annotator == "gray:luminance"
+    assert (pairs.made.annotator, pairs.made.column) == ("gray:luminance", "gray")
 
 
 def test_what_each_of_them_says_of_itself_goes_along(place: Path, tmp_path: Path) -> None:

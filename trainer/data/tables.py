@@ -100,8 +100,8 @@ def _mapped(pairs: Pairs) -> tuple[pa.Table, Names] | None:
     assert chosen.caption  # the caller has checked it
     try:
         known = schema(pairs.files[0].path)
-        conditions = (chosen.condition, *pairs.further_conditions)
-        keypoints = _keypoints_column(known, conditions)
+        written = pairs.made.column if pairs.made else chosen.condition
+        keypoints = _keypoints_column(known, (written, *pairs.further_conditions))
         transform, source = (name if name in known.names else None for name in (TRANSFORM, SOURCE))
         source = source if source and pa.types.is_string(known.field(source).type) else None
         captions = (chosen.caption, *pairs.further_captions)
@@ -140,10 +140,13 @@ def _embedded(column: pa.ChunkedArray) -> bool:
 
 
 def _keypoints_column(columns: pa.Schema, conditions: Sequence[str]) -> str | None:
-    """`keypoints`, or `keypoints_blaze` of the map `openpose_blaze`; None where there is no such column."""
+    """`keypoints`, or `keypoints_blaze` of the map `openpose_blaze`; None where there is no such column, or it is not clear which.
+
+    conditions: the columns into which the maps were written.
+    """
     names = [name for name in columns.names if name == "keypoints" or name.startswith("keypoints_")]
     named = [name for name in names if any(one.endswith(name.removeprefix("keypoints")) for one in conditions)]
-    chosen = max(named or names, key=len, default=None) if len(names) > 1 else next(iter(names), None)
+    chosen = max(named if len(names) > 1 else names, key=len, default=None)
     kind = chosen and columns.field(chosen).type
     return chosen if kind and pa.types.is_struct(kind) and kind.get_field_index("people") >= 0 else None
 

@@ -75,6 +75,7 @@ class Made:
     annotator: str  # "openpose:blaze"
     params: Mapping[str, Any]  # as its user set them
     weights: Mapping[str, str]  # file -> sha256
+    column: str  # into which it wrote them, which may be another one than they are read from
 
     @property
     def kind(self) -> str | None:

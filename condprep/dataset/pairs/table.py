@@ -265,7 +265,7 @@ def open_table(
         return found
     if one["annotator"] == IMPORTED:
         return replace(found, imported=_kind(one))
-    return replace(found, made=Made(one["annotator"], one["params"], one["weights"]))
+    return replace(found, made=Made(one["annotator"], one["params"], one["weights"], str(one["column"])))
 
 
 def open_hub(

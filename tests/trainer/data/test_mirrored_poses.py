@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ from support.noise import png, save_dataset
 
 from condprep.annotators.openpose.draw import draw_poses
 from condprep.annotators.openpose.keypoints import JOINTS, Pose, column_value
+from condprep.dataset.pairs.base import Made
+from condprep.dataset.pairs.table import TablePairs
 from condprep.images.decode import decode
-from trainer.data.rows import open_rows
+from trainer.data.rows import open_rows, pairs_of
 from trainer.data.scan import scan
+from trainer.data.tables import open_table
 from trainer.data.transform import Transform, check_mirror, mirrored_pose
 from trainer.errors import DataError
-from trainer.recipe.recipe import Data
+from trainer.recipe.recipe import Data, Text
 
 
 def person(seed: int, size: int = 64) -> Pose:
@@ -43,6 +47,21 @@ def test_keypoints_are_found_and_draw_the_stored_map(tmp_path: Path) -> None:
         poses = [mirrored_pose(one, 64) for one in row.keypoints["people"]]
         twice = [mirrored_pose(one, 64) for one in column_value(poses)["people"]]
         assert np.array_equal(draw_poses(twice, 64, 64), decode(row.conditions[0]).rgb)
+
+
+@pytest.mark.parametrize("primary", ["blaze", "cmu"])
+def test_keypoints_are_those_of_the_map(tmp_path: Path, primary: str) -> None:
+    """Of two annotators of poses whose columns both have people, conditioning_image is drawn anew from those of the one that made it;
+    where nobody says which that is, from neither."""
+    people = {"blaze": [person(1)], "cmu": [person(2), person(3)]}
+    drawn = {f"openpose_{name}": [png(draw_poses(found, 64, 64))] for name, found in people.items()}
+    said = {f"keypoints_{name}": [column_value(found)] for name, found in people.items()}
+    folder = save_dataset(tmp_path / "ds", 1, conditioning_image=drawn[f"openpose_{primary}"], **drawn, **said)
+    pairs = pairs_of(Data(path=str(folder), kind="pose"), "train", Text())
+    assert isinstance(pairs, TablePairs)
+    assert open_table(pairs, tmp_path, "", "ds")[1].keypoints is None
+    made = replace(pairs, made=Made(f"openpose:{primary}", {}, {}, f"openpose_{primary}"))
+    assert open_table(made, tmp_path, "", "ds")[1].keypoints == f"keypoints_{primary}"
 
 
 def test_corrected_keypoints_are_other_rows(tmp_path: Path) -> None:
