@@ -95,6 +95,10 @@ class Base(ABC):
         Where `longest_text` is said, L is that of the longest of these, and "prompt_mask" (B, L) is 1 where there is a token.
         """
 
+    def lengths_beyond(self, captions: Sequence[str]) -> list[int]:
+        """In tokens, of those captions that are cut, where a recipe may say that more are heard."""
+        return []
+
     def text_shapes(self) -> dict[str, tuple[int, ...]]:
         """What `encode_text` makes of one caption, the longest, by name."""
         made = {name: tuple(tensor.shape[1:]) for name, tensor in self.encode_text([""]).items()}

@@ -24,7 +24,7 @@ from trainer.models.missing import takes_missing, with_missing
 from trainer.models.objectives.choose import objective_of, refuse_unsaid
 from trainer.models.parts import Parts, fingerprint, frozen, mismatches, read_controlnet, read_model
 from trainer.models.samplers import AUTO
-from trainer.models.text import hears_as_trained, one_after_the_other, token_chunks
+from trainer.models.text import hears_as_trained, inside, one_after_the_other, token_chunks
 from trainer.recipe.recipe import Model, Text
 from trainer.types import Batch
 
@@ -100,6 +100,11 @@ class StableDiffusion(Base):
             inner = getattr(encoder, "text_model", encoder)  # of transformers before 5
             states = inner.final_layer_norm(output.hidden_states[-1 - self.text.clip_skip])
         return {"prompt_embeds": one_after_the_other(states, self.chunks)}
+
+    def lengths_beyond(self, captions: Sequence[str]) -> list[int]:
+        tokenizer, most = self.tokenizers[0], self.chunks * inside(self.tokenizers[0], self.text_encoders[0])
+        tokens = tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids if captions else []
+        return [len(one) for one in tokens if len(one) > most]
 
     def time_ids(self, original: tuple[int, int], crop: tuple[int, int], size: tuple[int, int]) -> Sequence[int] | None:
         return None

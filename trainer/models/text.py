@@ -24,13 +24,17 @@ CHUNK = 75  # tokens of a chunk, as recipes count them: those of CLIP, without s
 
 def token_chunks(tokenizer: Any, encoder: Any, captions: Sequence[str], chunks: int) -> Tensor:
     """(B * chunks, L) int64, a caption's chunks one after the other: each cut or filled to L, on the encoder's device."""
-    length = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    inside, rows = length - 2, []
+    room, rows = inside(tokenizer, encoder), []
     for tokens in tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids:
-        for start in range(0, chunks * inside, inside):
-            row = [tokenizer.bos_token_id, *tokens[start : start + inside], tokenizer.eos_token_id]
-            rows.append([*row, *[tokenizer.pad_token_id] * (length - len(row))])
+        for start in range(0, chunks * room, room):
+            row = [tokenizer.bos_token_id, *tokens[start : start + room], tokenizer.eos_token_id]
+            rows.append([*row, *[tokenizer.pad_token_id] * (room + 2 - len(row))])
     return torch.tensor(rows, device=encoder.device)
+
+
+def inside(tokenizer: Any, encoder: Any) -> int:
+    """Tokens of a chunk, between its start and its end."""
+    return int(min(tokenizer.model_max_length, encoder.config.max_position_embeddings)) - 2
 
 
 def one_after_the_other(states: Tensor, chunks: int) -> Tensor:

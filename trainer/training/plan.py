@@ -19,12 +19,13 @@ from trainer.data.rows import Rows, spread
 from trainer.data.split import Split
 from trainer.data.stream import StreamedRows
 from trainer.inference.export import condition_record, unsaid
-from trainer.models.base import COPIED
+from trainer.models.base import COPIED, Base
 from trainer.models.families import load_base
 from trainer.models.kinds import all_kinds, recorded_kinds
+from trainer.models.text import CHUNK
 from trainer.recipe.idle import idle_notes
 from trainer.recipe.layout import CHECKPOINTS
-from trainer.recipe.recipe import Data, Recipe, Train
+from trainer.recipe.recipe import Data, Recipe, Text, Train
 from trainer.training.checkpoint import Checkpoints, refuse_another_base
 from trainer.training.folder import check_free
 from trainer.training.machine import accelerated
@@ -33,6 +34,7 @@ from trainer.training.preflight import check_room
 from trainer.training.step import is_sharded
 from trainer.training.validate import check_validation
 
+MOST_TOKENS = 750  # of text.max_tokens
 LOOKED_AT, MANY = 1_000, 0.05  # rows of which captions are looked at; share from which it is worth a line
 SCALED = 1.25  # times that the sides of most rows are scaled
 FAR = 8  # times that a side is scaled: the maps were drawn for another size altogether
@@ -111,6 +113,7 @@ def _planned(recipe: Recipe, processes: int) -> TrainingPlan:
         notes=[
             *(*train.rows.notes, *going_on, *doubts(recipe, train)),
             *(held_out_note(recipe, train, validation), *unsaid(data.path, condition)),
+            *cut_captions(base, train.rows, recipe.text),
         ],
     )
 
@@ -175,6 +178,20 @@ def without_caption(rows: Rows) -> Iterator[str]:
         yield (
             f"{empty:,} of {len(seen):,} rows that were looked at have no caption: they are learned as those that data.caption_dropout"
             " drops, beside these"
+        )
+
+
+def cut_captions(base: Base, rows: Rows, text: Text) -> Iterator[str]:
+    """That many captions are longer than what is heard of them, by some of the rows; of a stream nothing is looked at."""
+    seen = [] if isinstance(rows, StreamedRows) else spread(range(len(rows)), LOOKED_AT)
+    captions = [caption for number in seen for caption in rows.captions(number)]
+    cut = base.lengths_beyond(captions)
+    if len(cut) > MANY * len(captions):
+        enough = min(MOST_TOKENS, max(text.max_tokens, -(-max(cut) // CHUNK) * CHUNK))
+        remedy = f": say text.max_tokens = {enough}" if enough > text.max_tokens else ""
+        yield (
+            f"{len(cut):,} of {len(captions):,} captions that were looked at are longer than what is heard of them, up to {max(cut):,}"
+            f" tokens, and cut{remedy}"
         )
 
 

@@ -24,7 +24,7 @@ from trainer.recipe.toml import dump_recipe
 from trainer.training.checkpoint import Checkpoints, refuse_another_base
 from trainer.training.journal import Journal
 from trainer.training.loop import TrainingLoop
-from trainer.training.plan import doubts, held_out_note
+from trainer.training.plan import cut_captions, doubts, held_out_note
 from trainer.training.preflight import preflight
 from trainer.training.shards import block_names, shard
 from trainer.training.sharing import with_sharing
@@ -52,6 +52,8 @@ def prepare(recipe: Recipe, accelerator: Accelerator, say: Say, progress: ShowPr
     say(f"loading the base model {recipe.model.base}")
     base = load_base(recipe.model, recipe.text, train.rows.kinds)
     base.refuse(recipe)
+    for note in cut_captions(base, train.rows, recipe.text):
+        say(note)
     if checkpoint:
         refuse_another_base(checkpoint, base.fingerprints)
     largest = max(train.buckets, key=lambda size: size[0] * size[1])

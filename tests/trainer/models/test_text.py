@@ -115,6 +115,15 @@ def test_a_pipeline_hears_as_it_was_trained(folders: dict[str, Path], family: st
     assert "encode_prompt" not in vars(plain)
 
 
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_captions_that_are_cut_are_counted(folders: dict[str, Path], family: str) -> None:
+    """With their tokens: those of which a chunk, or as many as the recipe says, does not hold all."""
+    length = len(base_of(folders, family).tokenizers[0](LONG, add_special_tokens=False).input_ids)
+    captions, chunks = [SHORT, LONG, "", "a" * INSIDE], -(-length // INSIDE)
+    assert base_of(folders, family).lengths_beyond(captions) == [length]
+    assert base_of(folders, family, max_tokens=75 * chunks).lengths_beyond(captions) == []
+
+
 def test_another_setting_has_another_cache(folders: dict[str, Path]) -> None:
     """The fingerprint of the text is another one for other chunks and other layers, and the default's is as it was."""
     texts: list[dict[str, Any]] = [{}, {"max_tokens": 150}, {"max_tokens": 225}, {"clip_skip": 1}]

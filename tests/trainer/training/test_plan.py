@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from support.trainings import RECORDED
 from condprep.runtime.files import read_json
 from trainer.data.open import open_split
 from trainer.inference.export import card, condition_record
+from trainer.recipe.recipe import Text
 from trainer.training import plan
 
 Change = Callable[[dict[str, Any]], object]
@@ -67,7 +69,7 @@ def test_a_provenance_that_lacks_something_is_said_by_the_dry_run(place: Path, t
 
 def test_what_is_probably_not_meant_is_told(place: Path, tmp_path: Path) -> None:
     """Held-out rows that are those of the training, random crops of nothing, a ControlNet of another kind to begin with, rows without
-    captions, keys that rows share, and rows of another size; of rows as they should be nothing."""
+    captions, captions that are cut, keys that rows share, and rows of another size; of rows as they should be nothing."""
     plain = make_recipe(place, tmp_path / "run", eval={"every": 5, "samples": 2})
     split = open_split(plain, "train", training=True)
     assert plan.doubts(plain, split) == []
@@ -81,6 +83,11 @@ def test_what_is_probably_not_meant_is_told(place: Path, tmp_path: Path) -> None
     for resolution, said in ((128, "enlarged 2 times"), (32, "shrunk 2 times")):
         transform = replace(split.transform, resolution=resolution, fit="crop")
         assert said in plan.doubts(plain, replace(split, transform=transform))[0]
+    base: Any = SimpleNamespace(lengths_beyond=lambda captions: [100, 160][: len(captions)])
+    (cut,) = plan.cut_captions(base, split.rows, Text())
+    assert cut.endswith("up to 160 tokens, and cut: say text.max_tokens = 225")
+    (cut,) = plan.cut_captions(base, split.rows, Text(max_tokens=750))
+    assert cut.endswith("and cut")
     names, many = split.rows.names, len(split.rows)
     captions = [[""] if n % 2 else ["a disc"] for n in range(many)]
     table = pa.table({"key": ["a", "b"] * many, "text": [[one] for one in captions] * 2})
