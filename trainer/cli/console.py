@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,7 +24,16 @@ if TYPE_CHECKING:
 MOST_BUCKETS = 8  # lines of the plan
 SHOWN = ("loss", "val_loss", "condition_gap", "pictures_per_second")  # of a run's metrics
 
-__all__ = ["load_libraries", "plan", "progress", "say", "show_result", "training_progress", "without_bars"]
+__all__ = [
+    "load_libraries",
+    "plan",
+    "progress",
+    "say",
+    "show_result",
+    "training_progress",
+    "warnings_as_lines",
+    "without_bars",
+]
 
 
 @contextmanager
@@ -61,6 +71,15 @@ def load_libraries() -> None:
     """What takes seconds, and is said before."""
     say("loading PyTorch and diffusers")
     without_bars()
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """What a pipeline warns its caller of, as a person reads it: without the place in a file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: say(str(message))
+        yield
 
 
 def without_bars() -> None:

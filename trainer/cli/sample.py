@@ -54,24 +54,27 @@ def sample(
 
     check_picture_name(out)
     console.without_bars()
+    if out.exists() and condition.exists() and out.samefile(condition):
+        raise UsageError(f"{out} is the condition itself; choose another --out")
     if out.exists() and not overwrite:
         raise UsageError(f"{out} exists; choose another --out or say --overwrite")
-    picture = run(
-        output,
-        condition,
-        prompt,
-        negative_prompt=negative_prompt,
-        steps=steps,
-        cfg=cfg,
-        seed=seed,
-        kind=kind,
-        base=base,
-        checkpoint=checkpoint,
-        weights=weights,
-        precision=precision,
-        sampler=sampler,
-        device=device,
-        say=console.say,
-    )
+    with console.warnings_as_lines():
+        picture = run(
+            output,
+            condition,
+            prompt,
+            negative_prompt=negative_prompt,
+            steps=steps,
+            cfg=cfg,
+            seed=seed,
+            kind=kind,
+            base=base,
+            checkpoint=checkpoint,
+            weights=weights,
+            precision=precision,
+            sampler=sampler,
+            device=device,
+            say=console.say,
+        )
     save_picture(picture, out)
     print(out)

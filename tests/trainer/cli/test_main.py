@@ -123,10 +123,20 @@ def test_from_a_dataset_to_a_picture(made: Path, monkeypatch: pytest.MonkeyPatch
         "--out",
         tmp_path / "made.png",
     ]
-    with pytest.warns(UserWarning, match="the condition looks like blank"):
-        code, _, _ = run(monkeypatch, capsys, "sample", output, *words)
-    assert code == 0
+    code, _, said = run(monkeypatch, capsys, "sample", output, *words)
+    assert (code, "the condition looks like blank, but this ControlNet was trained on canny\n" in said) == (0, True)
     assert size_of(tmp_path / "made.png") == (64, 64)
+
+
+def test_a_picture_never_takes_the_place_of_its_condition(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    """`sample --overwrite` replaces a picture, not the map that it follows, by whatever name this is called."""
+    Image.new("L", (64, 64), 255).save(tmp_path / "map.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "map.png")
+    words = ("--condition", tmp_path / "map.png", "--prompt", "a disc", "--out", tmp_path / "link.png", "--overwrite")
+    code, _, said = run(monkeypatch, capsys, "sample", tmp_path, *words)
+    assert (code, "link.png is the condition itself; choose another --out" in said) == (2, True)
 
 
 @pytest.mark.slow
