@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import doors
 from support.aux_models import (
     GRID,
     HOW,
@@ -26,7 +25,6 @@ from support.aux_models import (
 )
 from support.thorough import slow_ones
 
-from condprep import load_annotator
 from condprep.annotators.controlnet_aux import builders
 from condprep.annotators.controlnet_aux.adapter import Aux
 from condprep.errors import AnnotatorError, Rejected
@@ -171,7 +169,7 @@ def test_a_map_does_not_depend_on_its_batch(variant: str, checkpoints: Checkpoin
 @pytest.mark.parametrize("variant", ["sam", "mobile_sam", "zoe"])
 def test_the_heavy_ones_take_a_picture_of_one_pixel(variant: str, small: Path) -> None:
     """One pixel and a column: a map of that size, which is the same when it is asked for again."""
-    annotator = load_annotator(f"aux:{variant}", weights=doors.fill(small, f"aux:{variant}"))
+    annotator = load(variant, save_checkpoints(small, variant))
     for height, width in ((1, 1), (70, 1)):
         rgb = batch(picture(height, width))
         found = annotator(rgb, KEYS[:1]).maps
