@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -267,20 +268,19 @@ def show_build(result: BuildResult, as_json: bool) -> None:
         console.print_json(result)
         return
     console.show_facts(_facts(result))
+    place = shlex.quote(result.url or str(result.path))
     if result.part:
-        console.say(
-            f"that was part {result.part}; `condprep finish {result.url or result.path}` makes the dataset once all parts are done"
-        )
+        console.say(f"that was part {result.part}; `condprep finish {place}` makes the dataset once all parts are done")
     elif result.rows and "validation" not in result.rows and not result.url:
         from condprep.dataset.splits import enough
 
         console.say(
-            f"no rows are held out, and training measures itself by those; `condprep split {result.path} --validation {enough(sum(result.rows.values()))}` does it"
+            f"no rows are held out, and training measures itself by those; `condprep split {place} --validation {enough(sum(result.rows.values()))}` does it"
         )
     if result.changes and result.stale:
         console.say("rows of inputs that changed, or are gone, were left; the same command with --replace follows them")
     if any(made["annotator"] == IMPORTED for made in result.annotators):
-        console.say(f"maps that came with their pictures can be wrong ones: run `condprep verify {result.path}`")
+        console.say(f"maps that came with their pictures can be wrong ones: run `condprep verify {place}`")
 
 
 def _facts(result: BuildResult) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 from typer import Argument, Option
@@ -39,5 +40,5 @@ def merge(
     if result.repeated:
         leaks = f", {result.leaks:,} of them in another split" if result.leaks else ""
         console.say(
-            f"{result.repeated:,} pictures are repeated{leaks}; `condprep curate {result.url or result.path} --out NEW --drop duplicates`"
+            f"{result.repeated:,} pictures are repeated{leaks}; `condprep curate {shlex.quote(result.url or str(result.path))} --out NEW --drop duplicates`"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ class VerifyResult:
     @property
     def gap(self) -> str:
         """Which checks were not run, in words; "" where all were."""
-        return f"not run: {', '.join(self.not_run)}; `condprep verify {self.path}` runs every check" * bool(
-            self.not_run
+        return (
+            f"not run: {', '.join(self.not_run)}; `condprep verify {shlex.quote(self.path)}` runs every check"
+            * bool(self.not_run)
         )
 
     def failures(self, fail_on: Severity = "error") -> int:

@@ -75,3 +75,12 @@ def test_a_stop_promises_only_what_holds(
     assert (ended.code, ended.out) == (1, "")
     assert ended.err.startswith("error: stopped")
     assert ("the same command goes on from there" in ended.err) == goes_on
+
+
+def test_commands_that_are_offered_can_be_pasted(command: Command, raw: Path, tmp_path: Path) -> None:
+    """A folder's name that a shell would take apart is quoted, whichever verb offers the next one."""
+    ds, both = tmp_path / "my ds", tmp_path / "both $(x)"
+    said = command("build", raw, "-a", "canny", "--resolution", 64, "--limit", 2, "--out", ds).err
+    assert f"`condprep split '{ds}' --validation" in said
+    assert f"`condprep curate '{both}' --out NEW" in command("merge", ds, ds, "--out", both).err
+    assert f"`condprep verify '{ds}'` runs every check" in command("verify", ds, "--checks", "structure").out

@@ -7,6 +7,7 @@ copied into one Arrow file in the cache's folder first.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -217,4 +218,6 @@ def refuse(path: str, wrong: Sequence[tuple[str, str]]) -> None:
     if wrong:
         shown = "; ".join(f"{key}: {reason}" for key, reason in wrong[:MOST_SHOWN])
         more = f" and {len(wrong) - MOST_SHOWN:,} more" if len(wrong) > MOST_SHOWN else ""
-        raise DataError(f"{path} cannot be trained on: {shown}{more}; `condprep verify {path}` shows them all")
+        raise DataError(
+            f"{path} cannot be trained on: {shown}{more}; `condprep verify {shlex.quote(str(path))}` shows them all"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -330,7 +331,7 @@ def open_folders(root: Path, wanted: Mapping[str, str | None]) -> FolderPairs:
 
 
 def _makes(root: Path) -> str:
-    return f"`condprep build {root} --annotator NAME --out ds/` makes them"
+    return f"`condprep build {shlex.quote(str(root))} --annotator NAME --out ds/` makes them"
 
 
 def _share_names(root: Path, folders: Sequence[str]) -> bool:
