@@ -8,10 +8,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from condprep.runtime.folder import check_own
+from condprep.runtime.folder import check_own, lies_in
 from condprep.runtime.own import remove
 from trainer.errors import CheckpointError
 from trainer.recipe.layout import LOCK, LOGS, RECIPE
+from trainer.recipe.recipe import Recipe
 
 
 def check_folder(folder: Path) -> None:
@@ -20,6 +21,13 @@ def check_folder(folder: Path) -> None:
         raise CheckpointError(f"save.dir {folder} is a file; choose another one")
     if folder.is_dir() and not {RECIPE, LOCK} & {path.name for path in folder.iterdir()} and any(folder.iterdir()):
         raise CheckpointError(f"save.dir {folder} is not empty and holds no run of the trainer; choose another one")
+
+
+def check_outside(recipe: Recipe) -> None:
+    """Raises CheckpointError for a folder in the dataset, which would take the run's tables and pictures for rows."""
+    folder, dataset = Path(recipe.save.dir), recipe.data.path
+    if lies_in(folder, Path(dataset)):
+        raise CheckpointError(f"save.dir {folder} lies in the dataset {dataset}; choose one beside it")
 
 
 def check_free(folder: Path) -> None:

@@ -27,7 +27,7 @@ from trainer.recipe.idle import idle_notes
 from trainer.recipe.layout import CHECKPOINTS
 from trainer.recipe.recipe import Data, Recipe, Text, Train
 from trainer.training.checkpoint import Checkpoints, refuse_another_base
-from trainer.training.folder import check_free
+from trainer.training.folder import check_free, check_outside
 from trainer.training.machine import accelerated
 from trainer.training.memory import predict_memory
 from trainer.training.preflight import check_room
@@ -80,6 +80,7 @@ def plan_training(recipe: Recipe) -> TrainingPlan:
 
 
 def _planned(recipe: Recipe, processes: int) -> TrainingPlan:
+    check_outside(recipe)
     check_free(Path(recipe.save.dir))
     train, validation = open_splits(recipe)
     checkpoints = Checkpoints(Path(recipe.save.dir) / CHECKPOINTS, recipe.save.keep)

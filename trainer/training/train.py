@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.inference.export import push, save_result
 from trainer.recipe.recipe import Recipe
-from trainer.training.folder import own
+from trainer.training.folder import check_outside, own
 from trainer.training.loop import TrainingLoop
 from trainer.training.machine import accelerated
 from trainer.training.prepare import prepare
@@ -44,6 +44,7 @@ def train(
     with accelerated(recipe) as accelerator:
         if not accelerator.is_main_process:
             say, progress = lambda _: None, lambda *_: None
+        check_outside(recipe)
         folder = Path(recipe.save.dir)
         alone = own(folder) if accelerator.is_main_process else nullcontext()
         with alone, closing(prepare(recipe, accelerator, say, progress)) as loop:

@@ -22,6 +22,7 @@ from trainer.recipe.recipe import Recipe
 from trainer.recipe.toml import dump_recipe
 from trainer.training import preflight
 from trainer.training.memory import Memory, predict_memory
+from trainer.training.plan import plan_training
 from trainer.training.step import Learner
 from trainer.training.train import train
 from trainer.types import Batch
@@ -195,6 +196,15 @@ def test_a_folder_of_other_things_is_left_alone(place: Path, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="is not empty and holds no run"):
         train(make_recipe(place, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
+
+
+def test_a_run_is_not_kept_in_its_dataset(place: Path) -> None:
+    """Its tables and pictures would be taken for rows: refused by the dry run and the run, before the folder is made."""
+    inside = Path(make_recipe(place, place).data.path) / "run"
+    for command in (train, plan_training):
+        with pytest.raises(CheckpointError, match=f"save.dir {inside} lies in the dataset"):
+            command(make_recipe(place, inside))
+    assert not inside.exists()
 
 
 def test_a_loss_that_is_no_number_stops_with_its_rows(
