@@ -10,6 +10,7 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline, FluxTransform
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
+from trainer.errors import ModelError
 from trainer.models.packed import PATCH, PackedBase, heard_of
 from trainer.models.transformer import freeze
 from trainer.types import Batch
@@ -80,6 +81,14 @@ class Flux(PackedBase):
     @property
     def condition_config(self) -> Mapping[str, int | None]:
         return {"num_mode": self.modes}
+
+    def _check_controlnet(self, init: str, controlnet: Any) -> None:
+        if controlnet.config.get("conditioning_embedding_channels"):
+            raise ModelError(
+                f"model.init {init!r} looks at the map's pixels, as XLabs' ControlNets do (conditioning_embedding_channels);"
+                " what can be trained looks at its latents: take another one, or leave model.init out"
+            )
+        super()._check_controlnet(init, controlnet)
 
     def copied(self, transformer: Any, blocks: int) -> Any:
         """Of the blocks with two streams, none of those with one."""

@@ -179,6 +179,16 @@ def test_blocks_of_one_stream_are_trained_as_they_are_used(flow_bases: dict[str,
     assert controlnet.controlnet_single_blocks[0].weight.grad.abs().max() > 0
 
 
+def test_a_controlnet_that_looks_at_pixels_is_refused(flow_bases: dict[str, Base], tmp_path: Path) -> None:
+    """FLUX.1's by XLabs see the map and not its latents: a ModelError says so before anything is trained."""
+    base: Any = flow_bases["flux"]
+    config = {key: value for key, value in base.new_controlnet(COPIED).config.items() if key != "_use_default_values"}
+    made = FluxControlNetModel.from_config(config | {"conditioning_embedding_channels": 4})
+    made.save_pretrained(tmp_path / "pixels")
+    with pytest.raises(ModelError, match="pixels' looks at the map's pixels, as XLabs' ControlNets do"):
+        base.new_controlnet(str(tmp_path / "pixels"))
+
+
 @pytest.mark.parametrize("family", FLOWS)
 def test_the_base_is_never_changed(family: str, flow_bases: dict[str, Base]) -> None:
     """Its hash before and after a backward pass; no gradient is kept for it."""
