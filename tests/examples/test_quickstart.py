@@ -173,7 +173,7 @@ def test_misaligned_pairs_teach_nothing(
     found = curve(tmp_path / "output", "fidelity_f1_2px")
     assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < FOLLOWED
     assert not curve(tmp_path / "output", "fidelity")
-    assert sum("do not give their own maps" in line for line in said) == len(found)
+    assert sum("cannot be told: by their own maps the real pictures score" in line for line in said) == len(found)
     findings = evaluate(tmp_path / "output", rows=16, sampler_steps=1).findings  # of the real pictures
     assert "maps do not belong" in [finding.name for finding in findings]
     verify = ["verify", tmp_path / "ds", "--checks", "alignment", "--limit", "120", "--json"]
