@@ -70,8 +70,7 @@ def evaluate(
     began, named = time.perf_counter(), protocol(protocol_name) if protocol_name else None
     dataset, against, clip = (None if given is None else str(given) for given in (dataset, against, clip))
     folder = result_folder(Path(output), checkpoint, say)
-    if against:
-        _check_against(folder, against)
+    _check_against(folder, against)
     trained, recipe = Trained.of(folder, Path(output) / METRICS, kind), _recipe(Path(output), dataset, named)
     _check_dataset(recipe, dataset, split)
     sampling = _sampling(recipe, named, sampler_steps, cfg, pictures_per_prompt, seed, batch)
@@ -187,9 +186,9 @@ def _check_dataset(recipe: Recipe, asked: str | None, split: str | None) -> None
         refuse_second_share(recipe.data, known)
 
 
-def _check_against(folder: Path, against: str) -> None:
+def _check_against(folder: Path, against: str | None) -> None:
     """Raises ModelError for a second ControlNet to which the numbers of kinds mean others."""
-    own, other = kinds_of(read_records(folder)[1]), recorded_kinds(against)
+    own, other = kinds_of(read_records(folder)[1]), against and recorded_kinds(against)
     if len(own) > 1 and other and other != own:
         raise ModelError(
             f"--against {against} was made for {all_kinds(other)}, and {folder} for {all_kinds(own)}: it must have the same"

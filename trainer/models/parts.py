@@ -143,22 +143,28 @@ def read_part(kind: Callable[..., Any], folder: Path, part: str, safetensors: bo
 
 def read_model(kind: Callable[..., Any], name: str, safetensors: bool) -> Any:
     """A network with a folder or Hub name of its own, float32. Raises ModelError."""
-    if not Path(name).is_dir() and (name.count("/") != 1 or Path(name).parent.is_dir()):
-        raise ModelError(f"there is no folder {name!r}, and a name on the Hub is OWNER/NAME")
-    check_config(Path(name))
+    _check_name(name)
     with explained(f"{name!r} cannot be loaded", safetensors):
         return _pretrained(kind, name, safetensors)
 
 
 def read_controlnet(kind: Any, name: str, safetensors: bool) -> Any:
     """As `read_model`, of that very class of ControlNets. Raises ModelError for one of another class."""
-    controlnet = read_model(kind, name, safetensors)
-    found = kind.load_config(name).get("_class_name", kind.__name__)
+    _check_name(name)
+    with explained(f"{name!r} cannot be loaded", safetensors):
+        found = kind.load_config(name).get("_class_name", kind.__name__)
     if found != kind.__name__:
         raise ModelError(
             f"{name!r} is a {found}, and a {kind.__name__} is needed: data.conditions says for how many kinds"
         )
-    return controlnet
+    return read_model(kind, name, safetensors)
+
+
+def _check_name(name: str) -> None:
+    """Raises ModelError where there is nothing of that name, or a configuration that asks for too much."""
+    if not Path(name).is_dir() and (name.count("/") != 1 or Path(name).parent.is_dir()):
+        raise ModelError(f"there is no folder {name!r}, and a name on the Hub is OWNER/NAME")
+    check_config(Path(name))
 
 
 def read_config(kind: Callable[..., Any], folder: Path, part: str) -> Any:
