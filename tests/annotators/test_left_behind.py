@@ -89,8 +89,10 @@ def state() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
-def test_loading_and_calling_leave_all_as_it_was(name: str, made: Made) -> None:
-    """Generators of random numbers, flags of torch, autocast, the environment; and the pictures themselves."""
+def test_nobody_notices_an_annotator(name: str, made: Made) -> None:
+    """Loading and calling it leave all as it was: generators of random numbers, flags of torch, autocast, the environment, the pictures
+    themselves. Four threads at once, with pictures of several sizes, get the maps that each picture has alone, and so does who
+    calls it amid a training step in bf16, by itself or in a session."""
     weights, pair = made(name), torch.cat(pictures()[:2])
     rgb, before = pair.clone(memory_format=torch.preserve_format), state()
     annotator = loaded(*weights)
@@ -98,24 +100,17 @@ def test_loading_and_calling_leave_all_as_it_was(name: str, made: Made) -> None:
     annotator(rgb, KEYS[:2])
     assert state() == before
     assert torch.equal(rgb, pair)
-
-
-@pytest.mark.parametrize("name", [*sorted(QUICK), *slow_ones(name for name in NAMES if name not in QUICK)])
-def test_threads_that_share_one_get_its_maps(name: str, made: Made) -> None:
-    """Four threads at once, with pictures of several sizes: the maps that each picture has alone."""
     some = pictures() if name in QUICK else pictures()[::2]
-    shared_by_threads(
-        loaded(*made(name)),
+    alone = shared_by_threads(
+        annotator,
         some[: 2 if name in HEAVY else None],
         examples(4 if name in HEAVY else 18 if name in QUICK else 8, 18),
     )
+    amid_a_training_step(annotator, some[0], alone[0])
 
 
-@pytest.mark.parametrize("name", ["aux:anyline", *slow_ones(name for name in NAMES if name != "aux:anyline")])
-def test_a_caller_s_autocast_changes_no_map(name: str, made: Made) -> None:
-    """Amid a training step in bf16, called by itself or in a session: the map is that of the precision on its record."""
-    annotator, rgb = loaded(*made(name)), pictures()[0]
-    alone = annotator(rgb, KEYS[:1]).maps
+def amid_a_training_step(annotator: Any, rgb: Tensor, alone: Tensor) -> None:
+    """The map is that of the precision on the annotator's record."""
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(annotator(rgb, KEYS[:1]).maps, alone)
         drawn = Runner(annotator)(rgb, KEYS[:1])
@@ -124,8 +119,8 @@ def test_a_caller_s_autocast_changes_no_map(name: str, made: Made) -> None:
         assert np.array_equal(one[0].reshape(expected.shape), expected)
 
 
-def shared_by_threads(annotator: Any, some: list[Tensor], times: int) -> None:
-    """Whoever asks gets what each picture has alone."""
+def shared_by_threads(annotator: Any, some: list[Tensor], times: int) -> list[Tensor]:
+    """Whoever asks gets what each picture has alone, which is returned."""
     alone = [annotator(rgb, [key]).maps for rgb, key in zip(some, KEYS)]
 
     def again(number: int) -> bool:
@@ -134,6 +129,7 @@ def shared_by_threads(annotator: Any, some: list[Tensor], times: int) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(again, range(times)))
+    return alone
 
 
 @pytest.mark.slow
