@@ -12,6 +12,7 @@ import pytest
 import torch
 from support import doors, dwpose_models, tiny_models
 from support.aux_models import save_checkpoints
+from support.draws import recurring
 from support.fragile import Fragile
 from support.hungry import A_PIXEL, Hungry
 from support.thorough import slow_ones
@@ -74,6 +75,13 @@ DOORS = {  # of models that a user names
 LABELS = {"segformer": [tiny_models.ADE], "mask2former": [tiny_models.COCO], "oneformer": [tiny_models.ADE]}
 
 
+def made(name: str) -> Any:
+    """With the same random weights each time."""
+    torch.manual_seed(0)
+    with recurring():
+        return MADE[name]()
+
+
 def peak(annotator: Any, rgb: Tensor) -> int:
     """Bytes that torch's own allocator of the CPU has given away at once in a call, as its profiler saw."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
@@ -91,7 +99,7 @@ def picture(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize("name", ["teed", *slow_ones(["hed", "depth", "lineart", "lineart_anime"])])
 def test_what_is_counted_is_what_torch_takes(name: str) -> None:
     """Within a fifth of the peak of torch's allocator, without a number computed; a second call of the annotator is as before."""
-    annotator = MADE[name]()
+    annotator = made(name)
     before = annotator(picture(*SIZE), ["0" * 64]).maps
     counted = needed(annotator, *SIZE)
     assert counted == pytest.approx(peak(annotator, picture(*SIZE).flip(3)), rel=0.2)
@@ -101,10 +109,7 @@ def test_what_is_counted_is_what_torch_takes(name: str) -> None:
 @pytest.mark.parametrize("name", ["pidinet", *slow_ones([name for name in MADE if name != "pidinet"])])
 def test_a_network_that_was_counted_first_is_as_before(name: str) -> None:
     """What it makes of its weights when it first computes is made of numbers, though a picture was counted before any was seen."""
-    torch.manual_seed(0)
-    never = MADE[name]()
-    torch.manual_seed(0)
-    counted = MADE[name]()
+    never, counted = made(name), made(name)
     needed(counted, 64, 64)
     rgb = picture(64, 64)
     assert torch.equal(counted(rgb, ["0" * 64]).maps, never(rgb, ["0" * 64]).maps)
@@ -115,7 +120,7 @@ def test_what_is_remembered_for_a_size_has_numbers(kind: str, tmp_path: Path) ->
     """Functions of transformers keep what they made for a size, for every network: never what a count of memory made."""
     getattr(tiny_models, kind)(tmp_path, *LABELS.get(kind, ()))
     asked = {"axes": "right-up-viewer"} if kind == "sapiens" else {}
-    made = []
+    maps = []
     for counted in (True, False):
         doors.forget_all()  # what other tests have left
         annotator: Any = load_annotator(
@@ -123,16 +128,16 @@ def test_what_is_remembered_for_a_size_has_numbers(kind: str, tmp_path: Path) ->
         )
         if counted:
             needed(annotator, *SMALL)
-        made.append(annotator(picture(*SMALL), ["0" * 64]).maps)
-    assert made[0].float().std() > 0
-    assert torch.equal(*made)
+        maps.append(annotator(picture(*SMALL), ["0" * 64]).maps)
+    assert maps[0].float().std() > 0
+    assert torch.equal(*maps)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MADE)
 def test_no_network_needs_more_than_plenty(name: str) -> None:
     """What is let through without counting would have been let through with it, and memory grows with the picture's pixels."""
-    annotator = MADE[name]()
+    annotator = made(name)
     few, many = needed(annotator, 256, 256), needed(annotator, 1024, 1024)
     assert PLAIN == 1024**2
     assert max(few / 256**2, many / 1024**2) < PLENTY / 2 == annotator.plenty / 2
