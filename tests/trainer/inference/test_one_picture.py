@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,16 +29,26 @@ SEVERAL = tuple(f"{family} of kinds" for family in ("sd15", "sdxl", *FLOWS))
 BF16 = ("sd15 in bf16", "sd3 in bf16")
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """With maps of several kinds, or of one: built once, whatever trains on it."""
+
+    @cache
+    def built(several: bool) -> Path:
+        return (build_kinds if several else build_dataset)(tmp_path_factory.mktemp("pictures") / "ds", 16)
+
+    return built
+
+
 @pytest.fixture(
     scope="module", params=[QUICK, *slow_ones([*(name for name in FAMILIES + FLOWS if name != QUICK), *SEVERAL, *BF16])]
 )
-def run(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+def run(request: Any, dataset: Callable[[bool], Path], tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """A run of one update of a family, and the pictures of its last validation with what was asked for."""
     family, _, rest = request.param.partition(" ")
     several, precision = rest == "of kinds", cast("PrecisionName", "bf16" if rest == "in bf16" else "fp32")
     folder = tmp_path_factory.mktemp(family)
     (save_base if family in FAMILIES else save_flow_base)(folder / "base", family)
-    (build_kinds if several else build_dataset)(folder / "ds", 16)
     drawn: list[tuple[Sequence[Request], list[Image.Image]]] = []
     generated = Samples.generate
 
@@ -48,7 +59,7 @@ def run(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     recipe = make_recipe(
         folder,
         folder / "output",
-        data={"conditions": COLUMNS if several else []},
+        data={"path": str(dataset(several)), "conditions": COLUMNS if several else []},
         train={"steps": 1, "schedule": "constant", "lr": 1e-2, "precision": precision},
         eval={"every": 1, "samples": 3, "sampler_steps": HOW.steps, "cfg": HOW.cfg, "loss_rows": 0}
         | {"fidelity": not several, "fidelity_rows": 3},
