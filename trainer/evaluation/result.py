@@ -87,9 +87,7 @@ class Trained:
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"{output} holds no result of the trainer: a record is damaged ({error})") from error
-        losses = [
-            one for one in _losses(metrics, told) if one[0] <= updates
-        ]  # a checkpoint knows nothing of what came later
+        losses = [one for one in _losses(metrics, told) if one[0] <= updates]  # a checkpoint's own, of no later update
         return cls(kinds[0] if told is None else told, dataset, gap, losses, told, kinds)
 
 

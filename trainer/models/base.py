@@ -41,9 +41,8 @@ class Base(ABC):
     tokenizers: list[Any]
     scheduler: Any  # with the schedule that is trained with
     objective: Objective  # what the scheduler says that it has learned
-    fingerprints: Mapping[
-        str, str
-    ]  # {"vae": ..., "text": ..., "unet": ..., "schedule": ...}: sha256 of weights and configuration; "unet" or "transformer"
+    # {"vae": ..., "text": ..., "unet": ..., "schedule": ...}: sha256 of weights and configuration; "unet" or "transformer"
+    fingerprints: Mapping[str, str]
     text: Text = field(default_factory=Text)  # the recipe's words for captions
     empty_is_zero: bool = False  # the empty caption is zeros, as the base's pipeline has it
     missing: bool = False  # black in a condition is what is missing of a picture: conditions of inpaint
