@@ -117,6 +117,7 @@ def pytest_collection(session: pytest.Session) -> Iterator[None]:
     gc.disable()
     yield
     gc.freeze()
+    gc.set_threshold(2000, 20, 100)  # what is not frozen is little, and was gone through every second
     gc.enable()
     if any("warm" in getattr(item, "fixturenames", ()) for item in getattr(session, "items", ())):
         session.config.stash[WARM] = Warm()
