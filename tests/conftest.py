@@ -38,6 +38,7 @@ from support import thorough
 from support.command import Command, Run
 from support.datasets import rows_of, written
 from support.dealing import dealt
+from support.loaded import read_once
 from support.pictures import encoded
 from support.s3_server import S3Server, running
 from support.warm import Warm
@@ -95,6 +96,7 @@ def _small_once() -> None:
 
 
 _small_once()
+read_once()
 
 
 def _without_waiting(descriptor: Any) -> None:
