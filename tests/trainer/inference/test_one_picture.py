@@ -21,6 +21,7 @@ from trainer.app.drawing import Asked, Drawing
 from trainer.inference.generate import Request, Sampling, generate
 from trainer.inference.pipeline import PrecisionName
 from trainer.training.samples import Samples
+from trainer.training.validate import Validation, Validator
 
 Ran = tuple[Path, list[Request], list[Image.Image], PrecisionName]
 HOW = Sampling(steps=2, cfg=3.0, batch=1)
@@ -50,22 +51,26 @@ def run(request: Any, dataset: Callable[[bool], Path], tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp(family)
     (save_base if family in FAMILIES else save_flow_base)(folder / "base", family)
     drawn: list[tuple[Sequence[Request], list[Image.Image]]] = []
-    generated = Samples.generate
+    generated, validate = Samples.generate, Validator.validate
 
     def noted(self: Samples, pipe: Any, requests: Sequence[Request]) -> list[Image.Image]:
         drawn.append((requests, generated(self, pipe, requests)))
         return drawn[-1][1]
+
+    def only_last(self: Validator, out: Path, update: int) -> Validation:
+        return validate(self, out, update) if update else Validation(None, None, {})
 
     recipe = make_recipe(
         folder,
         folder / "output",
         data={"path": str(dataset(several)), "conditions": COLUMNS if several else []},
         train={"steps": 1, "schedule": "constant", "lr": 1e-2, "precision": precision},
-        eval={"every": 1, "samples": 3, "sampler_steps": HOW.steps, "cfg": HOW.cfg, "loss_rows": 0}
+        eval={"every": 1, "samples": 2, "sampler_steps": HOW.steps, "cfg": HOW.cfg, "loss_rows": 0}
         | {"fidelity": not several, "fidelity_rows": 3},
     )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Samples, "generate", noted)
+        patched.setattr(Validator, "validate", only_last)
         train(recipe)
     requests, pictures = drawn[-1]
     return folder / "output", [*requests], pictures, precision
