@@ -97,6 +97,14 @@ def slim_controlnet(unet: UNet2DConditionModel) -> ControlNetModel:
     return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 8, 8, 16))
 
 
+@made_once
+def save_slim(folder: Path) -> Path:
+    """A ControlNet for `save_base(...)`, with a slim embedder."""
+    torch.manual_seed(0)
+    slim_controlnet(_unet("sd15")).save_pretrained(folder)  # its weights are another draw's, and its last ones zero
+    return folder
+
+
 def _vae(factor: int) -> AutoencoderKL:
     blocks = factor.bit_length()
     return AutoencoderKL(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from support.trainer_models import build_dataset, save_base
+from support.trainer_models import build_dataset, save_base, save_slim
 from support.warm import Warm
 
 from trainer.recipe.recipe import Recipe
@@ -16,16 +16,17 @@ from trainer.recipe.toml import dump_recipe
 
 
 def make_place(folder: Path, rows: int) -> Path:
-    """A folder with a tiny base, `base`, and a dataset of so many rows, `ds`."""
+    """A folder with a tiny base, `base`, a ControlNet of it that runs begin with, `slim`, and a dataset of so many rows, `ds`."""
     save_base(folder / "base")
+    save_slim(folder / "slim")
     build_dataset(folder / "ds", rows)
     return folder
 
 
 def make_recipe(place: Path, out: Path, **tables: dict[str, Any]) -> Recipe:
-    """20 updates of 4 rows in the folder `out`; tables: the keys that are different."""
+    """20 updates of 4 rows in the folder `out`, from `slim` on where that is; tables: the keys that are different."""
     usual: dict[str, dict[str, Any]] = {
-        "model": {"base": str(place / "base")},
+        "model": {"base": str(place / "base")} | ({"init": str(slim)} if (slim := place / "slim").is_dir() else {}),
         "data": {"path": str(place / "ds"), "resolution": 64, "num_workers": 1},
         "train": {
             "steps": 20,

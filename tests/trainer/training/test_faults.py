@@ -32,7 +32,8 @@ def test_a_vae_that_overflows_is_found_before_the_first_update(cached: bool, pla
     tensors["quant_conv.bias"] += torch.finfo(torch.float32).max  # any further sum is inf
     tensors["quant_conv.weight"] *= float("inf")
     save_file(tensors, file, metadata={"format": "pt"})
-    tables: dict[str, Any] = {"model": {"base": str(folder)}, "cache": {"latents": cached, "dir": str(tmp_path / "c")}}
+    cache = {"latents": cached, "dir": str(tmp_path / "c")}
+    tables: dict[str, Any] = {"model": {"base": str(folder), "init": "unet"}, "cache": cache}
     with pytest.raises(TrainingStopped, match=r"very first batch is not a finite number.*model\.vae"):
         train(make_recipe(place, tmp_path / "output", **tables))
     assert not (tmp_path / "output" / "metrics.jsonl").exists()
