@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import finalize
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 def peak_of(run: Callable[[], object]) -> int:
@@ -18,6 +17,17 @@ def peak_of(run: Callable[[], object]) -> int:
     with counter:
         run()
     return counter.peak
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Among what an operation takes or gives, and in lists of it."""
+    found = list[Tensor]()
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
 
 
 class StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -35,10 +45,11 @@ class StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         result = operation(*arguments, **(named or {}))
-        before = {id(t.untyped_storage()) for t in tree_leaves((arguments, named)) if isinstance(t, Tensor)}
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in before:
-                self._add(tensor.untyped_storage())
+        if made := _tensors((result,)):  # not where a device is asked for, as half of the time
+            before = {id(tensor.untyped_storage()) for tensor in _tensors((*arguments, *(named or {}).values()))}
+            for tensor in made:
+                if id(tensor.untyped_storage()) not in before:
+                    self._add(tensor.untyped_storage())
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
