@@ -46,7 +46,11 @@ CHEAP = {"few", "filters"}  # of which there are more pictures, and all ways
 STOPPED = {*CHEAP, "hed"}  # whose builds are stopped, and go on
 DEAR = {"large", "segments", "heavy"}  # of which there are two pictures, and a build that nothing stops
 ROUNDING = 1e-3  # of numbers, or of a thousandth of them
-SIZES = ((192, 128), (150, 110), (131, 70))  # height, width: on the grid of networks, off it, and by itself
+ROOMY = {*CHEAP, "people", "dwpose", "heavy"}  # whose pictures are larger: there has to be something to find
+SIZES = {  # height, width: on the grid of networks, off it, and by itself
+    True: ((192, 128), (150, 110), (131, 70)),
+    False: ((128, 64), (100, 70), (91, 48)),
+}
 
 
 @dataclass
@@ -66,10 +70,10 @@ class Group:
         return {"params": doors.params(names or self.names), "weights": self.weights, "device": "cpu"}
 
 
-def photographs(many: bool) -> list[np.ndarray]:
+def photographs(many: bool, roomy: bool) -> list[np.ndarray]:
     """Two of one size, which are a batch, and others that are not; what follows them mixes their sizes."""
     man, cup = data.astronaut(), data.coffee()
-    (tall, wide), (height, width), small = SIZES
+    (tall, wide), (height, width), small = SIZES[roomy]
     some = [man[: 2 * tall : 2, 100 : 100 + 2 * wide : 2], man[40 : 40 + tall, 200 : 200 - wide : -1]]
     some.append(cup[:height, 200 : 200 + width])
     if many:
@@ -92,7 +96,7 @@ def grouped(which: str, folder: Path) -> Group:
     for inner in ("weights", "raw"):
         (folder / inner).mkdir()
     group = Group(names, doors.fill(folder / "weights", *names), folder)
-    for number, rgb in enumerate(photographs(which in CHEAP)[: 2 if which in DEAR else None]):
+    for number, rgb in enumerate(photographs(which in CHEAP, which in ROOMY)[: 2 if which in DEAR else None]):
         Image.fromarray(rgb).save(folder / "raw" / f"{number}.png")
     return group
 

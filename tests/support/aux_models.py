@@ -183,10 +183,13 @@ def undrawn(value: float) -> Iterator[None]:
 
 @contextmanager
 def _small() -> Iterator[None]:
-    """LeReS on ResNet-50, and not on a ResNeXt of 101 layers; its merger an eighth as wide."""
+    """LeReS on ResNet-50, and not on a ResNeXt of 101 layers; its decoder a quarter as wide, its merger an eighth."""
     detectors()
     from controlnet_aux.leres.leres import network_auxi
     from controlnet_aux.leres.pix2pix.models import networks
+
+    def narrow(self: Any, name: str, value: Any) -> None:
+        torch.nn.Module.__setattr__(self, name, [width // 4 for width in value] if name == "midchannels" else value)
 
     define = networks.define_G
     if network_auxi.resnext101_stride32x8d is network_auxi.resnet50_stride32:
@@ -194,27 +197,35 @@ def _small() -> Iterator[None]:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "define_G", lambda ins, outs, width, *rest: define(ins, outs, width // 8, *rest))
+        patch.setattr(network_auxi.Decoder, "__setattr__", narrow, raising=False)
         patch.setattr(network_auxi, "resnext101_stride32x8d", network_auxi.resnet50_stride32)
         yield
 
 
 @contextmanager
 def small_trunks() -> Iterator[None]:
-    """ZoeDepth on a BEiT of 112 million parameters and not 345, at half the size; LeReS' depths of half the size.
+    """ZoeDepth on a BEiT of 33 million parameters and not 305, at a quarter of the size; LeReS' depths of half the size.
 
     The mask with which LeReS merges has 300 pixels a side and not 3,000, and is enlarged where it is used, as ever.
     """
     detectors()
+    import timm
     from controlnet_aux import zoe
     from controlnet_aux.leres.leres import depthmap
 
     mask, estimate = depthmap.generatemask, depthmap.estimateleres
     config = zoe.get_config("zoedepth", "infer")
-    config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [192, 256]
+    config.midas_model_type, config.img_size = "DPT_BEiT_B_384", [96, 128]
+    create = timm.create_model
+
+    def thin(name: str, **how: Any) -> Any:
+        return create(name, **how, **{"mlp_ratio": 0.25} if name == "beit_base_patch16_384" else {})
+
     with _small(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(depthmap, "generatemask", lambda size: mask(tuple(side // 10 for side in size)))
         patch.setattr(depthmap, "estimateleres", lambda *seen: estimate(*seen[:-2], *(side // 2 for side in seen[-2:])))
         patch.setattr(zoe, "get_config", lambda *names: config)
+        patch.setattr(timm, "create_model", thin)
         yield
 
 

@@ -93,7 +93,7 @@ def _once(path: Path, state: Callable[[], Any]) -> None:
 
 def stand_ins(patch: pytest.MonkeyPatch) -> None:
     """Small networks where the real ones are large: for bodies a real one, hands and faces that are where the picture has some
-    colours; image encoders of a few layers for Segment Anything, which asks at four points and believes
+    colours; image encoders of a few layers for Segment Anything, which looks at half the size, asks at four points and believes
     every answer; of transformers at a grid of 12 and not of 32: more than it asks about at once."""
     from controlnet_aux.segment_anything import automatic_mask_generator, build_sam
 
@@ -104,10 +104,10 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr("condprep.annotators.openpose.network.load_network", of_people)
     small = {"encoder_embed_dim": 32, "encoder_depth": 2, "encoder_num_heads": 2, "encoder_global_attn_indexes": [1]}
-    patch.setitem(build_sam.sam_model_registry, "vit_h", functools.partial(build_sam._build_sam, **small))
-    tiny = build_sam.TinyViT
-    fewer = {"embed_dims": [16, 32, 40, 320], "depths": [1] * 4}  # 320: where it looks at as much as before
-    patch.setattr(build_sam, "TinyViT", lambda **how: tiny(**how | fewer))
+    patch.setitem(
+        build_sam.sam_model_registry, "vit_h", functools.partial(_half, build_sam, build_sam._build_sam, **small)
+    )
+    patch.setitem(build_sam.sam_model_registry, "vit_t", functools.partial(_half, build_sam, build_sam.build_sam_vit_t))
     pleased = {"pred_iou_thresh": -1e3, "stability_score_thresh": -1e3, "box_nms_thresh": 1.0, "points_per_side": None}
     points = [np.array([[x, y] for x in (0.25, 0.75) for y in (0.25, 0.75)])]
     generator = automatic_mask_generator.SamAutomaticMaskGenerator
@@ -123,6 +123,25 @@ def stand_ins(patch: pytest.MonkeyPatch) -> None:
         every(self, pipeline, *rest, **named)
 
     patch.setattr(Parts, "__init__", with_fewer_points)
+
+
+def _half(build_sam: Any, build: Callable[..., Any], **how: Any) -> Any:
+    """Segment Anything that looks at 512 x 512 px and not at 1024 x 1024; the mobile one's encoder with fewer layers."""
+
+    class Tiny(build_sam.TinyViT):  # type: ignore[misc, name-defined]
+        def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+            for part in (self.patch_embed, *self.layers):
+                x = part(x)
+            return self.neck(x.mT.unflatten(2, (32, 32)))  # type: ignore[no-any-return]
+
+    encoder, prompts, size = build_sam.ImageEncoderViT, build_sam.PromptEncoder, {"img_size": 512}
+    fewer = {"embed_dims": [16, 32, 40, 320], "depths": [1] * 4}  # 320: where it looks at as much as before
+    asked = {"image_embedding_size": (32, 32), "input_image_size": (512, 512)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build_sam, "ImageEncoderViT", lambda **given: encoder(**given | size))
+        patch.setattr(build_sam, "TinyViT", lambda **given: Tiny(**given | fewer | size))
+        patch.setattr(build_sam, "PromptEncoder", lambda **given: prompts(**given | asked))
+        return build(**how)
 
 
 def at_hand(name: str) -> tuple[str, ...]:
