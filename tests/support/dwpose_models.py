@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import subprocess
 import sys
 import warnings
 import zipfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,32 +142,45 @@ class Rtmpose(nn.Module):
 
 def write_detector(path: Path, belief: float = -0.1) -> Path:
     """As YOLOX writes it: for one picture."""
+    path.write_bytes(_detector(belief))
+    return path
+
+
+@cache
+def _detector(belief: float) -> bytes:
     torch.manual_seed(3)
-    return _write(Yolox(belief), (1, 3, 640, 640), path, ["output"])
+    return _exported(Yolox(belief), (1, 3, 640, 640), ["output"])
 
 
 def write_landmarks(path: Path) -> Path:
     """As mmdeploy writes it: for any number of people."""
+    path.write_bytes(_landmarks())
+    return path
+
+
+@cache
+def _landmarks() -> bytes:
     torch.manual_seed(4)
-    return _write(Rtmpose(), (1, 3, 384, 288), path, ["simcc_x", "simcc_y"], free=True)
+    return _exported(Rtmpose(), (1, 3, 384, 288), ["simcc_x", "simcc_y"], free=True)
 
 
-def _write(network: nn.Module, shape: tuple[int, ...], path: Path, outputs: list[str], free: bool = False) -> Path:
+def _exported(network: nn.Module, shape: tuple[int, ...], outputs: list[str], free: bool = False) -> bytes:
     pytest.importorskip("onnx")
+    written = io.BytesIO()
     axes = {name: {0: "batch"} for name in ["input", *outputs]} if free else None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that both projects used is an old one, and says so
         torch.onnx.export(
             network.eval(),
             (torch.rand(shape),),
-            str(path),
+            written,
             opset_version=11,
             dynamo=False,
             input_names=["input"],
             output_names=outputs,
             dynamic_axes=axes,
         )
-    return path
+    return written.getvalue()
 
 
 def as_weights(path: Path) -> WeightFile:
