@@ -28,8 +28,8 @@ from trainer.training.train import train
 
 pytestmark = pytest.mark.slow(first=True)
 ROOT = Path(__file__).parents[2]
-STEPS = 120
-FOLLOWED = 0.5  # F1 of maps that fit after half as many updates: 0.56 to 0.60
+STEPS = 72
+FOLLOWED = 0.5  # F1 of maps that fit after 40 updates, which four seeds gave: 0.53 to 0.70
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +42,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Path:
         ROOT / "examples" / "shapes" / "draw.py",
         folder / "raw",
         "--pictures",
-        "800",
+        "400",
         "--seed",
         "7",
     ]
     subprocess.run(draw, check=True)
-    build = ["build", folder / "raw", "--annotator", "canny", "--resolution", "64", "--validation", "0.05"]
+    build = ["build", folder / "raw", "--annotator", "canny", "--resolution", "64", "--validation", "0.1"]
     code, _, errors = warm.run(folder, "condprep", *build, "--out", folder / "ds")
     assert code == 0, errors
     return folder
@@ -82,8 +82,10 @@ def recipe(dataset: Path, output: Path, *settings: str, name: str = "shapes", ba
 
 
 def faster(place: Path) -> tuple[str, ...]:
-    """Twice the recipe's rate, from a condition embedder that is slim, for a seventh of its updates."""
-    return "train.lr=5e-3", 'model.embedder="usual"', f'model.init="{place / "slim"}"'
+    """Three times the recipe's rate, from a condition embedder that is slim, and a loss of noise in which the map alone says what
+    is where, for a tenth of its updates."""
+    settings = ("train.lr=8e-3", "train.warmup=8", "train.snr_gamma=0.005")
+    return *settings, 'model.embedder="usual"', f'model.init="{place / "slim"}"'
 
 
 def curve(output: Path, name: str) -> list[float]:
@@ -103,7 +105,7 @@ def test_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
 
 def test_on_a_flow_it_learns_to_follow(place: Path, tmp_path: Path) -> None:
     """On the tiny Z-Image edges lie where unseen maps want them, F1 of 0.85 within 2 px at the least, with other maps below 0.3."""
-    shorter = ("train.steps=80", "eval.every=80", "save.every=80", "eval.loss_rows=16")
+    shorter = ("train.steps=64", "eval.every=64", "save.every=64", "eval.loss_rows=16")
     shorter += ("train.warmup=5", "train.batch=8", "train.micro_batch=8")
     shorter += ("train.shift=100",)  # the more noise, the sooner it looks at the map
     train(recipe(place / "ds", tmp_path, *shorter, name="shapes-flow", base="flow"))
@@ -168,7 +170,7 @@ def test_misaligned_pairs_teach_nothing(
     for file in (tmp_path / "ds").glob("*/*.arrow"):
         rewrite(file, change)
     said: list[str] = []
-    shorter = ("train.steps=60", "eval.every=60", "eval.loss_rows=0")
+    shorter = ("train.steps=40", "eval.every=40", "eval.loss_rows=0")
     train(recipe(tmp_path / "ds", tmp_path / "output", *faster(place), *shorter), say=said.append)
     found = curve(tmp_path / "output", "fidelity_f1_2px")
     assert max(found) <= curve(tmp_path / "output", "fidelity_real")[0] + 0.1 < FOLLOWED
