@@ -51,12 +51,17 @@ from condprep.runtime.concurrency import usable_cores
 from condprep.runtime.malloc import keep_freed_memory
 
 WARM = pytest.StashKey[Warm]()
+MEMORY = Path("/dev/shm")  # a file system that is no disk: files there cost half of the time, and nobody waits for them
+ROOM = 8 << 30  # bytes, many times what all tests leave lying about at once
 
 keep_freed_memory()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where slow tests are left out (`make test`), random laws are tried with a fifth of their examples."""
+    """Folders of tests lie in memory; where slow tests are left out (`make test`), random laws are tried with a fifth of
+    their examples."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))  # for this process: where pytest makes them
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has started this in its background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     thorough.quick = config.option.markexpr == "not slow"
@@ -172,7 +177,9 @@ def shared() -> Path:
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 12 real photographs in several formats and sub-folders, half of them captioned; to be copied."""
     folder = tmp_path_factory.mktemp("photographs")
-    pictures = [Image.fromarray(getattr(data, name)()) for name in ("astronaut", "chelsea", "coffee", "rocket")]
+    pictures = [
+        Image.fromarray(getattr(data, name)()).reduce(2) for name in ("astronaut", "chelsea", "coffee", "rocket")
+    ]
     for number in range(12):
         picture = pictures[number % 4].rotate(7 * number, expand=False).convert("RGB")
         path = folder / f"group{number % 3}" / f"{number:02d}{('.jpg', '.png', '.webp')[number % 3]}"
@@ -214,7 +221,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     (folder / "raw").mkdir()
     for n in range(8):
-        picture = Image.fromarray((data.astronaut, data.coffee)[n % 2]()).rotate(5 * n)
+        picture = Image.fromarray((data.astronaut, data.coffee)[n % 2]()).reduce(2).rotate(5 * n)
         picture.save(folder / "raw" / f"{n}.png")
         (folder / "raw" / f"{n}.txt").write_text(f"photograph {n}")
     condprep.build(folder / "raw", folder / "ds", "canny", resolution=128)

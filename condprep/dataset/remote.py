@@ -228,10 +228,9 @@ _lock = (
 
 
 def _mirror_of(path: Path) -> Mirror | None:
-    found = max(
-        (root for root in _mirrors if path.is_relative_to(root)), key=lambda root: len(root.parts), default=None
-    )
-    return _mirrors[found] if found else None
+    if not _mirrors:
+        return None
+    return next((_mirrors[root] for root in (path, *path.parents) if root in _mirrors), None)
 
 
 def _listed(remote: Remote) -> dict[str, Status]:

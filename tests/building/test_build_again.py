@@ -24,7 +24,8 @@ def test_shards_are_cut_by_rows_and_by_bytes(raw: Path, tmp_path: Path) -> None:
     """No file has more rows than asked for; one that grows beyond the bytes is followed by another."""
     build(raw, tmp_path / "rows", "canny", **SMALL)
     assert len(list((tmp_path / "rows" / "train").glob("*.arrow"))) == 3
-    build(raw, tmp_path / "bytes", "canny", fit="keep", image_format="png", shard_rows=12, shard_bytes=1_000_000)
+    how = {"resolution": 320, "max_upscale": 4, "image_format": "png", "shard_rows": 12, "shard_bytes": 1_000_000}
+    build(raw, tmp_path / "bytes", "canny", **how)
     files = sorted((tmp_path / "bytes" / "train").glob("*.arrow"))
     assert len(files) > 1
     assert all(file.stat().st_size < 1_600_000 for file in files)

@@ -61,13 +61,13 @@ def test_a_signal_ends_cleanly_and_says_how_to_go_on(raw: Path, tmp_path: Path, 
     for copy in range(60):
         shutil.copy(raw / "group0" / "00.jpg", raw / f"copy{copy:02d}.jpg")
     command = [sys.executable, "-c", INTERRUPTED, str(number.value), "build", raw, "-a", "canny"]
-    command += ["--out", tmp_path / "ds", "--shard-size", "6", "--resolution", "512", "--workers", "1"]
+    command += ["--out", tmp_path / "ds", "--shard-size", "6", "--resolution", "128", "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     kept = re.search(r"stopped; (\d+) of 72 pictures are kept, and the same command goes on from there", done.stderr)
     assert kept, done.stderr
     assert "Traceback" not in done.stderr
-    result = build(raw, tmp_path / "ds", "canny", shard_rows=6)
+    result = build(raw, tmp_path / "ds", "canny", shard_rows=6, resolution=128)
     assert result.rows == {"train": 72}
     assert 12 <= result.resumed < 72
     assert result.resumed == int(kept[1])
@@ -82,7 +82,7 @@ def test_a_full_disk_stops_with_its_remedy_and_loses_nothing(raw: Path, tmp_path
     )
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.decode().strip()}")
-    options = {"resolution": 512, "shard_rows": 4}
+    options = {"resolution": 512, "shard_rows": 4, "max_upscale": 4}
     try:
         with pytest.raises(BuildFailed, match="No space left on device; make room, then run the same command again"):
             build(raw, small / "ds", "canny", **options)

@@ -62,7 +62,7 @@ def test_from_the_command_to_the_edges_are_at_most_eight_frames(
     command: Command, raw: Path, tmp_path: Path, stacks: list[list[str]], options: tuple[str, ...]
 ) -> None:
     """command -> build -> engine -> shard -> stage -> annotator -> canny, for every picture of a build."""
-    assert command("build", raw, "-a", "canny", "--out", tmp_path / "ds", *options).code == 0
+    assert command("build", raw, "-a", "canny", "--out", tmp_path / "ds", "--resolution", "128", *options).code == 0
     assert len(stacks) == 12
     for stack in stacks:
         assert (stack[0], stack[-1]) == ("main", "canny")
