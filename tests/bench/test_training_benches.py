@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.measured import run_by
+from support.warm import Warm
 
 from bench.bases import make_base
 from bench.cache import rates
@@ -24,11 +26,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_a_way_to_train_is_a_row(folder: Path) -> None:
+def test_a_way_to_train_is_a_row(folder: Path, warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Speed, its share of the device's arithmetic, peak and start; no waits are counted where there is no GPU."""
     arguments = "--size least --updates 7 --workers 1 --once --precision bf16 --only autocast"
     chosen_ones = options().parse_args(arguments.split())
     most = arithmetic(folder, chosen_ones, "cpu")
+    monkeypatch.setattr("bench.measured.subprocess.run", run_by(warm, tmp_path))
     (row,) = each(ways(chosen_ones, folder, on_gpu=False), chosen_ones, folder, most)
     assert row["run"] == "autocast"
     assert row["arithmetic"] * most == pytest.approx(row["pictures_per_second"])
