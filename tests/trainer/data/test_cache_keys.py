@@ -23,7 +23,7 @@ from trainer.recipe.recipe import Data, Model, Text
 from trainer.recipe.toml import parse_recipe
 from trainer.types import ONE_PROCESS, Batch
 
-ROWS, SIZE = 8, (64, 128)
+ROWS, SIZE = 6, (64, 128)
 CHANGES: dict[str, Any] = {
     "split": "other",
     "image_column": "another",
@@ -86,7 +86,7 @@ def _rows(seed: int) -> datasets.Dataset:
         "second": [stored(picture(number + 70, SIZE)[..., 0]) for number in numbers],
         "depth": [stored(picture(number + 90, SIZE)[..., 0]) for number in numbers],
         "long": [f"a longer caption {number}" for number in numbers],
-        "source": [f"{number % 4}/{number}.png" for number in numbers],
+        "source": [f"{number % 3}/{number}.png" for number in numbers],
     }
     rows = datasets.Dataset.from_dict(columns)
     for name in ("image", "conditioning_image", "another", "second", "depth"):
