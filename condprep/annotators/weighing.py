@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch.nn import Parameter
 
 from condprep.annotators.protocol import Weighed
 from condprep.errors import AnnotatorError
@@ -105,7 +106,15 @@ def _nothing_remembered() -> Iterator[None]:
 def twin(network: Any, rgb: Any) -> Any:
     """A copy of a network without its numbers, for `rgb` that has none: those of others keep tensors from call to call."""
     with FakeCopyMode(rgb.fake_mode):
-        return deepcopy(network)
+        weights = [*network.parameters()]
+        plain = all(type(one) is Parameter and one.is_contiguous() for one in weights)
+        return deepcopy(network, {id(one): _bare(one) for one in weights} if plain else None)
+
+
+def _bare(weight: Parameter) -> Parameter:
+    """What copying a weight makes, two of its size and one that stays, without a look at the original, with which half of the time went."""
+    _, empty = (torch.empty(weight.shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
+    return Parameter(empty, weight.requires_grad)
 
 
 def _copies(operation: Any, x: Tensor, weight: Tensor, out: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from support import doors, dwpose_models, tiny_models
-from support.aux_models import save_checkpoints
+from support.aux_models import save_checkpoints, undrawn
 from support.draws import recurring
 from support.fragile import Fragile
 from support.hungry import A_PIXEL, Hungry
 from support.thorough import slow_ones
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 
 from condprep import load_annotator
@@ -36,7 +38,7 @@ from condprep.annotators.normals.bae import BaeNetwork, NormalBae
 from condprep.annotators.openpose.annotator import Openpose
 from condprep.annotators.openpose.dwpose.annotator import Dwpose
 from condprep.annotators.runner import Runner
-from condprep.annotators.weighing import Counting, needed
+from condprep.annotators.weighing import Counting, needed, twin
 from condprep.errors import ProgramFault, Rejected
 from condprep.weights.find import WeightFile, Weights
 
@@ -137,7 +139,8 @@ def test_what_is_remembered_for_a_size_has_numbers(kind: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", MADE)
 def test_no_network_needs_more_than_plenty(name: str) -> None:
     """What is let through without counting would have been let through with it, and memory grows with the picture's pixels."""
-    annotator = made(name)
+    with undrawn(0.0):  # nothing is computed
+        annotator = MADE[name]()
     few, many = needed(annotator, 256, 256), needed(annotator, 1024, 1024)
     assert PLAIN == 1024**2
     assert max(few / 256**2, many / 1024**2) < PLENTY / 2 == annotator.plenty / 2
@@ -154,6 +157,31 @@ def test_networks_of_transformers_are_counted(kind: str, tmp_path: Path) -> None
     assert needed(annotator, *SIZE) == pytest.approx(peak(annotator, picture(*SIZE)), rel=0.2)
     assert needed(annotator, 4000, 6000) > 10e9
     assert torch.equal(annotator(picture(*SIZE), ["0" * 64]).maps, before)
+
+
+def _whole_copy(network: nn.Module, rgb: Any) -> nn.Module:
+    with FakeCopyMode(rgb.fake_mode):
+        return deepcopy(network)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_twin_takes_what_a_copy_takes(turned: bool) -> None:
+    """Weights that are laid out otherwise, that are shared or frozen, and what is no weight: the same bytes as a copy's."""
+    network = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Linear(6, 8))
+    network[2].weight = nn.Parameter(torch.rand(6, 8).T if turned else torch.rand(8, 6), requires_grad=False)
+    network[2].register_buffer("table", torch.rand(1000))
+    network.append(network[0])
+    made, peaks = list[nn.Module](), list[int]()
+    for copied in (twin, _whole_copy):
+        with FakeTensorMode(allow_non_fake_inputs=True), Counting() as counting, torch.inference_mode():
+            made.append(copied(network, torch.empty(1)))
+        peaks.append(counting.peak)
+    assert peaks[0] == peaks[1] > 0
+    for ours, theirs in zip(made[0].parameters(), made[1].parameters(), strict=True):
+        assert isinstance(ours, FakeTensor)
+        assert (ours.shape, ours.stride(), ours.dtype) == (theirs.shape, theirs.stride(), theirs.dtype)
+        assert ours.requires_grad == theirs.requires_grad
+    assert made[0][3] is made[0][0]  # type: ignore[index]
 
 
 @pytest.mark.slow
