@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support import tiny_models
-from support.aux_models import batch, picture, save_checkpoints
+from support.aux_models import Checkpoints, batch, picture, undrawn
 from support.network_states import hed_state
 from support.waits import Waits
 from torch.nn.functional import interpolate
@@ -29,14 +30,8 @@ def hed(folder: Path) -> None:
     torch.save(hed_state(), folder / "ControlNetHED.pth")
 
 
-NETWORKS: dict[str, Callable[[Path], object]] = {
-    **dict.fromkeys(("hed", "hed:safe", "hed:scribble"), hed),
-    **{
-        name: lambda folder, name=name: save_checkpoints(folder, name)
-        for name in ("lineart", "lineart_anime", "pidinet", "teed", "mlsd", "normalbae")
-    },  # type: ignore[misc]
-    "pidinet:scribble": lambda folder: save_checkpoints(folder, "pidinet_scribble"),
-}
+HED = ("hed", "hed:safe", "hed:scribble")
+LINES = ("lineart", "lineart_anime", "pidinet", "teed", "mlsd", "normalbae", "pidinet:scribble")
 MODELS: dict[str, Callable[[Path], object]] = {
     "segmentation": lambda folder: tiny_models.segformer(folder, tiny_models.ADE),
     "depth": tiny_models.dpt,
@@ -52,15 +47,19 @@ ASKED_BY_LIBRARIES = {
 DOORS = {"depth in metres": "depth", "panoptic": "segmentation"}
 
 
-@pytest.fixture(scope="module", params=[*NETWORKS, *MODELS, "depth, raw"])
-def annotator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Annotator, int, int]:
+@pytest.fixture(scope="module", params=[*HED, *LINES, *MODELS, "depth, raw"])
+def annotator(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, checkpoints: Checkpoints
+) -> tuple[Annotator, int, int]:
     """With random weights; how many constants are copied to the device at each call, and what libraries ask it."""
     name, _, raw = str(request.param).partition(", ")
-    folder = tmp_path_factory.mktemp("weights")
-    (NETWORKS | MODELS)[name](folder)
+    folder = checkpoints(name.replace(":", "_")) if name in LINES else tmp_path_factory.mktemp("weights")
+    if name not in LINES:
+        (MODELS | dict.fromkeys(HED, hed))[name](folder)
     known = f"{DOORS.get(name, name)}:{folder}" if name in MODELS else name
     params = {"keep_raw": True} if raw else {}
-    loaded = load_annotator(known, params=params, weights=Weights(folder, offline=True, say=lambda _: None))
+    with undrawn(0.3) if name in LINES else nullcontext():
+        loaded = load_annotator(known, params=params, weights=Weights(folder, offline=True, say=lambda _: None))
     return loaded, OF_LIBRARIES.get(name, 0), ASKED_BY_LIBRARIES.get(name, 0)
 
 
