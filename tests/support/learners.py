@@ -19,10 +19,10 @@ from trainer.types import Batch, torch_dtype
 RATE = 1e-3  # of learning, in tests
 
 
-def make_learner(base: Path, *, slim: bool = False, **train: Any) -> Learner:
+def make_learner(base: Path, *, slim: bool = True, **train: Any) -> Learner:
     """A learner whose first update has gradients everywhere; train: keys of [train] that are different.
 
-    slim: the ControlNet's condition embedder is, which costs most where a CPU has no bf16.
+    slim: a UNet's ControlNet has a slim embedder of conditions, which costs most, above all where a CPU has no bf16.
     """
     settings = {"batch": 4, "micro_batch": 4, "precision": "fp32", "device": "cpu", "schedule": "constant", "lr": 1e-3}
     recipe = Recipe.model_validate(
@@ -31,6 +31,7 @@ def make_learner(base: Path, *, slim: bool = False, **train: Any) -> Learner:
     accelerator = make_accelerator(recipe)
     loaded = load_base(recipe.model)
     torch.manual_seed(1)
+    slim = slim and loaded.part == "unet"
     controlnet = slim_controlnet(loaded.denoiser) if slim else loaded.new_controlnet("unet")
     stir(controlnet)
     loaded.to(accelerator.device, torch_dtype(recipe.train.precision))  # as a run has it

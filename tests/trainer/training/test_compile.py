@@ -41,7 +41,7 @@ def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("eagerly")
 def test_a_bucket_is_not_compiled_anew(tmp_path: Path) -> None:
     """After updates of two sizes all graphs there are have been made; updates of two further sizes make none."""
-    learner = make_learner(save_base(tmp_path / "base"), slim=True, compile=True)
+    learner = make_learner(save_base(tmp_path / "base"), compile=True)
     for side in (64, 96):
         learner.step([make_batch(learner.base, rows=2, side=side)], RATE)
     made = counters["stats"]["unique_graphs"]

@@ -43,7 +43,7 @@ GOLDEN: dict[str, Any] = {
 def learners(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Learner]:
     """Their weights are never stepped."""
     root = tmp_path_factory.mktemp("bases")
-    return {family: make_learner(save_base(root / family, family), **EVERYTHING) for family in FAMILIES}
+    return {family: make_learner(save_base(root / family, family), slim=False, **EVERYTHING) for family in FAMILIES}
 
 
 def written_out(learner: Learner, family: str) -> tuple[Tensor, list[Tensor]]:

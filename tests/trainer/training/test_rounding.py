@@ -98,7 +98,7 @@ def test_it_learns_as_fp32_does(base: Path, optimizer: str) -> None:
     """Ten updates on one batch lower its loss as much as with fp32 weights, within a tenth; the weights are bf16."""
     losses = {}
     for name, settings in (("fp32", {"precision": "bf16"}), ("bf16", BF16)):
-        learner = make_learner(base, slim=True, optimizer=optimizer, **settings)
+        learner = make_learner(base, optimizer=optimizer, **settings)
         batch = make_batch(learner.base, side=SIDE)
         steps = [learner.step([batch], RATE).losses.mean().item() for _ in range(10)]
         losses[name] = steps[0] - steps[-1]
@@ -111,7 +111,7 @@ def test_it_learns_as_fp32_does(base: Path, optimizer: str) -> None:
 @pytest.mark.slow
 def test_a_saved_learner_goes_on_exactly(base: Path, optimizer: str, tmp_path: Path) -> None:
     """Two updates, saved, loaded by a new learner, and two more: weights and average of four updates, bit for bit."""
-    whole, first, second = (make_learner(base, slim=True, optimizer=optimizer, **BF16) for _ in range(3))
+    whole, first, second = (make_learner(base, optimizer=optimizer, **BF16) for _ in range(3))
     batch = make_batch(whole.base, side=SIDE)
     for _ in range(4):
         whole.step([batch], RATE)
@@ -131,7 +131,7 @@ def test_a_rehearsal_leaves_no_trace(base: Path, optimizer: str) -> None:
     """After a trial update the next ones are as without it: not even the random numbers are others."""
     results = []
     for rehearsed in (False, True):
-        learner = make_learner(base, slim=True, optimizer=optimizer, **BF16)
+        learner = make_learner(base, optimizer=optimizer, **BF16)
         batch = make_batch(learner.base, side=SIDE)
         if rehearsed:
             learner.rehearse(batch)
@@ -145,7 +145,7 @@ def test_passes_add_up(base: Path) -> None:
     """Two passes of two rows make the update of one pass of four, within what bf16 rounds of their gradients."""
     norms = []
     for rows in (4, 2):
-        learner = make_learner(base, slim=True, **BF16, micro_batch=rows)
+        learner = make_learner(base, **BF16, micro_batch=rows)
         norms.append(learner.step(split(make_batch(learner.base, side=SIDE), rows), RATE).norm)
     assert float(norms[1]) == pytest.approx(float(norms[0]), rel=0.02)
 
