@@ -41,7 +41,7 @@ DEAF = "\0"  # no path begins so
 # How long something took, and the size and hash of the file of a checkpoint that says so
 TIMES = re.compile(rb'"(seconds|pictures_per_second|data_wait)": [0-9.e-]+|"training.json": \[[^]]*\]')
 HANGS = 1800  # seconds: longer than anything that works takes on a machine that is busy elsewhere
-AT_ONCE = 6  # moments that a process goes on from: memory that it shares with this one is copied once for all of them
+AT_ONCE = 16  # moments that a process goes on from: memory that it shares with this one is copied once for all of them
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = {  # of Python's audit hooks -> where the folder descriptor stands that the path is relative to
     **{"open": None, "os.truncate": None, "os.symlink": None, "os.link": 2},

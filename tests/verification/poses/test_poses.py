@@ -271,7 +271,7 @@ class Network(Remembering, Openpose):
 )
 def test_shifts_of_a_real_network_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps of a real network, pictures stored as JPEG: clean rows pass, maps 2 px off are all told with their shift."""
-    network = Network(DM14(), device="cpu", height=HEIGHT)
+    network = Network(DM14(), device="cpu", height=HEIGHT // 2)
     monkeypatch.setattr(reannotate, "load_annotator", lambda name, **how: network)
     pictures = [cv2.imread(str(path))[:416, :416, ::-1].copy() for path in sorted(PEOPLE.glob("*.jpg"))]
     maps = [draw_bodies([pose.body for pose in network.find(_batch(one))[0]], *one.shape[:2]) for one in pictures]

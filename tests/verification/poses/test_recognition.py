@@ -175,7 +175,7 @@ class Network(Remembering, Blaze):
 )
 def test_real_networks_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
     """Maps of openpose:blaze, mirrored, of pictures that were stored as JPEG then, are its own; those of another are not."""
-    blaze, other = Network(models(), device="cpu"), Openpose(DM14(), device="cpu", height=HEIGHT)
+    blaze, other = Network(models(), device="cpu"), Openpose(DM14(), device="cpu", height=HEIGHT // 2)
     whole = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PEOPLE.glob("*.jpg"))]
     pictures = [cv2.resize(one, (w, w * one.shape[0] // one.shape[1])) for one in whole for w in (320, 448)]
     for drawer, expected in ((blaze, True), (other, False)):
