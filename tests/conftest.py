@@ -52,7 +52,7 @@ from condprep.runtime.malloc import keep_freed_memory
 
 WARM = pytest.StashKey[Warm]()
 MEMORY = Path("/dev/shm")  # a file system that is no disk: files there cost half of the time, and nobody waits for them
-ROOM = 8 << 30  # bytes, many times what all tests leave lying about at once
+ROOM = 8 << 30  # bytes: all tests together leave about two GB lying about
 
 keep_freed_memory()
 
