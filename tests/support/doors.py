@@ -71,7 +71,7 @@ def fill(folder: Path, *names: str) -> Weights:
 def _write(folder: Path, base: str, variant: str) -> None:
     own = base if not variant else f"{base}_{variant}"
     if base == "hed" and not variant.startswith("tensor"):
-        torch.save(network_states.hed_state(), folder / "ControlNetHED.pth")
+        _once(folder / "ControlNetHED.pth", network_states.hed_state)
     elif base in ("depth", "normal") and variant in ("", "midas"):
         _once(folder / models.MIDAS, network_states.depth_state)
     elif base == "openpose" and "dwpose" in variant:

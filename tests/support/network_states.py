@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,12 @@ from condprep.annotators.hed.network import CAFFE_MEANS, HedNetwork
 
 def hed_state(seed: int = 0) -> dict[str, Tensor]:
     """A checkpoint whose features keep their size from layer to layer and whose edges take all grey levels."""
+    torch.manual_seed(seed)
+    return {name: value.clone() for name, value in _hed(seed).items()}
+
+
+@cache
+def _hed(seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
     network = HedNetwork()
     network.norm.data = torch.tensor(CAFFE_MEANS).view(1, 3, 1, 1)
