@@ -91,6 +91,8 @@ def learn(work: Path, base: Path, pairs: str, updates: int, out: Path) -> None:
         "model.embedder": "usual",
         "data.path": work / pairs,
         "train.steps": updates,
+        "train.lr": 2.5e-3,
+        "train.snr_gamma": 0,
         "eval.every": EVERY,
         "eval.samples": 0,
         "eval.fidelity": str(pairs == "right").lower(),

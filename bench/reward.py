@@ -168,6 +168,7 @@ def recipe(work: Path, out: Path, seed: int, steps: int, every: int, rate: float
         "train.steps": steps,
         "train.seed": seed,
         "train.lr": rate,
+        "train.snr_gamma": 0,
         "eval.every": every,
         "eval.samples": 0,
         "eval.loss_rows": 0,
