@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from support.thorough import slow_ones
 from support.trainer_models import save_base
 from support.trainer_runs import silent
 
+from trainer.data import cache
 from trainer.data.loader import Loader
 from trainer.data.open import open_split
 from trainer.models.families import Base, load_base
@@ -92,6 +93,14 @@ def _rows(seed: int) -> datasets.Dataset:
     for name in ("image", "conditioning_image", "another", "second", "depth"):
         rows = rows.cast_column(name, datasets.Image())
     return rows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_a_shard() -> Iterator[None]:
+    """Shards of two pictures: were a key without a value, most of them would have the sizes that are looked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "SHARD_BYTES", 3 * 128 * 128 * 2)
+        yield
 
 
 @pytest.fixture(scope="module")
