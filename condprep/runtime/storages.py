@@ -19,14 +19,14 @@ def peak_of(run: Callable[[], object]) -> int:
     return counter.peak
 
 
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    """Among what an operation takes or gives, and in lists of it."""
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Among what an operation takes or gives, and in its lists."""
     found = list[Tensor]()
     for value in values:
         if isinstance(value, Tensor):
             found.append(value)
         elif isinstance(value, list | tuple):
-            found += _tensors(value)
+            found += tensors_in(value)
     return found
 
 
@@ -45,8 +45,8 @@ class StorageCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
         result = operation(*arguments, **(named or {}))
-        if made := _tensors((result,)):  # not where a device is asked for, as half of the time
-            before = {id(tensor.untyped_storage()) for tensor in _tensors((*arguments, *(named or {}).values()))}
+        if made := tensors_in((result,)):  # not where a device is asked for, as half of the time
+            before = {id(tensor.untyped_storage()) for tensor in tensors_in((*arguments, *(named or {}).values()))}
             for tensor in made:
                 if id(tensor.untyped_storage()) not in before:
                     self._add(tensor.untyped_storage())

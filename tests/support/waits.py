@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from condprep.runtime.storages import tensors_in
+
 # What only the values can answer: how large a result is, or what the host is to do next
 ASK = {
     *(
@@ -49,7 +51,7 @@ class Waits(TorchFunctionMode):
     ) -> Any:
         named = dict(kwargs or {})
         name = getattr(func, "__name__", "")
-        given = _tensors([*args, *named.values()])
+        given = tensors_in([*args, *named.values()])
         host = all(getattr(one, "_on_host", False) for one in given)
         if name in MADE and not given:
             made = func(*args, **named)
@@ -62,7 +64,7 @@ class Waits(TorchFunctionMode):
             self._copied(name, given[0])
         result = func(*args, **named)
         if given and host and name not in ("to", "cpu"):
-            for one in _tensors([result]):
+            for one in tensors_in([result]):
                 one._on_host = True  # type: ignore[attr-defined]
         return result
 
@@ -94,16 +96,6 @@ def _asks(func: Any, name: str, args: Sequence[Any], named: Mapping[str, Any]) -
 
 def _device_of(args: Sequence[Any], named: Mapping[str, Any]) -> Any:
     return next((one for one in [*args, named.get("device")] if isinstance(one, str | torch.device)), None)
-
-
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(value)
-    return found
 
 
 def _on_host(tensor: Any) -> Any:
